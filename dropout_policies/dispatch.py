@@ -1,0 +1,88 @@
+"""Finding the adapter that a model belongs to, without importing any framework."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from .catalog import resolve
+from .errors import PolicyError
+from .keyed import check_seed
+from .policy import Policy
+from .report import Applied
+
+GROUP = "dropout_policies.adapters"
+"""The entry-point group; an entry is named after the module that its framework is imported as."""
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What an adapter offers to the core.
+
+    `precedence`: where two adapters own a model, the higher one gets it. (A Keras model on the
+    torch backend is a `torch.nn.Module` too.)
+    """
+
+    precedence: int
+
+    def owns(self, model: Any) -> bool: ...
+
+    def apply(
+        self,
+        model: Any,
+        policy: Policy,
+        seed: int | None,
+        stacks: Sequence[Sequence[str]] | None,
+    ) -> Applied: ...
+
+
+def apply(
+    model: Any,
+    policy: str | Policy = "zaremba",
+    rate: float | None = None,
+    *,
+    seed: int | None = None,
+    stacks: Sequence[Sequence[str]] | None = None,
+) -> Applied:
+    """Put a policy on every recurrent layer of an existing model, in place.
+
+    Parameters, their names and the model's checkpoints stay what they are. Everything is
+    checked before anything is changed.
+
+    Args:
+        model: a `torch.nn.Module` or a `keras.Model`.
+        policy: a name (`dp.names()`), or a `Policy`.
+        rate: the rate, in [0, 1), for a policy given by name; its paper's default if left out.
+        seed: makes every mask a pure function of (seed, call, site, layer, direction) and of the
+            element's place, equal in every framework; without it the framework's own random
+            generator is used. An integer in [0, 2**32).
+        stacks: which layers feed one another, by name, where the model does not show it:
+            `[["lstm1", "lstm2"]]`.
+
+    Returns:
+        The report of what was touched; `remove()` on it undoes everything.
+
+    Raises:
+        PolicyError: no adapter owns the model, it has no recurrent layer, a layer has a policy
+            already or cannot have a site of this one, or which layers form a stack is unclear.
+    """
+    resolved = resolve(policy, rate)
+    checked = None if seed is None else check_seed(seed)
+    return _adapter_for(model).apply(model, resolved, checked, stacks)
+
+
+def _adapter_for(model: Any) -> Adapter:
+    from importlib.metadata import entry_points  # slow to import, and only needed here
+
+    entries = list(entry_points(group=GROUP))
+    loaded = [entry.load() for entry in entries if entry.name in sys.modules]
+    owners = [adapter for adapter in loaded if adapter.owns(model)]
+    if not owners:
+        frameworks = ", ".join(sorted(entry.name for entry in entries)) or "none"
+        raise PolicyError(
+            f"A policy goes on a model of one of these frameworks: {frameworks}. "
+            f"Received: model of type {type(model).__module__}.{type(model).__qualname__}"
+        )
+    adapter: Adapter = max(owners, key=lambda owner: owner.precedence)
+    return adapter

@@ -1,0 +1,9 @@
+"""The one error type of the library."""
+
+
+class PolicyError(ValueError):
+    """A policy that cannot be built, or cannot run where it was asked to.
+
+    The message names the layer or argument, shows what was received, and says what to write
+    instead. It is always raised before anything has been changed.
+    """

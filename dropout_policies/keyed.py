@@ -1,0 +1,121 @@
+"""Reproducible mask bits: a pure function of a key and an element's place.
+
+The generator is Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror & Shaw 2011, Parallel random
+numbers: as easy as 1, 2, 3). It needs nothing but 32-bit add, xor and rotate, so that NumPy,
+PyTorch and every Keras backend compute the same bits on any device.
+
+The key of a mask is made in one step: the block at counter (call, tag) under the key (seed, 0),
+where tag packs site, layer and direction. The bit of element (t, b, f) of a mask `[T, B, F]` is
+then word `p & 1` of the block at counter (row, p >> 1), with p = t·F + f and row = row_offset + b.
+Thus a sample's bits depend neither on the batch it came in nor on how long the others are, and a
+process that holds the rows from `row_offset` on draws just its part of the whole batch's mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import PolicyError
+from .plan import Plan, Slot
+
+Words = TypeVar("Words")
+
+PARITY = 0x1BD11BDA
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+SEEDS = 2**32
+
+
+def threefry2x32(
+    key: tuple[Words, Words],
+    counter: tuple[Words, Words],
+    rotate_left: Callable[[Words, int], Words],
+) -> tuple[Words, Words]:
+    """One block of Threefry-2x32-20: two 32-bit words for each counter.
+
+    The rounds are written once for every framework: `Words` is anything whose `+` wraps at 32
+    bits and that has `^`; only the rotation differs (`rotate_left(words, bits)`).
+    """
+    k0: Any
+    k1: Any
+    x0: Any
+    x1: Any
+    (k0, k1), (x0, x1) = key, counter
+    schedule = (k0, k1, k0 ^ k1 ^ PARITY)
+    x0, x1 = x0 + k0, x1 + k1
+    for group in range(5):
+        for i in range(4):
+            x0 = x0 + x1
+            x1 = rotate_left(x1, ROTATIONS[4 * (group % 2) + i]) ^ x0
+        x0 = x0 + schedule[(group + 1) % 3]
+        x1 = x1 + schedule[(group + 2) % 3] + (group + 1)
+    return x0, x1
+
+
+def rotate_left(words: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint32]:
+    """Rotate unsigned 32-bit words to the left."""
+    return (words << np.uint32(bits)) | (words >> np.uint32(32 - bits))
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as an integer in [0, 2**32).
+
+    Raises:
+        PolicyError: it is none.
+    """
+    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
+    if not is_integer or not 0 <= int(seed) < SEEDS:  # type: ignore[call-overload]
+        raise PolicyError(f"seed must be an integer in [0, 2**32). Received: seed={seed!r}")
+    return int(seed)  # type: ignore[call-overload, no-any-return]
+
+
+def tag(slot: Slot) -> int:
+    """Site, layer and direction of a mask in one 32-bit word.
+
+    Raises:
+        PolicyError: a layer number past 65,535.
+    """
+    if slot.layer >= 2**16:
+        raise PolicyError(f"keyed masks number at most 65,536 layers. Received: {slot.layer}")
+    return slot.direction << 24 | slot.site.number << 16 | slot.layer
+
+
+def threshold(rate: float) -> int:
+    """The smallest 32-bit word that keeps an element: round(rate · 2³²), at most 2³² − 1."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
+def mask_key(seed: int, call: int, slot: Slot) -> tuple[int, int]:
+    """The key (two 32-bit words) of one mask of one call."""
+    word = [np.array([w], np.uint32) for w in (seed, 0, call % 2**32, tag(slot))]
+    k0, k1 = threefry2x32((word[0], word[1]), (word[2], word[3]), rotate_left)
+    return int(k0[0]), int(k1[0])
+
+
+def keep_bits(
+    key: tuple[int, int], rate: float, shape: tuple[int, int, int], row_offset: int = 0
+) -> npt.NDArray[np.bool_]:
+    """Which elements of a mask `[T, B, F]` are kept: True with probability 1 − rate."""
+    steps, batch, width = shape
+    blocks = -(-steps * width // 2)
+    rows = np.arange(row_offset, row_offset + batch, dtype=np.uint32)[:, None]  # [B, 1]
+    columns = np.arange(blocks, dtype=np.uint32)[None, :]  # [1, ceil(T*F/2)]
+    k0, k1 = (np.array([[word]], np.uint32) for word in key)
+    counter = np.broadcast_arrays(rows, columns)
+    words = np.stack(threefry2x32((k0, k1), (counter[0], counter[1]), rotate_left), axis=-1)
+    flat = words.reshape(batch, 2 * blocks)[:, : steps * width]
+    return (flat >= np.uint32(threshold(rate))).reshape(batch, steps, width).swapaxes(0, 1)
+
+
+def masks(
+    wanted: Plan, seed: int, call: int, row_offset: int = 0
+) -> dict[Slot, npt.NDArray[np.float64]]:
+    """The masks of one call as NumPy multipliers: 0 or 1/(1 − rate), each of its planned shape."""
+    return {
+        slot: keep_bits(mask_key(seed, call, slot), mask.rule.rate, mask.shape, row_offset)
+        / (1.0 - mask.rule.rate)
+        for slot, mask in wanted.items()
+    }

@@ -1,0 +1,146 @@
+"""What was touched, what was skipped and why: the answer of `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+
+from .plan import Placement, masked_connections
+from .policy import Policy
+from .sites import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A recurrent layer object that now runs under the policy.
+
+    Args:
+        name: its name in the model.
+        kind: its class before, as a user writes it.
+        layers: how many layers it holds.
+        placement: where it stands in its stack.
+        native: the framework's own dropout that was taken over, as it was written, or "".
+    """
+
+    name: str
+    kind: str
+    layers: int
+    placement: Placement
+    native: str = ""
+
+    @property
+    def masked(self) -> int:
+        """How many vertical connections of this object are masked."""
+        return masked_connections(self.placement, self.layers)
+
+    def sites(self) -> str:
+        """The rules that run on this object, as text."""
+        own = {site for site, _ in self.placement.vertical(self.layers)} | {Site.HIDDEN}
+        rules = [
+            f"{site.value} {rule.rate:g} per {rule.per}"
+            for site, rule in self.placement.policy.items()
+            if site in own
+        ]
+        return ", ".join(rules) or "no masks"
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A layer that was left as it is, and why."""
+
+    name: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Consecutive recurrent layers, one feeding the next."""
+
+    members: tuple[Touched, ...]
+
+    @property
+    def layers(self) -> int:
+        """L, the number of layers."""
+        return sum(member.layers for member in self.members)
+
+    @property
+    def connections(self) -> int:
+        """L+1, the number of vertical connections."""
+        return self.layers + 1
+
+    @property
+    def masked(self) -> int:
+        """How many of the vertical connections are masked."""
+        return sum(member.masked for member in self.members)
+
+
+class Applied:
+    """A policy on a model: what was touched, what was skipped, and the way back.
+
+    Also a context manager that removes the policy at its end.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        stacks: Sequence[Sequence[Touched]],
+        skipped: Sequence[Skipped],
+        restore: Callable[[], None],
+    ) -> None:
+        self.policy = policy
+        self.stacks = tuple(Stack(tuple(members)) for members in stacks)
+        self.skipped = tuple(skipped)
+        self._restore: Callable[[], None] | None = restore
+
+    @property
+    def touched(self) -> tuple[Touched, ...]:
+        """Every layer object under the policy, in stack order."""
+        return tuple(member for stack in self.stacks for member in stack.members)
+
+    @property
+    def active(self) -> bool:
+        """Whether the policy is still on the model."""
+        return self._restore is not None
+
+    def remove(self) -> None:
+        """Put every layer back exactly as it was before; a second call does nothing."""
+        if self._restore is not None:
+            restore, self._restore = self._restore, None
+            restore()
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def __str__(self) -> str:
+        state = "" if self.active else " (removed)"
+        count, number = len(self.touched), len(self.stacks)
+        lines = [
+            f"policy {self.policy.name}{state}: {count} recurrent layer{'s' * (count != 1)} "
+            f"in {number} stack{'s' * (number != 1)}; evaluation: {self.policy.evaluation}"
+        ]
+        for index, stack in enumerate(self.stacks, 1):
+            lines.append(
+                f"  stack {index}: L = {stack.layers}, {stack.masked} of "
+                f"{stack.connections} vertical connections masked"
+            )
+            for member in stack.members:
+                times = f" x{member.layers}" if member.layers > 1 else ""
+                lines.append(f"    {member.name} ({member.kind}{times}): {member.sites()}")
+                if member.native:
+                    lines.append(f"      taken over, back on remove(): {member.native}")
+        for skipped in self.skipped:
+            lines.append(f"  skipped {skipped.name} ({skipped.kind}): {skipped.why}")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Applied {self}>"
