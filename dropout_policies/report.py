@@ -138,8 +138,7 @@ class Applied:
                 lines.append(f"    {member.name} ({member.kind}{times}): {member.sites()}")
                 if member.native:
                     lines.append(f"      taken over, back on remove(): {member.native}")
-        for skipped in self.skipped:
-            lines.append(f"  skipped {skipped.name} ({skipped.kind}): {skipped.why}")
+        lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -112,13 +112,14 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
     """
     if stack is None:
         return Placement(policy)
-    is_pair = isinstance(stack, list | tuple) and len(stack) == 2
-    if not is_pair or not all(isinstance(n, int) and not isinstance(n, bool) for n in stack):  # type: ignore[attr-defined]
-        raise PolicyError(
-            f"{layer_name}: stack must be (number of the first layer, layers of the whole "
-            f"stack), for instance stack=(0, 2). Received: stack={stack!r}"
-        )
-    first, total = stack  # type: ignore[misc]
+    match stack:
+        case (int(first), int(total)) if not isinstance(first, bool):
+            pass
+        case _:
+            raise PolicyError(
+                f"{layer_name}: stack must be (number of the first layer, layers of the whole "
+                f"stack), for instance stack=(0, 2). Received: stack={stack!r}"
+            )
     if not 0 <= first <= total - layers:
         raise PolicyError(
             f"{layer_name}: {layers} layer(s) from number {first} on do not fit into a stack "
