@@ -1,0 +1,144 @@
+"""`python -m benchmarks.ptb`: train the paper's language models, in several frameworks at once."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import dropout_policies as dp
+import typer
+from rich.console import Console
+
+from ..checkpoint import write_atomically
+from .config import BACKENDS, RunConfig
+from .corpus import CorpusError
+from .corpus import load as load_corpus
+from .presets import PRESETS
+from .summary import compare_starts, curves, read_results, summary
+from .worker import INTERRUPTED
+
+Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[misc]
+PresetName = StrEnum("PresetName", {name: name for name in PRESETS})  # type: ignore[misc]
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+
+
+@app.command()
+def ptb(
+    backend: Annotated[
+        list[Backend], typer.Option(help="Framework; give it several times to compare.")
+    ] = [Backend.torch],  # noqa: B006
+    preset: Annotated[
+        PresetName, typer.Option(help="Recipe: demo takes minutes, the others are the paper's.")
+    ] = PresetName.demo,
+    policy: Annotated[
+        list[str] | None,
+        typer.Option(help="Dropout policy, by name; several times to compare. [the preset's]"),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Dropout rate in [0, 1). [the preset's]")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and masks.")] = 1,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="How many epochs. [the preset's]")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. "
+            "[the variable PTB_DIR; else downloaded; else a synthetic language]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(help="Folder for checkpoints, results and curves.")
+    ] = Path("runs/ptb"),
+    same_start: Annotated[
+        bool,
+        typer.Option(
+            "--same-start",
+            help="The same initial weights and masks in every backend; compares the first steps.",
+        ),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")
+    ] = False,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0.0, help="A checkpoint every so many minutes, and every epoch.")
+    ] = 5.0,
+) -> None:
+    """Train the language models of *Recurrent Neural Network Regularization* (Zaremba et al. 2014).
+
+    Every backend trains under every policy, one after the other. The table at the end stands
+    beside the paper's figures; results.jsonl and curves.png are in the folder given by --out.
+
+    Example: `python -m benchmarks.ptb --backend torch --backend jax --policy none --policy zaremba`
+    """
+    console = Console()
+    recipe = PRESETS[preset.value]
+    try:
+        configs = [
+            _config(preset.value, b.value, p, rate, seed, epochs or recipe.epochs, same_start)
+            for p in policy or [recipe.policy]
+            for b in backend
+        ]
+        source = load_corpus(data).source
+    except (dp.PolicyError, CorpusError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(f"corpus: {source}", highlight=False, soft_wrap=True)
+    code = 0
+    for config in configs:
+        code = _run(config, data, out, resume, checkpoint_minutes)
+        if code:
+            break
+    results = read_results(out, [config.name for config in configs])
+    if results:
+        write_atomically(out / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results))
+        picture = curves(results, out / "curves.png")
+        console.print(summary(results))
+        if same_start and len(backend) > 1:
+            console.print(compare_starts(results))
+        console.print(f"results: {out / 'results.jsonl'}\ncurves:  {picture}", highlight=False)
+    raise typer.Exit(code)
+
+
+def _config(
+    preset: str,
+    backend: str,
+    policy: str,
+    rate: float | None,
+    seed: int,
+    epochs: int,
+    same_start: bool,
+) -> RunConfig:
+    chosen = None if policy == "none" else PRESETS[preset].rate if rate is None else rate
+    dp.catalog.resolve(policy, chosen)
+    return RunConfig(preset, backend, policy, chosen, seed, epochs, same_start)
+
+
+def _run(
+    config: RunConfig, data: Path | None, out: Path, resume: bool, checkpoint_minutes: float
+) -> int:
+    folder = out / config.name
+    job = {
+        "config": config.to_dict(),
+        "data": None if data is None else str(data.resolve()),
+        "resume": resume,
+        "checkpoint_minutes": checkpoint_minutes,
+    }
+    write_atomically(folder / "job.json", json.dumps(job))
+    worker = subprocess.Popen([sys.executable, "-m", "benchmarks.ptb.worker", str(folder)])
+    while True:
+        try:
+            return worker.wait()
+        except KeyboardInterrupt:  # the worker got it too, and is writing its checkpoint
+            if worker.poll() is not None:
+                return INTERRUPTED
+
+
+if __name__ == "__main__":
+    app()

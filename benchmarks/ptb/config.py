@@ -1,0 +1,51 @@
+"""Everything that decides a run's figures, in one record that is saved with them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from .presets import PRESETS, Preset
+
+BACKENDS = ("torch", "tensorflow", "jax", "keras-torch")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: a preset, a policy, a backend and a seed.
+
+    `rate` is None for a policy that has none. With `same_start` every backend gets the same
+    initial weights and the same keyed masks; without it each backend draws its own.
+    """
+
+    preset: str
+    backend: str
+    policy: str
+    rate: float | None
+    seed: int
+    epochs: int
+    same_start: bool
+
+    @property
+    def recipe(self) -> Preset:
+        return PRESETS[self.preset]
+
+    @property
+    def name(self) -> str:
+        """The run's name, and its folder's."""
+        rate = "" if self.rate is None else f"-{self.rate:g}"
+        start = "-same" if self.same_start else ""
+        return f"{self.preset}-{self.policy}{rate}-{self.backend}-s{self.seed}{start}"
+
+    @property
+    def start_seed(self) -> int:
+        """The seed of initial weights and masks, in [0, 2**32)."""
+        return self.seed if self.same_start else (self.seed + zlib.crc32(self.backend.encode())) % 2**32
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        return cls(**{field.name: data[field.name] for field in fields(cls)})

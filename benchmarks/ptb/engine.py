@@ -1,0 +1,79 @@
+"""What the training loop asks of a framework, and the weights that every framework starts from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import RunConfig
+
+Array = npt.NDArray[np.float32]
+Tokens = npt.NDArray[np.int32]
+Weights = dict[str, Array]
+"""By name: `embedding` [V, H]; for each layer l `lstm.{l}.w_ih` [4*H, H], `lstm.{l}.w_hh`
+[4*H, H] and `lstm.{l}.bias` [4*H] with gates i, f, g, o; `output.weight` [V, H], `output.bias`."""
+
+
+class Engine(Protocol):
+    """A language model in one framework: embedding, stacked LSTM under a policy, softmax."""
+
+    def train_window(self, x: Tokens, y: Tokens, learning_rate: float) -> float:
+        """One step of SGD on a window `[B, T]`, carrying the state on; mean nats per token."""
+
+    def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
+        """Mean nats per token over weighted windows of one shape, from a zero state, no masks."""
+
+    def reset(self) -> None:
+        """Set the carried state to zero."""
+
+    def weights(self) -> Weights:
+        """The model's weights."""
+
+    def carried(self) -> Weights:
+        """The carried state: `h` and `c`, each `[L, B, H]`."""
+
+    def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
+        """Go on from saved weights, carried state and number of training calls."""
+
+    def calls(self) -> int:
+        """How many training calls the masks have been drawn for."""
+
+
+def initial_weights(config: RunConfig, vocabulary: int) -> Weights:
+    """All weights, uniform in (−init, init), drawn by NumPy in one fixed order.
+
+    One bias per gate, whatever the framework has, so that every framework trains the same model.
+    """
+    preset = config.recipe
+    rng = np.random.default_rng(config.start_seed)
+    units = preset.units
+    shapes: dict[str, tuple[int, ...]] = {"embedding": (vocabulary, units)}
+    for layer in range(preset.layers):
+        shapes[f"lstm.{layer}.w_ih"] = (4 * units, units)
+        shapes[f"lstm.{layer}.w_hh"] = (4 * units, units)
+        shapes[f"lstm.{layer}.bias"] = (4 * units,)
+    shapes |= {"output.weight": (vocabulary, units), "output.bias": (vocabulary,)}
+    return {
+        name: rng.uniform(-preset.init, preset.init, shape).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+
+
+def make(config: RunConfig, vocabulary: int) -> Engine:
+    """The engine of a run's backend, with its initial weights.
+
+    A process can hold one Keras backend, so this chooses it for the whole process.
+    """
+    weights = initial_weights(config, vocabulary)
+    if config.backend == "torch":
+        from .engines.torch_engine import TorchEngine
+
+        return TorchEngine(config, weights)
+    os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
+    from .engines.keras_engine import KerasEngine
+
+    return KerasEngine(config, weights)

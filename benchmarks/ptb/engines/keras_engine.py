@@ -1,0 +1,121 @@
+"""The language model in Keras, on whichever backend the process has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+
+import keras
+import numpy as np
+from dropout_policies_keras import LSTM
+from keras import ops
+
+from ..config import RunConfig
+from ..engine import Array, Tokens, Weights
+
+
+def language_model(config: RunConfig, vocabulary: int, batch: int, steps: int) -> keras.Model:
+    """Embedding, stateful LSTMs under a policy, and a dense layer: `[B, T]` to `[B, T, V]`."""
+    preset = config.recipe
+    words = keras.Input(batch_shape=(batch, steps), dtype="int32")
+    x = keras.layers.Embedding(vocabulary, preset.units, name="embedding")(words)
+    for layer in range(preset.layers):
+        x = LSTM(
+            preset.units,
+            return_sequences=True,
+            stateful=True,
+            policy=config.policy,
+            rate=config.rate,
+            seed=config.start_seed,
+            stack=(layer, preset.layers),
+            name=f"lstm_{layer}",
+        )(x)
+    return keras.Model(words, keras.layers.Dense(vocabulary, name="output")(x))
+
+
+def window_loss(y: object, logits: object) -> object:
+    """Cross-entropy in nats, summed over the window; Keras averages it over the batch."""
+    losses = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
+    return ops.sum(losses, axis=-1)
+
+
+class KerasEngine:
+    """`benchmarks.ptb.engine.Engine` on Keras."""
+
+    def __init__(self, config: RunConfig, weights: Weights) -> None:
+        self.config, self.preset = config, config.recipe
+        self.vocabulary = len(weights["embedding"])
+        preset = self.preset
+        self.model = language_model(config, self.vocabulary, preset.batch, preset.window)
+        optimizer = keras.optimizers.SGD(preset.learning_rate, global_clipnorm=preset.clip)
+        self.model.compile(optimizer=optimizer, loss=window_loss)
+        self.evaluator = cache(self._evaluator)
+        self.load(weights)
+
+    def train_window(self, x: Tokens, y: Tokens, learning_rate: float) -> float:
+        if float(ops.convert_to_numpy(self.model.optimizer.learning_rate)) != np.float32(
+            learning_rate
+        ):
+            self.model.optimizer.learning_rate = learning_rate
+        return float(self.model.train_on_batch(x, y)) / x.shape[1]
+
+    def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
+        model, nats, count = None, 0.0, 0.0
+        for x, y, weight in windows:
+            if model is None:
+                model = self.evaluator(*x.shape)
+                model.set_weights(self.model.get_weights())
+                self._reset(model)
+            nats += float(model.test_on_batch(x, y, sample_weight=weight))
+            count += float(weight.sum())
+        return nats / count
+
+    def reset(self) -> None:
+        self._reset(self.model)
+
+    def weights(self) -> Weights:
+        return {
+            name: np.ascontiguousarray(ops.convert_to_numpy(variable).T if turned else ops.convert_to_numpy(variable))
+            for name, (variable, turned) in self._named().items()
+        }
+
+    def carried(self) -> Weights:
+        states = [[ops.convert_to_numpy(s) for s in lstm.states] for lstm in self._lstms(self.model)]
+        return {"h": np.stack([h for h, _ in states]), "c": np.stack([c for _, c in states])}
+
+    def calls(self) -> int:
+        return int(self._lstms(self.model)[0].calls)
+
+    def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
+        self.load(weights)
+        for layer, lstm in enumerate(self._lstms(self.model)):
+            lstm.states[0].assign(carried["h"][layer])
+            lstm.states[1].assign(carried["c"][layer])
+            lstm.calls = calls
+
+    def load(self, weights: Weights) -> None:
+        for name, (variable, turned) in self._named().items():
+            variable.assign(weights[name].T if turned else weights[name])
+
+    def _evaluator(self, batch: int, steps: int) -> keras.Model:
+        model = language_model(self.config, self.vocabulary, batch, steps)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
+        model.compile(loss=loss)
+        return model
+
+    def _named(self) -> dict[str, tuple[keras.Variable, bool]]:
+        """Each weight's variable, and whether Keras keeps it transposed."""
+        named = {"embedding": (self.model.get_layer("embedding").embeddings, False)}
+        for layer, lstm in enumerate(self._lstms(self.model)):
+            named[f"lstm.{layer}.w_ih"] = (lstm.cell.kernel, True)
+            named[f"lstm.{layer}.w_hh"] = (lstm.cell.recurrent_kernel, True)
+            named[f"lstm.{layer}.bias"] = (lstm.cell.bias, False)
+        output = self.model.get_layer("output")
+        return named | {"output.weight": (output.kernel, True), "output.bias": (output.bias, False)}
+
+    def _lstms(self, model: keras.Model) -> list[LSTM]:
+        return [model.get_layer(f"lstm_{layer}") for layer in range(self.preset.layers)]
+
+    def _reset(self, model: keras.Model) -> None:
+        for lstm in self._lstms(model):
+            lstm.reset_state()

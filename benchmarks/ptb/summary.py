@@ -1,0 +1,145 @@
+"""What the runs gave: the table beside the paper's figures, the curves, the common start."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from .presets import PRESETS
+
+Result = dict[str, Any]
+
+TOLERANCE = 1e-3
+"""How far the loss of a common start may differ between backends, relative."""
+
+
+def read_results(out: Path, runs: list[str]) -> list[Result]:
+    """The results of the named runs that have any epochs, in that order."""
+    paths = [out / run / "result.json" for run in runs]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    return [result for result in results if result["epochs"]]
+
+
+def summary(results: list[Result]) -> Table:
+    """Each run's perplexities, beside the paper's and the corpus's floor."""
+    corpus = results[0]["corpus"]
+    tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
+    table = Table(
+        title=f"{corpus['name']}: {tokens} tokens, {corpus['vocabulary']:,} words; perplexities",
+        title_justify="left",
+    )
+    for heading in ("preset", "policy", "backend"):
+        table.add_column(heading)
+    for heading in ("epochs", "train", "valid", "best valid", "test", "paper valid", "paper test"):
+        table.add_column(heading, justify="right")
+    if corpus["floor"]:
+        table.add_column("floor", justify="right")
+    table.add_column("words/s", justify="right")
+    for result in results:
+        config, epochs = result["config"], result["epochs"]
+        paper = PRESETS[config["preset"]].paper if corpus["name"] == "ptb" else None
+        rate = "" if config["rate"] is None else f" {config['rate']:g}"
+        table.add_row(
+            config["preset"],
+            config["policy"] + rate,
+            config["backend"],
+            f"{len(epochs)}/{config['epochs']}",
+            _figure(epochs[-1]["train_perplexity"]),
+            _figure(epochs[-1]["valid_perplexity"]),
+            _figure(min(epoch["valid_perplexity"] for epoch in epochs)),
+            _figure(result["test_perplexity"]),
+            _figure(paper and paper[0]),
+            _figure(paper and paper[1]),
+            *([_figure(corpus["floor"])] if corpus["floor"] else []),
+            f"{np.median([epoch['words_per_second'] for epoch in epochs]):,.0f}",
+        )
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def compare_starts(results: list[Result]) -> Table:
+    """How far the losses of the first steps differ from the first backend's, run by run."""
+    table = Table(
+        title=f"same start: largest relative difference of the loss (bound {TOLERANCE:g})",
+        title_justify="left",
+    )
+    for heading in ("policy", "backends"):
+        table.add_column(heading)
+    for heading in ("steps", "difference", "at step", "agree"):
+        table.add_column(heading, justify="right")
+    for policy, a, b in _pairs(results):
+        steps, worst, place = start_difference(a["first_losses"], b["first_losses"])
+        table.add_row(
+            policy,
+            f"{a['config']['backend']} - {b['config']['backend']}",
+            str(steps),
+            f"{worst:.2e}",
+            str(place + 1),
+            "yes" if worst <= TOLERANCE else "[red]no[/red]",
+        )
+    return table
+
+
+def start_difference(a: list[float], b: list[float]) -> tuple[int, float, int]:
+    """Over the steps that both have: how many, the largest relative difference, and where."""
+    steps = min(len(a), len(b))
+    first, second = np.array(a[:steps]), np.array(b[:steps])
+    difference = np.abs(first - second) / np.abs(first)
+    return steps, float(difference.max()), int(difference.argmax())
+
+
+def _pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
+    """Each policy's first backend with each of its others."""
+    by_policy: dict[str, list[Result]] = {}
+    for result in results:
+        by_policy.setdefault(result["config"]["policy"], []).append(result)
+    return [(policy, runs[0], other) for policy, runs in by_policy.items() for other in runs[1:]]
+
+
+def curves(results: list[Result], path: Path) -> Path:
+    """Draw training and validation perplexity by epoch, and write it as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    policies = list(dict.fromkeys(result["config"]["policy"] for result in results))
+    backends = list(dict.fromkeys(result["config"]["backend"] for result in results))
+    for result in results:
+        config, epochs = result["config"], result["epochs"]
+        colour = f"C{policies.index(config['policy'])}"
+        marker = "os^D"[backends.index(config["backend"])]
+        steps = range(1, len(epochs) + 1)
+        label = f"{config['policy']}, {config['backend']}"
+        for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
+            values = [epoch[key] for epoch in epochs]
+            axes.plot(steps, values, style, color=colour, marker=marker, markersize=4)
+            axes.plot([], [], style, color=colour, marker=marker, label=f"{label}, {key[:5]}")
+    corpus = results[0]["corpus"]
+    if corpus["floor"]:
+        axes.axhline(corpus["floor"], color="0.4", linewidth=1, label="entropy of the language")
+    highest = max(e["valid_perplexity"] for r in results for e in r["epochs"])
+    axes.set(
+        xlabel="epoch",
+        ylabel="perplexity",
+        yscale="log",
+        title=f"{results[0]['config']['preset']}: {corpus['name']}, validation and training",
+    )
+    axes.set_ylim(top=min(highest, math.inf) * 1.1)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -1,0 +1,114 @@
+"""The promises of the library, as checks on anything that can run a case.
+
+A subject is a function from a case to an outcome. The same checks run on every adapter, and on
+mutants of them that must fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import dropout_policies as dp
+import numpy as np
+from dropout_policies.reference import LSTMWeights
+
+from .cases import Case, Numbers, Outcome, evaluated, oracle
+
+Subject = Callable[[Case, Numbers | None], Outcome]
+"""Runs a case on its own numbers, or on given ones."""
+
+
+def equals_oracle(subject: Subject, case: Case, tolerance: float) -> None:
+    """Output and last states are those of the NumPy oracle under the same keyed masks."""
+    expected, got = oracle(case), subject(case, None)
+    for name in ("y", "h", "c"):
+        np.testing.assert_allclose(
+            getattr(got, name),
+            getattr(expected, name),
+            rtol=tolerance,
+            atol=tolerance,
+            err_msg=f"{name} of {case}",
+        )
+
+
+def evaluation_is_identity(subject: Subject, case: Case, tolerance: float) -> None:
+    """In evaluation no mask falls anywhere."""
+    equals_oracle(subject, evaluated(case), tolerance)
+
+
+def corruptions(
+    subject: Subject, policy: dp.Policy, layers: int, steps: int, source: int, memory: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """How many masks lie on the way from x_s to each y_t, t >= s, measured through the layer.
+
+    A network of width 1 carries one impulse along a single path: straight up to layer `memory`,
+    from step to step through that layer's hidden state, and straight up from there. Gates i and
+    o are open, f is shut, so that all that is remembered has gone through h at every step; and
+    the signal is so small that tanh is the identity. A mask on the way then either stops the
+    impulse or multiplies it by 1/(1 − rate), so the strength that arrives, against evaluation's,
+    counts the masks. Every sample of a large batch is a trial of its own, with its own masks.
+
+    Returns:
+        The counts `[T - s]` of the samples that arrived, and the share of samples that did.
+    """
+    rate = max(rule.rate for rule in policy.values())
+    batch = 4096
+    open_gates = np.array([40.0, -40.0, 0.0, 40.0])  # i, f, g, o
+    into_g = np.array([[0.0], [0.0], [1.0], [0.0]])
+    weights = [
+        [LSTMWeights(into_g, into_g * (layer == memory), open_gates)] for layer in range(layers)
+    ]
+    x = np.zeros((steps, batch, 1))
+    x[source] = 1e-4
+    case = Case(
+        policy,
+        layers=layers,
+        input_size=1,
+        hidden_size=1,
+        batch=batch,
+        steps=steps,
+        initial_state=False,
+        seed=3,
+    )
+    numbers = Numbers(x, weights, None)
+    whole = subject(evaluated(case), numbers).y[source:, :, 0]
+    masked = subject(case, numbers).y[source:, :, 0]
+    strength = np.abs(masked / whole)
+    arrived = strength > 1e-9  # a shut gate leaks some 1e-18
+    counts = np.log(strength, where=arrived, out=0 * strength) / -np.log(1.0 - rate)  # [T - s, B]
+    found = []
+    for t in range(steps - source):
+        assert arrived[t].any(), f"nothing arrived at step {source + t}"
+        here = counts[t][arrived[t]]
+        np.testing.assert_allclose(here, here[0], atol=1e-2, err_msg=f"step {source + t}")
+        found.append(here[0])
+    return np.array(found), arrived.mean(axis=1)
+
+
+def corrupted_once_a_layer(subject: Subject, layers: int, steps: int, source: int) -> None:
+    """Under zaremba: exactly L+1 masks between any x_s and y_t, all of them independent.
+
+    Independent masks let (1 − rate)^(L+1) of the samples arrive.
+    """
+    rate = 0.3
+    expected = (1 - rate) ** (layers + 1)
+    for memory in range(layers):
+        counts, share = corruptions(subject, dp.zaremba(rate), layers, steps, source, memory)
+        np.testing.assert_allclose(counts, layers + 1, atol=1e-2)
+        np.testing.assert_allclose(share, expected, atol=5 * np.sqrt(expected / 4096))
+
+
+def keeps_every_promise(subject: Subject, tolerance: float, chain_only: bool = False) -> None:
+    """Every check above on fixed cases, chosen so that each misplacement shows in one of them.
+
+    Args:
+        chain_only: the subject runs no bidirectional cases.
+    """
+    plain = Case(dp.zaremba(0.5), steps=6, batch=4, hidden_size=5, call=2)
+    ragged = replace(plain, lengths=(2, 6, 3, 5))
+    both = replace(plain, directions=(0, 1))
+    for case in (plain, ragged) if chain_only else (plain, ragged, both):
+        equals_oracle(subject, case, tolerance)
+        evaluation_is_identity(subject, case, tolerance)
+    corrupted_once_a_layer(subject, layers=2, steps=5, source=1)
