@@ -1,0 +1,58 @@
+# Each target makes .venv itself, from constraints.txt; the second time that is a no-op.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+READY := $(VENV)/.ready
+
+# The corpus where it lies beside this folder; otherwise it is downloaded, or made up.
+PTB := $(wildcard ../shared/data/ptb)
+ifneq ($(PTB),)
+export PTB_DIR ?= $(abspath $(PTB))
+endif
+
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(READY): constraints.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --constraint constraints.txt pip
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+.PHONY: env
+env: $(READY) ## Make the environment in .venv
+
+.PHONY: ptb
+ptb: $(READY) ## Train the Penn Treebank demo with and without zaremba, in PyTorch and Keras
+	$(RUN) -m benchmarks.ptb --preset demo --backend torch --backend jax --policy none --policy zaremba
+
+.PHONY: small
+small: $(READY) ## Train the paper's small model fully, in PyTorch (resumable)
+	$(RUN) -m benchmarks.ptb --preset small --backend torch --resume
+
+.PHONY: test
+test: $(READY) ## Run every test, Keras's once per backend
+	$(RUN) -m pytest tests --ignore tests/keras
+	KERAS_BACKEND=tensorflow $(RUN) -m pytest tests/keras
+	KERAS_BACKEND=jax $(RUN) -m pytest tests/keras
+	KERAS_BACKEND=torch $(RUN) -m pytest tests/keras
+
+.PHONY: lint
+lint: $(READY) ## Check style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+.PHONY: format
+format: $(READY) ## Put the code into the project's format
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+.PHONY: clean
+clean: ## Remove the environment and everything that was built
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
