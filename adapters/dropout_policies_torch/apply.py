@@ -119,15 +119,22 @@ def check(
 
 def _check_neighbours(container: nn.Sequential, found: dict[int, Found], policy: Policy) -> None:
     """A vertical policy must not meet an `nn.Dropout` on the same connection."""
-    beside = [module for module in container if _joins(module) or id(module) in found]
-    for a, b in pairwise(beside):
-        for item, other in ((found.get(id(a)), b), (found.get(id(b)), a)):
-            if item is not None and isinstance(other, nn.Dropout) and other.p > 0.0:
-                raise PolicyError(
-                    f"{item.name} ({item.kind}) stands beside Dropout(p={other.p}): policy "
-                    f"{policy.name!r} would mask the same connection a second time. Remove that "
-                    f"Dropout, or set its p to 0, first."
-                )
+    before: Found | None = None
+    waiting: nn.Dropout | None = None
+    for module in container:
+        item = found.get(id(module))
+        if isinstance(module, nn.Dropout) and module.p > 0.0:
+            waiting = module
+        elif item is None and _joins(module):
+            continue
+        if waiting is not None and (clash := before or item) is not None:
+            raise PolicyError(
+                f"{clash.name} ({clash.kind}) stands beside Dropout(p={waiting.p}): policy "
+                f"{policy.name!r} would mask the same connection a second time. Remove that "
+                f"Dropout, or set its p to 0, first."
+            )
+        if module is not waiting:
+            before, waiting = item, None
 
 
 def linked(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:

@@ -74,7 +74,7 @@ class LSTM(nn.LSTM):
     def forward(  # type: ignore[override]
         self, input: Tensor | PackedSequence, hx: State | None = None
     ) -> tuple[Tensor | PackedSequence, State]:
-        """As `torch.nn.LSTM`: `[T, B, D]`, batch first, unbatched or packed, to output and state."""
+        """As in `torch.nn.LSTM`: x `[T, B, D]` or any of its forms, to output and state."""
         placement = self.placement
         if placement is None or not self.training or not placement.policy.active:
             return super().forward(input, hx)

@@ -9,9 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import dropout_policies as dp
 import typer
 from rich.console import Console
+
+import dropout_policies as dp
 
 from ..checkpoint import write_atomically
 from .config import BACKENDS, RunConfig
@@ -53,9 +54,9 @@ def ptb(
             "[the variable PTB_DIR; else downloaded; else a synthetic language]"
         ),
     ] = None,
-    out: Annotated[
-        Path, typer.Option(help="Folder for checkpoints, results and curves.")
-    ] = Path("runs/ptb"),
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, results and curves.")] = Path(
+        "runs/ptb"
+    ),
     same_start: Annotated[
         bool,
         typer.Option(

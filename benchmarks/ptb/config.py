@@ -41,7 +41,11 @@ class RunConfig:
     @property
     def start_seed(self) -> int:
         """The seed of initial weights and masks, in [0, 2**32)."""
-        return self.seed if self.same_start else (self.seed + zlib.crc32(self.backend.encode())) % 2**32
+        return (
+            self.seed
+            if self.same_start
+            else (self.seed + zlib.crc32(self.backend.encode())) % 2**32
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

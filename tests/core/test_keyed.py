@@ -1,13 +1,14 @@
 """Mask bits: Threefry's published answers, and what a key promises."""
 
-import dropout_policies as dp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dropout_policies as dp
 from dropout_policies import keyed
 from dropout_policies.plan import Geometry, Placement, Slot, plan
 from dropout_policies.sites import Site
-from hypothesis import given
-from hypothesis import strategies as st
 
 # The known-answer vectors of Threefry-2x32 with 20 rounds that the Random123 library publishes:
 # counter, key, result.

@@ -1,7 +1,10 @@
 """The plan: which masks a call needs, and their shapes."""
 
-import dropout_policies as dp
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import dropout_policies as dp
 from dropout_policies.plan import (
     Geometry,
     Placement,
@@ -11,8 +14,6 @@ from dropout_policies.plan import (
     plan,
 )
 from dropout_policies.sites import Site
-from hypothesis import given
-from hypothesis import strategies as st
 
 GEOMETRY = Geometry(3, 4, layers=2, directions=(0, 1), batch=5, steps=7)
 
@@ -30,7 +31,9 @@ def test_zaremba_masks_every_vertical_connection_of_both_directions():
 
 
 def test_naive_adds_the_hidden_site_of_every_layer():
-    extra = set(plan(Placement(dp.naive()), GEOMETRY)) - set(plan(Placement(dp.zaremba()), GEOMETRY))
+    extra = set(plan(Placement(dp.naive()), GEOMETRY)) - set(
+        plan(Placement(dp.zaremba()), GEOMETRY)
+    )
     assert extra == {Slot(Site.HIDDEN, layer, way) for layer in (0, 1) for way in (0, 1)}
 
 

@@ -5,17 +5,19 @@ import json
 import math
 import pickle
 
-import dropout_policies as dp
 import pytest
-from dropout_policies.policy import Rule
 from hypothesis import given
 from hypothesis import strategies as st
+
+import dropout_policies as dp
+from dropout_policies.policy import Rule
 
 rates = st.floats(0.0, 1.0, exclude_max=True)
 rules = st.builds(Rule, rates, st.sampled_from(["step", "sequence"]))
 policies = st.dictionaries(st.sampled_from([site.value for site in dp.Site]), rules).flatmap(
-    lambda some: st.builds(lambda name, citation: dp.Policy(name=name, citation=citation, **some),
-                           st.text(), st.text())
+    lambda some: st.builds(
+        lambda name, citation: dp.Policy(name=name, citation=citation, **some), st.text(), st.text()
+    )
 )
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+
 from dropout_policies.plan import Slot
 from dropout_policies.reference import LSTMWeights, lstm
 from dropout_policies.sites import Site
@@ -21,9 +22,7 @@ W = LSTMWeights(
 
 def step(x, h, c, hidden=1.0):
     """One step of width 1, gate by gate."""
-    i, f, g, o = (
-        W.w_ih[k, 0] * x + W.w_hh[k, 0] * (h * hidden) + W.bias[k] for k in range(4)
-    )
+    i, f, g, o = (W.w_ih[k, 0] * x + W.w_hh[k, 0] * (h * hidden) + W.bias[k] for k in range(4))
     c = sigmoid(f) * c + sigmoid(i) * math.tanh(g)
     return sigmoid(o) * math.tanh(c), c
 

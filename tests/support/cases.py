@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import dropout_policies as dp
 import numpy as np
+from hypothesis import strategies as st
+
+import dropout_policies as dp
 from dropout_policies import keyed, reference
 from dropout_policies.plan import Geometry, Placement, plan
 from dropout_policies.reference import LSTMWeights
-from hypothesis import strategies as st
 
 POLICIES = ("zaremba", "naive")
 
@@ -108,9 +109,7 @@ def oracle(case: Case) -> Outcome:
         wanted = plan(Placement(case.policy), case.geometry)
         masks = keyed.masks(wanted, case.seed, case.call, case.row_offset)
     return Outcome(
-        *reference.lstm(
-            given.x, given.weights, masks, given.state, case.lengths, case.directions
-        )
+        *reference.lstm(given.x, given.weights, masks, given.state, case.lengths, case.directions)
     )
 
 

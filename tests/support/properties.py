@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import dropout_policies as dp
 import numpy as np
+
+import dropout_policies as dp
 from dropout_policies.reference import LSTMWeights
 
 from .cases import Case, Numbers, Outcome, evaluated, oracle

@@ -6,19 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import dropout_policies_torch.layers as layers
+import pytest
 import torch
+from dropout_policies_torch import recurrence
+
 from dropout_policies.plan import Slot
 from dropout_policies.sites import Site
-from dropout_policies_torch import recurrence
-from pytest import MonkeyPatch
 
-Mutant = Callable[[MonkeyPatch], None]
+Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def _after_run(change: Callable) -> Mutant:
     """A change to what the recurrence gives back, seeing its masks."""
 
-    def apply(patch: MonkeyPatch) -> None:
+    def apply(patch: pytest.MonkeyPatch) -> None:
         original = layers.run
 
         def changed(layer, x, state, packing, placement, masks):
@@ -43,7 +44,7 @@ def _c_masked(y, end, placement, masks, layer):
     return y, (end[0], end[1] * _output_mask(masks, placement, layer))
 
 
-def _masks_in_evaluation(patch: MonkeyPatch) -> None:
+def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
     original = layers.LSTM.forward
 
     def forward(self, x, hx=None):
@@ -57,14 +58,12 @@ def _masks_in_evaluation(patch: MonkeyPatch) -> None:
     patch.setattr(layers.LSTM, "forward", forward)
 
 
-def _same_masks_every_call(patch: MonkeyPatch) -> None:
+def _same_masks_every_call(patch: pytest.MonkeyPatch) -> None:
     original = layers.masks.draw
-    patch.setattr(
-        layers.masks, "draw", lambda plan, seed, _, *rest: original(plan, seed, 0, *rest)
-    )
+    patch.setattr(layers.masks, "draw", lambda plan, seed, _, *rest: original(plan, seed, 0, *rest))
 
 
-def _masks_follow_the_sorted_batch(patch: MonkeyPatch) -> None:
+def _masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
     original = recurrence.Packing.of
     patch.setattr(
         recurrence.Packing,
@@ -73,7 +72,7 @@ def _masks_follow_the_sorted_batch(patch: MonkeyPatch) -> None:
     )
 
 
-def _backward_reads_forward_masks(patch: MonkeyPatch) -> None:
+def _backward_reads_forward_masks(patch: pytest.MonkeyPatch) -> None:
     original = layers.masks.draw
 
     def draw(plan, *rest):
@@ -83,7 +82,7 @@ def _backward_reads_forward_masks(patch: MonkeyPatch) -> None:
     patch.setattr(layers.masks, "draw", draw)
 
 
-def _stock_dropout(patch: MonkeyPatch) -> None:
+def _stock_dropout(patch: pytest.MonkeyPatch) -> None:
     """`torch.nn.LSTM(dropout=...)`: L−1 of the L+1 connections."""
 
     def forward(self, x, hx=None):

@@ -1,14 +1,15 @@
 """LSTMCell: one step, masked on its way in; the caller masks h on its way out."""
 
-import dropout_policies as dp
 import numpy as np
 import pytest
 import torch
+from dropout_policies_torch import LSTMCell
+from torch import nn
+
+import dropout_policies as dp
 from dropout_policies import keyed
 from dropout_policies.plan import Geometry, plan
 from dropout_policies.reference import LSTMWeights, lstm
-from dropout_policies_torch import LSTMCell
-from torch import nn
 
 B, D, H = 3, 4, 5
 

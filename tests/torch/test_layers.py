@@ -4,13 +4,14 @@ import copy
 import inspect
 import pickle
 
-import dropout_policies as dp
 import numpy as np
 import pytest
 import torch
 from dropout_policies_torch import LSTM, LSTMCell
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
+
+import dropout_policies as dp
 
 FORMS = {
     "plain": {},

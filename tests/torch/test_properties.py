@@ -1,11 +1,11 @@
 """The promises, held by the PyTorch adapter in training mode; and broken by mutants of it."""
 
-import dropout_policies as dp
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 
+import dropout_policies as dp
 from tests.support import properties, torch_subject
 from tests.support.cases import cases, numbers
 from tests.support.mutants import MASK_MUTANTS, mutated_masks

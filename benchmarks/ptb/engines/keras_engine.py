@@ -75,12 +75,16 @@ class KerasEngine:
 
     def weights(self) -> Weights:
         return {
-            name: np.ascontiguousarray(ops.convert_to_numpy(variable).T if turned else ops.convert_to_numpy(variable))
+            name: np.ascontiguousarray(
+                ops.convert_to_numpy(variable).T if turned else ops.convert_to_numpy(variable)
+            )
             for name, (variable, turned) in self._named().items()
         }
 
     def carried(self) -> Weights:
-        states = [[ops.convert_to_numpy(s) for s in lstm.states] for lstm in self._lstms(self.model)]
+        states = [
+            [ops.convert_to_numpy(s) for s in lstm.states] for lstm in self._lstms(self.model)
+        ]
         return {"h": np.stack([h for h, _ in states]), "c": np.stack([c for _, c in states])}
 
     def calls(self) -> int:

@@ -1,0 +1,278 @@
+"""apply and remove on existing modules: what is found, what is refused, and the way back."""
+
+import copy
+
+import pytest
+import torch
+from dropout_policies_torch import LSTM, LSTMCell
+from torch import nn
+
+import dropout_policies as dp
+
+D = 6
+
+
+class Model(nn.Module):
+    """An embedding, a recurrent part and a head."""
+
+    def __init__(self, recurrent):
+        super().__init__()
+        self.embedding = nn.Embedding(10, D)
+        self.rnn = recurrent
+        self.head = nn.Linear(D, 10)
+
+    def forward(self, tokens):
+        x = self.embedding(tokens)
+        for layer in self.rnn if isinstance(self.rnn, nn.ModuleList) else [self.rnn]:
+            x = layer(x)[0]
+        return self.head(x)
+
+
+class First(nn.Module):
+    def forward(self, pair):
+        return pair[0]
+
+
+class Pair(nn.Module):
+    """Two layers whose wiring only `forward` knows."""
+
+    def __init__(self, between=D):
+        super().__init__()
+        self.low = nn.LSTM(D, between)
+        self.high = nn.LSTM(D, D)
+
+    def forward(self, x):
+        return self.high(self.low(x)[0])[0]
+
+
+TOKENS = torch.randint(0, 10, (5, 3), generator=torch.Generator().manual_seed(0))
+
+
+def stacks(applied):
+    return [(stack.layers, stack.masked) for stack in applied.stacks]
+
+
+def state_of(model):
+    """Everything that must come back: classes, attributes, parameters."""
+    return {
+        name: (type(module), {k: v for k, v in vars(module).items() if not k.startswith("_")})
+        for name, module in model.named_modules()
+    }
+
+
+@pytest.mark.parametrize(
+    "recurrent",
+    [
+        lambda: nn.LSTM(D, D, 2, dropout=0.3),
+        lambda: nn.LSTM(D, D, 1),
+        lambda: nn.ModuleList([nn.LSTM(D, D), nn.LSTM(D, D, 2, dropout=0.1)]),
+    ],
+)
+@pytest.mark.parametrize("seed", [None, 5])
+def test_apply_masks_in_training_and_remove_brings_back_everything(recurrent, seed):
+    model = Model(recurrent())
+    parameters = dict(model.named_parameters())
+    before, keys = state_of(model), list(model.state_dict())
+    model.eval()
+    expected = model(TOKENS)
+
+    applied = dp.apply(model, "zaremba", rate=0.5, seed=seed)
+    assert torch.equal(model(TOKENS), expected)
+    assert list(model.state_dict()) == keys
+    assert all(p is parameters[name] for name, p in model.named_parameters())
+    model.train()
+    assert not torch.equal(model(TOKENS), model(TOKENS))
+
+    applied.remove()
+    assert state_of(model) == before | {
+        name: (kind, attributes | {"training": True}) for name, (kind, attributes) in before.items()
+    }
+    torch.manual_seed(1)
+    first = model(TOKENS)
+    torch.manual_seed(1)
+    assert torch.equal(model(TOKENS), first)
+    model.eval()
+    assert torch.equal(model(TOKENS), expected)
+
+
+def test_what_apply_does_equals_the_drop_in_layer():
+    model = Model(nn.LSTM(D, D, 2))
+    drop_in = LSTM(D, D, 2, policy="naive", seed=3)
+    drop_in.load_state_dict(model.rnn.state_dict())
+    dp.apply(model, "naive", seed=3)
+    x = torch.randn(4, 2, D)
+    assert torch.equal(model.rnn(x)[0], drop_in(x)[0])
+
+
+def test_the_context_manager_removes_at_its_end():
+    model = Model(nn.LSTM(D, D))
+    with dp.apply(model, "zaremba") as applied:
+        assert isinstance(model.rnn, LSTM)
+        assert applied.active
+    assert type(model.rnn) is nn.LSTM
+    applied.remove()
+    assert not applied.active
+    dp.apply(model, "naive").remove()
+
+
+def test_native_dropout_is_taken_over_reported_and_comes_back():
+    model = Model(nn.LSTM(D, D, 2, dropout=0.3))
+    applied = dp.apply(model, "zaremba")
+    assert model.rnn.dropout == 0.0
+    assert "taken over, back on remove(): dropout=0.3" in str(applied)
+    applied.remove()
+    assert model.rnn.dropout == 0.3
+
+
+def test_a_module_list_is_one_stack_with_l_plus_one_masks():
+    model = Model(nn.ModuleList([nn.LSTM(D, 4), nn.LSTM(4, D, 2)]))
+    applied = dp.apply(model, "zaremba", seed=1)
+    assert stacks(applied) == [(3, 4)]
+    assert "stack 1: L = 3, 4 of 4 vertical connections masked" in str(applied)
+
+
+def test_a_module_list_whose_widths_do_not_fit_is_stacks_of_its_own():
+    applied = dp.apply(nn.ModuleList([nn.LSTM(D, 4), nn.LSTM(D, D)]), "zaremba")
+    assert stacks(applied) == [(1, 2), (1, 2)]
+    assert [t.placement.layer for t in applied.touched] == [0, 1]
+
+
+def test_a_sequential_joins_layers_through_modules_without_weights():
+    chain = nn.Sequential(nn.LSTM(D, D), First(), nn.LSTM(D, D), First(), nn.Linear(D, D))
+    assert stacks(dp.apply(chain, "zaremba")) == [(2, 3)]
+    broken = nn.Sequential(nn.LSTM(D, D), First(), nn.Linear(D, D), nn.LSTM(D, D))
+    assert stacks(dp.apply(broken, "zaremba")) == [(1, 2), (1, 2)]
+
+
+def test_a_chain_in_place_equals_one_layer_of_the_same_depth():
+    whole = LSTM(D, D, 2, policy="zaremba", seed=2)
+    chain = nn.ModuleList([nn.LSTM(D, D), nn.LSTM(D, D)])
+    for k, part in enumerate(chain):
+        part.load_state_dict(
+            {n: getattr(whole, n.replace("l0", f"l{k}")) for n in part.state_dict()}
+        )
+    dp.apply(chain, "zaremba", seed=2)
+    x = torch.randn(5, 3, D)
+    torch.testing.assert_close(chain[1](chain[0](x)[0])[0], whole(x)[0])
+
+
+def test_unseen_wiring_must_be_said():
+    model = Pair()
+    before = state_of(model)
+    with pytest.raises(dp.PolicyError, match=r"stacks=\[\['low', 'high'\]\]") as error:
+        dp.apply(model, "zaremba")
+    assert "stacks=[['low'], ['high']]" in str(error.value)
+    assert state_of(model) == before
+    assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low", "high"]])) == [(2, 3)]
+    assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low"], ["high"]])) == [(1, 2), (1, 2)]
+    assert stacks(dp.apply(Pair(between=4), "zaremba")) == [(1, 2), (1, 2)]
+
+
+@pytest.mark.parametrize("said", [[["low", "middle"]], [["low", "high", "low"]]])
+def test_stacks_that_do_not_exist_are_refused(said):
+    with pytest.raises(dp.PolicyError, match=r"no such recurrent layer|twice"):
+        dp.apply(Pair(), "zaremba", stacks=said)
+
+
+def test_a_second_policy_is_refused_and_changes_nothing():
+    model = nn.ModuleList([nn.LSTM(D, D), LSTM(D, D, policy="zaremba")])
+    before = state_of(model)
+    with pytest.raises(dp.PolicyError, match=r"1 .*under policy 'zaremba' already"):
+        dp.apply(model, "naive")
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Linear(2, 2), "no recurrent layer"),
+        (nn.Sequential(nn.GRU(2, 2)), r"no recurrent layer.*0 \(torch.nn.GRU\)"),
+        ("model", "Received: model of type builtins.str"),
+        (None, "one of these frameworks: keras, torch"),
+    ],
+)
+def test_a_model_without_recurrent_layers_is_refused(model, message):
+    with pytest.raises(dp.PolicyError, match=message):
+        dp.apply(model, "zaremba")
+
+
+def test_a_site_that_a_layer_cannot_have_is_refused_and_changes_nothing():
+    model = nn.ModuleList([nn.LSTM(D, D), nn.LSTMCell(D, D)])
+    before = state_of(model)
+    with pytest.raises(dp.PolicyError, match=r"1 \(torch.nn.LSTMCell.*no site 'output'"):
+        dp.apply(model, "zaremba")
+    with pytest.raises(dp.PolicyError, match=r"0 \(torch.nn.LSTM\) has no site 'candidate'"):
+        dp.apply(model, dp.Policy(candidate=dp.drop(0.2)))
+    assert state_of(model) == before
+
+
+def test_a_cell_takes_the_sites_it_has():
+    model = nn.ModuleDict({"cell": nn.LSTMCell(D, D)})
+    with dp.apply(model, dp.Policy(input=dp.drop(0.9), hidden=dp.drop(0.5)), seed=1):
+        assert isinstance(model["cell"], LSTMCell)
+        x = torch.ones(3, D)
+        assert not torch.equal(model["cell"](x)[0], model["cell"](x)[0])
+    assert type(model["cell"]) is nn.LSTMCell
+
+
+def test_dropout_beside_a_layer_is_refused_until_it_is_off():
+    for chain in (
+        [nn.LSTM(D, D), First(), nn.Dropout(0.2), nn.LSTM(D, D)],
+        [nn.Dropout(0.2), nn.LSTM(D, D)],
+        [nn.LSTM(D, D), First(), nn.Dropout(0.2), nn.Linear(D, D)],
+    ):
+        model = nn.Sequential(*chain)
+        with pytest.raises(dp.PolicyError, match=r"Dropout\(p=0.2\)"):
+            dp.apply(model, "zaremba")
+        dp.apply(model, dp.Policy(hidden=dp.drop(0.5))).remove()
+        for module in model:
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        dp.apply(model, "zaremba")
+
+
+class Special(nn.LSTM):
+    def forward(self, x, hx=None):
+        return super().forward(2 * x, hx)
+
+
+def test_what_cannot_be_touched_is_skipped_with_the_reason():
+    model = nn.ModuleDict({"lstm": nn.LSTM(D, D), "gru": nn.GRU(D, D), "own": Special(D, D)})
+    applied = dp.apply(model, "zaremba")
+    assert {s.name for s in applied.skipped} == {"gru", "own"}
+    assert type(model["own"]) is Special
+    assert "skipped gru (torch.nn.GRU): policies run on LSTM and LSTMCell" in str(applied)
+
+
+def test_a_shared_layer_is_touched_once():
+    lstm = nn.LSTM(D, D)
+    model = nn.ModuleDict({"a": lstm, "b": lstm})
+    assert len(dp.apply(model, "zaremba").touched) == 1
+
+
+def test_a_bare_layer_is_a_model_too():
+    lstm = nn.LSTM(D, D)
+    applied = dp.apply(lstm, dp.zaremba(0.5))
+    assert [t.name for t in applied.touched] == ["model"]
+    assert isinstance(lstm, LSTM)
+
+
+def test_hooks_and_copies_live_on():
+    model = Model(nn.LSTM(D, D))
+    seen = []
+    model.rnn.register_forward_hook(lambda *_: seen.append(1))
+    dp.apply(model, "zaremba", seed=1)
+    other = copy.deepcopy(model)
+    assert torch.equal(model(TOKENS), other(TOKENS))
+    assert len(seen) == 2
+
+
+def test_the_report_reads_well():
+    model = Model(nn.LSTM(D, D, 2, dropout=0.25))
+    assert str(dp.apply(model, "zaremba", rate=0.5)) == (
+        "policy zaremba: 1 recurrent layer in 1 stack; evaluation: identity\n"
+        "  stack 1: L = 2, 3 of 3 vertical connections masked\n"
+        "    rnn (torch.nn.LSTM x2): input 0.5 per step, between 0.5 per step, "
+        "output 0.5 per step\n"
+        "      taken over, back on remove(): dropout=0.25"
+    )
