@@ -1,0 +1,48 @@
+"""A recipe and a corpus small enough to train within a test."""
+
+import numpy as np
+import pytest
+
+from benchmarks.ptb import presets
+from benchmarks.ptb.config import RunConfig
+from benchmarks.ptb.corpus import Corpus
+from benchmarks.ptb.engine import make
+from benchmarks.ptb.training import Hooks, Run
+
+WORDS = 30
+
+
+def tiny_corpus() -> Corpus:
+    rng = np.random.default_rng(0)
+    steps = rng.integers(1, 4, 1000, dtype=np.int32)
+    text = np.cumsum(steps, dtype=np.int32) % WORDS
+    vocabulary = tuple(f"w{n}" for n in range(WORDS))
+    return Corpus("tiny", vocabulary, text[:700], text[700:850], text[850:], None, "made up")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """The preset `tiny`, in the table of presets."""
+    preset = presets.Preset(8, 0.5, "zaremba", 5, 0.1, 1, 2.0, 3, 5.0, batch=4)
+    monkeypatch.setitem(presets.PRESETS, "tiny", preset)
+    return preset
+
+
+def config(backend="torch", policy="zaremba", seed=1, epochs=3, same_start=True) -> RunConfig:
+    rate = None if policy == "none" else 0.5
+    return RunConfig("tiny", backend, policy, rate, seed, epochs, same_start)
+
+
+def run_in(folder, chosen: RunConfig) -> Run:
+    corpus = tiny_corpus()
+    return Run(chosen, corpus, make(chosen, len(corpus.vocabulary)), folder)
+
+
+def hooks(stop_after: int | None = None) -> Hooks:
+    """Hooks that stop after so many windows."""
+    seen = [0]
+
+    def window(*_):
+        seen[0] += 1
+
+    return Hooks(window, lambda _: None, lambda: seen[0] == stop_after)
