@@ -23,7 +23,7 @@ def tiny_corpus() -> Corpus:
 @pytest.fixture
 def tiny(monkeypatch):
     """The preset `tiny`, in the table of presets."""
-    preset = presets.Preset(8, 0.5, "zaremba", 5, 0.1, 1, 2.0, 3, 5.0, batch=4)
+    preset = presets.Preset(8, 0.5, "zaremba", 5, 0.1, 10, 2.0, 3, 5.0, batch=4)
     monkeypatch.setitem(presets.PRESETS, "tiny", preset)
     return preset
 
