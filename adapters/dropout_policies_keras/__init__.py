@@ -1,0 +1,5 @@
+"""The Keras adapter: drop-in recurrent layers that run under a dropout policy."""
+
+from .layers import LSTM
+
+__all__ = ["LSTM"]

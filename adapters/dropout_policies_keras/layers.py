@@ -1,0 +1,210 @@
+"""Drop-in recurrent layers: `keras.layers`' own, plus `policy`, `rate` and `stack`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self
+
+import keras
+import numpy as np
+from dropout_policies.catalog import resolve
+from dropout_policies.errors import PolicyError
+from dropout_policies.keyed import check_seed
+from dropout_policies.plan import Geometry, Placement, check_sites, plan
+from dropout_policies.policy import Policy
+from dropout_policies.stacks import stack_placement
+from keras import ops
+
+from . import masks
+from .masks import Tensor
+from .recurrence import Looped, StepMaskedLSTMCell, run
+
+PRODUCER = "_dropout_policies_producer"
+"""The attribute of a symbolic tensor that names the policy layer that it came out of."""
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class LSTM(keras.layers.LSTM):  # type: ignore[misc]
+    """A drop-in `keras.layers.LSTM` that runs under a dropout policy while it trains.
+
+    Every argument of `keras.layers.LSTM` keeps its meaning, and so do its weights and their
+    paths. Without a policy, in evaluation and at rate 0 it is `keras.layers.LSTM`, bit for bit.
+
+    Policy layers that feed one another in a Sequential or functional model join into one stack
+    by themselves. Inside `Bidirectional`, and in a model with a `call` of its own, say where a
+    layer stands with `stack`, or build the model of stock layers and use `dropout_policies.apply`.
+
+    Args:
+        policy: a policy's name, or a `Policy`; None leaves the layer as the stock one.
+        rate: the rate, in [0, 1), for a policy given by name.
+        seed: with a policy, an integer in [0, 2**32) for keyed masks; None for Keras's own
+            generator. Without a policy, as in the stock layer.
+        stack: `(number of this layer, L)` in a stack of L layers; None for a layer that is a
+            stack of its own, or that joins the one that feeds it.
+
+    Attributes:
+        calls: how many training calls the masks have been drawn for; a word of their key.
+        row_offset: the number of this process's first row in the whole batch (keyed masks).
+
+    Raises:
+        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does
+            not have, or native `dropout` or `recurrent_dropout` beside a policy.
+    """
+
+    placement: Placement | None = None
+    row_offset: int = 0
+    joins: bool = False
+    """Whether the layer may still join the stack of the layer that feeds it."""
+
+    def __init__(
+        self,
+        *args: Any,
+        policy: str | Policy | None = None,
+        rate: float | None = None,
+        stack: tuple[int, int] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        chosen = None if policy is None else resolve(policy, rate)
+        for argument, value in (("rate", rate), ("stack", stack)):
+            if chosen is None and value is not None:
+                raise PolicyError(
+                    f"LSTM: {argument} goes with a policy. Received: {argument}={value!r}, "
+                    f"policy=None; write: policy='zaremba', {argument}={value!r}"
+                )
+        if chosen is not None:
+            check_sites(chosen, "LSTM")
+            if seed is not None:
+                check_seed(seed)
+        super().__init__(*args, seed=None if chosen is not None else seed, **kwargs)
+        if chosen is not None:
+            if native := native_dropout(self.cell):
+                raise PolicyError(
+                    f"LSTM: its own dropout would come on top of the policy's. Received: "
+                    f"{native}, policy={chosen.name!r}; leave it out."
+                )
+            self.settle(stack_placement(chosen, stack, 1, "LSTM"), seed, joins=stack is None)
+
+    def settle(self, placement: Placement, seed: int | None, joins: bool = False) -> None:
+        """Put the layer under a policy at a place in a stack; masks are keyed if there is a seed.
+
+        Adds plain attributes only, so that it works on a layer that is built.
+        """
+        self.placement, self.joins = placement, joins
+        self.cell.__class__ = StepMaskedLSTMCell
+        self.cell.seed = seed
+        if seed is not None:
+            self._set_state(seed, 0)
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of keyed masks, or None."""
+        return self.cell.seed  # type: ignore[no-any-return]
+
+    @property
+    def calls(self) -> int:
+        return int(self._state()[1]) % 2**32
+
+    @calls.setter
+    def calls(self, calls: int) -> None:
+        self._set_state(int(self._state()[0]), calls)
+
+    def _state(self) -> Any:
+        return ops.convert_to_numpy(self.cell.seed_generator.state)
+
+    def _set_state(self, seed: int, call: int) -> None:
+        """Set the generator's state (seed, call), whatever integers the backend keeps it in."""
+        state = self.cell.seed_generator.state
+        words = np.array([seed % 2**32, call % 2**32], np.int64)
+        state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
+
+    def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
+        producer = getattr(sequences, PRODUCER, None)
+        if producer is not None and self.joins:
+            self._join(producer)
+        result = super().__call__(sequences, *args, **kwargs)
+        output = result[0] if isinstance(result, list | tuple) else result
+        if isinstance(output, keras.KerasTensor) and self.return_sequences:
+            setattr(output, PRODUCER, self)
+        return result
+
+    def _join(self, producer: LSTM) -> None:
+        """Become the next layer of the stack that the producer ends."""
+        mine, its = self.placement, producer.placement
+        if mine is None or its is None or not producer.joins or mine.policy != its.policy:
+            return
+        producer.placement = replace(its, last=False)
+        self.placement = replace(mine, layer=its.layer + 1, first=False)
+
+    def inner_loop(
+        self,
+        sequences: Tensor,
+        initial_state: list[Tensor],
+        mask: Tensor | None,
+        training: bool = False,
+    ) -> Looped:
+        """Keras's loop over the steps: `[B, T, D]` to last output, outputs and states."""
+        placement = self.placement
+        vars(self)["_looping"] = True
+        try:
+            if placement is None or not training or not placement.policy.active:
+                return super().inner_loop(sequences, initial_state, mask, training=training)  # type: ignore[no-any-return]
+            batch, steps = ops.shape(sequences)[:2]
+            direction = int(self.go_backwards)
+            geometry = Geometry(
+                sequences.shape[-1], self.units, 1, (direction,), batch=batch, steps=steps
+            )
+            wanted = plan(placement, geometry)
+            generator, keyed = self.cell.seed_generator, self.cell.seed is not None
+            drawn = masks.draw(wanted, generator, keyed, self.row_offset, sequences.dtype)
+            return run(self, sequences, initial_state, mask, placement, drawn)
+        finally:
+            vars(self)["_looping"] = False
+
+    @property
+    def use_cudnn(self) -> bool | str:
+        """As in the stock layer, but False to others while a policy masks this layer.
+
+        `keras.layers.Bidirectional` asks before it runs both directions in one kernel of its
+        own, past this layer's loop and its masks. This layer's own loop may still use cuDNN.
+        """
+        placement = self.placement
+        masked = placement is not None and placement.policy.active
+        return False if masked and not vars(self).get("_looping") else vars(self)["use_cudnn"]
+
+    @use_cudnn.setter
+    def use_cudnn(self, use_cudnn: bool | str) -> None:
+        vars(self)["use_cudnn"] = use_cudnn
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if self.placement is not None:
+            place = self.placement
+            config["placement"] = {
+                "policy": place.policy.to_dict(),
+                "layer": place.layer,
+                "first": place.first,
+                "last": place.last,
+                "joins": self.joins,
+            }
+        return config  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        config = dict(config)
+        saved = config.pop("placement", None)
+        if saved is None:
+            return cls(**config)
+        seed = config.pop("seed", None)
+        layer = cls(**config)
+        policy = Policy.from_dict(saved["policy"])
+        placement = Placement(policy, saved["layer"], saved["first"], saved["last"])
+        layer.settle(placement, seed, joins=saved["joins"])
+        return layer
+
+
+def native_dropout(cell: keras.layers.LSTMCell) -> str:
+    """The layer's own dropout, as its constructor takes it, or ""."""
+    rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
+    return ", ".join(f"{name}={rate:g}" for name, rate in rates.items() if rate)
