@@ -171,7 +171,9 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
         """
         placement = self.placement
         masked = placement is not None and placement.policy.active
-        return False if masked and not vars(self).get("_looping") else vars(self)["use_cudnn"]
+        if masked and not vars(self).get("_looping"):
+            return False
+        return vars(self).get("use_cudnn", "auto")  # not yet set while Keras builds the layer
 
     @use_cudnn.setter
     def use_cudnn(self, use_cudnn: bool | str) -> None:

@@ -35,7 +35,7 @@ def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(
         layers.LSTM,
         "inner_loop",
-        lambda self, x, state, mask, training=False: original(self, x, state, mask, training=True),
+        lambda self, *args, **kwargs: original(self, *args, **kwargs | {"training": True}),
     )
 
 
@@ -71,12 +71,11 @@ def _both_directions_share(patch: pytest.MonkeyPatch) -> None:
 def _native_dropout(patch: pytest.MonkeyPatch) -> None:
     """`keras.layers.LSTM(dropout=...)`: the input only, one mask per sequence."""
 
-    def inner_loop(self, x, state, mask, training=False):
+    def inner_loop(self, sequences, initial_state, mask, training=False):
         if training:
-            x = keras.random.dropout(
-                x, 0.5, noise_shape=(*x.shape[:1], 1, x.shape[2]), seed=self.cell.seed_generator
-            )
-        return keras.layers.LSTM.inner_loop(self, x, state, mask, training=training)
+            batch, _, width = sequences.shape
+            sequences = keras.random.dropout(sequences, 0.5, (batch, 1, width))
+        return keras.layers.LSTM.inner_loop(self, sequences, initial_state, mask, training=training)
 
     patch.setattr(layers.LSTM, "inner_loop", inner_loop)
 
