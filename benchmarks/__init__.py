@@ -1,0 +1,1 @@
+"""What trains, measures and plots; never imported by what is installed."""

