@@ -7,13 +7,14 @@ from itertools import pairwise
 from typing import Any
 
 import keras
+from keras import ops
+
 from dropout_policies.errors import PolicyError
 from dropout_policies.plan import check_sites
 from dropout_policies.policy import Policy
 from dropout_policies.report import Applied, Skipped, Touched
 from dropout_policies.sites import VERTICAL
 from dropout_policies.stacks import Found, group, place
-from keras import ops
 
 from .layers import LSTM, native_dropout
 from .wiring import Layer, drops, feeders, layers_of, way_up
@@ -58,6 +59,7 @@ class KerasAdapter:
                 for half in halves(item.layer):
                     undo.append(_memory(half))
                     half.__class__ = SWAPS[type(half)]
+                    half.loops_generically = half.cell.recurrent_dropout > 0.0
                     half.cell.dropout = half.cell.recurrent_dropout = 0.0
                     half.settle(placement, seed)
             touched.append(report)
@@ -115,9 +117,7 @@ def _why_not(layer: Layer) -> str:
     return "policies run on LSTM"
 
 
-def check(
-    model: Layer, found: Sequence[Found], skipped: Sequence[Skipped], policy: Policy
-) -> None:
+def check(model: Layer, found: Sequence[Found], skipped: Sequence[Skipped], policy: Policy) -> None:
     """Everything that can be wrong, before anything is changed."""
     if not found:
         others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
@@ -217,7 +217,7 @@ def _memory(layer: Layer) -> Callable[[], None]:
     return back
 
 
-OWN = ("placement", "joins", "row_offset", "_looping")
+OWN = ("placement", "joins", "loops_generically", "row_offset", "_looping")
 """The attributes that a policy adds to a layer."""
 
 

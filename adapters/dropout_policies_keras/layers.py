@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import keras
 import numpy as np
+from keras import ops
+
 from dropout_policies.catalog import resolve
 from dropout_policies.errors import PolicyError
 from dropout_policies.keyed import check_seed
 from dropout_policies.plan import Geometry, Placement, check_sites, plan
 from dropout_policies.policy import Policy
 from dropout_policies.stacks import stack_placement
-from keras import ops
 
 from . import masks
 from .masks import Tensor
@@ -56,6 +57,9 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
     row_offset: int = 0
     joins: bool = False
     """Whether the layer may still join the stack of the layer that feeds it."""
+    loops_generically: bool = False
+    """Whether the stock layer would run Keras's generic loop, as it does with a
+    `recurrent_dropout`; so that evaluation is the same bit for bit where that was taken over."""
 
     def __init__(
         self,
@@ -146,10 +150,11 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
     ) -> Looped:
         """Keras's loop over the steps: `[B, T, D]` to last output, outputs and states."""
         placement = self.placement
-        vars(self)["_looping"] = True
+        self.__dict__["_looping"] = True
         try:
             if placement is None or not training or not placement.policy.active:
-                return super().inner_loop(sequences, initial_state, mask, training=training)  # type: ignore[no-any-return]
+                loop = keras.layers.RNN if self.loops_generically else keras.layers.LSTM
+                return loop.inner_loop(self, sequences, initial_state, mask, training=training)  # type: ignore[no-any-return]
             batch, steps = ops.shape(sequences)[:2]
             direction = int(self.go_backwards)
             geometry = Geometry(
@@ -160,24 +165,25 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
             drawn = masks.draw(wanted, generator, keyed, self.row_offset, sequences.dtype)
             return run(self, sequences, initial_state, mask, placement, drawn)
         finally:
-            vars(self)["_looping"] = False
+            self.__dict__["_looping"] = False
 
     @property
-    def use_cudnn(self) -> bool | str:
-        """As in the stock layer, but False to others while a policy masks this layer.
+    def use_cudnn(self) -> bool | str | None:
+        """As in the stock layer, but None to others while a policy masks this layer.
 
         `keras.layers.Bidirectional` asks before it runs both directions in one kernel of its
         own, past this layer's loop and its masks. This layer's own loop may still use cuDNN.
         """
         placement = self.placement
         masked = placement is not None and placement.policy.active
-        if masked and not vars(self).get("_looping"):
-            return False
-        return vars(self).get("use_cudnn", "auto")  # not yet set while Keras builds the layer
+        if masked and not self.__dict__.get("_looping"):
+            return None
+        # Not yet set while Keras builds the layer.
+        return self.__dict__.get("use_cudnn", "auto")  # type: ignore[no-any-return]
 
     @use_cudnn.setter
     def use_cudnn(self, use_cudnn: bool | str) -> None:
-        vars(self)["use_cudnn"] = use_cudnn
+        self.__dict__["use_cudnn"] = use_cudnn
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

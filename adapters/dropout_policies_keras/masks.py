@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
+
 from dropout_policies.keyed import tag, threefry2x32, threshold
 from dropout_policies.plan import Plan, Slot
-from keras import ops
 
 Tensor = Any
 Masks = dict[Slot, Tensor]

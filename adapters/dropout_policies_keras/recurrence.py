@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+from keras import ops
+
 from dropout_policies.plan import Placement, Slot
 from dropout_policies.sites import Site
-from keras import ops
 
 from .masks import Masks, Tensor
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import keras
 
-Layer = keras.layers.Layer
+Layer = Any
+"""A `keras.layers.Layer`; Keras has no types to check against."""
 
 
 def layers_of(parent: Layer, recursive: bool = True) -> list[Layer]:

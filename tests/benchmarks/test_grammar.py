@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ptb import grammar
+from benchmarks.ptb.corpus import synthetic
 from benchmarks.ptb.grammar import (
     EOS,
     GRAMMAR,
@@ -88,7 +89,7 @@ def test_the_proof_fails_for_a_second_reading(rules):
     """Two modifiers to a noun: `near` may then belong to either of two nouns before it."""
     agent = ((1.0, ("Det.s", "Quality", "Being.s", "Modifier.s", "Modifier.s")),)
     rules(GRAMMAR | {"Agent.s": agent})
-    with pytest.raises(AssertionError, match=r"Modifier\.s may be empty"):
+    with pytest.raises(AssertionError, match=r"may be empty, and .*near"):
         check_one_derivation()
 
 
@@ -100,8 +101,8 @@ def test_the_proof_fails_for_a_common_first_word(rules):
 
 
 def test_a_parser_that_tries_everything_finds_one_derivation_of_the_same_probability():
-    short = [words for words in drawn(1500) if len(words) <= 16]
-    assert len(short) > 500
+    short = [words for words in drawn(500) if len(words) <= 16]
+    assert len(short) > 300
     for words in short:
 
         @cache
@@ -114,10 +115,6 @@ def test_a_parser_that_tries_everything_finds_one_derivation_of_the_same_probabi
             for cut in range(begin, end + 1):
                 if head not in GRAMMAR:
                     mine = (1, 1.0) if words[begin:cut] == [head] else (0, 0.0)
-                elif head in CLASSES:
-                    fits = cut == begin + 1 and CLASS_OF.get(words[begin]) == head
-                    p = {right[0]: p for p, right in GRAMMAR[head]}.get(words[begin]) if fits else 0
-                    mine = (1, p) if fits else (0, 0.0)
                 else:
                     each = [(readings(right, begin, cut), p) for p, right in GRAMMAR[head]]
                     mine = (sum(n for (n, _), _ in each), sum(q * p for (_, q), p in each))
@@ -135,7 +132,6 @@ def test_a_parser_that_tries_everything_finds_one_derivation_of_the_same_probabi
 
 
 def test_the_rules_are_whole():
-    assert len(GRAMMAR) == len(CLASSES) + len(set(GRAMMAR) - CLASSES)
     for name, alternatives in GRAMMAR.items():
         assert sum(p for p, _ in alternatives) == pytest.approx(1), name
     used = {
@@ -208,7 +204,8 @@ def agreements(words):
 
 
 def test_agreements_of_a_sentence_read_by_hand():
-    words = "the farmer that these noisy dogs near some rivers follow sleeps <eos>".split()
+    text = "the farmer that these noisy dogs near some rivers follow sleeps <eos>"
+    words = text.split()
     assert agreements(words) == [(3, 0, True), (8, 2, True)]
     assert probability(words) > -math.inf
 
@@ -265,3 +262,30 @@ def test_a_sample_is_whole_sentences_and_no_more_than_needed(tokens):
     assert text[-1:] in ([EOS], [])
     ends = [at for at, word in enumerate(text) if word == EOS]
     assert len(ends) < 2 or ends[-2] + 1 < tokens
+
+
+# The corpus in this language
+
+
+def words(corpus, name):
+    return [corpus.vocabulary[token] for token in getattr(corpus, name)]
+
+
+def test_the_synthetic_corpus_is_the_grammars():
+    corpus = synthetic()
+    assert corpus.floor == math.exp(entropy_per_token())
+    assert set(corpus.vocabulary) == set(VOCABULARY)
+    assert 100_000 <= len(corpus.train) < 100_100
+    assert (np.diff(np.bincount(corpus.train, minlength=len(VOCABULARY))) <= 0).all()
+    for name in ("train", "valid", "test"):
+        text = words(corpus, name)
+        assert text[-1] == EOS
+        assert probability(text[: text.index(EOS) + 1]) > -math.inf
+    assert words(corpus, "valid")[:50] != words(corpus, "test")[:50]
+
+
+def test_the_synthetic_corpus_follows_its_seed():
+    one, same, other = (synthetic(seed, 500, 100) for seed in (1, 1, 2))
+    assert one.vocabulary == same.vocabulary
+    np.testing.assert_array_equal(one.train, same.train)
+    assert words(one, "train") != words(other, "train")

@@ -101,7 +101,9 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(tmp_path, damage):
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     checkpoint.save(path, {"x": np.ones(2)}, {"n": 1})
-    monkeypatch.setattr(checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, {"x": np.zeros(2)}, {"n": 2})
     monkeypatch.undo()
@@ -138,7 +140,17 @@ def test_a_common_start_is_common_and_others_are_not():
 def test_the_recipes_are_the_papers():
     def row(name):
         p = PRESETS[name]
-        return (p.units, p.rate, p.window, p.init, p.full_epochs, p.decay, p.epochs, p.clip, p.paper)
+        return (
+            p.units,
+            p.rate,
+            p.window,
+            p.init,
+            p.full_epochs,
+            p.decay,
+            p.epochs,
+            p.clip,
+            p.paper,
+        )
 
     assert row("small")[0] == 200
     assert PRESETS["small"].policy == "none"

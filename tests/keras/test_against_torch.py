@@ -10,7 +10,7 @@ from tests.support import keras_subject, torch_subject
 from tests.support.cases import cases, numbers
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(cases(projections=False))
 def test_outputs_and_states_are_the_same_in_training(case):
     ours, theirs = keras_subject.run(case), torch_subject.run(case)
@@ -22,7 +22,6 @@ def test_outputs_and_states_are_the_same_in_training(case):
 def test_gradients_are_the_same(name):
     """One step of plain SGD at rate 1 moves every weight by its gradient."""
     from dropout_policies import catalog
-
     from tests.support.cases import Case
 
     case = Case(catalog.resolve(name, 0.4), layers=2, batch=4, steps=6, initial_state=False)

@@ -1,11 +1,11 @@
 """The promises, held by the Keras adapter in training mode; and broken by mutants of it."""
 
-import dropout_policies as dp
 import numpy as np
 import pytest
 from dropout_policies_keras import masks
 from hypothesis import given, settings
 
+import dropout_policies as dp
 from tests.support import keras_subject, properties
 from tests.support.cases import cases
 from tests.support.keras_mutants import LAYER_MUTANTS
@@ -14,13 +14,13 @@ from tests.support.mutants import MASK_MUTANTS, mutated_masks
 CLOSE = 1e-5
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(cases(projections=False))
 def test_a_layer_equals_the_oracle_in_training(case):
     properties.equals_oracle(keras_subject.run, case, CLOSE)
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(cases(projections=False))
 def test_a_layer_masks_nothing_in_evaluation(case):
     properties.evaluation_is_identity(keras_subject.run, case, CLOSE)

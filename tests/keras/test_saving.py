@@ -1,11 +1,12 @@
 """Saving and loading: the policy goes with the model, the weights with everyone's."""
 
-import dropout_policies as dp
 import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
 from keras import ops
+
+import dropout_policies as dp
 
 B, T, H = 3, 4, 5
 
@@ -21,7 +22,7 @@ def model(kind=LSTM, **policy):
             keras.Input((T, 2)),
             kind(H, return_sequences=True, name="low", **policy),
             kind(H, name="high", **policy),
-            keras.layers.Dense(2),
+            keras.layers.Dense(2, name="head"),
         ]
     )
 

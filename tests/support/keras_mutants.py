@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import keras
 import pytest
-from dropout_policies.plan import Slot
-from dropout_policies.sites import Site
 from dropout_policies_keras import layers
 from keras import ops
+
+from dropout_policies.plan import Slot
+from dropout_policies.sites import Site
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
@@ -53,7 +54,7 @@ def _output_mask_in_reading_order(patch: pytest.MonkeyPatch) -> None:
     from dropout_policies_keras import recurrence
 
     class Ops:
-        flip = staticmethod(lambda mask, axis: mask)
+        flip = staticmethod(lambda mask, **_: mask)
 
         def __getattr__(self, name):
             return getattr(ops, name)

@@ -65,7 +65,9 @@ def run(case: Case, given: Numbers | None = None) -> Outcome:
         if given.state is not None:
             rows = range(index * K, (index + 1) * K)
             arguments["initial_state"] = [
-                ops.convert_to_tensor(part[row].astype("float32")) for row in rows for part in given.state
+                ops.convert_to_tensor(part[row].astype("float32"))
+                for row in rows
+                for part in given.state
             ]
         if mask is not None:
             arguments["mask"] = ops.convert_to_tensor(mask)
