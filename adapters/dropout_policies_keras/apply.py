@@ -211,8 +211,8 @@ def _memory(layer: Layer) -> Callable[[], None]:
         cell.seed = seed
         cell.seed_generator.state.assign(state)
         for name in OWN:
-            vars(layer).pop(name, None)
-        vars(layer).update(own)
+            layer.__dict__.pop(name, None)
+        layer.__dict__.update(own)
 
     return back
 

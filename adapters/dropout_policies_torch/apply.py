@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
@@ -16,6 +15,7 @@ from dropout_policies.sites import VERTICAL
 from dropout_policies.stacks import Found, group, place
 
 from .layers import CELL_SITES, LSTM, LSTMCell, check_cell_rules
+from .wiring import check_neighbours, linked, unclear
 
 SWAPS: dict[type[nn.Module], type[LSTM] | type[LSTMCell]] = {
     nn.LSTM: LSTM,
@@ -25,8 +25,6 @@ SWAPS: dict[type[nn.Module], type[LSTM] | type[LSTMCell]] = {
 }
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the module
 object, its parameters, hooks and aliases what they are."""
-
-CONTAINERS = (nn.Sequential, nn.ModuleList)
 
 
 class TorchAdapter:
@@ -114,73 +112,13 @@ def check(
     if any(site in VERTICAL and rule.rate > 0.0 for site, rule in policy.items()):
         for container in model.modules():
             if isinstance(container, nn.Sequential):
-                _check_neighbours(container, {id(item.layer): item for item in found}, policy)
-
-
-def _check_neighbours(container: nn.Sequential, found: dict[int, Found], policy: Policy) -> None:
-    """A vertical policy must not meet an `nn.Dropout` on the same connection."""
-    before: Found | None = None
-    waiting: nn.Dropout | None = None
-    for module in container:
-        item = found.get(id(module))
-        if isinstance(module, nn.Dropout) and module.p > 0.0:
-            waiting = module
-        elif item is None and _joins(module):
-            continue
-        if waiting is not None and (clash := before or item) is not None:
-            raise PolicyError(
-                f"{clash.name} ({clash.kind}) stands beside Dropout(p={waiting.p}): policy "
-                f"{policy.name!r} would mask the same connection a second time. Remove that "
-                f"Dropout, or set its p to 0, first."
-            )
-        if module is not waiting:
-            before, waiting = item, None
-
-
-def linked(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Pairs of which the first feeds the second: neighbours of fitting width in a container."""
-    by_id = {id(item.layer): item for item in found}
-    for container in model.modules():
-        if not isinstance(container, CONTAINERS):
-            continue
-        before: Found | None = None
-        for module in container:
-            item = by_id.get(id(module))
-            if item is not None:
-                if before is not None and _fits(before, item):
-                    yield before, item
-                before = item
-            elif not _joins(module):
-                before = None
-
-
-def unclear(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Neighbouring attributes of one module of fitting width: only its `forward` knows."""
-    by_id = {id(item.layer): item for item in found}
-    for parent in model.modules():
-        if isinstance(parent, CONTAINERS):
-            continue
-        children = [by_id[id(child)] for child in parent.children() if id(child) in by_id]
-        yield from (pair for pair in pairwise(children) if _fits(*pair))
+                check_neighbours(container, {id(item.layer): item for item in found}, policy)
 
 
 def native(module: nn.Module) -> str:
     """The layer's own dropout, as its constructor takes it, or ""."""
     dropout = getattr(module, "dropout", 0.0)
     return f"dropout={dropout:g}" if dropout else ""
-
-
-def _fits(a: Found, b: Found) -> bool:
-    if isinstance(a.layer, nn.LSTM):
-        width = (a.layer.proj_size or a.layer.hidden_size) * (1 + a.layer.bidirectional)
-    else:
-        width = a.layer.hidden_size
-    return bool(width == b.layer.input_size)
-
-
-def _joins(module: nn.Module) -> bool:
-    """Whether a module between two layers only passes values on: it has no weights."""
-    return next(module.parameters(), None) is None
 
 
 def _kind(module: nn.Module) -> str:

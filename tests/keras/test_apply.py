@@ -236,8 +236,8 @@ def test_a_site_that_the_layer_cannot_have_is_refused():
 
 
 class Special(layers.LSTM):
-    def call(self, sequences, **kwargs):
-        return super().call(2 * sequences, **kwargs)
+    def call(self, sequences, initial_state=None, mask=None, training=False):
+        return super().call(2 * sequences, initial_state, mask, training)
 
 
 def test_what_cannot_be_touched_is_skipped_with_the_reason():
