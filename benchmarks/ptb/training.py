@@ -60,6 +60,8 @@ class Run:
         self.progress = Progress()
         self.columns = columns(corpus.train, self.preset.batch)
         self.windows = window_count(self.columns, self.preset.window)
+        # Asked now: the checkout may have moved on when the run ends.
+        self.versions, self.machine = versions(), machine()
 
     @property
     def checkpoint(self) -> Path:
@@ -159,8 +161,8 @@ class Run:
             "test_perplexity": progress.test_perplexity,
             "wall_seconds": progress.seconds,
             "first_losses": progress.first_losses,
-            "versions": versions(),
-            "machine": machine(),
+            "versions": self.versions,
+            "machine": self.machine,
         }
 
     def _identity(self) -> dict[str, Any]:
