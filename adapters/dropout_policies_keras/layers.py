@@ -32,6 +32,9 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
     Every argument of `keras.layers.LSTM` keeps its meaning, and so do its weights and their
     paths. Without a policy, in evaluation and at rate 0 it is `keras.layers.LSTM`, bit for bit.
 
+    A `stateful` layer carries its state on every backend. (Keras 3.15's own loses it between
+    compiled calls on JAX, and stops with an error in training on torch.)
+
     Policy layers that feed one another in a Sequential or functional model join into one stack
     by themselves. Inside `Bidirectional`, and in a model with a `call` of its own, say where a
     layer stands with `stack`, or build the model of stock layers and use `dropout_policies.apply`.
@@ -150,6 +153,10 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
     ) -> Looped:
         """Keras's loop over the steps: `[B, T, D]` to last output, outputs and states."""
         placement = self.placement
+        if self.stateful:
+            # The new state is written where the old one lies, and torch's backward pass still
+            # needs the old one.
+            initial_state = [ops.copy(part) for part in initial_state]
         self.__dict__["_looping"] = True
         try:
             if placement is None or not training or not placement.policy.active:
@@ -166,6 +173,16 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
             return run(self, sequences, initial_state, mask, placement, drawn)
         finally:
             self.__dict__["_looping"] = False
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """As in the stock layer; on JAX with the state that a `stateful` layer carries.
+
+        A compiled function on JAX hands back the new values of just these. Weights, and so
+        checkpoints, do not change.
+        """
+        state = self.states if self.stateful and keras.backend.backend() == "jax" else None
+        return [*super().variables, *(state or [])]
 
     @property
     def use_cudnn(self) -> bool | str | None:

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import pytest
 from dropout_policies_keras import LSTM
 
 import dropout_policies as dp
@@ -83,3 +84,38 @@ def test_unseeded_masks_change_from_call_to_call_inside_a_compiled_function():
     some.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
     x, y = data(4)
     assert len({float(some.train_on_batch(x, y)) for _ in range(4)}) == 4
+
+
+@pytest.mark.parametrize("policy", [None, "none", "naive"])
+def test_a_stateful_layer_carries_its_state_through_compiled_functions(policy):
+    """In training, evaluation and prediction alike; a stock layer on JAX carries nothing."""
+    x, y = data(4)
+    start = keras.Input(batch_shape=(4, T, D))
+    seed = None if policy is None else 1
+    layer = LSTM(H, return_sequences=True, stateful=True, policy=policy, seed=seed)
+    some = keras.Model(start, layer(start))
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    eager = LSTM(H, return_sequences=True, return_state=True, policy=policy, seed=seed)
+    eager.build((4, T, D))
+    eager.set_weights(layer.get_weights())
+    state = [keras.ops.zeros((4, H))] * 2
+    for training in (True, True, False):
+        (some.train_on_batch if training else some.test_on_batch)(x, y)
+        _, *state = eager(x, initial_state=state, training=training)
+        for carried, expected in zip(layer.states, state, strict=True):
+            np.testing.assert_allclose(array(carried), array(expected), atol=1e-6)
+    expected, *state = (array(part) for part in eager(x, initial_state=state))
+    np.testing.assert_allclose(some.predict(x, batch_size=4, verbose=0), expected, atol=1e-6)
+    np.testing.assert_allclose(array(layer.states[0]), state[0], atol=1e-6)
+    layer.reset_state()
+    assert not array(layer.states[0]).any()
+
+
+def test_the_carried_state_is_no_weight():
+    layer = LSTM(H, stateful=True, policy="zaremba")
+    layer.build((4, T, D))
+    assert [v.path.split("/")[-1] for v in layer.weights] == ["kernel", "recurrent_kernel", "bias"]
+
+
+def array(tensor):
+    return keras.ops.convert_to_numpy(tensor)

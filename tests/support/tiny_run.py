@@ -1,7 +1,6 @@
 """A recipe and a corpus small enough to train within a test."""
 
 import numpy as np
-import pytest
 
 from benchmarks.ptb import presets
 from benchmarks.ptb.config import RunConfig
@@ -20,12 +19,7 @@ def tiny_corpus() -> Corpus:
     return Corpus("tiny", vocabulary, text[:700], text[700:850], text[850:], None, "made up")
 
 
-@pytest.fixture
-def tiny(monkeypatch):
-    """The preset `tiny`, in the table of presets."""
-    preset = presets.Preset(8, 0.5, "zaremba", 5, 0.1, 10, 2.0, 3, 5.0, batch=4)
-    monkeypatch.setitem(presets.PRESETS, "tiny", preset)
-    return preset
+TINY = presets.Preset(8, 0.5, "zaremba", 5, 0.5, 10, 2.0, 3, 5.0, batch=4)
 
 
 def config(backend="torch", policy="zaremba", seed=1, epochs=3, same_start=True) -> RunConfig:
