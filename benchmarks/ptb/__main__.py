@@ -61,7 +61,8 @@ def ptb(
         bool,
         typer.Option(
             "--same-start",
-            help="The same initial weights and masks in every backend; compares the first steps.",
+            help="The same initial weights and masks in every backend, and a learning rate that "
+            "warms up; compares the losses of the first 200 steps.",
         ),
     ] = False,
     resume: Annotated[

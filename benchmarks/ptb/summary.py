@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
 from rich.table import Table
 
 from .presets import PRESETS
@@ -26,38 +27,48 @@ def read_results(out: Path, runs: list[str]) -> list[Result]:
 
 
 def summary(results: list[Result]) -> Table:
-    """Each run's perplexities, beside the paper's and the corpus's floor."""
-    corpus = results[0]["corpus"]
+    """Each run's perplexities, above the paper's and the corpus's floor."""
+    corpus, preset = results[0]["corpus"], results[0]["config"]["preset"]
     tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
-    table = Table(
-        title=f"{corpus['name']}: {tokens} tokens, {corpus['vocabulary']:,} words; perplexities",
-        title_justify="left",
+    table = _table(
+        f"{preset} on {corpus['name']}: perplexities\n{tokens} tokens, "
+        f"{corpus['vocabulary']:,} words",
+        ("policy", "backend"),
+        ("epochs", "train", "valid", "best", "test", "words/s"),
     )
-    for heading in ("preset", "policy", "backend"):
-        table.add_column(heading)
-    for heading in ("epochs", "train", "valid", "best valid", "test", "paper valid", "paper test"):
-        table.add_column(heading, justify="right")
-    if corpus["floor"]:
-        table.add_column("floor", justify="right")
-    table.add_column("words/s", justify="right")
     for result in results:
         config, epochs = result["config"], result["epochs"]
-        paper = PRESETS[config["preset"]].paper if corpus["name"] == "ptb" else None
-        rate = "" if config["rate"] is None else f" {config['rate']:g}"
         table.add_row(
-            config["preset"],
-            config["policy"] + rate,
+            with_rate(config),
             config["backend"],
             f"{len(epochs)}/{config['epochs']}",
             _figure(epochs[-1]["train_perplexity"]),
             _figure(epochs[-1]["valid_perplexity"]),
             _figure(min(epoch["valid_perplexity"] for epoch in epochs)),
             _figure(result["test_perplexity"]),
-            _figure(paper and paper[0]),
-            _figure(paper and paper[1]),
-            *([_figure(corpus["floor"])] if corpus["floor"] else []),
             f"{np.median([epoch['words_per_second'] for epoch in epochs]):,.0f}",
         )
+    table.add_section()
+    paper = PRESETS[preset].paper if corpus["name"] == "ptb" else None
+    if paper is not None:
+        table.add_row("the paper's", "", "", "", _figure(paper[0]), "", _figure(paper[1]), "")
+    if corpus["floor"]:
+        floor = _figure(corpus["floor"])
+        table.add_row("the floor", "", "", "", floor, "", floor, "")
+    return table
+
+
+def with_rate(config: dict[str, Any]) -> str:
+    """A run's policy and rate, as tables and legends have them."""
+    return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")
+
+
+def _table(title: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    for heading in texts:
+        table.add_column(heading, no_wrap=True)
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
@@ -67,19 +78,16 @@ def _figure(value: float | None) -> str:
 
 def compare_starts(results: list[Result]) -> Table:
     """How far the losses of the first steps differ from the first backend's, run by run."""
-    table = Table(
-        title=f"same start: largest relative difference of the loss (bound {TOLERANCE:g})",
-        title_justify="left",
+    table = _table(
+        f"same start: largest relative difference of a step's loss (bound {TOLERANCE:g})",
+        ("policy", "backends"),
+        ("steps", "difference", "at step", "agree"),
     )
-    for heading in ("policy", "backends"):
-        table.add_column(heading)
-    for heading in ("steps", "difference", "at step", "agree"):
-        table.add_column(heading, justify="right")
     for policy, a, b in _pairs(results):
         steps, worst, place = start_difference(a["first_losses"], b["first_losses"])
         table.add_row(
             policy,
-            f"{a['config']['backend']} - {b['config']['backend']}",
+            f"{a['config']['backend']} and {b['config']['backend']}",
             str(steps),
             f"{worst:.2e}",
             str(place + 1),
@@ -119,7 +127,7 @@ def curves(results: list[Result], path: Path) -> Path:
         colour = f"C{policies.index(config['policy'])}"
         marker = "os^D"[backends.index(config["backend"])]
         steps = range(1, len(epochs) + 1)
-        label = f"{config['policy']}, {config['backend']}"
+        label = f"{with_rate(config)}, {config['backend']}"
         for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
             values = [epoch[key] for epoch in epochs]
             axes.plot(steps, values, style, color=colour, marker=marker, markersize=4)
@@ -135,6 +143,7 @@ def curves(results: list[Result], path: Path) -> Path:
         title=f"{results[0]['config']['preset']}: {corpus['name']}, validation and training",
     )
     axes.set_ylim(top=min(highest, math.inf) * 1.1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")

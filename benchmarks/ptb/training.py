@@ -21,6 +21,11 @@ from .presets import learning_rate
 FIRST_STEPS = 200
 """How many steps' losses are kept for comparing backends."""
 
+WARM_UP = 0.25
+"""What the learning rate of these steps is multiplied by in runs with a common start. At the
+recipe's full rate the first steps are chaotic: the last bit of one bias decides the loss's second
+digit some 60 steps on, and no two backends, or machines, can be compared."""
+
 TEST_STEPS = 400
 """The window of the test, which runs as one column; the figure does not depend on it."""
 
@@ -97,7 +102,8 @@ class Run:
                 self.engine.reset()
                 progress.nats = progress.epoch_seconds = 0.0
             for x, y in windows(self.columns, self.preset.window, start=progress.window):
-                loss = self.engine.train_window(x, y, rate)
+                warming = self.config.same_start and len(progress.first_losses) < FIRST_STEPS
+                loss = self.engine.train_window(x, y, WARM_UP * rate if warming else rate)
                 if not math.isfinite(loss):
                     raise ArithmeticError(
                         f"{self.config.name}: the loss is {loss} in epoch {progress.epoch + 1}, "

@@ -75,6 +75,7 @@ class Display:
             f"{last['words_per_second']:7,.0f} words/s  {last['seconds']:5.1f} s"
             + ("" if test is None else f"  test {test:8.2f}"),
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -105,10 +106,15 @@ def main(folder: Path) -> int:
                 60.0 * job["checkpoint_minutes"],
             )
     except (CorpusError, CheckpointError, ArithmeticError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
     if not done:
-        console.print(f"{config.name}: stopped; go on with the same command and --resume.")
+        stopped_at = f"epoch {run.progress.epoch + 1}, window {run.progress.window}"
+        console.print(
+            f"{config.name}: stopped in {stopped_at}; go on with the same command and --resume.",
+            highlight=False,
+            soft_wrap=True,
+        )
         return INTERRUPTED
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
 import keras
 import numpy as np
@@ -39,6 +40,29 @@ def window_loss(y: object, logits: object) -> object:
     return ops.sum(losses, axis=-1)
 
 
+class ClippedSGD(keras.optimizers.SGD):
+    """Keras's SGD, with the gradients scaled down to a global norm.
+
+    Not Keras's `global_clipnorm`: TensorFlow gives an embedding's gradient as rows, one for each
+    word of the window, and Keras takes the norm of the rows, though those of one word are still
+    to be added up.
+    """
+
+    def __init__(self, learning_rate: float, clip: float) -> None:
+        super().__init__(learning_rate)
+        self.clip = clip
+
+    def apply(
+        self, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
+    ) -> None:
+        # Adding zeros adds the rows up; elsewhere it does nothing.
+        dense = [ops.add(g, ops.zeros(g.shape, keras.config.floatx())) for g in grads]
+        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(g)) for g in dense])))
+        clip = ops.full_like(norm, self.clip)
+        scale = clip / ops.maximum(norm, clip)
+        super().apply([g * scale for g in dense], trainable_variables)
+
+
 class KerasEngine:
     """`benchmarks.ptb.engine.Engine` on Keras."""
 
@@ -47,7 +71,7 @@ class KerasEngine:
         self.vocabulary = len(weights["embedding"])
         preset = self.preset
         self.model = language_model(config, self.vocabulary, preset.batch, preset.window)
-        optimizer = keras.optimizers.SGD(preset.learning_rate, global_clipnorm=preset.clip)
+        optimizer = ClippedSGD(preset.learning_rate, preset.clip)
         self.model.compile(optimizer=optimizer, loss=window_loss)
         self.evaluator = cache(self._evaluator)
         self.load(weights)

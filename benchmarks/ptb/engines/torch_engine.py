@@ -62,11 +62,20 @@ class TorchEngine:
         nats = self.loss(logits.flatten(0, 1), self._tensor(y.T).flatten()).sum()
         self.optimizer.zero_grad()
         (nats / x.shape[0]).backward()
-        nn.utils.clip_grad_norm_(self.trained, self.preset.clip)
+        self._clip()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
         return nats.item() / x.size
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        """Scale the gradients down to a global norm; PyTorch's own adds an epsilon to the norm."""
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        scale = self.preset.clip / norm.clamp(min=self.preset.clip)
+        for gradient in gradients:
+            gradient.mul_(scale)
 
     @torch.no_grad()
     def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
