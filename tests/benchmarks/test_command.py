@@ -1,0 +1,156 @@
+"""`python -m benchmarks.ptb` as a person runs it: in a shell, offline, on the language made up."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks.checkpoint import load
+from benchmarks.ptb import summary
+
+ROOT = Path(__file__).parents[2]
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def environment(tmp_path, **more):
+    """No corpus, and no way to one: the proxy does not answer."""
+    offline = {"https_proxy": "http://127.0.0.1:9", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    known = {k: v for k, v in os.environ.items() if k not in ("PTB_DIR", "KERAS_BACKEND")}
+    return known | offline | {"COLUMNS": "80", "OMP_NUM_THREADS": "1"} | more
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "benchmarks.ptb", *map(str, arguments)]
+
+
+def ptb(tmp_path, *arguments, code=0, **more):
+    """What the command prints, its run of white space folded."""
+    done = subprocess.run(
+        command("--out", tmp_path / "out", *arguments),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(tmp_path, **more),
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def two_backends(tmp_path_factory):
+    """One epoch of the demo from a common start in PyTorch and Keras on JAX."""
+    tmp_path = tmp_path_factory.mktemp("two")
+    printed = ptb(tmp_path, "--same-start", "--epochs", 1, "--backend", "torch", "--backend", "jax")
+    return printed, tmp_path / "out"
+
+
+def test_the_table_and_the_files_are_there(two_backends):
+    printed, out = two_backends
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    assert [r["config"]["backend"] for r in results] == ["torch", "jax"]
+    assert (out / "curves.png").read_bytes().startswith(PNG)
+    assert "could not be downloaded" in printed
+    assert "the floor" in printed
+    assert str(out / "curves.png") in printed
+    for result in results:
+        figures = [result["test_perplexity"], result["epochs"][0]["valid_perplexity"]]
+        assert all(f"{figure:.1f}" in printed for figure in figures)
+        assert result["corpus"]["floor"] < result["test_perplexity"] < 200
+    assert max(len(line) for line in printed.splitlines() if "corpus" not in line) <= 120
+
+
+def test_losses_agree_from_a_common_start(two_backends):
+    """The comparison that the command prints, here over an epoch's 99 steps."""
+    printed, out = two_backends
+    assert re.search(r"zaremba +torch and jax +99 +\S+ +\d+ +yes", printed)
+    a, b = (json.loads(line) for line in (out / "results.jsonl").read_text().splitlines())
+    steps, difference, _ = summary.start_difference(a["first_losses"], b["first_losses"])
+    assert steps == 99
+    assert difference < summary.TOLERANCE
+
+
+def test_a_start_that_differs_is_said_to(two_backends):
+    _, out = two_backends
+    a, b = (json.loads(line) for line in (out / "results.jsonl").read_text().splitlines())
+    b["first_losses"][40] *= 1.002
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(summary.compare_starts([a, b]))
+    assert re.search(r"2\.0\de-03 +41 +no", console.export_text())
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+    """Ctrl-C, as a terminal sends it: to the whole group of processes."""
+    arguments = ("--policy", "zaremba", "--same-start", "--epochs", 2)
+    process = subprocess.Popen(
+        command("--out", tmp_path / "out", *arguments, "--checkpoint-minutes", 0),
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(tmp_path),
+        start_new_session=True,
+    )
+    folder = tmp_path / "out" / "demo-zaremba-0.5-torch-s1-same"
+    while not (folder / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert re.search(r"stopped in epoch [12], window \d+; go on .* --resume", printed)
+    _, record = load(folder / "checkpoint.safetensors")
+    assert 0 < record["progress"]["epoch"] * 99 + record["progress"]["window"] < 198
+
+    ptb(tmp_path, *arguments, "--resume")
+    resumed = json.loads((folder / "result.json").read_text())
+    ptb(tmp_path / "whole", *arguments)
+    whole = json.loads((tmp_path / "whole" / "out" / folder.name / "result.json").read_text())
+    assert resumed["first_losses"] == whole["first_losses"]
+    assert resumed["test_perplexity"] == whole["test_perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--policy", "zarema"), "Did you mean 'zaremba'"),
+        (("--rate", "1.5"), r"\[0, 1\)"),
+        (("--data", "/nowhere/at/all"), "There is no folder /nowhere/at/all"),
+    ],
+)
+def test_bad_arguments_end_with_one_clear_line(tmp_path, arguments, message):
+    printed = ptb(tmp_path, *arguments, code=1)
+    assert re.search("error: .*" + message, printed)
+    assert "Traceback" not in printed
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unreadable_checkpoint_ends_with_one_clear_line(tmp_path):
+    folder = tmp_path / "out" / "demo-none-torch-s1"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint.safetensors").write_bytes(b"not a checkpoint")
+    printed = ptb(tmp_path, "--policy", "none", "--resume", code=1)
+    assert re.search(r"error: .*checkpoint.safetensors cannot be read", printed)
+    assert (folder / "checkpoint.safetensors").read_bytes() == b"not a checkpoint"
+
+
+def test_the_help_tells_every_option():
+    done = subprocess.run(
+        command("--help"),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+        env=os.environ | {"COLUMNS": "100"},
+    )
+    for option in ("backend", "preset", "policy", "rate", "seed", "epochs", "data", "out"):
+        assert f"--{option}" in done.stdout
+    assert "--same-start" in done.stdout
+    assert "--resume" in done.stdout
