@@ -35,6 +35,15 @@ ptb: $(READY) ## Train the Penn Treebank demo with and without zaremba, in PyTor
 small: $(READY) ## Train the paper's small model fully, in PyTorch (resumable)
 	$(RUN) -m benchmarks.ptb --preset small --backend torch --resume
 
+.PHONY: start
+start: $(READY) ## Compare the first 200 steps of all four backends from one start
+	$(RUN) -m benchmarks.ptb --same-start --epochs 3 --out runs/start --policy none --policy zaremba \
+		--policy naive --backend torch --backend tensorflow --backend jax --backend keras-torch
+
+.PHONY: results
+results: $(READY) ## Write docs/results.md from the runs in benchmarks/results
+	$(RUN) -m benchmarks.results
+
 .PHONY: test
 test: $(READY) ## Run every test, Keras's once per backend
 	$(RUN) -m pytest tests --ignore tests/keras

@@ -23,7 +23,7 @@ def zaremba(rate: float = 0.5) -> Policy:
     """Dropout on the vertical connections only, drawn anew for every step.
 
     Information is corrupted L+1 times on its way from any x_s to any y_t, whatever t − s.
-    The paper's rates are 0.5 (medium) and 0.65 (large). Zaremba et al. 2014, section 3.1.
+    The paper's rates are 0.5 (medium) and 0.65 (large). Zaremba et al. 2014, section 3.2.
     """
     rule = drop(rate)
     return Policy(name="zaremba", citation=ZAREMBA, input=rule, between=rule, output=rule)
@@ -33,7 +33,7 @@ def naive(rate: float = 0.5) -> Policy:
     """`zaremba` plus a mask on the hidden state on its way into the gates.
 
     The placement that fails: information is corrupted once more at every step it is kept. Here
-    for comparison; Zaremba et al. 2014, section 3, say why.
+    for comparison; Zaremba et al. 2014, section 3.2, say why.
     """
     rule = drop(rate)
     return Policy(

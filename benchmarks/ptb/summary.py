@@ -42,18 +42,18 @@ def summary(results: list[Result]) -> Table:
             with_rate(config),
             config["backend"],
             f"{len(epochs)}/{config['epochs']}",
-            _figure(epochs[-1]["train_perplexity"]),
-            _figure(epochs[-1]["valid_perplexity"]),
-            _figure(min(epoch["valid_perplexity"] for epoch in epochs)),
-            _figure(result["test_perplexity"]),
+            rounded(epochs[-1]["train_perplexity"]),
+            rounded(epochs[-1]["valid_perplexity"]),
+            rounded(min(epoch["valid_perplexity"] for epoch in epochs)),
+            rounded(result["test_perplexity"]),
             f"{np.median([epoch['words_per_second'] for epoch in epochs]):,.0f}",
         )
     table.add_section()
     paper = PRESETS[preset].paper if corpus["name"] == "ptb" else None
     if paper is not None:
-        table.add_row("the paper's", "", "", "", _figure(paper[0]), "", _figure(paper[1]), "")
+        table.add_row("the paper's", "", "", "", rounded(paper[0]), "", rounded(paper[1]), "")
     if corpus["floor"]:
-        floor = _figure(corpus["floor"])
+        floor = rounded(corpus["floor"])
         table.add_row("the floor", "", "", "", floor, "", floor, "")
     return table
 
@@ -72,7 +72,8 @@ def _table(title: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Tabl
     return table
 
 
-def _figure(value: float | None) -> str:
+def rounded(value: float | None) -> str:
+    """A perplexity as tables have it; nothing for one that there is not."""
     return "" if value is None else f"{value:.1f}"
 
 
@@ -83,7 +84,7 @@ def compare_starts(results: list[Result]) -> Table:
         ("policy", "backends"),
         ("steps", "difference", "at step", "agree"),
     )
-    for policy, a, b in _pairs(results):
+    for policy, a, b in pairs(results):
         steps, worst, place = start_difference(a["first_losses"], b["first_losses"])
         table.add_row(
             policy,
@@ -104,7 +105,7 @@ def start_difference(a: list[float], b: list[float]) -> tuple[int, float, int]:
     return steps, float(difference.max()), int(difference.argmax())
 
 
-def _pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
+def pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
     """Each policy's first backend with each of its others."""
     by_policy: dict[str, list[Result]] = {}
     for result in results:

@@ -1,0 +1,127 @@
+"""`python -m benchmarks.results`: write docs/results.md from the committed runs alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .ptb.presets import PRESETS
+from .ptb.summary import TOLERANCE, pairs, rounded, start_difference, with_rate
+
+Result = dict[str, Any]
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
+
+HEAD = """# Results
+
+Every figure on this page is computed from the runs in `benchmarks/results`, one JSON line a run,
+by `python -m benchmarks.results`; each line holds the run's configuration, seed, versions, machine
+and every epoch's figures. Nothing is typed in by hand, and what has not been run is not here.
+
+Perplexities of Zaremba et al. (2014, arXiv:1409.2329) are the paper's own, from its table 1. The
+validation and training figures are those of the last epoch; the test figure is measured once, when
+a run has finished.
+"""
+
+START = """## One start in every backend
+
+`--same-start` gives every backend the same initial weights and, through keyed masks, the same
+masks at the same places; the learning rate of the first 200 steps is a quarter of the recipe's.
+The largest relative difference of any step's loss over those steps:
+"""
+
+STARTED = (
+    "| preset | policy | backends | steps | largest difference | bound |\n"
+    "|---|---|---|---:|---:|---:|"
+)
+
+
+def read() -> dict[str, list[Result]]:
+    """The committed runs, by the name of their file."""
+    return {
+        path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for path in sorted(RUNS.glob("*.jsonl"))
+    }
+
+
+def page(files: dict[str, list[Result]]) -> str:
+    """The whole page."""
+    parts = [HEAD]
+    trained = [result for runs in files.values() for result in runs if not _same(result)]
+    for preset in PRESETS:
+        runs = [result for result in trained if result["config"]["preset"] == preset]
+        if runs:
+            parts.append(_perplexities(preset, runs))
+    started = [result for runs in files.values() for result in runs if _same(result)]
+    if started:
+        parts.append(_starts(started))
+    return "\n".join(parts)
+
+
+def _same(result: Result) -> bool:
+    return bool(result["config"]["same_start"])
+
+
+def _perplexities(preset: str, runs: list[Result]) -> str:
+    corpus, paper = runs[0]["corpus"], PRESETS[preset].paper
+    tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
+    lines = [
+        f"## Penn Treebank, `--preset {preset}`\n",
+        f"{tokens} tokens for training, validation and test; {corpus['vocabulary']:,} words.\n",
+        "| policy | backend | seed | epochs | train | valid | test | run on |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for run in runs:
+        config, last = run["config"], run["epochs"][-1]
+        test = rounded(run["test_perplexity"]) or "not finished"
+        lines.append(
+            f"| {with_rate(config)} | {config['backend']} | {config['seed']} "
+            f"| {len(run['epochs'])} of {config['epochs']} | {rounded(last['train_perplexity'])} "
+            f"| {rounded(last['valid_perplexity'])} | {test} | {_where(run)} |"
+        )
+    if paper is not None and corpus["name"] == "ptb":
+        policy = PRESETS[preset].policy
+        rate = "" if policy == "none" else f" {PRESETS[preset].rate:g}"
+        lines.append(
+            f"| {policy}{rate} | the paper's | | {PRESETS[preset].epochs} | "
+            f"| {paper[0]} | {paper[1]} | |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _where(run: Result) -> str:
+    machine, versions = run["machine"], run["versions"]
+    package = {"tensorflow": "tensorflow-cpu"}.get(run["config"]["backend"], "torch")
+    package = "jax" if run["config"]["backend"] == "jax" else package
+    place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    hours = run["wall_seconds"] / 3600
+    return f"{place}; {package} {versions[package]}; {hours:.1f} h"
+
+
+def _starts(results: list[Result]) -> str:
+    rows = [
+        (a["config"], b["config"], *start_difference(a["first_losses"], b["first_losses"]))
+        for _, a, b in pairs(results)
+    ]
+    lines = [
+        f"| {a['preset']} | {with_rate(a)} | {a['backend']} and {b['backend']} | {steps} "
+        f"| {difference:.1e} | {TOLERANCE:g} |"
+        for a, b, steps, difference, _ in rows
+    ]
+    worst = float(np.max([row[3] for row in rows]))
+    verdict = (
+        "All of them lie within the bound.\n"
+        if worst <= TOLERANCE
+        else "**Not all of them lie within the bound.**\n"
+    )
+    return "\n".join([START, STARTED, *lines, "", verdict])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(read()), encoding="utf-8")
+    print(f"wrote {PAGE}")

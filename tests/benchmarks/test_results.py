@@ -1,0 +1,35 @@
+"""docs/results.md says what the committed runs say."""
+
+import copy
+
+from benchmarks import results
+
+
+def test_the_page_is_the_one_that_the_committed_runs_give():
+    """If this fails: `make results`."""
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(results.read())
+
+
+def test_every_committed_run_says_what_it_ran_on():
+    for runs in results.read().values():
+        for run in runs:
+            assert {"python", "dropout-policies", "commit"} <= set(run["versions"])
+            assert not run["versions"]["commit"].endswith("+"), "files were changed"
+            assert {"cpu", "cores"} <= set(run["machine"])
+            assert run["config"]["seed"] is not None
+
+
+def test_a_changed_figure_changes_the_page():
+    files = results.read()
+    changed = copy.deepcopy(files)
+    run = next(run for runs in changed.values() for run in runs if not run["config"]["same_start"])
+    run["epochs"][-1]["valid_perplexity"] += 1.0
+    assert results.page(changed) != results.page(files)
+
+
+def test_backends_that_part_are_said_to():
+    files = copy.deepcopy(results.read())
+    started = [run for runs in files.values() for run in runs if run["config"]["same_start"]]
+    assert "All of them lie within the bound" in results.page(files)
+    started[1]["first_losses"][3] *= 1.01
+    assert "Not all of them lie within the bound" in results.page(files)

@@ -1,0 +1,53 @@
+"""Every code block of the documentation runs, and prints what the page says."""
+
+import re
+
+import pytest
+
+from tests.support import documents
+from tests.support.documents import PAGES, ROOT
+
+PLAIN = [p for p in PAGES if documents.has_code(p) and not documents.needs_keras(p)]
+
+
+@pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.name)
+def test_the_code_of_a_page_runs(page):
+    documents.run(page)
+
+
+def test_that_check_can_fail(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("```python\nprint(1)\n```\n\n```text\n1\n```\n")
+    assert documents.run(page) == 1
+    page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n")
+    with pytest.raises(AssertionError, match="line 6"):
+        documents.run(page)
+    page.write_text("```python\nraise LookupError\n```\n")
+    with pytest.raises(LookupError):
+        documents.run(page)
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
+def test_links_inside_the_project_lead_somewhere(page):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for page in [*PAGES, ROOT / "CONTRIBUTING.md"]:
+        named = set(re.findall(r"`make ([a-z-]+)`", page.read_text(encoding="utf-8")))
+        assert named <= targets, page
+
+
+def test_the_table_of_presets_is_the_presets():
+    from benchmarks.ptb.presets import PRESETS
+
+    page = (ROOT / "docs" / "penn-treebank.md").read_text(encoding="utf-8")
+    for name, p in PRESETS.items():
+        rate = "–" if p.policy == "none" else f"{p.rate:g}"
+        recipe = (p.units, rate, p.window, p.init, p.full_epochs, p.decay, p.epochs, p.clip)
+        paper = "–" if p.paper is None else f"{p.paper[0]} / {p.paper[1]}"
+        figures = [f"{value:g}" if isinstance(value, float) else str(value) for value in recipe]
+        assert "| " + " | ".join([f"`{name}`", *figures, paper]) + " |" in page
