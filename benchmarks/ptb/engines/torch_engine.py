@@ -70,9 +70,13 @@ class TorchEngine:
 
     @torch.no_grad()
     def _clip(self) -> None:
-        """Scale the gradients down to a global norm; PyTorch's own adds an epsilon to the norm."""
+        """Scale the gradients down to a global norm.
+
+        Not `clip_grad_norm_`: it adds an epsilon to the norm, and the norm of a large float32
+        tensor is off by as much again where the sum of its squares is not.
+        """
         gradients = [p.grad for p in self.trained if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
         scale = self.preset.clip / norm.clamp(min=self.preset.clip)
         for gradient in gradients:
             gradient.mul_(scale)
