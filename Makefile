@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# A process for each core, and one thread in each.
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto
 
 # The corpus where it lies beside this folder; otherwise it is downloaded, or made up.
 PTB := $(wildcard ../shared/data/ptb)
@@ -46,10 +48,10 @@ results: $(READY) ## Write docs/results.md from the runs in benchmarks/results
 
 .PHONY: test
 test: $(READY) ## Run every test, Keras's once per backend
-	$(RUN) -m pytest tests --ignore tests/keras
-	KERAS_BACKEND=tensorflow $(RUN) -m pytest tests/keras
-	KERAS_BACKEND=jax $(RUN) -m pytest tests/keras
-	KERAS_BACKEND=torch $(RUN) -m pytest tests/keras
+	$(PYTEST) tests --ignore tests/keras
+	KERAS_BACKEND=tensorflow $(PYTEST) tests/keras
+	KERAS_BACKEND=jax $(PYTEST) tests/keras
+	KERAS_BACKEND=torch $(PYTEST) tests/keras
 
 .PHONY: lint
 lint: $(READY) ## Check style and types

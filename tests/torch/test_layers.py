@@ -256,6 +256,21 @@ def test_wrong_input_is_refused_as_by_the_stock_layer():
     assert ours.calls == 0
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_vertical_policies_stay_on_the_fused_kernel(form, monkeypatch):
+    """One call of torch.lstm for each layer and direction; a mask inside the loop leaves it."""
+    seen = []
+    fused = torch.lstm
+    monkeypatch.setattr(torch, "lstm", lambda *a: seen.append(1) or fused(*a))
+    for policy in ("zaremba", "naive"):
+        _, ours = pair(form, policy=policy)
+        for x, hx in inputs(ours):
+            seen.clear()
+            ours(x, hx)
+            calls = ours.num_layers * (1 + ours.bidirectional)
+            assert len(seen) == (calls if policy == "zaremba" else 0)
+
+
 def test_an_object_in_a_stack_masks_its_own_connections_only():
     def slots(stack, layers):
         layer = LSTM(D, D, layers, policy="zaremba", stack=stack, seed=1)
