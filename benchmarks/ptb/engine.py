@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -61,19 +60,3 @@ def initial_weights(config: RunConfig, vocabulary: int) -> Weights:
         name: rng.uniform(-preset.init, preset.init, shape).astype(np.float32)
         for name, shape in shapes.items()
     }
-
-
-def make(config: RunConfig, vocabulary: int) -> Engine:
-    """The engine of a run's backend, with its initial weights.
-
-    A process can hold one Keras backend, so this chooses it for the whole process.
-    """
-    weights = initial_weights(config, vocabulary)
-    if config.backend == "torch":
-        from .engines.torch_engine import TorchEngine
-
-        return TorchEngine(config, weights)
-    os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
-    from .engines.keras_engine import KerasEngine
-
-    return KerasEngine(config, weights)

@@ -20,7 +20,7 @@ from ..checkpoint import CheckpointError
 from . import corpus as corpora
 from .config import RunConfig
 from .corpus import CorpusError
-from .engine import make
+from .engines import make
 from .training import Hooks, Progress, Run
 
 INTERRUPTED = 130

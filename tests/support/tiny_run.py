@@ -5,7 +5,7 @@ import numpy as np
 from benchmarks.ptb import presets
 from benchmarks.ptb.config import RunConfig
 from benchmarks.ptb.corpus import Corpus
-from benchmarks.ptb.engine import make
+from benchmarks.ptb.engines import make
 from benchmarks.ptb.training import Hooks, Run
 
 WORDS = 30
