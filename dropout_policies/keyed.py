@@ -60,6 +60,11 @@ def rotate_left(words: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint
     return (words << np.uint32(bits)) | (words >> np.uint32(32 - bits))
 
 
+def _rotate_integer_left(word: int, bits: int) -> int:
+    word %= 2**32
+    return word << bits | word >> 32 - bits
+
+
 def check_seed(seed: object) -> int:
     """`seed` as an integer in [0, 2**32).
 
@@ -90,9 +95,9 @@ def threshold(rate: float) -> int:
 
 def mask_key(seed: int, call: int, slot: Slot) -> tuple[int, int]:
     """The key (two 32-bit words) of one mask of one call."""
-    word = [np.array([w], np.uint32) for w in (seed, 0, call % 2**32, tag(slot))]
-    k0, k1 = threefry2x32((word[0], word[1]), (word[2], word[3]), rotate_left)
-    return int(k0[0]), int(k1[0])
+    # Python's integers do not wrap, but the low 32 bits of sums and xors are right all the same.
+    k0, k1 = threefry2x32((seed, 0), (call, tag(slot)), _rotate_integer_left)
+    return k0 % 2**32, k1 % 2**32
 
 
 def keep_bits(

@@ -65,6 +65,14 @@ class Placement:
         into = [(entry if inner == 0 else Site.BETWEEN, inner) for inner in range(layers)]
         return (*into, (Site.OUTPUT, layers - 1)) if self.last else tuple(into)
 
+    def masks(self, layers: int, leaving: bool) -> bool:
+        """Whether an object of `layers` layers masks what leaves it, or what comes into it."""
+        site = self.vertical(layers)[-1 if leaving else 0][0]
+        if leaving and site is not Site.OUTPUT:
+            return False  # that is masked at the next layer's door
+        rule = self.policy.get(site)
+        return rule is not None and rule.rate > 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedMask:

@@ -180,12 +180,17 @@ class Policy(Mapping[Site, Rule]):
                     f"version {FORMAT_VERSION}. Upgrade dropout-policies to read it."
                 )
             parsed = {}
-            for name, rule in rules.items():
+            for site, rule in rules.items():
                 if rule["kind"] != "drop":
-                    raise PolicyError(f"Site {name!r}: unknown kind of rule {rule['kind']!r}.")
-                parsed[name] = Rule(rule["rate"], rule["per"])
-            return cls(name=data["name"], citation=data["citation"], **parsed)
-        except (KeyError, TypeError) as error:
+                    raise PolicyError(f"Site {site!r}: unknown kind of rule {rule['kind']!r}.")
+                parsed[site] = Rule(rule["rate"], rule["per"])
+            name, citation = data["name"], data["citation"]
+            if not isinstance(name, str) or not isinstance(citation, str):
+                raise TypeError("name and citation must be texts")
+            return cls(name=name, citation=citation, **parsed)
+        except PolicyError:
+            raise
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise PolicyError(f"This is no saved policy ({error!r}). Received: {data!r}") from None
 
     def to_json(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Protocol
 
 from .plan import Placement, masked_connections
 from .policy import Policy
@@ -67,13 +68,21 @@ class Stack:
 
     @property
     def connections(self) -> int:
-        """L+1, the number of vertical connections."""
-        return self.layers + 1
+        """The number of vertical connections: L+1 in a chain of L layers."""
+        return sum(len(m.placement.vertical(m.layers)) for m in self.members)
 
     @property
     def masked(self) -> int:
         """How many of the vertical connections are masked."""
         return sum(member.masked for member in self.members)
+
+
+class Before(Protocol):
+    """What an adapter remembers of a layer: `check` that the way back is free, and go it."""
+
+    def check(self) -> None: ...
+
+    def restore(self) -> None: ...
 
 
 class Applied:
@@ -87,12 +96,12 @@ class Applied:
         policy: Policy,
         stacks: Sequence[Sequence[Touched]],
         skipped: Sequence[Skipped],
-        restore: Callable[[], None],
+        before: Sequence[Before],
     ) -> None:
         self.policy = policy
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
-        self._restore: Callable[[], None] | None = restore
+        self._before: Sequence[Before] | None = before
 
     @property
     def touched(self) -> tuple[Touched, ...]:
@@ -102,13 +111,20 @@ class Applied:
     @property
     def active(self) -> bool:
         """Whether the policy is still on the model."""
-        return self._restore is not None
+        return self._before is not None
 
     def remove(self) -> None:
-        """Put every layer back exactly as it was before; a second call does nothing."""
-        if self._restore is not None:
-            restore, self._restore = self._restore, None
-            restore()
+        """Put every layer back exactly as it was before; a second call does nothing.
+
+        Raises:
+            PolicyError: a layer's class was changed since; then nothing is removed.
+        """
+        if self._before is not None:
+            for item in self._before:
+                item.check()
+            for item in self._before:
+                item.restore()
+            self._before = None
 
     def __enter__(self) -> Applied:
         return self

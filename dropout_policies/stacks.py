@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import PolicyError
 from .plan import Placement
@@ -20,80 +20,151 @@ class Found:
         layer: the object itself.
         kind: its class, as a user writes it.
         layers: how many layers it holds.
+        aliases: other names of the same object.
     """
 
     name: str
     layer: Any
     kind: str
     layers: int = 1
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Use:
+    """One place in which a layer object runs, and the uses whose output comes into it."""
+
+    item: Found
+    fed_by: Sequence[Use] = ()
+
+
+class Member(NamedTuple):
+    """A layer object in its stack: whether the stack begins with it, and whether it ends there."""
+
+    item: Found
+    first: bool
+    last: bool
 
 
 def group(
     found: Sequence[Found],
-    linked: Iterable[tuple[Found, Found]],
+    uses: Iterable[Use],
     unclear: Iterable[tuple[Found, Found]],
     stacks: Sequence[Sequence[str]] | None,
-) -> list[list[Found]]:
-    """The stacks of a model.
+) -> list[list[Member]]:
+    """The stacks of a model: layers that are joined, each after those that feed it.
+
+    A stack is a chain as a rule. Where one layer feeds several, or several feed one, every
+    connection is still masked once: an output that another layer takes in is masked at its door.
 
     Args:
         found: the recurrent layer objects, in the model's order.
-        linked: pairs (a, b) of which the adapter knows that a feeds b.
-        unclear: pairs of which it cannot know: both orders of reading the model make sense.
+        uses: where they run, as far as the adapter can see.
+        unclear: pairs of which it cannot know whether the first feeds the second.
         stacks: the user's word: names of layers, stack by stack, in order; it settles the
             layers that it names.
 
     Raises:
-        PolicyError: `stacks` names a layer that is not there or names one twice, or a pair stays
-            unclear; the message shows both ways of settling it.
+        PolicyError: `stacks` is no list of lists of names, names a layer that is not there or
+            names one twice; or a pair stays unclear, or a layer stands in several places that
+            call for different masks. The message shows the way out.
     """
-    by_name = {item.name: item for item in found}
-    said: list[list[Found]] = []
-    settled: set[str] = set()
-    for names in stacks or ():
-        for name in names:
-            if name not in by_name:
-                raise PolicyError(
-                    f"stacks names {name!r}, and there is no such recurrent layer. "
-                    f"There are: {', '.join(map(repr, by_name))}."
-                )
-            if name in settled:
-                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={stacks!r}")
-            settled.add(name)
-        said.append([by_name[name] for name in names])
-
+    said = _said(found, stacks)
+    settled = {item for names in said for item in names}
     for a, b in unclear:
-        if a.name not in settled and b.name not in settled:
+        if a not in settled and b not in settled:
             raise PolicyError(
                 f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from "
                 f"outside, and one connection must not be masked twice. Say which it is: "
                 f"stacks=[[{a.name!r}, {b.name!r}]] if {a.name!r} feeds {b.name!r}, "
                 f"stacks=[[{a.name!r}], [{b.name!r}]] if it does not."
             )
+    groups = [
+        [Member(item, item is names[0], item is names[-1]) for item in names] for names in said
+    ]
+    free = [item for item in found if item not in settled]
+    return _in_order([*groups, *_joined(free, list(uses))], found)
 
-    follows = {a.name: b for a, b in linked if a.name not in settled and b.name not in settled}
-    fed = {b.name for b in follows.values()}
-    chains = list(said)
-    for item in found:
-        if item.name in settled or item.name in fed:
+
+def _joined(free: Sequence[Found], uses: Sequence[Use]) -> list[list[Member]]:
+    """The stacks that the uses make of the layers that the user said nothing of."""
+    feeding = {source for use in uses if use.item in free for source in use.fed_by}
+    feeders: dict[Found, set[Found]] = {item: set() for item in free}
+    members: dict[Found, Member] = {}
+    for use in uses:
+        if use.item not in feeders:
             continue
-        chain = [item]
-        while chain[-1].name in follows:
-            chain.append(follows[chain[-1].name])
-        chains.append(chain)
-    order = {item.name: place for place, item in enumerate(found)}
-    return sorted(chains, key=lambda chain: order[chain[0].name])
+        sources = {source.item for source in use.fed_by if source.item in feeders}
+        member = Member(use.item, not sources, use not in feeding)
+        if members.setdefault(use.item, member) != member or use.item in sources:
+            raise PolicyError(
+                f"{use.item.name!r} stands in two places that call for different masks, and has "
+                f"one policy. Say how it is to be masked: stacks=[[{use.item.name!r}]] for each "
+                f"time on its way in and on its way out, or the names of its stack in order."
+            )
+        feeders[use.item] |= sources
+    stacks: list[list[Found]] = []
+    for item in _sorted(free, feeders):
+        near = [stack for stack in stacks if feeders[item] & set(stack)]
+        stacks = [stack for stack in stacks if stack not in near]
+        stacks.append([*(other for stack in near for other in stack), item])
+    return [[members.get(item, Member(item, True, True)) for item in stack] for stack in stacks]
 
 
-def place(policy: Policy, groups: Sequence[Sequence[Found]]) -> list[list[Placement]]:
+def _sorted(items: Sequence[Found], feeders: Mapping[Found, set[Found]]) -> list[Found]:
+    """Each item after those that feed it, and otherwise in the order given."""
+    done: dict[Found, None] = {}
+    while len(done) < len(items):
+        ready = [item for item in items if item not in done and feeders[item] <= done.keys()]
+        if not ready:
+            names = ", ".join(repr(item.name) for item in items if item not in done)
+            raise PolicyError(
+                f"{names} feed one another in a circle. Say what is a stack, for instance "
+                f"stacks={[[item.name] for item in items if item not in done]!r}."
+            )
+        done[ready[0]] = None
+    return list(done)
+
+
+def _in_order(groups: list[list[Member]], found: Sequence[Found]) -> list[list[Member]]:
+    order = {item: place for place, item in enumerate(found)}
+    return sorted(groups, key=lambda members: order[members[0].item])
+
+
+def _said(found: Sequence[Found], stacks: object) -> list[list[Found]]:
+    """The stacks that the user named."""
+    if stacks is None:
+        return []
+    lists = isinstance(stacks, list | tuple) and all(isinstance(s, list | tuple) for s in stacks)
+    if not lists or not all(names and all(isinstance(n, str) for n in names) for names in stacks):  # type: ignore[attr-defined]
+        raise PolicyError(
+            f"stacks must be a list of stacks, each a list of layers' names: "
+            f"stacks=[['low', 'high']]. Received: stacks={stacks!r}"
+        )
+    by_name = {name: item for item in found for name in (item.name, *item.aliases)}
+    said: list[list[Found]] = []
+    seen: set[Found] = set()
+    for names in stacks:  # type: ignore[attr-defined]
+        for name in names:
+            if name not in by_name:
+                raise PolicyError(
+                    f"stacks names {name!r}, and there is no such recurrent layer. "
+                    f"There are: {', '.join(repr(item.name) for item in found)}."
+                )
+            if by_name[name] in seen:
+                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={stacks!r}")
+            seen.add(by_name[name])
+        said.append([by_name[name] for name in names])
+    return said
+
+
+def place(policy: Policy, groups: Sequence[Sequence[Member]]) -> dict[Found, Placement]:
     """Each object's placement; layers are numbered over all stacks, so that no two share a key."""
-    placements, number = [], 0
+    placements, number = {}, 0
     for members in groups:
-        row = []
-        for index, item in enumerate(members):
-            row.append(Placement(policy, number, index == 0, index == len(members) - 1))
+        for item, first, last in members:
+            placements[item] = Placement(policy, number, first, last)
             number += item.layers
-        placements.append(row)
     return placements
 
 
@@ -113,7 +184,7 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
     if stack is None:
         return Placement(policy)
     match stack:
-        case (int(first), int(total)) if not isinstance(first, bool):
+        case (int(first), int(total)) if not isinstance(first, bool) and total is not True:
             pass
         case _:
             raise PolicyError(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import keras
-from keras import ops
 
 from dropout_policies.errors import PolicyError
 from dropout_policies.plan import check_sites
@@ -17,7 +16,8 @@ from dropout_policies.sites import VERTICAL
 from dropout_policies.stacks import Found, group, place
 
 from .layers import LSTM, native_dropout
-from .wiring import Layer, drops, feeders, layers_of, way_up
+from .memory import Before, Traces
+from .wiring import Layer, drops, feeders, layers_of, retrace, way_up
 
 SWAPS: dict[type[Layer], type[LSTM]] = {keras.layers.LSTM: LSTM, LSTM: LSTM}
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the layer
@@ -47,30 +47,30 @@ class KerasAdapter:
         check(model, found, skipped, policy)
         groups = group(found, linked(model, found), unclear(model, found), stacks)
         placements = place(policy, groups)
-        undo: list[Callable[[], None]] = []
         touched = []
+        before: list[Before | Traces] = [
+            Before(item.name, half, SWAPS[type(half)])
+            for item in found
+            for half in halves(item.layer)
+        ]
         for members, row in zip(groups, placements, strict=True):
             report = []
             for item, placement in zip(members, row, strict=True):
-                taken = dict.fromkeys(native_dropout(half.cell) for half in halves(item.layer))
-                report.append(
-                    Touched(item.name, item.kind, 1, placement, ", ".join(filter(None, taken)))
-                )
+                report.append(Touched(item.name, item.kind, 1, placement, native(item.layer)))
                 for half in halves(item.layer):
-                    undo.append(_memory(half))
                     half.__class__ = SWAPS[type(half)]
                     half.loops_generically = half.cell.recurrent_dropout > 0.0
                     half.cell.dropout = half.cell.recurrent_dropout = 0.0
                     half.settle(placement, seed)
             touched.append(report)
-        _retrace(model)
+        retrace(model)
+        return Applied(policy, touched, skipped, [*before, Traces(model)])
 
-        def restore() -> None:
-            for back in undo:
-                back()
-            _retrace(model)
 
-        return Applied(policy, touched, skipped, restore)
+def native(layer: Layer) -> str:
+    """The layer's own dropout, as its constructor takes it, or ""."""
+    taken = dict.fromkeys(native_dropout(half.cell) for half in halves(layer))
+    return ", ".join(filter(None, taken))
 
 
 def halves(layer: Layer) -> list[Layer]:
@@ -196,36 +196,6 @@ def _fits(a: Found, b: Found) -> bool:
     width = first[0].units * (2 if joined else 1)
     # A layer that is not built yet takes whatever width comes.
     return not second[0].built or bool(second[0].cell.kernel.shape[0] == width)
-
-
-def _memory(layer: Layer) -> Callable[[], None]:
-    """What puts a layer back exactly as it is now."""
-    cell, kind, cell_kind = layer.cell, type(layer), type(layer.cell)
-    rates, seed = (cell.dropout, cell.recurrent_dropout), cell.seed
-    state = ops.convert_to_numpy(cell.seed_generator.state).copy()
-    own = {name: vars(layer)[name] for name in OWN if name in vars(layer)}
-
-    def back() -> None:
-        layer.__class__, cell.__class__ = kind, cell_kind
-        cell.dropout, cell.recurrent_dropout = rates
-        cell.seed = seed
-        cell.seed_generator.state.assign(state)
-        for name in OWN:
-            layer.__dict__.pop(name, None)
-        layer.__dict__.update(own)
-
-    return back
-
-
-OWN = ("placement", "joins", "loops_generically", "row_offset", "_looping")
-"""The attributes that a policy adds to a layer."""
-
-
-def _retrace(model: Layer) -> None:
-    """Have compiled models trace their steps anew; what they traced knows nothing of the change."""
-    for inner in layers_of(model):
-        if isinstance(inner, keras.Model):
-            inner.train_function = inner.test_function = inner.predict_function = None
 
 
 def _kind(layer: Layer) -> str:

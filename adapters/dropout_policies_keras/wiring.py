@@ -89,3 +89,10 @@ def drops(layer: Layer) -> bool:
         keras.layers.AlphaDropout,
     )
     return isinstance(layer, kinds) and float(layer.rate) > 0.0
+
+
+def retrace(model: Layer) -> None:
+    """Have compiled models trace their steps anew; what they traced knows nothing of a change."""
+    for inner in layers_of(model):
+        if isinstance(inner, keras.Model):
+            inner.train_function = inner.test_function = inner.predict_function = None

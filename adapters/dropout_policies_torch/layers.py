@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -78,20 +79,27 @@ class LSTM(nn.LSTM):
         placement = self.placement
         if placement is None or not self.training or not placement.policy.active:
             return super().forward(input, hx)
+        data = input.data if isinstance(input, PackedSequence) else input
+        if data.dtype != self.weight_ih_l0.dtype and not torch.is_autocast_enabled(
+            data.device.type
+        ):
+            return super().forward(input, hx)  # which refuses it
+        check_once(self)
         if isinstance(input, PackedSequence):
             y, state = self._train(input.data, hx, Packing.of(input), input)
             return PackedSequence(y, *input[1:]), state
+        if input.dim() not in (2, 3):
+            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
+        if hx is not None and any(part.dim() != input.dim() for part in hx):
+            batched = "batched 3-D" if input.dim() == 3 else "unbatched 2-D"
+            raise RuntimeError(
+                f"For {batched} input, hx and cx should also be {input.dim()}-D but got "
+                f"({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
+            )
         if input.dim() == 2:
-            if hx is not None and (hx[0].dim() != 2 or hx[1].dim() != 2):
-                raise RuntimeError(
-                    f"For unbatched 2-D input, hx and cx should also be 2-D but got "
-                    f"({hx[0].dim()}-D, {hx[1].dim()}-D) tensors"
-                )
             hx = None if hx is None else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
             y, (h, c) = self._train(input.unsqueeze(1), hx, None, None)
             return y.squeeze(1), (h.squeeze(1), c.squeeze(1))
-        if input.dim() != 3:
-            raise ValueError(f"LSTM: Expected input to be 2D or 3D, got {input.dim()}D instead")
         y, state = self._train(input.transpose(0, 1) if self.batch_first else input, hx, None, None)
         return y.transpose(0, 1) if self.batch_first else y, state
 
@@ -103,11 +111,7 @@ class LSTM(nn.LSTM):
         batch = x.shape[1] if packing is None else len(packing.order)
         directions = (0, 1) if self.bidirectional else (0,)
         width = self.proj_size or self.hidden_size
-        if x.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"input.size(-1) must be equal to input_size. "
-                f"Expected {self.input_size}, got {x.shape[-1]}"
-            )
+        self._check_input(x)
         count = self.num_layers * len(directions)
         if hx is None:
             hx = x.new_zeros(count, batch, width), x.new_zeros(count, batch, self.hidden_size)
@@ -122,9 +126,17 @@ class LSTM(nn.LSTM):
         geometry = Geometry(self.input_size, width, self.num_layers, directions, batch, steps)
         wanted = plan(self.placement, geometry)
         drawn = masks.draw(wanted, self.seed, self.calls, self.row_offset, x.device, x.dtype)
-        self.calls += 1
         y, state = run(self, x, hx, packing, self.placement, drawn)
+        self.calls += 1
         return y, self.permute_hidden(state, None if packed is None else packed.unsorted_indices)
+
+    def _check_input(self, x: Tensor) -> None:
+        """A wrong width is refused before a mask can hide it."""
+        if x.shape[-1] != self.input_size:
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. "
+                f"Expected {self.input_size}, got {x.shape[-1]}"
+            )
 
     def extra_repr(self) -> str:
         return super().extra_repr() + _policy_repr(self.placement)
@@ -169,11 +181,11 @@ class LSTMCell(nn.LSTMCell):
 
     def forward(self, input: Tensor, hx: State | None = None) -> State:
         """One step: input `[B, D]` or `[D]`, state h and c `[B, H]` or `[H]`, to the new state."""
-        if not self._masking or input.dim() not in (1, 2):
-            return super().forward(input, hx)
+        if not self._masking or not self._fits(input, hx):
+            return super().forward(input, hx)  # which refuses what does not fit
+        check_once(self)
         batch = input.shape[0] if input.dim() == 2 else 1
         drawn = self._draw(CELL_SITES, self.calls, batch, input)
-        self.calls += 1
         for slot, mask in drawn.items():
             step = mask[0] if input.dim() == 2 else mask[0, 0]
             if slot.site is not Site.HIDDEN:
@@ -181,17 +193,32 @@ class LSTMCell(nn.LSTMCell):
             elif hx is not None:
                 # Only the gates see the masked h; the new state depends on h through them alone.
                 hx = hx[0] * step, hx[1]
-        return super().forward(input, hx)
+        state = super().forward(input, hx)
+        self.calls += 1
+        return state
 
     def mask_output(self, h: Tensor) -> Tensor:
         """h `[B, H]` or `[H]` on its way out of the stack, masked; the carried h stays whole."""
         if not self._masking:
             return h
+        if h.dim() not in (1, 2) or h.shape[-1] != self.hidden_size:
+            raise PolicyError(
+                f"LSTMCell.mask_output takes the h of one step, [B, {self.hidden_size}] or "
+                f"[{self.hidden_size}]. Received: h of shape {list(h.shape)}"
+            )
         batch = h.shape[0] if h.dim() == 2 else 1
         drawn = self._draw(frozenset({Site.OUTPUT}), max(self.calls - 1, 0), batch, h)
         for mask in drawn.values():
             h = h * (mask[0] if h.dim() == 2 else mask[0, 0])
         return h
+
+    def _fits(self, input: Tensor, hx: State | None) -> bool:
+        state = (*input.shape[:-1], self.hidden_size)
+        return (
+            input.dim() in (1, 2)
+            and input.shape[-1] == self.input_size
+            and (hx is None or (len(hx) == 2 and all(part.shape == state for part in hx)))
+        )
 
     @property
     def _masking(self) -> bool:
@@ -205,6 +232,29 @@ class LSTMCell(nn.LSTMCell):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + _policy_repr(self.placement)
+
+
+def check_once(module: LSTM | LSTMCell) -> None:
+    """Make sure that the number of a keyed call means what it says.
+
+    Raises:
+        PolicyError: the call is activation checkpointing's second one, or is made on one of
+            DataParallel's copies; both would draw other masks than the key says, silently.
+    """
+    if module.seed is None:
+        return
+    # Private, because nothing public tells that the backward pass is running.
+    if torch._C._current_graph_task_id() != -1:
+        raise PolicyError(
+            f"{type(module).__name__}: keyed masks cannot be drawn again for activation "
+            f"checkpointing: the second call would be numbered {module.calls}, not as the first. "
+            f"Leave seed out; PyTorch's own generator is set back by torch.utils.checkpoint."
+        )
+    if getattr(module, "_is_replica", False):
+        raise PolicyError(
+            f"{type(module).__name__}: keyed masks on DataParallel's copies would be the same for "
+            f"other rows. Use DistributedDataParallel and set row_offset, or leave seed out."
+        )
 
 
 def check_cell_rules(policy: Policy, layer_name: str) -> None:

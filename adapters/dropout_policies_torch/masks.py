@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dropout_policies.keyed import mask_key, threefry2x32, threshold
-from dropout_policies.plan import Plan, Slot
+from dropout_policies.plan import Plan, PlannedMask, Slot
 
 Masks = dict[Slot, Tensor]
 
@@ -30,10 +30,17 @@ def draw(
         if seed is None:
             keep = torch.empty(mask.shape, device=device, dtype=dtype).bernoulli_(1.0 - rate)
         else:
-            key = mask_key(seed, call, slot)
-            keep = keep_bits(key, rate, mask.shape, row_offset, device).to(dtype)
+            keep = _keyed(seed, call, slot, mask, row_offset, device).to(dtype)
         drawn[slot] = keep.div_(1.0 - rate)
     return drawn
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _keyed(
+    seed: int, call: int, slot: Slot, mask: PlannedMask, row_offset: int, device: torch.device
+) -> Tensor:
+    # Outside compiled graphs, which would hold the number of the call as a constant.
+    return keep_bits(mask_key(seed, call, slot), mask.rule.rate, mask.shape, row_offset, device)
 
 
 def keep_bits(

@@ -109,7 +109,8 @@ def _masked(x: Tensor, mask: Tensor | None, packing: Packing | None) -> Tensor:
     if packing is not None:
         steps = packing.step if mask.shape[0] > 1 else torch.zeros_like(packing.step)
         mask = mask[steps, packing.sample]
-    return x * mask
+    # Under autocast x may be narrower than the input that the masks were drawn for.
+    return x * mask.to(x.dtype)
 
 
 def _fused(
@@ -150,7 +151,8 @@ def _loop(
     bias = rest[0] + rest[1] if len(rest) >= 2 else None
     w_hr = rest[-1] if len(rest) % 2 else None
     gates_in = linear(x, w_ih, bias)  # [T, B, 4*H]
-    h, c = start
+    h, c = start[0].to(gates_in.dtype), start[1].to(gates_in.dtype)
+    hidden = hidden.to(gates_in.dtype)
     outputs: list[Tensor] = [h] * len(x)
     for t in reversed(range(len(x))) if direction else range(len(x)):
         i, f, g, o = (gates_in[t] + linear(h * hidden[t], w_hh)).chunk(4, dim=-1)

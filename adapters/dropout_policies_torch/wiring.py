@@ -2,64 +2,143 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise, permutations
 
 from torch import nn
 
 from dropout_policies.errors import PolicyError
-from dropout_policies.policy import Policy
-from dropout_policies.stacks import Found
+from dropout_policies.plan import Placement
+from dropout_policies.stacks import Found, Use
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 """The modules whose order is the order in which values flow."""
 
-
-def check_neighbours(container: nn.Sequential, found: dict[int, Found], policy: Policy) -> None:
-    """A vertical policy must not meet an `nn.Dropout` on the same connection."""
-    before: Found | None = None
-    waiting: nn.Dropout | None = None
-    for module in container:
-        item = found.get(id(module))
-        if isinstance(module, nn.Dropout) and module.p > 0.0:
-            waiting = module
-        elif item is None and _joins(module):
-            continue
-        if waiting is not None and (clash := before or item) is not None:
-            raise PolicyError(
-                f"{clash.name} ({clash.kind}) stands beside Dropout(p={waiting.p}): policy "
-                f"{policy.name!r} would mask the same connection a second time. Remove that "
-                f"Dropout, or set its p to 0, first."
-            )
-        if module is not waiting:
-            before, waiting = item, None
+DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
-def linked(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Pairs of which the first feeds the second: neighbours of fitting width in a container."""
+def uses(model: nn.Module, found: Sequence[Found]) -> Iterator[Use]:
+    """Where layers run in containers; of two neighbours of fitting width the first feeds the
+    second, through modules without weights."""
     by_id = {id(item.layer): item for item in found}
-    for container in model.modules():
-        if not isinstance(container, CONTAINERS):
-            continue
-        before: Found | None = None
-        for module in container:
+    for line in _lines(model):
+        before: Use | None = None
+        for module in line:
             item = by_id.get(id(module))
             if item is not None:
-                if before is not None and _fits(before, item):
-                    yield before, item
-                before = item
+                fed = before is not None and _fits(before.item, item)
+                before = Use(item, (before,) if fed and before is not None else ())
+                yield before
             elif not _joins(module):
                 before = None
 
 
 def unclear(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Neighbouring attributes of one module of fitting width: only its `forward` knows."""
+    """Pairs of fitting width in one module of which only its `forward` knows how they are joined.
+
+    In a container, neighbours of which one is a module with a `forward` around a layer; anywhere
+    else any two, in the order in which they were written first.
+    """
     by_id = {id(item.layer): item for item in found}
     for parent in model.modules():
-        if isinstance(parent, CONTAINERS):
+        if id(parent) in by_id:
             continue
-        children = [by_id[id(child)] for child in parent.children() if id(child) in by_id]
-        yield from (pair for pair in pairwise(children) if _fits(*pair))
+        children = list(parent.children())
+        ends = [_ends(child, by_id) for child in children]
+        if isinstance(parent, CONTAINERS):
+            plain = [isinstance(c, nn.Sequential) or id(c) in by_id for c in children]
+            pairs = [(i, i + 1) for i, two in enumerate(pairwise(plain)) if not all(two)]
+        else:
+            known = [index for index, end in enumerate(ends) if end is not None]
+            pairs = sorted(permutations(known, 2), key=lambda ij: ij[0] > ij[1])
+        for i, j in pairs:
+            before, after = ends[i], ends[j]
+            if before is not None and after is not None and _fits(before[1], after[0]):
+                yield before[1], after[0]
+
+
+def check_neighbours(
+    model: nn.Module, found: Sequence[Found], places: Mapping[Found, Placement]
+) -> None:
+    """A policy must not meet one of PyTorch's dropout modules on a connection that it masks.
+
+    Args:
+        model: where the layers are.
+        found: the layers.
+        places: each layer's placement.
+    """
+    by_id = {id(item.layer): item for item in found}
+    for line in _lines(model):
+        before: Found | None = None
+        waiting: nn.Module | None = None
+        for module in line:
+            item = by_id.get(id(module))
+            if isinstance(module, DROPOUTS) and module.p > 0.0:
+                waiting = module
+            if waiting is not None:
+                for clash, leaving in ((before, True), (item, False)):
+                    if clash is not None and places[clash].masks(clash.layers, leaving):
+                        raise PolicyError(_clash(clash, waiting, places[clash]))
+            if item is not None:
+                before, waiting = item, None
+            elif not _joins(module):
+                before = waiting = None
+
+
+def beside(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[str, nn.Module]]:
+    """Dropout modules that are attributes beside a recurrent layer: only `forward` knows where."""
+    layers = {id(item.layer) for item in found}
+    for path, parent in model.named_modules():
+        if not isinstance(parent, CONTAINERS) and any(id(c) in layers for c in parent.children()):
+            for name, child in parent.named_children():
+                if isinstance(child, DROPOUTS) and child.p > 0.0:
+                    yield f"{path}.{name}" if path else name, child
+
+
+def _lines(model: nn.Module) -> Iterator[list[nn.Module]]:
+    """The modules of every container in the order of flow, a Sequential inside opened."""
+    inside = {
+        id(child)
+        for parent in model.modules()
+        if isinstance(parent, CONTAINERS)
+        for child in parent
+        if isinstance(child, nn.Sequential)
+    }
+    for container in model.modules():
+        if isinstance(container, CONTAINERS) and id(container) not in inside:
+            yield list(_opened(container))
+
+
+def _opened(container: nn.Module) -> Iterator[nn.Module]:
+    # Not children(), which leaves out a module's second place; it runs there too.
+    for child in container:  # type: ignore[attr-defined]
+        if isinstance(child, nn.Sequential):
+            yield from _opened(child)
+        else:
+            yield child
+
+
+def _ends(module: nn.Module, by_id: Mapping[int, Found]) -> tuple[Found, Found] | None:
+    """The first and the last recurrent layer of a module that is one, holds a row of them, or has
+    one and no other weights."""
+    if id(module) in by_id:
+        return by_id[id(module)], by_id[id(module)]
+    if isinstance(module, CONTAINERS):
+        inner = [ends for child in _opened(module) if (ends := _ends(child, by_id)) is not None]
+        return (inner[0][0], inner[-1][1]) if inner else None
+    layers = [by_id[id(inner)] for inner in module.modules() if id(inner) in by_id]
+    weights = {id(weight) for weight in module.parameters()}
+    if len(layers) == 1 and weights == {id(weight) for weight in layers[0].layer.parameters()}:
+        return layers[0], layers[0]
+    return None
+
+
+def _clash(item: Found, dropout: nn.Module, placement: Placement) -> str:
+    return (
+        f"{item.name} ({item.kind}) stands beside {type(dropout).__name__}(p={dropout.p}): policy "
+        f"{placement.policy.name!r} would mask the same connection a second time. Remove that "
+        f"{type(dropout).__name__}, or set its p to 0, first."
+    )
 
 
 def _fits(a: Found, b: Found) -> bool:

@@ -43,6 +43,14 @@ def test_a_rule_per_sequence_plans_one_step():
     assert shapes == {Site.INPUT: (1, 5, 3), Site.OUTPUT: (7, 5, 4)}
 
 
+def test_every_mask_has_the_rule_of_its_own_site():
+    policy = dp.Policy(
+        input=dp.drop(0.1), between=dp.drop(0.2), output=dp.drop(0.3), hidden=dp.drop(0.4)
+    )
+    for slot, mask in plan(Placement(policy), GEOMETRY).items():
+        assert mask.rule is policy[slot.site]
+
+
 def test_rate_zero_needs_no_mask():
     assert plan(Placement(dp.zaremba(0.0)), GEOMETRY) == {}
 

@@ -156,3 +156,18 @@ def test_an_unknown_name_is_refused_with_the_nearest(name, near):
 def test_what_is_neither_name_nor_policy_is_refused(policy):
     with pytest.raises(dp.PolicyError, match="must be a name or a Policy"):
         dp.catalog.resolve(policy)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"version": 1, "rules": "abc", "name": "", "citation": ""}',
+        '{"version": 1, "rules": {}, "name": 3, "citation": ""}',
+        '{"version": 1, "rules": {}, "name": "", "citation": null}',
+        '{"version": 1, "rules": {"input": 3}, "name": "", "citation": ""}',
+        "[1]",
+    ],
+)
+def test_json_of_something_else_is_refused(text):
+    with pytest.raises(dp.PolicyError, match="This is no saved policy"):
+        dp.Policy.from_json(text)

@@ -4,25 +4,95 @@ import pytest
 
 import dropout_policies as dp
 from dropout_policies.plan import Placement
-from dropout_policies.report import Applied, Skipped, Touched
-from dropout_policies.stacks import Found, group, place, stack_placement
+from dropout_policies.report import Applied, Skipped, Stack, Touched
+from dropout_policies.stacks import Found, Use, group, place, stack_placement
 
 A, B, C = (Found(name, object(), "LSTM") for name in "abc")
 
 
+def used(*links):
+    """Uses of which each runs once, for pairs (a, b) of which the first feeds the second."""
+    sources = {b: [a for a, other in links if other is b] for _, b in links}
+    made = {}
+
+    def use(item):
+        if item not in made:
+            made[item] = Use(item, [use(source) for source in sources.get(item, [])])
+        return made[item]
+
+    for pair in links:
+        for item in pair:
+            use(item)
+    return list(made.values())
+
+
 def names(groups):
-    return [[item.name for item in members] for members in groups]
+    return [[member.item.name for member in members] for members in groups]
+
+
+def ends(groups):
+    """The layers that mask their way in as a stack's first, and their way out as its last."""
+    members = [member for members in groups for member in members]
+    return [[m.item.name for m in members if m.first], [m.item.name for m in members if m.last]]
 
 
 def test_links_make_chains_in_the_models_order():
     assert names(group([A, B, C], [], [], None)) == [["a"], ["b"], ["c"]]
-    assert names(group([A, B, C], [(A, B), (B, C)], [], None)) == [["a", "b", "c"]]
-    assert names(group([A, B, C], [(C, A)], [], None)) == [["b"], ["c", "a"]]
+    chain = group([A, B, C], used((A, B), (B, C)), [], None)
+    assert names(chain) == [["a", "b", "c"]]
+    assert ends(chain) == [["a"], ["c"]]
+    assert names(group([A, B, C], used((C, A)), [], None)) == [["b"], ["c", "a"]]
 
 
 def test_what_the_user_says_settles_the_layers_named():
-    assert names(group([A, B, C], [(B, C)], [(A, B)], [["a"], ["b"]])) == [["a"], ["b"], ["c"]]
-    assert names(group([A, B, C], [], [(A, B)], [["b", "a"]])) == [["b", "a"], ["c"]]
+    said = group([A, B, C], used((B, C)), [(A, B)], [["a"], ["b"]])
+    assert names(said) == [["a"], ["b"], ["c"]]
+    assert ends(said) == [["a", "b", "c"], ["a", "b", "c"]]
+    said = group([A, B, C], [], [(A, B)], [["b", "a"]])
+    assert names(said) == [["b", "a"], ["c"]]
+    assert ends(said) == [["b", "c"], ["a", "c"]]
+
+
+def test_forks_and_joins_mask_every_connection_once():
+    fork = group([A, B, C], used((A, B), (A, C)), [], None)
+    assert names(fork) == [["a", "b", "c"]]
+    assert ends(fork) == [["a"], ["b", "c"]]
+    join = group([A, B, C], used((A, C), (B, C)), [], None)
+    assert names(join) == [["a", "b", "c"]]
+    assert ends(join) == [["a", "b"], ["c"]]
+    stack = Stack(
+        tuple(Touched(m.item.name, "LSTM", 1, p) for m, p in zip(*placed(fork), strict=True))
+    )
+    assert (stack.layers, stack.connections, stack.masked) == (3, 5, 5)
+
+
+def placed(groups):
+    places = place(dp.zaremba(), groups)
+    members = [member for members in groups for member in members]
+    return members, [places[member.item] for member in members]
+
+
+def test_a_layer_in_two_unlike_places_must_be_said():
+    a = Use(A)
+    for uses in (
+        [a, Use(A, [a])],
+        [a, Use(B, [a]), Use(B)],
+        [a, (b := Use(B, [a])), Use(A, [b])],
+        [a, Use(B, [a]), Use(A)],
+    ):
+        with pytest.raises(dp.PolicyError, match=r"stands in two places.*stacks=\[\['[ab]'\]\]"):
+            group([A, B], uses, [], None)
+        assert names(group([A, B], uses, [], [["a"], ["b"]])) == [["a"], ["b"]]
+    alike = [a, Use(B, [a]), (again := Use(A)), Use(B, [again])]
+    assert ends(group([A, B], alike, [], None)) == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    "stacks", [["a", "b"], "a", [["a"], []], 3, [None], [["a", ["b"]]], [["a", 1]]]
+)
+def test_stacks_that_are_no_lists_of_names_are_refused(stacks):
+    with pytest.raises(dp.PolicyError, match=r"write|stacks=\[\['low', 'high'\]\]"):
+        group([A, B], [], [], stacks)
 
 
 def test_what_is_unclear_must_be_said():
@@ -34,8 +104,8 @@ def test_what_is_unclear_must_be_said():
 
 def test_layers_are_numbered_over_all_stacks():
     two = Found("two", object(), "LSTM", layers=2)
-    row = place(dp.zaremba(), [[A, two], [B]])
-    numbers = [(p.layer, p.first, p.last) for members in row for p in members]
+    groups = group([A, two, B], used((A, two)), [], None)
+    numbers = [(p.layer, p.first, p.last) for p in placed(groups)[1]]
     assert numbers == [(0, True, False), (1, False, True), (3, True, True)]
 
 
@@ -52,7 +122,19 @@ def test_the_report_counts_connections_and_masks():
         Touched("b", "LSTM", 2, Placement(policy, 1, False, True), "dropout=0.3"),
     ]
     undone = []
-    applied = Applied(policy, [touched], [Skipped("g", "GRU", "why")], lambda: undone.append(1))
+
+    class Memory:
+        def __init__(self, number):
+            self.number = number
+
+        def check(self):
+            undone.append(f"check {self.number}")
+
+        def restore(self):
+            undone.append(self.number)
+
+    skipped = [Skipped("g", "GRU", "why")]
+    applied = Applied(policy, [touched], skipped, [Memory(1), Memory(2)])
     (stack,) = applied.stacks
     assert (stack.layers, stack.connections, stack.masked) == (3, 4, 2)
     assert str(applied) == (
@@ -65,5 +147,5 @@ def test_the_report_counts_connections_and_masks():
     )
     applied.remove()
     applied.remove()
-    assert undone == [1]
+    assert undone == ["check 1", "check 2", 1, 2]
     assert str(applied).startswith("policy mine (removed): ")

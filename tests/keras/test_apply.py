@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
-from dropout_policies_keras.apply import OWN
+from dropout_policies_keras.memory import OWN
 from keras import layers, ops
 
 import dropout_policies as dp

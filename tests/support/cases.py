@@ -12,14 +12,18 @@ from dropout_policies import keyed, reference
 from dropout_policies.plan import Geometry, Placement, plan
 from dropout_policies.reference import LSTMWeights
 
-POLICIES = ("zaremba", "naive")
+POLICIES = ("zaremba", "naive", "mixed")
+FORMS = ("steps first", "batch first", "unbatched", "sorted")
+"""How a framework that has a choice is handed the input: unbatched if B is 1 and nothing is padded,
+sorted by length if there are lengths."""
 
 
 @dataclass(frozen=True)
 class Case:
     """A geometry, a policy and what the numbers are drawn from.
 
-    `lengths`: the length of each sample, or None; `call`: how many training calls came before.
+    `lengths`: the length of each sample, or None; `call`: how many training calls came before;
+    `form`: one of `FORMS`.
     """
 
     policy: dp.Policy
@@ -38,6 +42,7 @@ class Case:
     row_offset: int = 0
     training: bool = True
     draw: int = 0
+    form: str = "steps first"
 
     @property
     def output_size(self) -> int:
@@ -113,6 +118,14 @@ def oracle(case: Case) -> Outcome:
     )
 
 
+rates = st.sampled_from([0.1, 0.5, 0.65, 0.9]) | st.floats(0.01, 0.95)
+rules = st.builds(dp.Rule, rates, st.sampled_from(["step", "sequence"]))
+mixed = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("input", "between", "output", "hidden"), rules)
+).map(lambda some: dp.Policy(**some, name="mixed"))
+"""Policies with a rule of its own at each site."""
+
+
 @st.composite
 def cases(
     draw: st.DrawFn,
@@ -129,9 +142,14 @@ def cases(
             lambda some: tuple([steps, *some[1:]][::-1])
         )
     )
-    rate = draw(st.sampled_from([0.1, 0.5, 0.65, 0.9]) | st.floats(0.01, 0.95))
+    form = draw(st.sampled_from(FORMS))
+    if form == "sorted" and lengths is not None:
+        lengths = tuple(sorted(lengths, reverse=True))
+    name = draw(st.sampled_from(policies))
     return Case(
-        policy=dp.catalog.resolve(draw(st.sampled_from(policies)), rate),
+        policy=draw(mixed) if name == "mixed" else dp.catalog.resolve(name, draw(rates)),
+        form=form,
+        row_offset=draw(st.integers(0, 3)),
         layers=draw(st.integers(1, 3)),
         directions=draw(st.sampled_from(directions)),
         input_size=draw(st.integers(1, 5)),

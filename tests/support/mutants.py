@@ -79,6 +79,27 @@ MASK_MUTANTS: dict[str, Mutant] = {
 }
 
 
+def _all_alike(masks: Masks, _: Plan) -> Masks:
+    """Masks of equal shape are equal, as if each were drawn from the same random state."""
+    first: dict[Any, Any] = {}
+    return {slot: first.setdefault(tuple(mask.shape), mask) for slot, mask in masks.items()}
+
+
+DRAW_MUTANTS = {
+    name: MASK_MUTANTS[name]
+    for name in (
+        "no mask at all",
+        "output site missing",
+        "one mask reused over t",
+        "one mask shared by the batch",
+        "one mask bit shared by all units",
+        "unscaled",
+        "scaled twice",
+    )
+} | {"every slot drawn from the same state": _all_alike}
+"""The wrong draws that only unseeded masks may have, where no oracle has the same bits."""
+
+
 def mutated_masks(draw: Callable[..., Masks], mutant: Mutant) -> Callable[..., Masks]:
     """An adapter's `masks.draw`, with its masks changed; the plan is its first argument."""
 

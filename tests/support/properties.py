@@ -12,9 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 import dropout_policies as dp
+from dropout_policies import reference
+from dropout_policies.plan import Placement, Plan, Slot, plan
 from dropout_policies.reference import LSTMWeights
 
-from .cases import Case, Numbers, Outcome, evaluated, oracle
+from .cases import Case, Numbers, Outcome, evaluated, numbers, oracle
 
 Subject = Callable[[Case, Numbers | None], Outcome]
 """Runs a case on its own numbers, or on given ones."""
@@ -31,6 +33,60 @@ def equals_oracle(subject: Subject, case: Case, tolerance: float) -> None:
             atol=tolerance,
             err_msg=f"{name} of {case}",
         )
+
+
+def equals_oracle_under_its_own_masks(
+    patch: Callable[[Callable], None],
+    outcome: Callable[[Numbers], Outcome],
+    case: Case,
+    tolerance: float,
+) -> None:
+    """Output and last states are the oracle's under the very masks that the adapter drew.
+
+    Args:
+        patch: puts a function of the adapter's `masks.draw` in its place.
+        outcome: runs the case.
+    """
+    drawn: dict = {}
+
+    def recording(draw: Callable) -> Callable:
+        def recorded(wanted, *arguments):
+            found = draw(wanted, *arguments)
+            drawn.update({slot: np.array(mask) for slot, mask in found.items()})
+            return found
+
+        return recorded
+
+    patch(recording)
+    given = numbers(case)
+    got = outcome(given)
+    wanted = plan(Placement(case.policy), case.geometry) if case.training else {}
+    assert drawn.keys() == wanted.keys()
+    for slot, mask in drawn.items():
+        rate = wanted[slot].rule.rate
+        assert mask.shape == wanted[slot].shape
+        assert ((mask == 0) | np.isclose(mask, 1 / (1 - rate))).all()
+    expected = Outcome(
+        *reference.lstm(given.x, given.weights, drawn, given.state, case.lengths, case.directions)
+    )
+    for name in ("y", "h", "c"):
+        np.testing.assert_allclose(
+            getattr(got, name), getattr(expected, name), rtol=tolerance, atol=tolerance
+        )
+
+
+def are_independent(drawn: dict[Slot, np.ndarray], wanted: Plan) -> None:
+    """Masks of the planned share and scale; no two slots, steps or samples have the same."""
+    assert drawn.keys() == wanted.keys()
+    seen = []
+    for slot, mask in drawn.items():
+        rate = wanted[slot].rule.rate
+        assert mask.shape == wanted[slot].shape
+        np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - rate)], rtol=1e-6)
+        share = (mask > 0).mean()
+        assert abs(share - (1 - rate)) < 5 * np.sqrt(rate * (1 - rate) / mask.size)
+        seen += [row.tobytes() for step in mask > 0 for row in step]
+    assert len(set(seen)) == len(seen)
 
 
 def evaluation_is_identity(subject: Subject, case: Case, tolerance: float) -> None:
@@ -72,9 +128,9 @@ def corruptions(
         initial_state=False,
         seed=3,
     )
-    numbers = Numbers(x, weights, None)
-    whole = subject(evaluated(case), numbers).y[source:, :, 0]
-    masked = subject(case, numbers).y[source:, :, 0]
+    given = Numbers(x, weights, None)
+    whole = subject(evaluated(case), given).y[source:, :, 0]
+    masked = subject(case, given).y[source:, :, 0]
     strength = np.abs(masked / whole)
     arrived = strength > 1e-9  # a shut gate leaks some 1e-18
     counts = np.log(strength, where=arrived, out=0 * strength) / -np.log(1.0 - rate)  # [T - s, B]
@@ -100,16 +156,21 @@ def corrupted_once_a_layer(subject: Subject, layers: int, steps: int, source: in
         np.testing.assert_allclose(share, expected, atol=5 * np.sqrt(expected / 4096))
 
 
-def keeps_every_promise(subject: Subject, tolerance: float, chain_only: bool = False) -> None:
-    """Every check above on fixed cases, chosen so that each misplacement shows in one of them.
-
-    Args:
-        chain_only: the subject runs no bidirectional cases.
-    """
+def keeps_every_promise(subject: Subject, tolerance: float) -> None:
+    """Every check above on fixed cases, chosen so that each misplacement shows in one of them."""
     plain = Case(dp.zaremba(0.5), steps=6, batch=4, hidden_size=5, call=2)
     ragged = replace(plain, lengths=(2, 6, 3, 5))
     both = replace(plain, directions=(0, 1))
-    for case in (plain, ragged) if chain_only else (plain, ragged, both):
+    mixed = dp.Policy(
+        input=dp.drop(0.2),
+        between=dp.drop(0.4, per="sequence"),
+        output=dp.drop(0.3),
+        hidden=dp.drop(0.6, per="sequence"),
+    )
+    rules = replace(ragged, policy=mixed, form="sorted", lengths=(6, 5, 3, 2), row_offset=2)
+    turned = replace(plain, policy=dp.Policy(hidden=dp.drop(0.5)), form="batch first")
+    one = replace(plain, batch=1, form="unbatched")
+    for case in (plain, ragged, both, rules, turned, one):
         equals_oracle(subject, case, tolerance)
         evaluation_is_identity(subject, case, tolerance)
     corrupted_once_a_layer(subject, layers=2, steps=5, source=1)

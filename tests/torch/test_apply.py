@@ -36,10 +36,10 @@ class First(nn.Module):
 class Pair(nn.Module):
     """Two layers whose wiring only `forward` knows."""
 
-    def __init__(self, between=D):
+    def __init__(self, between=D, top=D):
         super().__init__()
         self.low = nn.LSTM(D, between)
-        self.high = nn.LSTM(D, D)
+        self.high = nn.LSTM(D, top)
 
     def forward(self, x):
         return self.high(self.low(x)[0])[0]
@@ -165,7 +165,9 @@ def test_unseen_wiring_must_be_said():
     assert state_of(model) == before
     assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low", "high"]])) == [(2, 3)]
     assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low"], ["high"]])) == [(1, 2), (1, 2)]
-    assert stacks(dp.apply(Pair(between=4), "zaremba")) == [(1, 2), (1, 2)]
+    assert stacks(dp.apply(Pair(between=4, top=5), "zaremba")) == [(1, 2), (1, 2)]
+    with pytest.raises(dp.PolicyError, match="'high' may feed 'low'"):
+        dp.apply(Pair(between=4), "zaremba")
 
 
 @pytest.mark.parametrize("said", [[["low", "middle"]], [["low", "high", "low"]]])
@@ -276,3 +278,143 @@ def test_the_report_reads_well():
         "output 0.5 per step\n"
         "      taken over, back on remove(): dropout=0.25"
     )
+
+
+class Block(nn.Module):
+    """A layer in a module with a `forward` of its own, and perhaps other weights."""
+
+    def __init__(self, *others):
+        super().__init__()
+        self.rnn, self.others = nn.LSTM(D, D), nn.ModuleList(others)
+
+
+class Parts(nn.Module):
+    """Attributes in the order given; only `forward`, which is not there, would know their use."""
+
+    def __init__(self, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+def test_sequentials_in_a_sequential_are_one_line():
+    nested = [nn.Sequential(nn.LSTM(D, D), First()), nn.Sequential(nn.LSTM(D, D), First())]
+    assert stacks(dp.apply(nn.Sequential(*nested), "zaremba")) == [(2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("model", "first", "second"),
+    [
+        (lambda: nn.ModuleList([Block(), Block()]), "0.rnn", "1.rnn"),
+        (lambda: nn.ModuleList([nn.LSTM(D, D), Block()]), "0", "1.rnn"),
+        (
+            lambda: Parts(first=nn.LSTM(3, D), rest=nn.ModuleList([nn.LSTM(D, 4)])),
+            "first",
+            "rest.0",
+        ),
+        (lambda: Parts(high=nn.LSTM(D, 4), low=nn.LSTM(3, D)), "low", "high"),
+        (lambda: Parts(a=nn.LSTM(3, 4), other=nn.LSTM(9, 9), b=nn.LSTM(4, D)), "a", "b"),
+    ],
+)
+def test_layers_that_may_feed_one_another_unseen_must_be_said(model, first, second):
+    with pytest.raises(dp.PolicyError, match=f"'{first}' may feed '{second}'"):
+        dp.apply(model(), "zaremba")
+    assert (2, 3) in stacks(dp.apply(model(), "zaremba", stacks=[[first, second]]))
+
+
+def test_weights_between_two_layers_end_a_stack():
+    blocks = nn.ModuleList([Block(nn.LayerNorm(D)), Block(nn.LayerNorm(D))])
+    assert stacks(dp.apply(blocks, "zaremba")) == [(1, 2), (1, 2)]
+    model = nn.Sequential(nn.LSTM(D, D), First(), nn.Linear(D, D), nn.LSTM(D, D))
+    assert stacks(dp.apply(model, "zaremba")) == [(1, 2), (1, 2)]
+
+
+def test_tied_layers_are_masked_in_one_way_or_refused():
+    a, b, c = (nn.LSTM(D, D) for _ in range(3))
+    for tied in (nn.ModuleList([a, a]), nn.ModuleList([a, b, a]), nn.ModuleList([c, a, a])):
+        with pytest.raises(dp.PolicyError, match="stands in two places"):
+            dp.apply(tied, "zaremba")
+        assert all(type(module) is nn.LSTM for module in tied)
+    two = nn.ModuleDict({"x": nn.ModuleList([a, c]), "y": nn.ModuleList([b, c])})
+    with pytest.raises(dp.PolicyError, match="may feed"):
+        dp.apply(two, "zaremba")
+    with dp.apply(two, "zaremba", stacks=[["x.0", "y.1"], ["y.0"]]) as applied:
+        assert stacks(applied) == [(2, 3), (1, 2)]
+    assert type(c) is nn.LSTM
+
+
+def test_an_alias_is_a_name_too():
+    lstm = nn.LSTM(D, D)
+    applied = dp.apply(nn.ModuleDict({"a": lstm, "b": lstm}), "zaremba", stacks=[["b"]])
+    assert [t.name for t in applied.touched] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        lambda: nn.ModuleList([nn.LSTM(D, D), nn.Dropout(0.2), nn.LSTM(D, D)]),
+        lambda: nn.Sequential(nn.LSTM(D, D), nn.Sequential(First(), nn.Dropout(0.2))),
+        lambda: nn.Sequential(nn.AlphaDropout(0.2), nn.LSTM(D, D)),
+    ],
+)
+def test_dropout_in_any_container_is_seen(chain):
+    with pytest.raises(dp.PolicyError, match=r"Dropout\(p=0.2\)"):
+        dp.apply(chain(), "zaremba")
+
+
+def test_dropout_on_a_connection_that_the_policy_leaves_whole_is_allowed():
+    model = nn.Sequential(nn.LSTM(D, D, 2), First(), nn.Dropout(0.3))
+    dp.apply(model, dp.Policy(between=dp.drop(0.5)))
+    model = nn.Sequential(nn.Dropout(0.3), nn.Linear(D, D), nn.LSTM(D, D))
+    dp.apply(model, "zaremba")
+
+
+def test_dropout_that_only_forward_knows_is_reported():
+    model = Parts(drop=nn.Dropout(0.5), off=nn.Dropout(0.0), rnn=nn.LSTM(D, D))
+    assert "skipped drop (torch.nn.Dropout): p=0.5; only forward knows" in str(
+        dp.apply(model, "zaremba")
+    )
+
+
+def test_a_class_that_was_changed_since_is_not_overwritten():
+    model = nn.ModuleList([nn.LSTM(D, D), nn.LSTM(D, D)])
+    applied = dp.apply(model, "zaremba")
+    before = state_of(model)
+    nn.utils.parametrizations.weight_norm(model[1], "weight_hh_l0")
+    with pytest.raises(dp.PolicyError, match=r"1 has become .*ParametrizedLSTM.*nothing was rem"):
+        applied.remove()
+    assert applied.active
+    assert type(model[0]) is LSTM
+    nn.utils.parametrize.remove_parametrizations(model[1], "weight_hh_l0")
+    assert state_of(model) == before
+    applied.remove()
+    assert [type(module) for module in model] == [nn.LSTM, nn.LSTM]
+
+
+def test_a_parametrized_layer_is_skipped_as_what_it_is():
+    model = nn.ModuleList([nn.LSTM(D, D), nn.LSTM(D, D)])
+    nn.utils.parametrizations.weight_norm(model[1], "weight_hh_l0")
+    assert "a class of its own" in str(dp.apply(model, "zaremba"))
+
+
+def test_copies_and_pickles_of_a_model_take_their_report_along():
+    import pickle
+
+    model = Model(nn.LSTM(D, D))
+    model.applied = dp.apply(model, "zaremba", seed=1)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        other.applied.remove()
+        assert type(other.rnn) is nn.LSTM
+        assert type(model.rnn) is LSTM
+
+
+def test_what_a_policy_added_goes_with_it():
+    lstm = nn.LSTM(D, D)
+    applied = dp.apply(lstm, "zaremba", seed=1)
+    lstm(torch.ones(2, 1, D))
+    lstm.row_offset = 7
+    applied.remove()
+    assert not {"calls", "row_offset", "seed", "placement"} & set(vars(lstm))
+    lstm.row_offset = 7
+    dp.apply(lstm, "zaremba", seed=1)
+    assert (lstm.row_offset, lstm.calls) == (0, 0)

@@ -77,3 +77,32 @@ def test_a_cell_in_a_stack_masks_its_output_only_at_the_top():
 def test_a_mask_that_outlives_a_step_is_refused():
     with pytest.raises(dp.PolicyError, match="one step at a time"):
         cell(policy=dp.Policy(input=dp.drop(0.5, per="sequence")))
+
+
+@pytest.mark.parametrize(
+    ("x", "state"),
+    [
+        ((B, 1), None),
+        ((1,), None),
+        ((B, D), (B, 1)),
+        ((B, D), (1, H)),
+        ((B, D), (H,)),
+        ((1, B, D), None),
+    ],
+)
+def test_shapes_that_the_stock_cell_refuses_are_refused(x, state):
+    """A mask would broadcast them into ones that fit."""
+    stock, layer = nn.LSTMCell(D, H), LSTMCell(D, H, policy="naive", seed=1)
+    arguments = torch.ones(x), None if state is None else (torch.ones(state), torch.ones(state))
+    with pytest.raises((RuntimeError, ValueError)) as theirs:
+        stock(*arguments)
+    with pytest.raises(theirs.type) as mine:
+        layer(*arguments)
+    assert str(mine.value) == str(theirs.value)
+    assert layer.calls == 0
+
+
+@pytest.mark.parametrize("shape", [(B, 1), (7, B, H)])
+def test_the_output_mask_is_for_one_steps_h(shape):
+    with pytest.raises(dp.PolicyError, match="mask_output takes the h of one step"):
+        cell(policy="zaremba").mask_output(torch.ones(shape))

@@ -195,12 +195,65 @@ def test_copies_and_pickles_go_on_with_the_same_masks():
         assert_same(other(x), expected)
 
 
-def test_autocast_runs_in_training():
-    _, ours = pair("plain", policy="naive", seed=1)
+@pytest.mark.parametrize("policy", ["zaremba", "naive"])
+@pytest.mark.parametrize("form", ["plain", "bidirectional"])
+def test_autocast_gives_the_stock_layers_types_in_training(policy, form):
+    stock, ours = pair(form, policy=policy, seed=1)
+    x = torch.randn(T, B, D)
     with torch.autocast("cpu", torch.bfloat16):
-        y, _ = ours(torch.randn(T, B, D))
-    y.float().sum().backward()
+        expected, got = stock(x), ours(x)
+    assert [part.dtype for part in flat(got)] == [part.dtype for part in flat(expected)]
+    ours.calls = 0
+    for part, exact in zip(flat(got), flat(ours(x)), strict=True):
+        torch.testing.assert_close(part.float(), exact, atol=0.1, rtol=0.1)
+    got[0].float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in ours.parameters())
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_checkpointing_draws_the_same_masks_or_is_refused(use_reentrant):
+    from torch.utils.checkpoint import checkpoint
+
+    _, ours = pair("plain", policy="naive")
+    x = torch.randn(T, B, D, requires_grad=True)
+    gradients = []
+    for call in (ours, lambda x: checkpoint(ours, x, use_reentrant=use_reentrant)):
+        torch.manual_seed(2)
+        x.grad = None
+        call(x)[0].sum().backward()
+        gradients.append(x.grad)
+    torch.testing.assert_close(*gradients)
+    _, keyed = pair("plain", policy="naive", seed=3)
+    y, _ = checkpoint(keyed, x, use_reentrant=use_reentrant)
+    with pytest.raises(dp.PolicyError, match="activation checkpointing"):
+        y.sum().backward()
+
+
+def test_dataparallels_copies_do_not_draw_the_same_keyed_masks_unsaid():
+    _, ours = pair("plain", policy="zaremba", seed=3)
+    replica = ours._replicate_for_data_parallel()
+    with pytest.raises(dp.PolicyError, match="DataParallel"):
+        replica(torch.randn(T, B, D))
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+@pytest.mark.parametrize("policy", ["zaremba", "naive"])
+def test_a_compiled_layer_is_the_eager_one(policy, seed):
+    _, ours = pair("plain", policy=policy, seed=seed)
+    compiled = torch.compile(copy.deepcopy(ours), backend="eager")
+    x = torch.randn(T, B, D)
+    for _ in range(3):
+        torch.manual_seed(1)
+        expected = ours(x)
+        torch.manual_seed(1)
+        assert_same(compiled(x), expected)
+
+
+def test_a_call_that_fails_does_not_count():
+    _, ours = pair("plain", policy="naive", seed=3)
+    with pytest.raises(RuntimeError):
+        ours(torch.randn(0, B, D))
+    assert ours.calls == 0
 
 
 @pytest.mark.parametrize(
@@ -247,6 +300,8 @@ def test_wrong_input_is_refused_as_by_the_stock_layer():
         (torch.randn(T, B, D), (state, torch.randn(2, B + 1, H))),
         (torch.randn(T, B, D), (torch.randn(1, B, H), state)),
         (torch.randn(T, D), (state, state)),
+        (torch.randn(T, B, D), (state[:, 0], state[:, 0])),
+        (torch.randn(T, B, D, dtype=torch.float64), None),
     ]:
         with pytest.raises((RuntimeError, ValueError)) as theirs:
             stock(x, hx)

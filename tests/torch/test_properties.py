@@ -3,15 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from dropout_policies_torch import masks
+from hypothesis import given, settings
 
 import dropout_policies as dp
+from dropout_policies.plan import Geometry, Placement, plan
 from tests.support import properties, torch_subject
 from tests.support.cases import cases, numbers
-from tests.support.mutants import MASK_MUTANTS, mutated_masks
+from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 from tests.support.torch_mutants import LAYER_MUTANTS
 
 EXACT = 1e-10
+WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
+
+
+def unseeded(wanted):
+    drawn = masks.draw(wanted, None, 0, 0, torch.device("cpu"), torch.float64)
+    return {slot: mask.numpy() for slot, mask in drawn.items()}
 
 
 @given(cases())
@@ -47,15 +55,47 @@ def test_gradients_are_those_of_the_layers_own_function(case):
     """gradcheck in float64, on input, state and weights, with the call's masks held."""
     given_numbers = numbers(case)
     layer = torch_subject.build(case, given_numbers)
-    x = torch.from_numpy(given_numbers.x).requires_grad_()
-    parameters = list(layer.parameters())
+    inputs = [given_numbers.x, *(given_numbers.state or ())]
+    inputs = [torch.from_numpy(array).requires_grad_() for array in inputs]
 
-    def function(x, *_):
+    def function(*values):
         layer.calls = case.call
-        y, (h, c) = layer(torch_subject.pack(x, case))
-        return torch_subject.unpack(y), h, c
+        x, *state = values[: len(inputs)]
+        return tuple(torch_subject.call(layer, case, x, tuple(state) or None))
 
-    assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
+    assert torch.autograd.gradcheck(function, (*inputs, *layer.parameters()), fast_mode=True)
+
+
+@settings(max_examples=10)
+@given(cases())
+def test_masks_fall_without_gradients_too(case):
+    """Training mode is what counts, as in Monte-Carlo dropout under no_grad."""
+    with torch.no_grad():
+        properties.equals_oracle(torch_subject.run, case, EXACT)
+
+
+@settings(max_examples=30)
+@given(cases())
+def test_unseeded_masks_are_the_plans_and_fall_where_the_oracle_has_them(case):
+    layer = torch_subject.build(case, numbers(case))
+    layer.seed = None
+    with pytest.MonkeyPatch.context() as patch:
+        properties.equals_oracle_under_its_own_masks(
+            lambda draw: patch.setattr(masks, "draw", draw(masks.draw)),
+            lambda given: torch_subject.outcome(layer, case, given),
+            case,
+            EXACT,
+        )
+
+
+def test_unseeded_masks_are_drawn_anew_for_everything():
+    properties.are_independent(unseeded(WANTED), WANTED)
+
+
+@pytest.mark.parametrize("name", DRAW_MUTANTS)
+def test_a_wrong_unseeded_draw_is_caught(name):
+    with pytest.raises(AssertionError):
+        properties.are_independent(DRAW_MUTANTS[name](unseeded(WANTED), WANTED), WANTED)
 
 
 def test_the_unchanged_adapter_keeps_every_promise():
@@ -64,8 +104,6 @@ def test_the_unchanged_adapter_keeps_every_promise():
 
 @pytest.mark.parametrize("name", MASK_MUTANTS)
 def test_a_mutant_that_draws_wrong_masks_is_caught(name, monkeypatch):
-    from dropout_policies_torch import masks
-
     monkeypatch.setattr(masks, "draw", mutated_masks(masks.draw, MASK_MUTANTS[name]))
     with pytest.raises(AssertionError):
         properties.keeps_every_promise(torch_subject.run, EXACT)
