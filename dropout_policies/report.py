@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Protocol
 
+from .memory import Memory
 from .plan import Placement, masked_connections
 from .policy import Policy
 from .sites import Site
@@ -77,14 +77,6 @@ class Stack:
         return sum(member.masked for member in self.members)
 
 
-class Before(Protocol):
-    """What an adapter remembers of a layer: `check` that the way back is free, and go it."""
-
-    def check(self) -> None: ...
-
-    def restore(self) -> None: ...
-
-
 class Applied:
     """A policy on a model: what was touched, what was skipped, and the way back.
 
@@ -96,12 +88,12 @@ class Applied:
         policy: Policy,
         stacks: Sequence[Sequence[Touched]],
         skipped: Sequence[Skipped],
-        before: Sequence[Before],
+        before: Sequence[Memory],
     ) -> None:
         self.policy = policy
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
-        self._before: Sequence[Before] | None = before
+        self._before: Sequence[Memory] | None = before
 
     @property
     def touched(self) -> tuple[Touched, ...]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
 
 from dropout_policies.errors import PolicyError
-from dropout_policies.plan import check_sites
+from dropout_policies.plan import Placement, check_sites
 from dropout_policies.policy import Policy
 from dropout_policies.report import Applied, Skipped, Touched
-from dropout_policies.sites import VERTICAL
 from dropout_policies.stacks import Found, group, place
 
 from .layers import LSTM, native_dropout
-from .memory import Before, Traces
-from .wiring import Layer, drops, feeders, layers_of, retrace, way_up
+from .memory import OWN, Before, Traces
+from .wiring import Layer, Wiring, halves, layers_of, retrace
 
 SWAPS: dict[type[Layer], type[LSTM]] = {keras.layers.LSTM: LSTM, LSTM: LSTM}
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the layer
@@ -45,39 +45,21 @@ class KerasAdapter:
     ) -> Applied:
         found, skipped = find(model)
         check(model, found, skipped, policy)
-        groups = group(found, linked(model, found), unclear(model, found), stacks)
-        placements = place(policy, groups)
-        touched = []
-        before: list[Before | Traces] = [
-            Before(item.name, half, SWAPS[type(half)])
-            for item in found
-            for half in halves(item.layer)
+        wiring = Wiring(model, found)
+        groups = group(found, wiring.uses(), wiring.unclear(), stacks)
+        places = place(policy, groups)
+        wiring.check(places)
+        skipped += [
+            Skipped(layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows")
+            for layer in wiring.beside()
         ]
-        for members, row in zip(groups, placements, strict=True):
-            report = []
-            for item, placement in zip(members, row, strict=True):
-                report.append(Touched(item.name, item.kind, 1, placement, native(item.layer)))
-                for half in halves(item.layer):
-                    half.__class__ = SWAPS[type(half)]
-                    half.loops_generically = half.cell.recurrent_dropout > 0.0
-                    half.cell.dropout = half.cell.recurrent_dropout = 0.0
-                    half.settle(placement, seed)
-            touched.append(report)
+        touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
+        pairs = [(item, half) for item in found for half in halves(item.layer)]
+        before = [Before(item.name, half, SWAPS[type(half)]) for item, half in pairs]
+        for item, half in pairs:
+            settle(half, places[item], seed)
         retrace(model)
         return Applied(policy, touched, skipped, [*before, Traces(model)])
-
-
-def native(layer: Layer) -> str:
-    """The layer's own dropout, as its constructor takes it, or ""."""
-    taken = dict.fromkeys(native_dropout(half.cell) for half in halves(layer))
-    return ", ".join(filter(None, taken))
-
-
-def halves(layer: Layer) -> list[Layer]:
-    """The layer itself, or both directions of a `Bidirectional`."""
-    if isinstance(layer, keras.layers.Bidirectional):
-        return [layer.forward_layer, layer.backward_layer]
-    return [layer]
 
 
 def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
@@ -96,7 +78,7 @@ def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
         why = _why_not(layer)
         if isinstance(layer, keras.layers.TimeDistributed):
             if any(isinstance(inner, RECURRENT) for inner in layers_of(layer)):
-                why = "a recurrent layer inside TimeDistributed would draw one mask for all steps"
+                why = "a recurrent layer inside TimeDistributed runs once for every step of another"
                 skipped.append(Skipped(layer.name, _kind(layer), why))
         elif id(layer) in inside or not isinstance(layer, RECURRENT):
             continue
@@ -104,7 +86,19 @@ def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
             skipped.append(Skipped(layer.name, _kind(layer), why))
         else:
             found.append(Found(layer.name, layer, _kind(layer)))
-    return found, skipped
+    return _named_apart(found, everything), skipped
+
+
+def _named_apart(found: list[Found], everything: Sequence[Layer]) -> list[Found]:
+    """Layers of one name in several models get their model's name before their own."""
+    names = Counter(item.name for item in found)
+    models = [layer for layer in everything if isinstance(layer, keras.Model)]
+
+    def name(item: Found) -> str:
+        holders = [m.name for m in models if any(item.layer is inner for inner in m.layers)]
+        return "/".join([*holders[-1:], item.name]) if names[item.name] > 1 else item.name
+
+    return [replace(item, name=name(item)) for item in found]
 
 
 def _why_not(layer: Layer) -> str:
@@ -132,70 +126,30 @@ def check(model: Layer, found: Sequence[Found], skipped: Sequence[Skipped], poli
             if placed is not None:
                 raise PolicyError(
                     f"{item.name} ({item.kind}) is under policy {placed.policy.name!r} already. "
-                    f"Call remove() on what apply returned before applying {policy.name!r}."
+                    f"Call remove() on what apply returned, or make the layer without a policy, "
+                    f"before applying {policy.name!r}."
                 )
         check_sites(policy, f"{item.name} ({item.kind})")
-    if any(site in VERTICAL and rule.rate > 0.0 for site, rule in policy.items()):
-        _check_neighbours(model, found, policy)
 
 
-def _check_neighbours(model: Layer, found: Sequence[Found], policy: Policy) -> None:
-    """A vertical policy must not meet a dropout layer on the same connection."""
-    by_name = {item.name: item for item in found}
-    for _, fed, layers in _graphs(model):
-        for name, layer in layers.items():
-            passed, source = way_up(name, fed, layers, set(by_name))
-            if name in by_name:
-                clashes = [(by_name[name], other) for other in passed if drops(other)]
-            else:
-                clashes = [(by_name[source], layer)] if source and drops(layer) else []
-            for item, other in clashes:
-                raise PolicyError(
-                    f"{item.name} ({item.kind}) stands beside {other.name} "
-                    f"({type(other).__name__}, rate {float(other.rate):g}): policy "
-                    f"{policy.name!r} would mask the same connection a second time. Remove that "
-                    f"layer, or set its rate to 0, first."
-                )
+def settle(layer: Layer, placement: Placement, seed: int | None) -> None:
+    """Swap a layer's class, and put it under a policy."""
+    for name in OWN:
+        layer.__dict__.pop(name, None)
+    layer.__class__ = SWAPS[type(layer)]
+    layer.loops_generically = layer.cell.recurrent_dropout > 0.0
+    layer.cell.dropout = layer.cell.recurrent_dropout = 0.0
+    layer.settle(placement, seed)
 
 
-def linked(model: Layer, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Pairs of which the first feeds the second, in sequential and functional models."""
-    by_name = {item.name: item for item in found}
-    for _, fed, layers in _graphs(model):
-        for name in layers.keys() & by_name.keys():
-            _, source = way_up(name, fed, layers, set(by_name))
-            if source is not None and by_name[source].layer is layers[source]:
-                yield by_name[source], by_name[name]
+def native(layer: Layer) -> str:
+    """The layer's own dropout, as its constructor takes it, or ""."""
+    taken = dict.fromkeys(native_dropout(half.cell) for half in halves(layer))
+    return ", ".join(filter(None, taken))
 
 
-def unclear(model: Layer, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
-    """Neighbouring layers of a model with a `call` of its own, the first giving sequences."""
-    by_id = {id(item.layer): item for item in found}
-    for parent in layers_of(model):
-        if id(parent) in by_id or isinstance(parent, keras.layers.RNN):
-            continue
-        if feeders(parent) is None:
-            inner = layers_of(parent, recursive=False)
-            children = [by_id[id(child)] for child in inner if id(child) in by_id]
-            yield from (pair for pair in pairwise(children) if _fits(*pair))
-
-
-def _graphs(model: Layer) -> Iterator[tuple[Layer, dict[str, str | None], dict[str, Layer]]]:
-    """Every model in a model whose wiring can be seen, with its wiring and its layers."""
-    for inner in layers_of(model):
-        fed = feeders(inner)
-        if fed is not None:
-            yield inner, fed, {layer.name: layer for layer in inner.layers}
-
-
-def _fits(a: Found, b: Found) -> bool:
-    first, second = halves(a.layer), halves(b.layer)
-    if not first[0].return_sequences:
-        return False
-    joined = len(first) == 2 and a.layer.merge_mode == "concat"
-    width = first[0].units * (2 if joined else 1)
-    # A layer that is not built yet takes whatever width comes.
-    return not second[0].built or bool(second[0].cell.kernel.shape[0] == width)
+def _touched(item: Found, placement: Placement) -> Touched:
+    return Touched(item.name, item.kind, item.layers, placement, native(item.layer))
 
 
 def _kind(layer: Layer) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import keras
@@ -20,9 +20,7 @@ from dropout_policies.stacks import stack_placement
 from . import masks
 from .masks import Tensor
 from .recurrence import Looped, StepMaskedLSTMCell, run
-
-PRODUCER = "_dropout_policies_producer"
-"""The attribute of a symbolic tensor that names the policy layer that it came out of."""
+from .wiring import drops
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
@@ -127,22 +125,41 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
         state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
 
     def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
-        producer = getattr(sequences, PRODUCER, None)
-        if producer is not None and self.joins:
+        for producer in producers(sequences) if self.joins else ():
             self._join(producer)
-        result = super().__call__(sequences, *args, **kwargs)
-        output = result[0] if isinstance(result, list | tuple) else result
-        if isinstance(output, keras.KerasTensor) and self.return_sequences:
-            setattr(output, PRODUCER, self)
-        return result
+        return super().__call__(sequences, *args, **kwargs)
 
     def _join(self, producer: LSTM) -> None:
-        """Become the next layer of the stack that the producer ends."""
+        """Become the next layer of the stack that the producer is part of."""
         mine, its = self.placement, producer.placement
         if mine is None or its is None or not producer.joins or mine.policy != its.policy:
             return
+        if producer is self:
+            raise PolicyError(
+                f"{self.name}: the layer follows itself, and would mask one connection on the way "
+                f"out and again on the way in. Use two layers, or say stack=(0, 1) to have both."
+            )
+        stack = producer.__dict__.setdefault("_stack", Numbers(its.layer + 1))
+        if self.__dict__.get("_stack") is not stack:  # a Sequential that grows calls it again
+            self.__dict__["_stack"] = stack
+            self.placement = replace(mine, layer=stack.next, first=False)
+            stack.next += 1
         producer.placement = replace(its, last=False)
-        self.placement = replace(mine, layer=its.layer + 1, first=False)
+
+    def reset_state(self) -> None:
+        """Set a stateful layer's state to zero.
+
+        Raises:
+            PolicyError: within a batch of `fit` on JAX, where Keras holds the state elsewhere.
+        """
+        try:
+            super().reset_state()
+        except TypeError as error:
+            raise PolicyError(
+                f"{self.name}: on JAX Keras holds a model's variables elsewhere while fit runs. "
+                f"Call model.jax_state_sync() before reset_state() in a batch's callback, or reset "
+                f"at the start of an epoch."
+            ) from error
 
     def inner_loop(
         self,
@@ -199,8 +216,10 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
         return self.__dict__.get("use_cudnn", "auto")  # type: ignore[no-any-return]
 
     @use_cudnn.setter
-    def use_cudnn(self, use_cudnn: bool | str) -> None:
-        self.__dict__["use_cudnn"] = use_cudnn
+    def use_cudnn(self, use_cudnn: bool | str | None) -> None:
+        # None is what Bidirectional was told of the layer that it copies; see get_config.
+        if use_cudnn is not None:
+            self.__dict__["use_cudnn"] = use_cudnn
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
@@ -211,7 +230,8 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
                 "layer": place.layer,
                 "first": place.first,
                 "last": place.last,
-                "joins": self.joins,
+                "use_cudnn": self.__dict__.get("use_cudnn", "auto"),
+                "loops_generically": self.loops_generically,
             }
         return config  # type: ignore[no-any-return]
 
@@ -225,8 +245,47 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
         layer = cls(**config)
         policy = Policy.from_dict(saved["policy"])
         placement = Placement(policy, saved["layer"], saved["first"], saved["last"])
-        layer.settle(placement, seed, joins=saved["joins"])
+        layer.settle(placement, seed)
+        layer.use_cudnn = saved["use_cudnn"]
+        layer.loops_generically = saved["loops_generically"]
         return layer
+
+
+@dataclass
+class Numbers:
+    """The layers' numbers in a stack that is still growing, handed out one by one: no two layers
+    share a mask, even where one feeds both."""
+
+    next: int
+
+
+def producers(tensor: Tensor) -> list[LSTM]:
+    """The policy layers that a symbolic tensor comes out of, through layers without weights.
+
+    Raises:
+        PolicyError: one of the layers that are passed is an active dropout layer.
+    """
+    found: list[LSTM] = []
+    passed: list[Any] = []
+    ahead = [tensor] if isinstance(tensor, keras.KerasTensor) else []
+    while ahead:
+        # Private, because nothing public tells where a tensor comes from before there is a model.
+        history = getattr(ahead.pop(), "_keras_history", None)
+        if history is None:
+            continue
+        layer, node, _ = history
+        if isinstance(layer, LSTM):
+            found += [layer] * (layer.placement is not None and layer.return_sequences)
+        elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
+            passed += [layer] * drops(layer)
+            ahead += layer._inbound_nodes[node].input_tensors
+    if found and passed:
+        raise PolicyError(
+            f"{passed[0].name} ({type(passed[0]).__name__}, rate {float(passed[0].rate):g}) stands "
+            f"between {found[0].name} and another layer under a policy, which would mask the same "
+            f"connection a second time. Leave it out."
+        )
+    return list(dict.fromkeys(found))
 
 
 def native_dropout(cell: keras.layers.LSTMCell) -> str:

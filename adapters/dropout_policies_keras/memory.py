@@ -1,46 +1,27 @@
-"""What a layer was before a policy came on it, and the way back."""
+"""What a policy changes on a layer, and the way back."""
 
 from __future__ import annotations
 
 from keras import ops
 
-from dropout_policies.errors import PolicyError
+from dropout_policies.memory import SwappedLayer
 
 from .wiring import Layer, retrace
 
-OWN = ("placement", "joins", "loops_generically", "row_offset", "_looping")
+OWN = ("placement", "joins", "loops_generically", "row_offset", "_looping", "_stack")
 """The attributes that a policy adds to a layer."""
 
 
-class Before:
-    """A layer as it is now; plain data.
-
-    Args:
-        name: the name of the layer in the model.
-        layer: the layer; of a Bidirectional, one half.
-        swapped: the class that it is about to get.
-    """
+class Before(SwappedLayer):
+    """A layer, or one half of a Bidirectional, as it is now."""
 
     def __init__(self, name: str, layer: Layer, swapped: type[Layer]) -> None:
-        self.name, self.layer, self.kind, self.swapped = name, layer, type(layer), swapped
+        super().__init__(name, layer, swapped)
         cell = layer.cell
         self.cell_kind, self.seed = type(cell), cell.seed
         self.rates = cell.dropout, cell.recurrent_dropout
         self.state = ops.convert_to_numpy(cell.seed_generator.state).copy()
         self.attributes = {key: vars(layer)[key] for key in OWN if key in vars(layer)}
-
-    def check(self) -> None:
-        """Make sure that the layer is still as `apply` left it.
-
-        Raises:
-            PolicyError: its class was changed since.
-        """
-        now = type(self.layer)
-        if now is not self.swapped:
-            raise PolicyError(
-                f"{self.name} has become a {now.__module__}.{now.__qualname__} since the policy "
-                f"was applied; nothing was removed. Undo that first, then call remove() again."
-            )
 
     def restore(self) -> None:
         """Put the layer back."""

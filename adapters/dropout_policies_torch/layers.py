@@ -79,12 +79,12 @@ class LSTM(nn.LSTM):
         placement = self.placement
         if placement is None or not self.training or not placement.policy.active:
             return super().forward(input, hx)
+        check_once(self)
         data = input.data if isinstance(input, PackedSequence) else input
         if data.dtype != self.weight_ih_l0.dtype and not torch.is_autocast_enabled(
             data.device.type
         ):
             return super().forward(input, hx)  # which refuses it
-        check_once(self)
         if isinstance(input, PackedSequence):
             y, state = self._train(input.data, hx, Packing.of(input), input)
             return PackedSequence(y, *input[1:]), state

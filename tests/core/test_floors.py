@@ -83,7 +83,9 @@ def test_adapters_is_no_package():
 
 
 def test_both_adapters_have_the_same_rooms():
-    assert {f.name for f in TORCH.glob("*.py")} == {f.name for f in KERAS.glob("*.py")}
+    """Keras's wiring alone has a room before it: a functional model shows its graph."""
+    rooms = {f.name for f in KERAS.glob("*.py")}
+    assert {f.name for f in TORCH.glob("*.py")} == rooms - {"graph.py"}
 
 
 def run(code: str) -> str:

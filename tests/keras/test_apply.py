@@ -175,8 +175,11 @@ def test_stacks_are_told_apart():
     b = layers.LSTM(D, return_sequences=True, name="b")(layers.Dense(D)(a))
     c = layers.LSTM(D, name="c")(layers.Add()([a, b]))
     applied = dp.apply(keras.Model(start, c), "zaremba")
-    assert [[m.name for m in s.members] for s in applied.stacks] == [["a"], ["b"], ["c"]]
+    assert [[m.name for m in s.members] for s in applied.stacks] == [["a", "b", "c"]]
     assert [m.placement.layer for m in applied.touched] == [0, 1, 2]
+    # What leaves a and b comes in by c's door, and b's own door lies behind weights.
+    assert [m.placement.first for m in applied.touched] == [True, True, False]
+    assert [m.placement.last for m in applied.touched] == [False, False, True]
 
 
 def test_a_branch_does_not_break_a_stack():

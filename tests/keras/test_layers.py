@@ -216,6 +216,53 @@ def test_a_symbolic_chain_joins_into_one_stack():
     assert chain(said, zaremba) == [(0, True, True), (0, True, True)]
 
 
+def test_layers_join_through_layers_without_weights():
+    low, high = (LSTM(H, return_sequences=True, policy="zaremba") for _ in range(2))
+    keras.Sequential([keras.Input((T, D)), low, keras.layers.Activation("tanh"), high])
+    assert [(p.layer, p.first, p.last) for p in (low.placement, high.placement)] == [
+        (0, True, False),
+        (1, False, True),
+    ]
+
+
+def test_dropout_between_two_policy_layers_is_refused():
+    low, high = (LSTM(H, return_sequences=True, policy="zaremba") for _ in range(2))
+    with pytest.raises(dp.PolicyError, match=r"Dropout, rate 0.5.*second time"):
+        keras.Sequential([keras.Input((T, D)), low, keras.layers.Dropout(0.5), high])
+
+
+def test_two_layers_that_one_feeds_have_masks_of_their_own():
+    low, a, b = (LSTM(H, return_sequences=True, policy="zaremba", seed=1) for _ in range(3))
+    start = keras.Input((T, D))
+    middle = low(start)
+    keras.Model(start, [a(middle), b(middle)])
+    assert [(p.layer, p.first, p.last) for p in (a.placement, b.placement)] == [
+        (1, False, True),
+        (2, False, True),
+    ]
+
+
+def test_a_layer_that_follows_itself_is_refused():
+    layer = LSTM(H, return_sequences=True, policy="zaremba")
+    middle = layer(keras.Input((T, H)))
+    with pytest.raises(dp.PolicyError, match="follows itself"):
+        layer(middle)
+
+
+@pytest.mark.parametrize("use_cudnn", ["auto", False])
+def test_bidirectional_evaluates_as_the_stock_layer_bit_for_bit(use_cudnn):
+    stock, ours = (
+        keras.layers.Bidirectional(kind(H, use_cudnn=use_cudnn, return_sequences=True, **policy))
+        for kind, policy in ((keras.layers.LSTM, {}), (LSTM, {"policy": "naive"}))
+    )
+    stock.build((B, T, D))
+    ours.build((B, T, D))
+    ours.set_weights(stock.get_weights())
+    assert_same(ours(data()), stock(data()))
+    for half in halves(ours):
+        assert vars(half)["use_cudnn"] == use_cudnn
+
+
 def test_a_chain_that_is_broken_does_not_join():
     layers = [LSTM(H, return_sequences=True, policy="zaremba") for _ in range(2)]
     keras.Sequential([keras.Input((T, D)), layers[0], keras.layers.Dense(H), layers[1]])

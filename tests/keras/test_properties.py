@@ -1,17 +1,20 @@
 """The promises, held by the Keras adapter in training mode; and broken by mutants of it."""
 
+import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import masks
 from hypothesis import given, settings
 
 import dropout_policies as dp
+from dropout_policies.plan import Geometry, Placement, plan
 from tests.support import keras_subject, properties
 from tests.support.cases import cases
 from tests.support.keras_mutants import LAYER_MUTANTS
-from tests.support.mutants import MASK_MUTANTS, mutated_masks
+from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 
 CLOSE = 1e-5
+WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
 
 
 @settings(max_examples=12)
@@ -29,6 +32,33 @@ def test_a_layer_masks_nothing_in_evaluation(case):
 @pytest.mark.parametrize(("layers", "steps", "source"), [(1, 6, 1), (2, 12, 0), (3, 3, 0)])
 def test_zaremba_corrupts_information_once_a_layer_and_once_more(layers, steps, source):
     properties.corrupted_once_a_layer(keras_subject.run, layers, steps, source)
+
+
+@settings(max_examples=8)
+@given(cases(projections=False))
+def test_unseeded_masks_are_the_plans_and_fall_where_the_oracle_has_them(case):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keras_subject, "SEEDED", False)
+        patched = lambda draw: patch.setattr(masks, "draw", draw(masks.draw))  # noqa: E731
+        properties.equals_oracle_under_its_own_masks(
+            patched, lambda given: keras_subject.run(case, given), case, CLOSE
+        )
+
+
+def unseeded():
+    generator = keras.random.SeedGenerator(3)
+    drawn = masks.draw(WANTED, generator, False, 0, "float32")
+    return {slot: keras.ops.convert_to_numpy(mask) for slot, mask in drawn.items()}
+
+
+def test_unseeded_masks_are_drawn_anew_for_everything():
+    properties.are_independent(unseeded(), WANTED)
+
+
+@pytest.mark.parametrize("name", DRAW_MUTANTS)
+def test_a_wrong_unseeded_draw_is_caught(name):
+    with pytest.raises(AssertionError):
+        properties.are_independent(DRAW_MUTANTS[name](unseeded(), WANTED), WANTED)
 
 
 def test_naive_corrupts_information_once_more_at_every_step():

@@ -42,10 +42,15 @@ def test_fit_trains_with_a_smaller_last_batch_and_counts_calls():
 
 
 def test_a_time_dimension_known_only_at_run_time():
-    some = model(dp.naive(0.3), steps=None)
-    for steps in (3, 5):
-        assert np.isfinite(some.train_on_batch(*data(4, steps)))
-    assert some.get_layer("high").calls == 2
+    """And a batch of another size each time: the masks are those of the layers called eagerly."""
+    some, eager = model(dp.naive(0.3), steps=None), model(dp.naive(0.3), steps=None)
+    eager.set_weights(some.get_weights())
+    some.optimizer.learning_rate = 0.0
+    for batch, steps in ((4, 3), (2, 5), (5, 4)):
+        x, y = data(batch, steps)
+        expected = np.mean((array(eager(x, training=True)) - y) ** 2)
+        np.testing.assert_allclose(some.train_on_batch(x, y), expected, rtol=1e-5)
+    assert some.get_layer("high").calls == 3
 
 
 def test_a_compiled_step_has_the_masks_of_an_eager_one():
@@ -119,3 +124,22 @@ def test_the_carried_state_is_no_weight():
 
 def array(tensor):
     return keras.ops.convert_to_numpy(tensor)
+
+
+def test_resetting_the_state_within_a_batch_says_what_to_do():
+    """On JAX Keras holds the variables elsewhere while fit runs."""
+    start = keras.Input(batch_shape=(4, T, D))
+    layer = LSTM(H, stateful=True, policy="zaremba", name="lstm")
+    some = keras.Model(start, layer(start))
+    some.compile(optimizer="sgd", loss="mse")
+
+    class Reset(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):  # noqa: ARG002
+            if keras.backend.backend() == "jax" and batch:
+                with pytest.raises(dp.PolicyError, match=r"lstm: .*jax_state_sync"):
+                    layer.reset_state()
+                some.jax_state_sync()
+            layer.reset_state()
+
+    x, y = data(8)[0], np.zeros((8, H), "float32")
+    some.fit(x, y, batch_size=4, verbose=0, callbacks=[Reset()])
