@@ -105,8 +105,9 @@ def _where(run: Result) -> str:
     package = {"tensorflow": "tensorflow-cpu"}.get(run["config"]["backend"], "torch")
     package = "jax" if run["config"]["backend"] == "jax" else package
     place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-    hours = run["wall_seconds"] / 3600
-    return f"{place}; {package} {versions[package]}; {hours:.1f} h"
+    minutes = run["wall_seconds"] / 60
+    time = f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
+    return f"{place}; {package} {versions[package]}; {time}"
 
 
 def _starts(results: list[Result]) -> str:

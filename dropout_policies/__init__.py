@@ -9,7 +9,7 @@ applied.remove()
 ```
 """
 
-from .catalog import naive, names, none, zaremba
+from .catalog import locked, naive, names, none, zaremba
 from .dispatch import apply
 from .errors import PolicyError
 from .policy import Policy, Rule, drop
@@ -26,6 +26,7 @@ __all__ = [
     "Site",
     "apply",
     "drop",
+    "locked",
     "naive",
     "names",
     "none",

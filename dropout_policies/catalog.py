@@ -12,6 +12,10 @@ from .policy import Policy, drop
 ZAREMBA = (
     "Zaremba, Sutskever & Vinyals (2014), Recurrent Neural Network Regularization, arXiv:1409.2329"
 )
+MERITY = (
+    "Merity, Keskar & Socher (2018), Regularizing and Optimizing LSTM Language Models, "
+    "arXiv:1708.02182"
+)
 
 
 def none() -> Policy:
@@ -41,7 +45,21 @@ def naive(rate: float = 0.5) -> Policy:
     )
 
 
-_CATALOG: dict[str, Callable[..., Policy]] = {"none": none, "zaremba": zaremba, "naive": naive}
+def locked(rate: float = 0.4) -> Policy:
+    """Dropout on the vertical connections only, one mask for each sample through all its steps.
+
+    The paper's LSTM on Penn Treebank has 0.4 on its way in and out. Merity et al. 2018, section 4.
+    """
+    rule = drop(rate, per="sequence")
+    return Policy(name="locked", citation=MERITY, input=rule, between=rule, output=rule)
+
+
+_CATALOG: dict[str, Callable[..., Policy]] = {
+    "none": none,
+    "zaremba": zaremba,
+    "naive": naive,
+    "locked": locked,
+}
 
 
 def names() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from dropout_policies import keyed, reference
 from dropout_policies.plan import Geometry, Placement, plan
 from dropout_policies.reference import LSTMWeights
 
-POLICIES = ("zaremba", "naive", "mixed")
+POLICIES = ("zaremba", "naive", "locked", "mixed")
 FORMS = ("steps first", "batch first", "unbatched", "sorted")
 """How a framework that has a choice is handed the input: unbatched if B is 1 and nothing is padded,
 sorted by length if there are lengths."""

@@ -143,15 +143,24 @@ def corruptions(
     return np.array(found), arrived.mean(axis=1)
 
 
-def corrupted_once_a_layer(subject: Subject, layers: int, steps: int, source: int) -> None:
-    """Under zaremba: exactly L+1 masks between any x_s and y_t, all of them independent.
+def corrupted_once_a_layer(
+    subject: Subject,
+    layers: int,
+    steps: int,
+    source: int,
+    policy: Callable[[float], dp.Policy] | None = None,
+) -> None:
+    """Under a vertical policy (zaremba if none is given): exactly L+1 masks between any x_s and
+    y_t, all of them independent.
 
     Independent masks let (1 − rate)^(L+1) of the samples arrive.
     """
     rate = 0.3
     expected = (1 - rate) ** (layers + 1)
     for memory in range(layers):
-        counts, share = corruptions(subject, dp.zaremba(rate), layers, steps, source, memory)
+        counts, share = corruptions(
+            subject, (policy or dp.zaremba)(rate), layers, steps, source, memory
+        )
         np.testing.assert_allclose(counts, layers + 1, atol=1e-2)
         np.testing.assert_allclose(share, expected, atol=5 * np.sqrt(expected / 4096))
 

@@ -44,6 +44,10 @@ def test_naive_corrupts_information_once_more_at_every_step(layers):
     np.testing.assert_allclose(counts, layers + 1 + np.arange(5), atol=1e-2)
 
 
+def test_locked_corrupts_information_once_a_layer_and_once_more():
+    properties.corrupted_once_a_layer(torch_subject.run, 2, 6, 1, policy=dp.locked)
+
+
 def test_naive_fails_zarembas_property(monkeypatch):
     monkeypatch.setattr(dp, "zaremba", dp.naive)
     with pytest.raises(AssertionError):
