@@ -91,5 +91,5 @@ def resolve(policy: str | Policy, rate: float | None = None) -> Policy:
         )
     arguments: dict[str, Any] = {} if rate is None else {"rate": rate}
     if policy == "none" and arguments:
-        raise PolicyError(f"Policy 'none' has no rate. Received: rate={rate!r}")
+        raise PolicyError(f"Policy 'none' has no rate. Received: rate={rate!r}; leave rate out.")
     return _CATALOG[policy](**arguments)

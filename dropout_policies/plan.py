@@ -85,7 +85,9 @@ class PlannedMask:
 Plan = dict[Slot, PlannedMask]
 
 
-def check_sites(policy: Policy, layer_name: str, supported: frozenset[Site] = RUNNABLE) -> None:
+def check_sites(
+    policy: Policy, layer_name: str, supported: frozenset[Site] = RUNNABLE, way_out: str = ""
+) -> None:
     """Make sure that a layer can have every site of a policy.
 
     Raises:
@@ -96,7 +98,7 @@ def check_sites(policy: Policy, layer_name: str, supported: frozenset[Site] = RU
         has = ", ".join(site.value for site in Site if site in supported)
         raise PolicyError(
             f"{layer_name} has no site {', '.join(map(repr, foreign))} for policy "
-            f"{policy.name!r}. It has: {has}. Leave the others out of the policy."
+            f"{policy.name!r}. It has: {has}. {way_out or 'Leave the others out of the policy.'}"
         )
 
 

@@ -92,7 +92,7 @@ class Policy(Mapping[Site, Rule]):
             if not isinstance(rule, Rule):
                 raise PolicyError(
                     f"Site {site_name!r} needs a rule. Received: {site_name}={rule!r}; "
-                    f"write: {site_name}=drop({rule!r})"
+                    f"write: {site_name}=dp.drop({rule!r})"
                 )
             checked[site] = rule
         self._rules = {site: checked[site] for site in Site if site in checked}

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from .memory import Memory
 from .plan import Placement, masked_connections
-from .policy import Policy
+from .policy import Policy, Rule
 from .sites import Site
 
 
@@ -38,12 +38,12 @@ class Touched:
     def sites(self) -> str:
         """The rules that run on this object, as text."""
         own = {site for site, _ in self.placement.vertical(self.layers)} | {Site.HIDDEN}
-        rules = [
-            f"{site.value} {rule.rate:g} per {rule.per}"
-            for site, rule in self.placement.policy.items()
-            if site in own
-        ]
-        return ", ".join(rules) or "no masks"
+        places: dict[Rule, list[str]] = {}
+        for site, rule in self.placement.policy.items():
+            if site in own:
+                places.setdefault(rule, []).append(site.value)
+        rules = [f"{', '.join(p)} {rule.rate:g} per {rule.per}" for rule, p in places.items()]
+        return "; ".join(rules) or "no masks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from enum import StrEnum
 
 from .errors import PolicyError
@@ -54,8 +55,12 @@ class Site(StrEnum):
         try:
             return cls(name)
         except ValueError:
-            known = ", ".join(site.value for site in cls)
-            raise PolicyError(f"There is no site {name!r}. The sites are: {known}.") from None
+            known = [site.value for site in cls]
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise PolicyError(
+                f"There is no site {name!r}.{hint} The sites are: {', '.join(known)}."
+            ) from None
 
 
 _NUMBER = {site: number for number, site in enumerate(Site)}

@@ -72,18 +72,33 @@ def group(
     said = _said(found, stacks)
     settled = {item for names in said for item in names}
     for a, b in unclear:
-        if a not in settled and b not in settled:
-            raise PolicyError(
-                f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from "
-                f"outside, and one connection must not be masked twice. Say which it is: "
-                f"stacks=[[{a.name!r}, {b.name!r}]] if {a.name!r} feeds {b.name!r}, "
-                f"stacks=[[{a.name!r}], [{b.name!r}]] if it does not."
-            )
+        _ask(a, b, said)
     groups = [
         [Member(item, item is names[0], item is names[-1]) for item in names] for names in said
     ]
     free = [item for item in found if item not in settled]
     return _in_order([*groups, *_joined(free, list(uses))], found)
+
+
+def _ask(a: Found, b: Found, said: Sequence[Sequence[Found]]) -> None:
+    """Make sure that the user has said whether a feeds b.
+
+    Raises:
+        PolicyError: that is still open; the message has both answers, beside what was said.
+    """
+    mine = next((names for names in said if a in names), [a])
+    its = next((names for names in said if b in names), [b])
+    open_ends = mine[-1] is a and its[0] is b and mine is not its
+    if not open_ends or (mine in said and its in said):
+        return
+    others = [names for names in said if names is not mine and names is not its]
+    joined, apart = ([*others, [*mine, *its]], [*others, mine, its])
+    yes, no = ([[item.name for item in names] for names in way] for way in (joined, apart))
+    raise PolicyError(
+        f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from outside, "
+        f"and one connection must not be masked twice. Say which it is: stacks={yes!r} if "
+        f"{a.name!r} feeds {b.name!r}, stacks={no!r} if it does not."
+    )
 
 
 def _joined(free: Sequence[Found], uses: Sequence[Use]) -> list[list[Member]]:

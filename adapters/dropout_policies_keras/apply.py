@@ -107,7 +107,7 @@ def _why_not(layer: Layer) -> str:
     if all(kind in SWAPS for kind in kinds):
         return ""
     if any(issubclass(kind, keras.layers.LSTM) for kind in kinds):
-        return "a subclass with code of its own, which a policy would replace"
+        return "a subclass; derive it from dropout_policies_keras.LSTM instead"
     return "policies run on LSTM"
 
 

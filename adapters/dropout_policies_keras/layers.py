@@ -132,7 +132,15 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
     def _join(self, producer: LSTM) -> None:
         """Become the next layer of the stack that the producer is part of."""
         mine, its = self.placement, producer.placement
-        if mine is None or its is None or not producer.joins or mine.policy != its.policy:
+        if mine is None or its is None or not producer.joins:
+            return
+        if mine.policy != its.policy:
+            if its.masks(1, leaving=True) and mine.masks(1, leaving=False):
+                raise PolicyError(
+                    f"{self.name} ({mine.policy!r}) takes in what {producer.name} "
+                    f"({its.policy!r}) puts out, and both would mask the connection. Give both one "
+                    f"policy, or say what is meant: stack=(0, 2) and stack=(1, 2)."
+                )
             return
         if producer is self:
             raise PolicyError(
@@ -276,6 +284,13 @@ def producers(tensor: Tensor) -> list[LSTM]:
         layer, node, _ = history
         if isinstance(layer, LSTM):
             found += [layer] * (layer.placement is not None and layer.return_sequences)
+        elif isinstance(half := getattr(layer, "forward_layer", None), LSTM):
+            if half.placement is not None and half.placement.masks(1, leaving=True):
+                raise PolicyError(
+                    f"{layer.name}: a layer inside Bidirectional does not join the one that it "
+                    f"feeds, and both would mask the connection. Say where each stands: "
+                    f"LSTM(..., stack=(0, 2)) inside, and stack=(1, 2) for the next."
+                )
         elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
             passed += [layer] * drops(layer)
             ahead += layer._inbound_nodes[node].input_tensors

@@ -75,7 +75,7 @@ def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
             parametrized = "parametrized, and so of a class of its own" * (
                 parametrize.is_parametrized(module)
             )
-            why = parametrized or "a subclass, whose own code a policy would replace"
+            why = parametrized or "a subclass; derive it from dropout_policies_torch's instead"
             skipped.append(Skipped(name, kind, why))
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             skipped.append(Skipped(name, kind, "policies run on LSTM and LSTMCell"))
@@ -98,12 +98,18 @@ def check(
         others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
         raise PolicyError(
             f"{type(model).__name__} has no recurrent layer that policy {policy.name!r} can go on"
-            f" (torch.nn.LSTM, torch.nn.LSTMCell). {f'It has {others}.' if others else ''}"
+            f" (torch.nn.LSTM, torch.nn.LSTMCell).{f' It has {others}.' if others else ''}"
         )
     for item in found:
         if isinstance(item.layer, nn.LSTMCell):
             name = f"{item.name} ({item.kind}, whose h is both output and carried state)"
-            check_sites(policy, name, CELL_SITES)
+            check_sites(
+                policy,
+                name,
+                CELL_SITES,
+                "Make it a dropout_policies_torch.LSTMCell with the policy, and mask h where it "
+                "leaves with mask_output; or apply a policy of those sites alone.",
+            )
             check_cell_rules(policy, name)
         else:
             check_sites(policy, f"{item.name} ({item.kind})")

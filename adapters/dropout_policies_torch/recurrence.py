@@ -113,6 +113,8 @@ def _masked(x: Tensor, mask: Tensor | None, packing: Packing | None) -> Tensor:
     return x * mask.to(x.dtype)
 
 
+# Outside compiled graphs, as torch.compile has nn.LSTM too: inside, the CPU's kernel fails.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _fused(
     weights: list[Tensor],
     x: Tensor,

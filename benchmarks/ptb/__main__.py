@@ -38,7 +38,10 @@ def ptb(
     ] = PresetName.demo,
     policy: Annotated[
         list[str] | None,
-        typer.Option(help="Dropout policy, by name; several times to compare. [the preset's]"),
+        typer.Option(
+            help=f"Dropout policy: {', '.join(dp.names())}; several times to compare. "
+            "[the preset's]"
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help="Dropout rate in [0, 1). [the preset's]")
@@ -61,8 +64,8 @@ def ptb(
         bool,
         typer.Option(
             "--same-start",
-            help="The same initial weights and masks in every backend, and a learning rate that "
-            "warms up; compares the losses of the first 200 steps.",
+            help="The same initial weights and masks in every backend; compares the losses of the "
+            "first 200 steps, which run at a quarter of the learning rate.",
         ),
     ] = False,
     resume: Annotated[
@@ -81,6 +84,10 @@ def ptb(
     """
     console = Console()
     recipe = PRESETS[preset.value]
+    if same_start and len(set(backend)) < 2:
+        raise typer.BadParameter(
+            "compares backends: give --backend twice or more", param_hint="--same-start"
+        )
     try:
         configs = [
             _config(preset.value, b.value, p, rate, seed, epochs or recipe.epochs, same_start)

@@ -32,9 +32,8 @@ class Display:
     def __init__(self, config: RunConfig, console: Console) -> None:
         self.config, self.console = config, console
         self.bar = Bar(
-            TextColumn("[bold]{task.fields[name]}"),
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=14),
             TextColumn("{task.percentage:3.0f}%"),
             TextColumn("perplexity {task.fields[perplexity]:8.2f}"),
             TextColumn("{task.fields[speed]:7,.0f} words/s"),
@@ -47,7 +46,6 @@ class Display:
         self.task = self.bar.add_task(
             "run",
             total=None,
-            name=config.name,
             epoch=1,
             epochs=config.epochs,
             perplexity=math.nan,
@@ -70,12 +68,11 @@ class Display:
         last = progress.epochs[-1]
         test = progress.test_perplexity
         self.console.print(
-            f"{self.config.name}  epoch {progress.epoch:2d}/{self.config.epochs}  "
+            f"  epoch {progress.epoch:2d}/{self.config.epochs}  "
             f"train {last['train_perplexity']:8.2f}  valid {last['valid_perplexity']:8.2f}  "
             f"{last['words_per_second']:7,.0f} words/s  {last['seconds']:5.1f} s"
-            + ("" if test is None else f"  test {test:8.2f}"),
+            + ("" if test is None else f"\n  test {test:.2f}"),
             highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -97,6 +94,7 @@ def main(folder: Path) -> int:
         run = Run(config, corpus, make(config, len(corpus.vocabulary)), folder)
         if job["resume"] and run.checkpoint.exists():
             run.resume()
+        console.print(f"[bold]{config.name}[/bold]", highlight=False)
         display = Display(config, console)
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)

@@ -89,7 +89,7 @@ def test_a_start_that_differs_is_said_to(two_backends):
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     """Ctrl-C, as a terminal sends it: to the whole group of processes."""
-    arguments = ("--policy", "zaremba", "--same-start", "--epochs", 2)
+    arguments = ("--policy", "zaremba", "--epochs", 2)
     process = subprocess.Popen(
         command("--out", tmp_path / "out", *arguments, "--checkpoint-minutes", 0),
         stdout=subprocess.PIPE,
@@ -98,7 +98,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
         env=environment(tmp_path),
         start_new_session=True,
     )
-    folder = tmp_path / "out" / "demo-zaremba-0.5-torch-s1-same"
+    folder = tmp_path / "out" / "demo-zaremba-0.5-torch-s1"
     while not (folder / "checkpoint.safetensors").exists():
         assert process.poll() is None
         time.sleep(0.05)
@@ -130,6 +130,19 @@ def test_bad_arguments_end_with_one_clear_line(tmp_path, arguments, message):
     assert re.search("error: .*" + message, printed)
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def test_a_common_start_of_one_backend_is_refused(tmp_path):
+    done = subprocess.run(
+        command("--out", tmp_path / "out", "--same-start"),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(tmp_path),
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "give --backend twice" in done.stderr
 
 
 def test_an_unreadable_checkpoint_ends_with_one_clear_line(tmp_path):

@@ -43,7 +43,7 @@ def test_an_unknown_site_is_refused_with_the_sites_there_are():
 
 
 def test_a_bare_number_is_refused_with_what_to_write():
-    with pytest.raises(dp.PolicyError, match=r"input=drop\(0.5\)"):
+    with pytest.raises(dp.PolicyError, match=r"input=dp.drop\(0.5\)"):
         dp.Policy(input=0.5)
 
 

@@ -102,6 +102,18 @@ def test_what_is_unclear_must_be_said():
         group([A, B], [], [(A, B)], None)
 
 
+def test_what_was_said_of_some_layers_leaves_the_others_open():
+    unclear = [(A, B), (A, C), (B, A), (B, C), (C, A), (C, B)]
+    with pytest.raises(dp.PolicyError, match=r"'b' may feed 'c'") as error:
+        group([A, B, C], [], unclear, [["a", "b"]])
+    assert "stacks=[['a', 'b', 'c']] if 'b' feeds 'c'" in str(error.value)
+    assert "stacks=[['a', 'b'], ['c']] if it does not" in str(error.value)
+    for stacks in ([["a", "b", "c"]], [["a", "b"], ["c"]], [["c"], ["a"], ["b"]]):
+        assert names(group([A, B, C], [], unclear, stacks)) == sorted(stacks)
+    with pytest.raises(dp.PolicyError, match=r"'a' may feed 'b'"):
+        group([A, B], [], [(A, B)], [["b"]])
+
+
 def test_layers_are_numbered_over_all_stacks():
     two = Found("two", object(), "LSTM", layers=2)
     groups = group([A, two, B], used((A, two)), [], None)
@@ -141,7 +153,7 @@ def test_the_report_counts_connections_and_masks():
         "policy mine: 2 recurrent layers in 1 stack; evaluation: identity\n"
         "  stack 1: L = 3, 2 of 4 vertical connections masked\n"
         "    a (LSTM): no masks\n"
-        "    b (LSTM x2): between 0.5 per step, output 0 per step\n"
+        "    b (LSTM x2): between 0.5 per step; output 0 per step\n"
         "      taken over, back on remove(): dropout=0.3\n"
         "  skipped g (GRU): why"
     )

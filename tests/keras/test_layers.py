@@ -211,7 +211,10 @@ def test_a_symbolic_chain_joins_into_one_stack():
     zaremba, naive = {"policy": "zaremba"}, {"policy": "naive"}
     assert chain(zaremba) == [(0, True, True)]
     assert chain(*[zaremba] * 3) == [(0, True, False), (1, False, False), (2, False, True)]
-    assert chain(zaremba, naive) == [(0, True, True), (0, True, True)]
+    with pytest.raises(dp.PolicyError, match=r"stack=\(0, 2\) and stack=\(1, 2\)"):
+        chain(zaremba, naive)
+    inner = {"policy": dp.Policy(hidden=dp.drop(0.5))}
+    assert chain(zaremba, inner) == [(0, True, True), (0, True, True)]
     said = {"policy": "zaremba", "stack": (0, 1)}
     assert chain(said, zaremba) == [(0, True, True), (0, True, True)]
 
@@ -223,6 +226,17 @@ def test_layers_join_through_layers_without_weights():
         (0, True, False),
         (1, False, True),
     ]
+
+
+def test_a_bidirectional_that_feeds_a_policy_layer_must_say_where_it_stands():
+    def model(**stack):
+        inner = LSTM(H, return_sequences=True, policy="zaremba", **stack)
+        start = keras.layers.Bidirectional(inner)(keras.Input((T, D)))
+        return LSTM(H, policy="zaremba", stack=(1, 2) if stack else None)(start)
+
+    with pytest.raises(dp.PolicyError, match=r"inside Bidirectional.*stack=\(0, 2\)"):
+        model()
+    model(stack=(0, 2))
 
 
 def test_dropout_between_two_policy_layers_is_refused():

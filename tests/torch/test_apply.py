@@ -274,8 +274,7 @@ def test_the_report_reads_well():
     assert str(dp.apply(model, "zaremba", rate=0.5)) == (
         "policy zaremba: 1 recurrent layer in 1 stack; evaluation: identity\n"
         "  stack 1: L = 2, 3 of 3 vertical connections masked\n"
-        "    rnn (torch.nn.LSTM x2): input 0.5 per step, between 0.5 per step, "
-        "output 0.5 per step\n"
+        "    rnn (torch.nn.LSTM x2): input, between, output 0.5 per step\n"
         "      taken over, back on remove(): dropout=0.25"
     )
 
