@@ -31,16 +31,21 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.command()
 def ptb(
     backend: Annotated[
-        list[Backend], typer.Option(help="Framework; give it several times to compare.")
+        list[Backend],
+        typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}; several times to compare."),
     ] = [Backend.torch],  # noqa: B006
     preset: Annotated[
-        PresetName, typer.Option(help="Recipe: demo takes minutes, the others are the paper's.")
+        PresetName,
+        typer.Option(
+            metavar="NAME",
+            help=f"Recipe: {', '.join(PRESETS)}; the demo takes minutes, the others are the paper's.",
+        ),
     ] = PresetName.demo,
     policy: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"Dropout policy: {', '.join(dp.names())}; several times to compare. "
-            "[the preset's]"
+            metavar="NAME",
+            help=f"{', '.join(dp.names())}; several times to compare. [the preset's]",
         ),
     ] = None,
     rate: Annotated[
