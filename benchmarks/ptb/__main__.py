@@ -38,7 +38,7 @@ def ptb(
         PresetName,
         typer.Option(
             metavar="NAME",
-            help=f"Recipe: {', '.join(PRESETS)}; the demo takes minutes, the others are the paper's.",
+            help=f"Recipe: {', '.join(PRESETS)}; all but the demo are the paper's.",
         ),
     ] = PresetName.demo,
     policy: Annotated[
