@@ -102,8 +102,8 @@ def _perplexities(preset: str, runs: list[Result]) -> str:
 
 def _where(run: Result) -> str:
     machine, versions = run["machine"], run["versions"]
-    package = {"tensorflow": "tensorflow-cpu"}.get(run["config"]["backend"], "torch")
-    package = "jax" if run["config"]["backend"] == "jax" else package
+    names = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
+    package = names.get(run["config"]["backend"], "torch")
     place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
     minutes = run["wall_seconds"] / 60
     time = f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.1f} h"

@@ -16,9 +16,8 @@ class RunConfig:
     """One run: a preset, a policy, a backend and a seed.
 
     `rate` is None for a policy that has none. With `same_start` every backend gets the same
-    initial weights and the same keyed masks, and the first steps a lower
-    learning rate; without it each
-    backend draws its own.
+    initial weights and the same keyed masks, and the first steps a lower learning rate; without
+    it each backend draws its own.
     """
 
     preset: str

@@ -23,8 +23,8 @@ FIRST_STEPS = 200
 
 WARM_UP = 0.25
 """What the learning rate of these steps is multiplied by in runs with a common start. At the
-recipe's full rate the first steps are chaotic: the last bit of one bias decides the loss's second
-digit some 60 steps on, and no two backends, or machines, can be compared."""
+recipe's full rate the first steps are chaotic: the last bit of one bias soon shows in the loss, and
+no two backends, or machines, can be compared."""
 
 TEST_STEPS = 400
 """The window of the test, which runs as one column; the figure does not depend on it."""

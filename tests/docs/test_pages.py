@@ -22,6 +22,9 @@ def test_that_check_can_fail(tmp_path):
     page.write_text("```python\nprint(1)\n```\n\n```text\n2\n```\n")
     with pytest.raises(AssertionError, match="line 6"):
         documents.run(page)
+    page.write_text("```python\npass\n```\n\n```text\n2\n```\n")
+    with pytest.raises(AssertionError, match="line 6"):
+        documents.run(page)
     page.write_text("```python\nraise LookupError\n```\n")
     with pytest.raises(LookupError):
         documents.run(page)

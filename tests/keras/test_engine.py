@@ -1,5 +1,7 @@
 """The benchmark's model in Keras: the same as in PyTorch, and the same after an interruption."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from benchmarks.ptb.batches import columns, evaluation_windows, windows
 from benchmarks.ptb.engine import initial_weights
 from benchmarks.ptb.engines.keras_engine import KerasEngine
 from benchmarks.ptb.engines.torch_engine import TorchEngine
+from benchmarks.ptb.presets import PRESETS
 from tests.support.tiny_run import TINY, WORDS, config, tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -37,6 +40,20 @@ def test_from_a_common_start_both_frameworks_train_alike(policy):
         for name in a:
             np.testing.assert_allclose(a[name], b[name], atol=1e-4, err_msg=name)
     assert ours.calls() == other.calls()
+
+
+def test_gradients_are_clipped_alike(monkeypatch):
+    """Words come more than once in a window; TensorFlow hands their gradients over apart."""
+    monkeypatch.setitem(PRESETS, "tiny", replace(TINY, clip=0.05))
+    ours, other = engines("none")
+    start = ours.weights()
+    for x, y in batches()[:5]:
+        for engine in (ours, other):
+            engine.train_window(x, y, 1.0)
+    for name, array in ours.weights().items():
+        np.testing.assert_allclose(array, other.weights()[name], atol=1e-6, err_msg=name)
+    moved = sum(((array - start[name]) ** 2).sum() for name, array in ours.weights().items())
+    assert np.sqrt(moved) <= 5 * 0.05 * (1 + 1e-5)
 
 
 def test_evaluation_counts_every_token_once_and_moves_nothing():

@@ -53,7 +53,8 @@ def run(page: Path) -> int:
         AssertionError: a block printed something else.
     """
     names: dict[str, object] = {"__name__": page.stem}
-    printed, compared = "", 0
+    printed: str | None = None
+    compared = 0
     for block in blocks(page):
         if block.language == "python":
             out = io.StringIO()
@@ -61,8 +62,8 @@ def run(page: Path) -> int:
             with contextlib.redirect_stdout(out):
                 exec(code, names)
             printed = out.getvalue()
-        elif block.language == "text" and printed:
+        elif block.language == "text" and printed is not None:
             where = f"{page.name}, line {block.line}"
             assert printed.strip() == block.text.strip(), f"{where}: it prints\n{printed}"
-            printed, compared = "", compared + 1
+            printed, compared = None, compared + 1
     return compared
