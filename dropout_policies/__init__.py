@@ -9,11 +9,28 @@ applied.remove()
 ```
 """
 
-from .catalog import locked, naive, names, none, zaremba
+from .catalog import (
+    awd,
+    locked,
+    naive,
+    names,
+    none,
+    register,
+    rnndrop,
+    semeniuta,
+    variational,
+    weight_drop,
+    zaremba,
+    zoneout,
+)
 from .dispatch import apply
 from .errors import PolicyError
-from .policy import Policy, Rule, drop
+from .plan import Slot
+from .policy import Policy
+from .rates import Schedule, ramp, schedule
 from .report import Applied
+from .rule import Rule, drop
+from .sampling import average, monte_carlo, record, replay
 from .sites import Site
 
 __version__ = "0.1.0"
@@ -23,12 +40,27 @@ __all__ = [
     "Policy",
     "PolicyError",
     "Rule",
+    "Schedule",
     "Site",
+    "Slot",
     "apply",
+    "average",
+    "awd",
     "drop",
     "locked",
+    "monte_carlo",
     "naive",
     "names",
     "none",
+    "ramp",
+    "record",
+    "register",
+    "replay",
+    "rnndrop",
+    "schedule",
+    "semeniuta",
+    "variational",
+    "weight_drop",
     "zaremba",
+    "zoneout",
 ]

@@ -36,11 +36,20 @@ class Adapter(Protocol):
         stacks: Sequence[Sequence[str]] | None,
     ) -> Applied: ...
 
+    def under_policy(self, model: Any) -> dict[str, Any]:
+        """The layers of a model that have a policy, by name; see `sampling.Noisy`."""
+
+    def random_seed(self) -> int:
+        """A seed from the framework's own generator."""
+
+    def changed(self, model: Any) -> None:
+        """Layers have changed: what was compiled of the model is out of date."""
+
 
 def apply(
     model: Any,
     policy: str | Policy = "zaremba",
-    rate: float | None = None,
+    rate: Any = None,
     *,
     seed: int | None = None,
     stacks: Sequence[Sequence[str]] | None = None,
@@ -53,7 +62,9 @@ def apply(
     Args:
         model: a `torch.nn.Module` or a `keras.Model`.
         policy: a name (`dp.names()`), or a `Policy`.
-        rate: the rate, in [0, 1), for a policy given by name; its paper's default if left out.
+        rate: the rates, in [0, 1), for a policy given by name; its defaults if left out. A number
+            for every site, a list with one for each layer of the stack, a `dp.Schedule`, or a
+            mapping from names of sites to such rates: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
         seed: makes every mask a pure function of (seed, call, site, layer, direction) and of the
             element's place, equal in every framework; without it the framework's own random
             generator is used. An integer in [0, 2**32).
@@ -69,10 +80,15 @@ def apply(
     """
     resolved = resolve(policy, rate)
     checked = None if seed is None else check_seed(seed)
-    return _adapter_for(model).apply(model, resolved, checked, stacks)
+    return adapter_for(model).apply(model, resolved, checked, stacks)
 
 
-def _adapter_for(model: Any) -> Adapter:
+def adapter_for(model: Any) -> Adapter:
+    """The adapter that a model belongs to.
+
+    Raises:
+        PolicyError: there is none.
+    """
     from importlib.metadata import entry_points  # slow to import, and only needed here
 
     entries = list(entry_points(group=GROUP))

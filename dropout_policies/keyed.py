@@ -9,6 +9,7 @@ where tag packs site, layer and direction. The bit of element (t, b, f) of a mas
 then word `p & 1` of the block at counter (row, p >> 1), with p = t·F + f and row = row_offset + b.
 Thus a sample's bits depend neither on the batch it came in nor on how long the others are, and a
 process that holds the rows from `row_offset` on draws just its part of the whole batch's mask.
+Where rows are no samples (a weight's `[1, R, C]`), row is the weight's own row.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy.typing as npt
 
 from .errors import PolicyError
 from .plan import Plan, Slot
+from .rates import rate_at
 
 Words = TypeVar("Words")
 
@@ -118,9 +120,16 @@ def keep_bits(
 def masks(
     wanted: Plan, seed: int, call: int, row_offset: int = 0
 ) -> dict[Slot, npt.NDArray[np.float64]]:
-    """The masks of one call as NumPy multipliers: 0 or 1/(1 − rate), each of its planned shape."""
-    return {
-        slot: keep_bits(mask_key(seed, call, slot), mask.rule.rate, mask.shape, row_offset)
-        / (1.0 - mask.rule.rate)
-        for slot, mask in wanted.items()
-    }
+    """The masks of one call as NumPy arrays, each of its planned shape.
+
+    A drop's mask is a multiplier, 0 or 1/(1 − rate) (1 if unscaled); a zoneout's is 1 where the
+    previous value stays, and 0 elsewhere.
+    """
+    drawn = {}
+    for slot, mask in wanted.items():
+        rate = rate_at(mask.rate, call)
+        # A weight has the same mask in every process, whatever rows of the batch it holds.
+        offset = row_offset if mask.by_sample else 0
+        keep = keep_bits(mask_key(seed, call, slot), rate, mask.shape, offset)
+        drawn[slot] = np.where(keep, *mask.rule.values(rate))
+    return drawn

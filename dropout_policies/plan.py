@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .cells import LSTM, CellType
 from .errors import PolicyError
-from .policy import Policy, Rule
-from .sites import RUNNABLE, VERTICAL, Site
+from .policy import Policy
+from .rates import Rate
+from .rule import Rule
+from .sites import VERTICAL, WEIGHTS, Site
 
 
 class Slot(NamedTuple):
@@ -24,19 +27,28 @@ class Geometry:
 
     Args:
         input_size: D, the width of x_t.
-        output_size: the width of one direction's h_t: H, or the projection's size.
+        hidden_size: H, the width of the state in one direction.
         layers: how many layers the object holds (`num_layers`).
         directions: which directions it runs: `(0,)`, `(1,)` or `(0, 1)`.
         batch: B; in a traced graph it may be a symbolic integer.
         steps: T, likewise.
+        proj_size: P, the width of a projected h, or 0.
+        cell: the kind of layer.
     """
 
     input_size: int
-    output_size: int
+    hidden_size: int
     layers: int = 1
     directions: tuple[int, ...] = (0,)
     batch: Any = 1
     steps: Any = 1
+    proj_size: int = 0
+    cell: CellType = LSTM
+
+    @property
+    def output_size(self) -> int:
+        """The width of one direction's h_t."""
+        return self.proj_size or self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +64,15 @@ class Placement:
         layer: the number of the object's first layer, one word of its masks' keys.
         first: the stack begins here.
         last: the stack ends here.
+        depth: the number of the object's first layer in its stack, from 0, where rates are given
+            layer by layer.
     """
 
     policy: Policy
     layer: int = 0
     first: bool = True
     last: bool = True
+    depth: int = 0
 
     def vertical(self, layers: int) -> tuple[tuple[Site, int], ...]:
         """The vertical connections (site, layer) that belong to an object of `layers` layers."""
@@ -70,69 +85,140 @@ class Placement:
         site = self.vertical(layers)[-1 if leaving else 0][0]
         if leaving and site is not Site.OUTPUT:
             return False  # that is masked at the next layer's door
-        rule = self.policy.get(site)
-        return rule is not None and rule.rate > 0.0
+        return self.policy.masks(site)
+
+    def check_rates(self, layers: int, layer_name: str) -> None:
+        """Make sure that rates given layer by layer are as many as the stack has layers.
+
+        Raises:
+            PolicyError: they are not.
+        """
+        for site, rule in self.policy.items():
+            many = len(rule.rate) if isinstance(rule.rate, tuple) else 0
+            end = self.depth + layers
+            if many and (many < end or (self.last and many > end)):
+                raise PolicyError(
+                    f"{layer_name}: policy {self.policy.name!r} has rates for {many} layers at "
+                    f"site {site.value!r}, and the stack has {'' if self.last else 'at least '}"
+                    f"{end}. Received: {site.value}={rule}; write one rate for each layer."
+                )
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedMask:
-    """One mask of a call: its rule and its shape `[T, B, F]`; T is 1 if it lives per sequence."""
+    """One mask of a call.
+
+    Args:
+        rule: what it is.
+        rate: its rate: a number, or one that changes with the number of the call.
+        shape: `[T, B, F]`; T is 1 if it lives longer than a step. F is G·H where each gate has its
+            own, gate after gate. A weight's mask is `[1, G*H, D or P]`, and a mask of word types
+            `[1, B or 1, V]`.
+        by_sample: whether its rows are the samples of the batch.
+    """
 
     rule: Rule
+    rate: Rate
     shape: tuple[Any, Any, int]
+    by_sample: bool = True
 
 
 Plan = dict[Slot, PlannedMask]
 
 
 def check_sites(
-    policy: Policy, layer_name: str, supported: frozenset[Site] = RUNNABLE, way_out: str = ""
+    policy: Policy, layer_name: str, supported: frozenset[Site], way_out: str = ""
 ) -> None:
-    """Make sure that a layer can have every site of a policy.
+    """Make sure that a layer can have every site of a policy on which masks fall.
+
+    Embeddings are layers of their own; a recurrent layer leaves their site to them.
 
     Raises:
         PolicyError: it cannot; the message names the layer, the site and the sites it has.
     """
-    foreign = [site.value for site in policy if site not in supported]
+    known = supported | {Site.EMBEDDING}
+    foreign = [site.value for site in policy if policy.masks(site) and site not in known]
     if foreign:
         has = ", ".join(site.value for site in Site if site in supported)
+        rates = ", ".join(f"{name!r}: 0" for name in foreign)
+        ways = f"Leave the others out of the policy, or set their rates to 0: rate={{{rates}}}."
         raise PolicyError(
             f"{layer_name} has no site {', '.join(map(repr, foreign))} for policy "
-            f"{policy.name!r}. It has: {has}. {way_out or 'Leave the others out of the policy.'}"
+            f"{policy.name!r}. It has: {has}. {way_out or ways}"
         )
 
 
 def plan(placement: Placement, geometry: Geometry) -> Plan:
-    """Every mask that one training call needs, in the order in which the keys are numbered.
+    """Every mask that one training call of a recurrent layer object needs.
 
     Rules with rate 0 need no mask and get none.
     """
-    policy, wanted = placement.policy, Plan()
+    wanted = Plan()
+    cell, policy = geometry.cell, placement.policy
 
-    def want(site: Site, inner: int, width: int) -> None:
-        rule = policy.get(site)
-        if rule is None or rule.rate == 0.0:
+    def want(site: Site, inner: int, width: int, rows: int | None = None) -> None:
+        if not policy.masks(site):
+            return
+        rule = policy[site]
+        rate = rule.of_layer(placement.depth + inner)
+        if rate == 0.0:
             return
         steps = geometry.steps if rule.per == "step" else 1
+        if rule.gates == "untied":
+            width *= cell.gates
         for direction in geometry.directions:
-            slot = Slot(site, placement.layer + inner, direction)
-            wanted[slot] = PlannedMask(rule, (steps, geometry.batch, width))
+            wanted[Slot(site, placement.layer + inner, direction)] = PlannedMask(
+                rule, rate, (steps, geometry.batch if rows is None else rows, width), rows is None
+            )
 
     between = geometry.output_size * len(geometry.directions)
+    widths = [geometry.input_size] + [between] * (geometry.layers - 1)
     for site, inner in placement.vertical(geometry.layers):
-        if site is Site.OUTPUT:
-            want(site, inner, geometry.output_size)
-        else:
-            want(site, inner, geometry.input_size if inner == 0 else between)
+        want(site, inner, geometry.output_size if site is Site.OUTPUT else widths[inner])
+    inside = {
+        Site.HIDDEN: geometry.output_size,
+        Site.STATE: geometry.output_size,
+        Site.CELL: geometry.hidden_size,
+        Site.CANDIDATE: geometry.hidden_size,
+        Site.HIDDEN_UPDATE: geometry.output_size,
+        Site.CELL_UPDATE: geometry.hidden_size,
+    }
     for inner in range(geometry.layers):
-        want(Site.HIDDEN, inner, geometry.output_size)
+        for site, width in inside.items():
+            if site in cell.sites:
+                want(site, inner, width)
+        if cell.sites >= WEIGHTS:
+            rows = cell.gates * geometry.hidden_size
+            want(Site.RECURRENT_WEIGHT, inner, geometry.output_size, rows)
+            want(Site.INPUT_WEIGHT, inner, widths[inner], rows)
     return wanted
+
+
+def plan_embedding(policy: Policy, number: int, vocabulary: int, batch: Any) -> Plan:
+    """The mask that one training call of an embedding needs: one bit for each word type.
+
+    Args:
+        policy: what falls where.
+        number: which embedding of the model it is, from 0.
+        vocabulary: V, the rows of its matrix.
+        batch: B.
+    """
+    if not policy.masks(Site.EMBEDDING):
+        return {}
+    rule = policy[Site.EMBEDDING]
+    shared = rule.per == "call"
+    shape = (1, 1 if shared else batch, vocabulary)
+    mask = PlannedMask(rule, rule.of_layer(0), shape, not shared)
+    return {Slot(Site.EMBEDDING, number, 0): mask}
+
+
+def in_evaluation(wanted: Plan) -> Plan:
+    """The masks that have a part in evaluation too, where each one's mean stands for it."""
+    return {s: mask for s, mask in wanted.items() if not mask.rule.same_in_evaluation}
 
 
 def masked_connections(placement: Placement, layers: int) -> int:
     """How many of an object's vertical connections its policy masks."""
-    policy = placement.policy
     return sum(
-        site in VERTICAL and site in policy and policy[site].rate > 0.0
-        for site, _ in placement.vertical(layers)
+        site in VERTICAL and placement.policy.masks(site) for site, _ in placement.vertical(layers)
     )

@@ -3,66 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, Self
 
 from .errors import PolicyError
+from .rates import Schedule
+from .rule import Rule
 from .sites import Site
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """The version written into a policy's JSON; a reader refuses a newer one."""
-
-Lifetime = Literal["step", "sequence"]
-
-
-def check_rate(rate: object, where: str = "rate") -> float:
-    """`rate` as a float in [0, 1).
-
-    Raises:
-        PolicyError: it is no real number, is NaN, or lies outside [0, 1).
-    """
-    if isinstance(rate, bool) or not isinstance(rate, Real):
-        raise PolicyError(f"{where} must be a number in [0, 1). Received: {where}={rate!r}")
-    value = float(rate)
-    if math.isnan(value) or not 0.0 <= value < 1.0:
-        raise PolicyError(
-            f"{where} is the probability of dropping and must lie in [0, 1). "
-            f"Received: {where}={rate!r}"
-        )
-    return value
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """What happens at a site: m ⊙ x / (1 − rate), with m ~ Bernoulli(1 − rate).
-
-    Args:
-        rate: the probability of dropping an element, in [0, 1).
-        per: the mask's lifetime: `"step"` draws anew for every step, `"sequence"` holds one
-            mask per sample through all steps of a call.
-
-    Raises:
-        PolicyError: the rate lies outside [0, 1), or the lifetime is unknown.
-    """
-
-    rate: float
-    per: Lifetime = "step"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "rate", check_rate(self.rate))
-        if self.per not in ("step", "sequence"):
-            raise PolicyError(f"per must be 'step' or 'sequence'. Received: per={self.per!r}")
-
-    def __str__(self) -> str:
-        return f"drop {self.rate:g} per {self.per}"
-
-
-def drop(rate: float, *, per: Lifetime = "step") -> Rule:
-    """A rule that drops elements with probability `rate` and scales the kept by 1/(1 − rate)."""
-    return Rule(rate, per)
 
 
 class Policy(Mapping[Site, Rule]):
@@ -80,7 +30,8 @@ class Policy(Mapping[Site, Rule]):
         rules: a rule for each site, by the site's name.
 
     Raises:
-        PolicyError: an unknown site, or a value that is no `Rule`.
+        PolicyError: an unknown site, a value that is no `Rule`, or a rule that cannot stand at
+            its site.
     """
 
     __slots__ = ("_citation", "_name", "_rules")
@@ -94,6 +45,7 @@ class Policy(Mapping[Site, Rule]):
                     f"Site {site_name!r} needs a rule. Received: {site_name}={rule!r}; "
                     f"write: {site_name}=dp.drop({rule!r})"
                 )
+            rule.check_at(site)
             checked[site] = rule
         self._rules = {site: checked[site] for site in Site if site in checked}
         self._name = name
@@ -108,14 +60,52 @@ class Policy(Mapping[Site, Rule]):
         return self._citation
 
     @property
-    def evaluation(self) -> Literal["identity"]:
-        """What evaluation does: every rule there is today is the identity."""
-        return "identity"
+    def evaluation(self) -> Literal["identity", "mean of the masks"]:
+        """What evaluation does: nothing, or each mask's mean in its place (zoneout, and drops
+        that are not scaled in training)."""
+        same = all(rule.same_in_evaluation for rule in self._rules.values() if rule.active)
+        return "identity" if same else "mean of the masks"
 
     @property
     def active(self) -> bool:
         """Whether any rule drops anything at all."""
-        return any(rule.rate > 0.0 for rule in self._rules.values())
+        return any(rule.active for rule in self._rules.values())
+
+    def masks(self, site: Site) -> bool:
+        """Whether a mask ever falls on a site."""
+        return site in self._rules and self._rules[site].active
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a rate changes with the number of the call."""
+        rates = [rule.rate for rule in self._rules.values()]
+        each = [r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))]
+        return any(isinstance(rate, Schedule) for rate in each)
+
+    def with_rates(self, rate: object) -> Policy:
+        """The same policy at other rates.
+
+        Args:
+            rate: for every site, a number, a `Schedule`, or a list of these, one for each layer
+                of the stack; or a mapping from the names of some sites to such rates.
+
+        Raises:
+            PolicyError: a site that the policy has no rule for, or a rate out of range.
+        """
+        if not isinstance(rate, Mapping):
+            changed = {site: rule.with_rate(rate) for site, rule in self.items()}
+        else:
+            changed = dict(self._rules)
+            for name, value in rate.items():
+                site = Site.of(name)
+                if site not in changed:
+                    has = ", ".join(map(repr, (s.value for s in self))) or "no site"
+                    raise PolicyError(
+                        f"Policy {self.name!r} has no rule at site {name!r}. It has: {has}."
+                    )
+                changed[site] = changed[site].with_rate(value)
+        rules = {site.value: rule for site, rule in changed.items()}
+        return Policy(name=self.name, citation=self.citation, **rules)
 
     def __getitem__(self, site: Site) -> Rule:
         return self._rules[site]
@@ -159,10 +149,7 @@ class Policy(Mapping[Site, Rule]):
             "version": FORMAT_VERSION,
             "name": self.name,
             "citation": self.citation,
-            "rules": {
-                site.value: {"kind": "drop", "rate": rule.rate, "per": rule.per}
-                for site, rule in self.items()
-            },
+            "rules": {site.value: rule.to_dict() for site, rule in self.items()},
         }
 
     @classmethod
@@ -174,16 +161,14 @@ class Policy(Mapping[Site, Rule]):
         """
         try:
             version, rules = data["version"], dict(data["rules"])
-            if version != FORMAT_VERSION:
+            if version not in (1, FORMAT_VERSION):
                 raise PolicyError(
                     f"This policy is in format version {version!r}; this release reads "
-                    f"version {FORMAT_VERSION}. Upgrade dropout-policies to read it."
+                    f"versions up to {FORMAT_VERSION}. Upgrade dropout-policies to read it."
                 )
-            parsed = {}
-            for site, rule in rules.items():
-                if rule["kind"] != "drop":
-                    raise PolicyError(f"Site {site!r}: unknown kind of rule {rule['kind']!r}.")
-                parsed[site] = Rule(rule["rate"], rule["per"])
+            # Version 1 had drops alone, tied and scaled.
+            absent = {"gates": "tied", "scaled": True} if version == 1 else {}
+            parsed = {site: Rule.from_dict({**absent, **rule}) for site, rule in rules.items()}
             name, citation = data["name"], data["citation"]
             if not isinstance(name, str) or not isinstance(citation, str):
                 raise TypeError("name and citation must be texts")

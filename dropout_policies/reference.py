@@ -1,12 +1,12 @@
-"""The oracle: a stacked LSTM in plain NumPy that takes its masks from outside.
+"""The oracle: stacked LSTM, GRU and RNN in plain NumPy that take their masks from outside.
 
 It does literally what the page on policies says, one step at a time, and is written to be read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -19,109 +19,217 @@ Masks = Mapping[Slot, Array]
 
 
 @dataclass(frozen=True)
-class LSTMWeights:
-    """The weights of one layer in one direction; gates in the order i, f, g, o.
+class Weights:
+    """The weights of one layer in one direction; gates in the order i, f, g, o or r, z, n.
 
     Args:
-        w_ih: input to gates, `[4*H, D]`.
-        w_hh: hidden state to gates, `[4*H, P]` (P = H without a projection).
-        bias: `[4*H]`, or None; where a framework has two biases, their sum.
+        w_ih: input to gates, `[G*H, D]`.
+        w_hh: hidden state to gates, `[G*H, P]` (P = H without a projection).
+        bias: added to the input's part of the gates, `[G*H]`, or None.
+        recurrent_bias: added to the hidden state's part, `[G*H]`, or None.
         w_hr: the projection of h, `[P, H]`, or None.
     """
 
     w_ih: Array
     w_hh: Array
     bias: Array | None = None
+    recurrent_bias: Array | None = None
     w_hr: Array | None = None
 
-    @property
-    def hidden_size(self) -> int:
-        return int(self.w_ih.shape[0]) // 4
 
-    @property
-    def output_size(self) -> int:
-        return self.hidden_size if self.w_hr is None else int(self.w_hr.shape[0])
+class Noise:
+    """The masks of one step of one layer in one direction; what is not there is whole."""
+
+    def __init__(self, masks: Mapping[Site, Array], step: int) -> None:
+        self._masks = {
+            site: mask[step if len(mask) > 1 else 0] for site, mask in masks.items()
+        }  # [B, F]
+
+    def drop(self, site: Site, value: Array) -> Array:
+        """D(value): times the mask."""
+        return value * self._masks[site] if site in self._masks else value
+
+    def zoneout(self, site: Site, previous: Array, new: Array) -> Array:
+        """d ⊙ previous + (1 − d) ⊙ new."""
+        d = self._masks.get(site)
+        return new if d is None else d * previous + (1.0 - d) * new
+
+    def into_gates(self, site: Site, value: Array, gates: int) -> list[Array]:
+        """What each gate sees of a value `[B, F]`; their masks lie side by side, `[B, G*F]`."""
+        mask = self._masks.get(site)
+        if mask is None:
+            return [value] * gates
+        if mask.shape[-1] == value.shape[-1]:
+            return [value * mask] * gates
+        return [value * part for part in np.split(mask, gates, axis=-1)]
+
+
+State = tuple[Array, ...]
+Step = Callable[[Array, State, Weights, Noise, Site], State]
 
 
 def sigmoid(x: Array) -> Array:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
-def lstm(
+def lstm(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
+    """One step of an LSTM: x `[B, D]`, (h `[B, P]`, c `[B, H]`) to the new state."""
+    h, c = state
+    i, f, g, o = _gates(4, x, h, w, noise, entry)
+    new_c = sigmoid(f) * c + sigmoid(i) * noise.drop(Site.CANDIDATE, np.tanh(g))
+    new_c = noise.drop(Site.CELL, new_c)
+    new_h = sigmoid(o) * np.tanh(new_c)
+    if w.w_hr is not None:
+        new_h = new_h @ w.w_hr.T
+    new_h = noise.drop(Site.STATE, new_h)
+    return (
+        noise.zoneout(Site.HIDDEN_UPDATE, h, new_h),
+        noise.zoneout(Site.CELL_UPDATE, c, new_c),
+    )
+
+
+def gru(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
+    """One step of a GRU whose reset gate falls after W_hn (PyTorch; Keras's `reset_after`)."""
+    (h,) = state
+    into = _part(3, x, w.w_ih, w.bias, noise, entry)
+    back = _part(3, h, w.w_hh, w.recurrent_bias, noise, Site.HIDDEN)
+    r, z = sigmoid(into[0] + back[0]), sigmoid(into[1] + back[1])
+    return _gru_update(h, z, np.tanh(into[2] + r * back[2]), noise)
+
+
+def gru_reset_before(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
+    """One step of a GRU whose reset gate falls on h before W_hn (Keras's `reset_after=False`)."""
+    (h,) = state
+    into = _part(3, x, w.w_ih, w.bias, noise, entry)
+    seen = noise.into_gates(Site.HIDDEN, h, 3)
+    w_r, w_z, w_n = np.split(w.w_hh, 3)
+    r, z = sigmoid(into[0] + seen[0] @ w_r.T), sigmoid(into[1] + seen[1] @ w_z.T)
+    return _gru_update(h, z, np.tanh(into[2] + (r * seen[2]) @ w_n.T), noise)
+
+
+def _gru_update(h: Array, z: Array, n: Array, noise: Noise) -> State:
+    new_h = (1.0 - z) * noise.drop(Site.CANDIDATE, n) + z * h
+    new_h = noise.drop(Site.STATE, new_h)
+    return (noise.zoneout(Site.HIDDEN_UPDATE, h, new_h),)
+
+
+def rnn(activation: Callable[[Array], Array]) -> Step:
+    """One step of a simple recurrent layer."""
+
+    def step(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
+        (h,) = state
+        (new_h,) = _gates(1, x, h, w, noise, entry)
+        new_h = noise.drop(Site.STATE, activation(new_h))
+        return (noise.zoneout(Site.HIDDEN_UPDATE, h, new_h),)
+
+    return step
+
+
+rnn_tanh = rnn(np.tanh)
+rnn_relu = rnn(lambda x: np.maximum(x, 0.0))
+
+
+def _part(
+    gates: int, value: Array, weight: Array, bias: Array | None, noise: Noise, site: Site
+) -> list[Array]:
+    """A value's part of each gate, `[B, H]` each, seen through its masks."""
+    seen = noise.into_gates(site, value, gates)
+    parts = [s @ w.T for s, w in zip(seen, np.split(weight, gates), strict=True)]
+    if bias is None:
+        return parts
+    return [part + b for part, b in zip(parts, np.split(bias, gates), strict=True)]
+
+
+def _gates(gates: int, x: Array, h: Array, w: Weights, noise: Noise, entry: Site) -> list[Array]:
+    into = _part(gates, x, w.w_ih, w.bias, noise, entry)
+    back = _part(gates, h, w.w_hh, w.recurrent_bias, noise, Site.HIDDEN)
+    return [a + b for a, b in zip(into, back, strict=True)]
+
+
+def run(
+    step: Step,
     x: Array,
-    weights: Sequence[Sequence[LSTMWeights]],
+    weights: Sequence[Sequence[Weights]],
     masks: Masks,
-    initial_state: tuple[Array, Array] | None = None,
+    initial_state: State | None = None,
     lengths: Sequence[int] | None = None,
     directions: Sequence[int] = (0,),
-) -> tuple[Array, Array, Array]:
-    """Run a stack of LSTM layers under given masks.
+) -> tuple[Array, State]:
+    """Run a stack of recurrent layers under given masks.
 
     Args:
+        step: `lstm`, `gru`, `gru_reset_before`, `rnn_tanh` or `rnn_relu`.
         x: the input, `[T, B, D]`.
         weights: for each layer, for each direction.
-        masks: multipliers broadcastable to `[T, B, F]`, by site, layer and direction; a slot
+        masks: arrays broadcastable to their planned shapes, by site, layer and direction; a slot
             that is not there is not masked.
-        initial_state: h and c, each `[L*K, B, P or H]` for K directions; zero if left out.
+        initial_state: h, and c of an LSTM, each `[L*K, B, P or H]` for K directions; zero if
+            left out.
         lengths: the length of each sample; a padded step changes no state and gives output 0.
         directions: which directions run: 0 forward, 1 backward.
 
     Returns:
-        The output `[T, B, K*P]`, h_n `[L*K, B, P]` and c_n `[L*K, B, H]`.
+        The output `[T, B, K*P]`, and the last state, laid out as the initial one.
     """
     steps, batch = x.shape[:2]
     valid = np.ones((steps, batch), bool)
     if lengths is not None:
         valid = np.arange(steps)[:, None] < np.asarray(lengths)[None, :]
-    last_h: list[Array] = []
-    last_c: list[Array] = []
+    last: list[State] = []
     for layer, layer_weights in enumerate(weights):
         outputs = []
         for direction, w in zip(directions, layer_weights, strict=True):
-            start: tuple[Array, Array]
             if initial_state is None:
-                start = np.zeros((batch, w.output_size)), np.zeros((batch, w.hidden_size))
+                start = _zeros(step, batch, w)
             else:
-                start = initial_state[0][len(last_h)], initial_state[1][len(last_h)]
-            site = Site.INPUT if layer == 0 else Site.BETWEEN
-            into = _masked(x, masks, Slot(site, layer, direction))
-            hidden = masks.get(Slot(Site.HIDDEN, layer, direction), np.ones((1, 1, 1)))
-            y, h, c = _one_direction(into, w, start, hidden, valid, backward=direction == 1)
+                start = tuple(part[len(last)] for part in initial_state)
+            here = {s.site: m for s, m in masks.items() if s[1:] == (layer, direction)}
+            w = replace(
+                w,
+                w_ih=w.w_ih * here.pop(Site.INPUT_WEIGHT, np.ones((1, 1, 1)))[0],
+                w_hh=w.w_hh * here.pop(Site.RECURRENT_WEIGHT, np.ones((1, 1, 1)))[0],
+            )
+            entry = Site.INPUT if layer == 0 else Site.BETWEEN
+            noise = [Noise(here, t) for t in range(steps)]
+            y, end = _one_direction(step, x, w, start, noise, entry, valid, direction == 1)
             if layer == len(weights) - 1:
-                y = _masked(y, masks, Slot(Site.OUTPUT, layer, direction))
+                y = np.stack([noise[t].drop(Site.OUTPUT, y[t]) for t in range(steps)])
             outputs.append(y)
-            last_h.append(h)
-            last_c.append(c)
+            last.append(end)
         x = np.concatenate(outputs, axis=-1)
-    return x, np.stack(last_h), np.stack(last_c)
+    return x, tuple(np.stack(part) for part in zip(*last, strict=True))
 
 
-def _masked(x: Array, masks: Masks, slot: Slot) -> Array:
-    return x * masks[slot] if slot in masks else x
+def _zeros(step: Step, batch: int, w: Weights) -> State:
+    h = np.zeros((batch, w.w_hh.shape[1]))
+    return (h, np.zeros((batch, len(w.w_ih) // 4))) if step is lstm else (h,)
 
 
 def _one_direction(
+    step: Step,
     x: Array,
-    w: LSTMWeights,
-    start: tuple[Array, Array],
-    hidden_mask: Array,
+    w: Weights,
+    state: State,
+    noise: Sequence[Noise],
+    entry: Site,
     valid: npt.NDArray[np.bool_],
     backward: bool,
-) -> tuple[Array, Array, Array]:
-    steps, batch = x.shape[:2]
-    hidden_mask = np.broadcast_to(hidden_mask, (steps, batch, w.output_size))
-    h, c = start
-    y = np.zeros((steps, batch, w.output_size))
-    for t in reversed(range(steps)) if backward else range(steps):
-        gates = x[t] @ w.w_ih.T + (h * hidden_mask[t]) @ w.w_hh.T
-        if w.bias is not None:
-            gates = gates + w.bias
-        i, f, g, o = np.split(gates, 4, axis=1)  # [B, H] each
-        new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-        new_h = sigmoid(o) * np.tanh(new_c)
-        if w.w_hr is not None:
-            new_h = new_h @ w.w_hr.T
+) -> tuple[Array, State]:
+    y = np.zeros((*x.shape[:2], w.w_hh.shape[1]), np.result_type(x, w.w_hh, *state))
+    for t in reversed(range(len(x))) if backward else range(len(x)):
+        new = step(x[t], state, w, noise[t], entry)
         here = valid[t][:, None]
-        h, c = np.where(here, new_h, h), np.where(here, new_c, c)
-        y[t] = np.where(here, new_h, 0.0)
-    return y, h, c
+        state = tuple(np.where(here, a, b) for a, b in zip(new, state, strict=True))
+        y[t] = np.where(here, new[0], 0.0)
+    return y, state
+
+
+def embedding(tokens: npt.NDArray[np.int_], matrix: Array, mask: Array | None = None) -> Array:
+    """Look up tokens `[T, B]` in `[V, F]`, the word types that the mask `[1, B or 1, V]` drops
+    left out: `[T, B, F]`."""
+    rows: Array = matrix[tokens]
+    if mask is None:
+        return rows
+    kept = np.broadcast_to(mask[0], (tokens.shape[1], len(matrix)))  # [B, V]
+    shown: Array = rows * kept[np.arange(tokens.shape[1])[None, :], tokens][..., None]
+    return shown

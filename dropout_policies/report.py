@@ -8,8 +8,19 @@ from types import TracebackType
 
 from .memory import Memory
 from .plan import Placement, masked_connections
-from .policy import Policy, Rule
-from .sites import Site
+from .policy import Policy
+from .rule import Rule
+from .sites import VERTICAL, Site
+
+
+def rules_text(policy: Policy, sites: frozenset[Site]) -> str:
+    """The rules of a policy at some sites, as text."""
+    places: dict[Rule, list[str]] = {}
+    for site, rule in policy.items():
+        if site in sites and rule.active:
+            places.setdefault(rule, []).append(site.value)
+    rules = [f"{', '.join(names)} {rule.text()}" for rule, names in places.items()]
+    return "; ".join(rules) or "no masks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +48,22 @@ class Touched:
 
     def sites(self) -> str:
         """The rules that run on this object, as text."""
-        own = {site for site, _ in self.placement.vertical(self.layers)} | {Site.HIDDEN}
-        places: dict[Rule, list[str]] = {}
-        for site, rule in self.placement.policy.items():
-            if site in own:
-                places.setdefault(rule, []).append(site.value)
-        rules = [f"{', '.join(p)} {rule.rate:g} per {rule.per}" for rule, p in places.items()]
-        return "; ".join(rules) or "no masks"
+        own = {site for site, _ in self.placement.vertical(self.layers)}
+        others = VERTICAL - own | {Site.EMBEDDING}
+        return rules_text(self.placement.policy, frozenset(Site) - others)
+
+
+@dataclass(frozen=True, slots=True)
+class TouchedEmbedding:
+    """An embedding whose word types are now dropped under the policy.
+
+    Args:
+        name: its name in the model.
+        kind: its class before, as a user writes it.
+    """
+
+    name: str
+    kind: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +109,12 @@ class Applied:
         stacks: Sequence[Sequence[Touched]],
         skipped: Sequence[Skipped],
         before: Sequence[Memory],
+        embeddings: Sequence[TouchedEmbedding] = (),
     ) -> None:
         self.policy = policy
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
+        self.embeddings = tuple(embeddings)
         self._before: Sequence[Memory] | None = before
 
     @property
@@ -146,6 +168,8 @@ class Applied:
                 lines.append(f"    {member.name} ({member.kind}{times}): {member.sites()}")
                 if member.native:
                     lines.append(f"      taken over, back on remove(): {member.native}")
+        rule = rules_text(self.policy, frozenset({Site.EMBEDDING}))
+        lines.extend(f"  {left.name} ({left.kind}): {rule}" for left in self.embeddings)
         lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
         return "\n".join(lines)
 

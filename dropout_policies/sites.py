@@ -68,5 +68,11 @@ _NUMBER = {site: number for number, site in enumerate(Site)}
 VERTICAL = frozenset({Site.INPUT, Site.BETWEEN, Site.OUTPUT})
 """The L+1 vertical connections of a stack of L layers (Zaremba et al. 2014, figure 2)."""
 
-RUNNABLE = VERTICAL | {Site.HIDDEN}
-"""The sites that the plan, the oracle and both adapters run."""
+GATED = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
+"""What goes into the gates, and may have a mask for each of them (`gates="untied"`)."""
+
+UPDATES = frozenset({Site.HIDDEN_UPDATE, Site.CELL_UPDATE})
+"""Where zoneout falls."""
+
+WEIGHTS = frozenset({Site.RECURRENT_WEIGHT, Site.INPUT_WEIGHT})
+"""Where masks fall on weights."""

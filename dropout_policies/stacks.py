@@ -174,12 +174,21 @@ def _said(found: Sequence[Found], stacks: object) -> list[list[Found]]:
 
 
 def place(policy: Policy, groups: Sequence[Sequence[Member]]) -> dict[Found, Placement]:
-    """Each object's placement; layers are numbered over all stacks, so that no two share a key."""
+    """Each object's placement; layers are numbered over all stacks, so that no two share a key.
+
+    Raises:
+        PolicyError: rates that are given layer by layer are more or fewer than a stack's layers.
+    """
     placements, number = {}, 0
     for members in groups:
+        depth = 0
         for item, first, last in members:
-            placements[item] = Placement(policy, number, first, last)
+            placements[item] = Placement(policy, number, first, last, depth)
             number += item.layers
+            depth += item.layers
+    for members in groups:
+        for item, *_ in members:
+            placements[item].check_rates(item.layers, item.name)
     return placements
 
 
@@ -194,7 +203,8 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
         layer_name: how errors call it.
 
     Raises:
-        PolicyError: `stack` is not such a pair, or the object does not fit into its stack.
+        PolicyError: `stack` is not such a pair, the object does not fit into its stack, or there
+            are rates for another number of layers.
     """
     if stack is None:
         return Placement(policy)
@@ -211,4 +221,4 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
             f"{layer_name}: {layers} layer(s) from number {first} on do not fit into a stack "
             f"of {total}. Received: stack={stack!r}"
         )
-    return Placement(policy, first, first == 0, first + layers == total)
+    return Placement(policy, first, first == 0, first + layers == total, first)

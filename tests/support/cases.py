@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies import keyed, reference
-from dropout_policies.plan import Geometry, Placement, plan
-from dropout_policies.reference import LSTMWeights
+from dropout_policies import cells, keyed, reference
+from dropout_policies.plan import Geometry, Placement, in_evaluation, plan
+from dropout_policies.rates import rate_at
+from dropout_policies.reference import Weights
+from dropout_policies.sites import GATED, UPDATES, WEIGHTS, Site
 
-POLICIES = ("zaremba", "naive", "locked", "mixed")
 FORMS = ("steps first", "batch first", "unbatched", "sorted")
 """How a framework that has a choice is handed the input: unbatched if B is 1 and nothing is padded,
 sorted by length if there are lengths."""
+
+
+class Cell(NamedTuple):
+    """A kind of layer: what it is, and the oracle's step of it."""
+
+    type: cells.CellType
+    step: reference.Step
+
+
+CELLS = {
+    "lstm": Cell(cells.LSTM, reference.lstm),
+    "gru": Cell(cells.GRU, reference.gru),
+    "gru_reset_before": Cell(cells.GRU, reference.gru_reset_before),
+    "rnn_tanh": Cell(cells.RNN, reference.rnn_tanh),
+    "rnn_relu": Cell(cells.RNN, reference.rnn_relu),
+}
 
 
 @dataclass(frozen=True)
@@ -23,7 +41,7 @@ class Case:
     """A geometry, a policy and what the numbers are drawn from.
 
     `lengths`: the length of each sample, or None; `call`: how many training calls came before;
-    `form`: one of `FORMS`.
+    `form`: one of `FORMS`; `cell`: one of `CELLS`.
     """
 
     policy: dp.Policy
@@ -43,6 +61,7 @@ class Case:
     training: bool = True
     draw: int = 0
     form: str = "steps first"
+    cell: str = "lstm"
 
     @property
     def output_size(self) -> int:
@@ -52,88 +71,199 @@ class Case:
     def geometry(self) -> Geometry:
         return Geometry(
             self.input_size,
-            self.output_size,
+            self.hidden_size,
             self.layers,
             self.directions,
             self.batch,
             self.steps,
+            self.proj_size,
+            CELLS[self.cell].type,
         )
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Which steps of which samples are no padding, `[T, B]`."""
+        lengths = np.array(self.lengths or [self.steps] * self.batch)
+        return np.arange(self.steps)[:, None] < lengths[None, :]
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """The arrays of a case: x `[T, B, D]`, weights by layer and direction, h and c."""
+    """The arrays of a case: x `[T, B, D]`, weights by layer and direction, and the states."""
 
     x: np.ndarray
-    weights: list[list[LSTMWeights]]
-    state: tuple[np.ndarray, np.ndarray] | None
+    weights: list[list[Weights]]
+    state: tuple[np.ndarray, ...] | None
+
+    def moved(self, way: Numbers, distance: complex) -> Numbers:
+        """These numbers, and a bit of another's added to each of them."""
+
+        def add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+            return None if a is None else a + distance * b
+
+        weights = [
+            [
+                Weights(
+                    *(add(getattr(a, name), getattr(b, name)) for name in Weights.__annotations__)
+                )
+                for a, b in zip(row, other, strict=True)
+            ]
+            for row, other in zip(self.weights, way.weights, strict=True)
+        ]
+        state = self.state and tuple(map(add, self.state, way.state))
+        return Numbers(add(self.x, way.x), weights, state)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call gave: y `[T, B, K*P]`, h_n `[L*K, B, P]`, c_n `[L*K, B, H]`."""
+    """What a call gave: y `[T, B, K*P]` and the states: h_n `[L*K, B, P]`, c_n `[L*K, B, H]`.
+
+    `slope`: how fast `loss` rises when all numbers of the case move along `way`; None where
+    it was not asked for.
+    """
 
     y: np.ndarray
-    h: np.ndarray
-    c: np.ndarray = field(repr=False)
+    state: tuple[np.ndarray, ...] = field(repr=False)
+    slope: float | None = None
+
+    @property
+    def parts(self) -> dict[str, np.ndarray]:
+        return {"y": self.y, **dict(zip(("h", "c"), self.state, strict=False))}
 
 
 def numbers(case: Case) -> Numbers:
     """The arrays of a case, in float64, drawn from its `draw`."""
-    rng = np.random.default_rng(case.draw)
+    return _numbers(case, np.random.default_rng(case.draw))
 
+
+def way(case: Case) -> Numbers:
+    """The way along which a case's numbers move where slopes are compared."""
+    return _numbers(case, np.random.default_rng([case.draw, 1]))
+
+
+def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
     def normal(*shape: int, scale: float = 1.0) -> np.ndarray:
         return scale * rng.standard_normal(shape)
 
     H, P, K = case.hidden_size, case.output_size, len(case.directions)
+    G = CELLS[case.cell].type.gates
     weights = []
     for layer in range(case.layers):
         width = case.input_size if layer == 0 else K * P
         weights.append(
             [
-                LSTMWeights(
-                    normal(4 * H, width, scale=0.6),
-                    normal(4 * H, P, scale=0.6),
-                    normal(4 * H, scale=0.3) if case.bias else None,
+                Weights(
+                    normal(G * H, width, scale=0.6),
+                    normal(G * H, P, scale=0.6),
+                    normal(G * H, scale=0.3) if case.bias else None,
+                    # Only there does a second bias not add up with the first.
+                    normal(G * H, scale=0.3) if case.bias and case.cell == "gru" else None,
                     normal(P, H, scale=0.6) if case.proj_size else None,
                 )
                 for _ in case.directions
             ]
         )
     x = normal(case.steps, case.batch, case.input_size)
-    rows = case.layers * K
-    state = (normal(rows, case.batch, P), normal(rows, case.batch, H))
+    widths = (P, H)[: CELLS[case.cell].type.states]
+    state = tuple(normal(case.layers * K, case.batch, width) for width in widths)
     return Numbers(x, weights, state if case.initial_state else None)
 
 
-def oracle(case: Case) -> Outcome:
-    """What the case must give: the NumPy stack under the keyed masks of its plan."""
-    given = numbers(case)
-    masks = {}
-    if case.training:
+def pull(case: Case, part: str, shape: tuple[int, ...]) -> np.ndarray:
+    """How much each element of an outcome's part counts in the loss; padding does not."""
+    rng = np.random.default_rng([case.draw, 2, ord(part)])
+    counts = rng.standard_normal(shape)
+    return counts * case.valid[:, :, None] if part == "y" else counts
+
+
+def loss(case: Case, parts: dict[str, np.ndarray]) -> complex:
+    """One number that depends on everything that a call gave."""
+    return sum((part * pull(case, name, part.shape)).sum() for name, part in parts.items())
+
+
+def oracle(case: Case, masks: dict | None = None, given: Numbers | None = None) -> Outcome:
+    """What the case must give: the NumPy stack under the keyed masks of its plan, or under given
+    ones; with the slope of its loss, exact to the last digits (a complex step)."""
+    given = given or numbers(case)
+    if masks is None:
         wanted = plan(Placement(case.policy), case.geometry)
-        masks = keyed.masks(wanted, case.seed, case.call, case.row_offset)
-    return Outcome(
-        *reference.lstm(given.x, given.weights, masks, given.state, case.lengths, case.directions)
-    )
+        if case.training:
+            masks = keyed.masks(wanted, case.seed, case.call, case.row_offset)
+        else:
+            masks = means(wanted, case.call)
+    cell = CELLS[case.cell]
+
+    def run(on: Numbers) -> Outcome:
+        arguments = on.state, case.lengths, case.directions
+        return Outcome(*reference.run(cell.step, on.x, on.weights, masks, *arguments))
+
+    tiny = 1e-30
+    slope = loss(case, run(given.moved(way(case), tiny * 1j)).parts).imag / tiny
+    return replace(run(given), slope=slope)
+
+
+def means(wanted, call: int) -> dict:
+    """The masks of evaluation: each one's mean, of its planned shape."""
+    return {
+        slot: np.full(mask.shape, mask.rule.mean(rate_at(mask.rate, call)))
+        for slot, mask in in_evaluation(wanted).items()
+    }
 
 
 rates = st.sampled_from([0.1, 0.5, 0.65, 0.9]) | st.floats(0.01, 0.95)
-rules = st.builds(dp.Rule, rates, st.sampled_from(["step", "sequence"]))
-mixed = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(("input", "between", "output", "hidden"), rules)
-).map(lambda some: dp.Policy(**some, name="mixed"))
-"""Policies with a rule of its own at each site."""
+schedules = st.builds(
+    lambda a, b, c: dp.schedule({0: a, 2: b, 3: c}), st.just(0.0) | rates, rates, rates
+)
+lifetimes = st.sampled_from(["step", "sequence"])
+
+
+def rules(site: Site, layers: int) -> st.SearchStrategy[dp.Rule]:
+    """Every rule that can stand at a site of a stack of so many layers."""
+    rate = rates | schedules | st.lists(rates, min_size=layers, max_size=layers).map(tuple)
+    if site in UPDATES:
+        return st.builds(dp.Rule, rate, lifetimes, st.just("zoneout"))
+    gates = st.sampled_from(["tied", "untied"]) if site in GATED else st.just("tied")
+    per = st.just("call") if site in WEIGHTS else lifetimes
+    return st.builds(dp.Rule, rate, per, st.just("drop"), gates, st.booleans())
+
+
+def policy_for(name: str, cell: str, rate: object = None) -> dp.Policy | None:
+    """A published policy on a kind of layer: without the sites that it does not have; None where
+    nothing is left of it."""
+    chosen = dp.catalog.resolve(name, rate)
+    sites = CELLS[cell].type.sites | {Site.EMBEDDING}
+    rest = {site.value: rule for site, rule in chosen.items() if site in sites}
+    if chosen and not rest:
+        return None
+    return dp.Policy(name=chosen.name, citation=chosen.citation, **rest)
+
+
+@st.composite
+def policies(draw: st.DrawFn, names: tuple[str, ...], cell: str, layers: int) -> dp.Policy:
+    """Published policies at any rate, and "mixed": a rule of its own at each of some sites."""
+    name = draw(st.sampled_from([n for n in names if n == "mixed" or policy_for(n, cell)]))
+    if name == "mixed":
+        sites = sorted(CELLS[cell].type.sites)
+        chosen = draw(st.sets(st.sampled_from(sites), min_size=1, max_size=5))
+        each = {site.value: draw(rules(site, layers)) for site in sorted(chosen)}
+        return dp.Policy(**each, name="mixed")
+    if name == "none":
+        return dp.none()
+    return policy_for(name, cell, draw(st.none() | rates))
+
+
+MIXED = ("mixed", *(name for name in dp.names()))
 
 
 @st.composite
 def cases(
     draw: st.DrawFn,
-    policies: tuple[str, ...] = POLICIES,
+    names: tuple[str, ...] = MIXED,
+    kinds: tuple[str, ...] = ("lstm",),
     directions: tuple[tuple[int, ...], ...] = ((0,), (0, 1)),
     projections: bool = True,
 ) -> Case:
-    """Random cases of a policy, small enough to run many of them."""
+    """Random cases of policies and kinds of layer, small enough to run many of them."""
     hidden_size = draw(st.integers(1, 6))
     batch, steps = draw(st.integers(1, 5)), draw(st.integers(1, 8))
     lengths = draw(
@@ -145,16 +275,18 @@ def cases(
     form = draw(st.sampled_from(FORMS))
     if form == "sorted" and lengths is not None:
         lengths = tuple(sorted(lengths, reverse=True))
-    name = draw(st.sampled_from(policies))
+    cell, layers = draw(st.sampled_from(kinds)), draw(st.integers(1, 3))
+    projected = projections and cell == "lstm"
     return Case(
-        policy=draw(mixed) if name == "mixed" else dp.catalog.resolve(name, draw(rates)),
+        policy=draw(policies(names, cell, layers)),
+        cell=cell,
         form=form,
         row_offset=draw(st.integers(0, 3)),
-        layers=draw(st.integers(1, 3)),
+        layers=layers,
         directions=draw(st.sampled_from(directions)),
         input_size=draw(st.integers(1, 5)),
         hidden_size=hidden_size,
-        proj_size=draw(st.integers(0, hidden_size - 1)) if projections else 0,
+        proj_size=draw(st.integers(0, hidden_size - 1)) if projected else 0,
         batch=batch,
         steps=steps,
         bias=draw(st.booleans()),

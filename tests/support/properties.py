@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 
 import dropout_policies as dp
-from dropout_policies import reference
 from dropout_policies.plan import Placement, Plan, Slot, plan
-from dropout_policies.reference import LSTMWeights
+from dropout_policies.rates import rate_at
+from dropout_policies.reference import Weights
 
 from .cases import Case, Numbers, Outcome, evaluated, numbers, oracle
 
@@ -23,15 +23,24 @@ Subject = Callable[[Case, Numbers | None], Outcome]
 
 
 def equals_oracle(subject: Subject, case: Case, tolerance: float) -> None:
-    """Output and last states are those of the NumPy oracle under the same keyed masks."""
-    expected, got = oracle(case), subject(case, None)
-    for name in ("y", "h", "c"):
+    """Output, last states and gradients are those of the NumPy oracle under the same keyed masks.
+
+    The gradients of all numbers at once, as the slope of one loss along one way.
+    """
+    are_equal(subject(case, None), oracle(case), case, tolerance)
+
+
+def are_equal(got: Outcome, expected: Outcome, case: Case, tolerance: float) -> None:
+    """Two outcomes of a case are equal, as far as both have a slope in that too."""
+    assert got.parts.keys() == expected.parts.keys()
+    pairs = [(name, got.parts[name], expected.parts[name]) for name in got.parts]
+    if got.slope is not None:
+        # A sum of many terms, and so compared with the size of what it sums up.
+        scale = 1.0 + abs(expected.slope)
+        pairs.append(("slope", got.slope / scale, expected.slope / scale))
+    for name, one, other in pairs:
         np.testing.assert_allclose(
-            getattr(got, name),
-            getattr(expected, name),
-            rtol=tolerance,
-            atol=tolerance,
-            err_msg=f"{name} of {case}",
+            one, other, rtol=tolerance, atol=tolerance, err_msg=f"{name} of {case}"
         )
 
 
@@ -60,19 +69,13 @@ def equals_oracle_under_its_own_masks(
     patch(recording)
     given = numbers(case)
     got = outcome(given)
-    wanted = plan(Placement(case.policy), case.geometry) if case.training else {}
+    wanted = plan(Placement(case.policy), case.geometry)
     assert drawn.keys() == wanted.keys()
     for slot, mask in drawn.items():
-        rate = wanted[slot].rule.rate
+        values = wanted[slot].rule.values(rate_at(wanted[slot].rate, case.call))
         assert mask.shape == wanted[slot].shape
-        assert ((mask == 0) | np.isclose(mask, 1 / (1 - rate))).all()
-    expected = Outcome(
-        *reference.lstm(given.x, given.weights, drawn, given.state, case.lengths, case.directions)
-    )
-    for name in ("y", "h", "c"):
-        np.testing.assert_allclose(
-            getattr(got, name), getattr(expected, name), rtol=tolerance, atol=tolerance
-        )
+        assert (np.isclose(mask, values[0]) | np.isclose(mask, values[1])).all()
+    are_equal(got, oracle(case, drawn), case, tolerance)
 
 
 def are_independent(drawn: dict[Slot, np.ndarray], wanted: Plan) -> None:
@@ -80,7 +83,7 @@ def are_independent(drawn: dict[Slot, np.ndarray], wanted: Plan) -> None:
     assert drawn.keys() == wanted.keys()
     seen = []
     for slot, mask in drawn.items():
-        rate = wanted[slot].rule.rate
+        rate = rate_at(wanted[slot].rate, 0)
         assert mask.shape == wanted[slot].shape
         np.testing.assert_allclose(np.unique(mask), [0, 1 / (1 - rate)], rtol=1e-6)
         share = (mask > 0).mean()
@@ -89,8 +92,8 @@ def are_independent(drawn: dict[Slot, np.ndarray], wanted: Plan) -> None:
     assert len(set(seen)) == len(seen)
 
 
-def evaluation_is_identity(subject: Subject, case: Case, tolerance: float) -> None:
-    """In evaluation no mask falls anywhere."""
+def evaluation_is_what_it_says(subject: Subject, case: Case, tolerance: float) -> None:
+    """In evaluation no mask falls anywhere; the mean stands for those that are not scaled."""
     equals_oracle(subject, evaluated(case), tolerance)
 
 
@@ -113,9 +116,7 @@ def corruptions(
     batch = 4096
     open_gates = np.array([40.0, -40.0, 0.0, 40.0])  # i, f, g, o
     into_g = np.array([[0.0], [0.0], [1.0], [0.0]])
-    weights = [
-        [LSTMWeights(into_g, into_g * (layer == memory), open_gates)] for layer in range(layers)
-    ]
+    weights = [[Weights(into_g, into_g * (layer == memory), open_gates)] for layer in range(layers)]
     x = np.zeros((steps, batch, 1))
     x[source] = 1e-4
     case = Case(
@@ -181,5 +182,5 @@ def keeps_every_promise(subject: Subject, tolerance: float) -> None:
     one = replace(plain, batch=1, form="unbatched")
     for case in (plain, ragged, both, rules, turned, one):
         equals_oracle(subject, case, tolerance)
-        evaluation_is_identity(subject, case, tolerance)
+        evaluation_is_what_it_says(subject, case, tolerance)
     corrupted_once_a_layer(subject, layers=2, steps=5, source=1)

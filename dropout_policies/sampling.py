@@ -1,0 +1,178 @@
+"""Masks in evaluation, on purpose; and the masks of calls taken out and put back in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from .dispatch import Adapter, adapter_for
+from .errors import PolicyError
+from .keyed import SEEDS, check_seed
+from .tape import Player, Record, Recorder, Tape
+
+
+class Noisy(Protocol):
+    """A layer under a policy, as an adapter offers it.
+
+    `sample` has masks fall in evaluation too, keyed by a seed, and gives what `resume` needs to
+    put the layer's own masks back as if nothing had happened. With `hold` every call has the masks
+    of call 0.
+    """
+
+    tape: Tape | None
+
+    def sample(self, seed: int, hold: bool) -> Any: ...
+
+    def resume(self, before: Any) -> None: ...
+
+
+def _under_policy(model: Any) -> tuple[Adapter, dict[str, Noisy]]:
+    adapter = adapter_for(model)
+    layers = adapter.under_policy(model)
+    if not layers:
+        raise PolicyError(
+            f"{type(model).__name__} has no layer under a policy. Call dp.apply(model, ...) first, "
+            f"or build it of policy layers."
+        )
+    return adapter, layers
+
+
+@contextmanager
+def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> Iterator[None]:
+    """Have masks fall in evaluation too: each call is a sample of the network's predictions.
+
+    Gal & Ghahramani 2016, section 4.1. At the end every layer has its own masks again, as if
+    nothing had happened in between.
+
+    Args:
+        model: one that has layers under a policy.
+        hold: keep one set of masks for all calls, in which a sample's row in its batch is what
+            tells samples apart: the same network for a whole test set.
+        seed: an integer in [0, 2**32) for the masks; None draws one from the framework's generator.
+
+    Raises:
+        PolicyError: the model has no layer under a policy, or the seed is out of range.
+    """
+    adapter, layers = _under_policy(model)
+    chosen = adapter.random_seed() if seed is None else check_seed(seed)
+    # A seed for each, so that two stacks with layers of the same number do not share masks.
+    seeds = [(chosen + number) % SEEDS for number in range(len(layers))]
+    before = [
+        (layer, layer.sample(own, hold)) for layer, own in zip(layers.values(), seeds, strict=True)
+    ]
+    adapter.changed(model)
+    try:
+        yield
+    finally:
+        for layer, memory in before:
+            layer.resume(memory)
+        adapter.changed(model)
+
+
+class Samples(NamedTuple):
+    """The mean of several samples, and their spread (standard deviation), element by element."""
+
+    mean: Any
+    spread: Any
+
+
+def average(
+    model: Any, probabilities: Callable[[], Any], samples: int = 20, *, seed: int | None = None
+) -> Samples:
+    """Average what a network predicts over several sets of masks.
+
+    ```python
+    mean, spread = dp.average(model, lambda: model(x).softmax(-1), samples=50)
+    ```
+
+    Args:
+        model: one that has layers under a policy, in evaluation.
+        probabilities: runs the model, and gives an array of whatever framework.
+        samples: K, the number of sets of masks, at least 1.
+        seed: as in `monte_carlo`.
+
+    Returns:
+        Mean and spread, arrays of the shape and framework of what `probabilities` gives.
+
+    Raises:
+        PolicyError: there are no samples to draw, or the model has no layer under a policy.
+    """
+    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+        raise PolicyError(
+            f"samples must be an integer of at least 1. Received: samples={samples!r}"
+        )
+    with monte_carlo(model, seed=seed):
+        mean = probabilities()
+        squares = mean * 0.0  # of the distances from the mean (Welford 1962)
+        for count in range(2, samples + 1):
+            sample = probabilities()
+            distance = sample - mean
+            mean = mean + distance / count
+            squares = squares + distance * (sample - mean)
+    return Samples(mean, (squares / samples) ** 0.5)
+
+
+@contextmanager
+def record(model: Any) -> Iterator[Record]:
+    """Take out the masks of calls, as arrays.
+
+    ```python
+    with dp.record(model) as masks:
+        model(x)
+    masks["rnn"][0][dp.Slot(dp.Site.INPUT, layer=0, direction=0)]  # [T, B, D]
+    ```
+
+    Yields:
+        For each layer by name a list with its calls; each is a dict from `Slot` to an array of the
+        shape that the plan says (see `PlannedMask`): `[T or 1, B, F]` for what falls on values.
+
+    Raises:
+        PolicyError: the model has no layer under a policy.
+    """
+    _, layers = _under_policy(model)
+    calls: Record = {name: [] for name in layers}
+    with _taped(model, {name: Recorder(calls[name]) for name in layers}):
+        yield calls
+
+
+@contextmanager
+def replay(
+    model: Any, masks: Mapping[str, Sequence[Mapping[Any, np.ndarray[Any, Any]]]]
+) -> Iterator[None]:
+    """Put given masks in the place of those that calls would draw.
+
+    Args:
+        model: the model that they were recorded from, or another one of the same plan.
+        masks: what `record` gave, changed as you like; layers that it does not name draw their own.
+
+    Raises:
+        PolicyError: a layer is named that is not there, or, once it is called, a mask is missing,
+            unplanned or of another shape.
+    """
+    _, layers = _under_policy(model)
+    foreign = sorted(set(masks) - set(layers))
+    if foreign:
+        raise PolicyError(
+            f"There is no layer under a policy called {', '.join(map(repr, foreign))}. "
+            f"There are: {', '.join(map(repr, layers))}."
+        )
+    with _taped(model, {name: Player(name, calls) for name, calls in masks.items()}):
+        yield
+
+
+@contextmanager
+def _taped(model: Any, tapes: Mapping[str, Tape]) -> Iterator[None]:
+    adapter, layers = _under_policy(model)
+    before = [(layers[name], layers[name].tape) for name in tapes]
+    for name, tape in tapes.items():
+        layers[name].tape = tape
+    adapter.changed(model)
+    try:
+        yield
+    finally:
+        for layer, its_own in before:
+            layer.tape = its_own
+        adapter.changed(model)
