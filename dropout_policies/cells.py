@@ -15,7 +15,8 @@ class CellType:
 
     Args:
         name: as papers and frameworks call it.
-        gates: G: the weights are `[G*H, D]` and `[G*H, P]`, gate after gate.
+        gates: G: the weights are `[G*H, D]` and `[G*H, P]`, gate after gate; 0 where that is not
+            known.
         sites: where noise may fall.
         states: how many arrays are carried from step to step: h, or h and c.
     """

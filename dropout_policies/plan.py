@@ -127,15 +127,33 @@ Plan = dict[Slot, PlannedMask]
 
 
 def check_sites(
-    policy: Policy, layer_name: str, supported: frozenset[Site], way_out: str = ""
+    policy: Policy,
+    layer_name: str,
+    supported: frozenset[Site],
+    way_out: str = "",
+    gates: bool = True,
 ) -> None:
     """Make sure that a layer can have every site of a policy on which masks fall.
 
     Embeddings are layers of their own; a recurrent layer leaves their site to them.
 
+    Args:
+        policy: what is to fall.
+        layer_name: how errors call the layer.
+        supported: the sites that it has.
+        way_out: what to do instead, where that is not to leave the sites out.
+        gates: whether its gates may have masks of their own.
+
     Raises:
         PolicyError: it cannot; the message names the layer, the site and the sites it has.
     """
+    untied = [s.value for s in policy if policy.masks(s) and policy[s].gates == "untied"]
+    if untied and not gates:
+        raise PolicyError(
+            f"{layer_name} is not seen into, and its gates cannot have masks of their own. "
+            f"Received: gates='untied' at {', '.join(untied)} in policy {policy.name!r}; write: "
+            f"gates='tied'"
+        )
     known = supported | {Site.EMBEDDING}
     foreign = [site.value for site in policy if policy.masks(site) and site not in known]
     if foreign:
@@ -153,7 +171,7 @@ def plan(placement: Placement, geometry: Geometry) -> Plan:
 
     Rules with rate 0 need no mask and get none.
     """
-    wanted = Plan()
+    wanted: Plan = {}
     cell, policy = geometry.cell, placement.policy
 
     def want(site: Site, inner: int, width: int, rows: int | None = None) -> None:

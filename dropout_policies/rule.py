@@ -90,6 +90,10 @@ class Rule:
             return 0.0, 1.0
         return (1.0 / (1.0 - rate) if self.scaled else 1.0), 0.0
 
+    def value(self, kept: bool, rate: float) -> float:
+        """One of `values`."""
+        return self.values(rate)[0 if kept else 1]
+
     def mean(self, rate: float) -> float:
         """The mean of a mask, which stands for it in evaluation."""
         kept, dropped = self.values(rate)

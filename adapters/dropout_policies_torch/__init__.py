@@ -1,5 +1,19 @@
 """The PyTorch adapter: drop-in recurrent layers that run under a dropout policy."""
 
-from .layers import LSTM, LSTMCell
+from .embedding import Embedding
+from .layers import GRU, LSTM, RNN
+from .noise import same_masks
+from .own_cell import Unrolled
+from .step_layers import GRUCell, LSTMCell, RNNCell
 
-__all__ = ["LSTM", "LSTMCell"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Embedding",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Unrolled",
+    "same_masks",
+]

@@ -5,27 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from dropout_policies.errors import PolicyError
 from dropout_policies.plan import Placement, check_sites
 from dropout_policies.policy import Policy
-from dropout_policies.report import Applied, Skipped, Touched
+from dropout_policies.report import Applied, Skipped, Touched, TouchedEmbedding
+from dropout_policies.sites import Site
 from dropout_policies.stacks import Found, group, place
 
-from .layers import CELL_SITES, LSTM, LSTMCell, check_cell_rules
-from .memory import OWN, Before
+from .cells import TYPES
+from .embedding import Embedding
+from .layers import GRU, LSTM, RNN
+from .memory import Before
+from .noise import OWN, Noisy
+from .own_cell import Unrolled, check_own
+from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
 from .wiring import beside, check_neighbours, unclear, uses
 
-SWAPS: dict[type[nn.Module], type[LSTM] | type[LSTMCell]] = {
-    nn.LSTM: LSTM,
-    LSTM: LSTM,
-    nn.LSTMCell: LSTMCell,
-    LSTMCell: LSTMCell,
-}
+SWAPS: dict[type[nn.Module], Any] = {
+    stock: ours
+    for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
+    for stock in (ours, getattr(nn, ours.__name__))
+} | {Unrolled: Unrolled}
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the module
 object, its parameters, hooks and aliases what they are."""
+
+EMBEDDINGS: dict[type[nn.Module], Any] = {nn.Embedding: Embedding, Embedding: Embedding}
+"""The same for embeddings, which a policy goes on if it has a rule for them."""
 
 
 class TorchAdapter:
@@ -52,11 +61,61 @@ class TorchAdapter:
             Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
             for name, module in beside(model, found)
         ]
+        embeddings = find_embeddings(model, policy)
+        in_batch_first = batch_first(found, embeddings, policy)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
-        before = [Before(item.name, item.layer, SWAPS[type(item.layer)]) for item in found]
+        swaps = SWAPS | EMBEDDINGS
+        before = [Before(i.name, i.layer, swaps[type(i.layer)]) for i in (*found, *embeddings)]
         for item in found:
             settle(item.layer, places[item], seed)
-        return Applied(policy, touched, skipped, before)
+        for number, item in enumerate(embeddings):
+            settle(item.layer, Placement(policy, number), seed)
+            item.layer.batch_first = in_batch_first
+        also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
+        return Applied(policy, touched, skipped, before, also)
+
+    def under_policy(self, model: nn.Module) -> dict[str, Noisy]:
+        return {
+            name or "model": module
+            for name, module in model.named_modules()
+            if isinstance(module, Noisy) and module.placement is not None
+        }
+
+    def random_seed(self) -> int:
+        return int(torch.randint(2**32, ()))
+
+    def changed(self, model: nn.Module) -> None:
+        """Nothing to do: torch.compile looks at attributes itself."""
+
+
+def find_embeddings(model: nn.Module, policy: Policy) -> list[Found]:
+    """The embeddings that a policy goes on: every one, if it has a rule for them."""
+    if not policy.masks(Site.EMBEDDING):
+        return []
+    return [
+        Found(name or "model", module, _kind(module))
+        for name, module in model.named_modules()
+        if type(module) in EMBEDDINGS
+    ]
+
+
+def batch_first(found: Sequence[Found], embeddings: Sequence[Found], policy: Policy) -> bool:
+    """Whether the model's tokens come as `[B, T]`: as its recurrent layers take their input.
+
+    Raises:
+        PolicyError: they do not agree, and it matters.
+    """
+    said = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
+    if len(said) == 1:
+        return bool(said.pop())
+    if embeddings and policy[Site.EMBEDDING].per == "sequence":
+        raise PolicyError(
+            f"{embeddings[0].name} ({embeddings[0].kind}): the recurrent layers do not say in one "
+            f"voice whether a batch is [T, B] or [B, T]. Make it a "
+            f"dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and leave "
+            f"the embedding out here: rate={{'embedding': 0}}."
+        )
+    return False
 
 
 def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
@@ -66,19 +125,22 @@ def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
         names.setdefault(module, []).append(path or "model")
     found: list[Found] = []
     skipped: list[Skipped] = []
+    inside = {
+        inner for module in names if isinstance(module, Unrolled) for inner in module.cell.modules()
+    }
     for module, (name, *aliases) in names.items():
+        if module in inside:
+            continue
         kind = _kind(module)
         if type(module) in SWAPS:
             layers = getattr(module, "num_layers", 1)
             found.append(Found(name, module, kind, layers, tuple(aliases)))
-        elif isinstance(module, nn.LSTM | nn.LSTMCell):
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
             parametrized = "parametrized, and so of a class of its own" * (
                 parametrize.is_parametrized(module)
             )
             why = parametrized or "a subclass; derive it from dropout_policies_torch's instead"
             skipped.append(Skipped(name, kind, why))
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            skipped.append(Skipped(name, kind, "policies run on LSTM and LSTMCell"))
     return found, skipped
 
 
@@ -87,43 +149,41 @@ def check(
 ) -> None:
     """Everything that can be wrong with the layers themselves, before anything is changed."""
     for name, module in model.named_modules():
-        placed = getattr(module, "placement", None)
-        if isinstance(module, LSTM | LSTMCell) and placed is not None:
+        placed = module.placement if isinstance(module, Noisy) else None
+        if placed is not None:
+            if isinstance(module, Embedding) and not policy.masks(Site.EMBEDDING):
+                continue
             raise PolicyError(
-                f"{name or 'model'} ({_kind(module)}) is under policy {placed.policy.name!r} "
-                f"already. Call remove() on what apply returned, or make the layer without a "
-                f"policy, before applying {policy.name!r}."
+                f"{name or 'model'} ({_kind(module)}) is under policy "
+                f"{placed.policy.name!r} already. Call remove() on what apply returned, "
+                f"or make the layer without a policy, before applying {policy.name!r}."
             )
     if not found:
         others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
         raise PolicyError(
             f"{type(model).__name__} has no recurrent layer that policy {policy.name!r} can go on"
-            f" (torch.nn.LSTM, torch.nn.LSTMCell).{f' It has {others}.' if others else ''}"
+            f" (torch.nn's LSTM, GRU and RNN, and their cells)."
+            f"{f' It has {others}.' if others else ''}"
         )
     for item in found:
-        if isinstance(item.layer, nn.LSTMCell):
+        name = f"{item.name} ({item.kind})"
+        if isinstance(item.layer, nn.RNNCellBase):
             name = f"{item.name} ({item.kind}, whose h is both output and carried state)"
-            check_sites(
-                policy,
-                name,
-                CELL_SITES,
-                "Make it a dropout_policies_torch.LSTMCell with the policy, and mask h where it "
-                "leaves with mask_output; or apply a policy of those sites alone.",
-            )
-            check_cell_rules(policy, name)
+            check_step_rules(item.layer, policy, name, without=Site.OUTPUT)
+        elif isinstance(item.layer, Unrolled):
+            check_own(item.layer, policy, name)
         else:
-            check_sites(policy, f"{item.name} ({item.kind})")
+            check_sites(policy, name, TYPES[item.layer.mode].sites)
 
 
-def settle(module: nn.Module, placement: Placement, seed: int | None) -> None:
+def settle(module: Any, placement: Placement, seed: int | None) -> None:
     """Swap a module's class, and put it under a policy."""
     for name in OWN:
         vars(module).pop(name, None)
-    swapped: Any = SWAPS[type(module)]
-    module.__class__ = swapped
-    if isinstance(module, nn.LSTM):
+    module.__class__ = (SWAPS | EMBEDDINGS)[type(module)]
+    if isinstance(module, nn.RNNBase):
         module.dropout = 0.0
-    vars(module).update(placement=placement, seed=seed)
+    module.settle(placement, seed)
 
 
 def native(module: nn.Module) -> str:

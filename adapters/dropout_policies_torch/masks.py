@@ -1,56 +1,108 @@
-"""Drawing a plan's masks on the device."""
+"""Drawing a plan's masks on the device, eagerly or in a compiled graph."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropout_policies.keyed import mask_key, threefry2x32, threshold
-from dropout_policies.plan import Plan, PlannedMask, Slot
+from dropout_policies.keyed import mask_key, tag, threefry2x32, threshold
+from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
+from dropout_policies.rates import Rate, Schedule
 
 Masks = dict[Slot, Tensor]
+Call = int | Tensor
+"""The number of a call: an integer, or in a compiled graph a scalar of int64."""
 
 
 def draw(
     wanted: Plan,
     seed: int | None,
-    call: int,
+    call: Call,
     row_offset: int,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Masks:
-    """The masks of one call as multipliers: 0 or 1/(1 − rate), each `[T or 1, B, F]`.
+    """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
     With a seed they are keyed (`dropout_policies.keyed`); without one, PyTorch's own generator
     of the device draws them, and `torch.manual_seed` rules.
     """
     drawn: Masks = {}
     for slot, mask in wanted.items():
-        rate = mask.rule.rate
-        if seed is None:
-            keep = torch.empty(mask.shape, device=device, dtype=dtype).bernoulli_(1.0 - rate)
+        if seed is not None:
+            key = _key(seed, call, slot)
+            words = _by_call(mask.rate, call, lambda rate: threshold(rate) - 2**31)
+            offset = row_offset if mask.by_sample else 0
+            keep = keep_bits(key, words, mask.shape, offset, device).to(dtype)
+        elif isinstance(rate := _by_call(mask.rate, call, float), Tensor):
+            keep = (torch.rand(mask.shape, device=device) >= rate.to(device)).to(dtype)
         else:
-            keep = _keyed(seed, call, slot, mask, row_offset, device).to(dtype)
-        drawn[slot] = keep.div_(1.0 - rate)
+            keep = torch.empty(mask.shape, device=device, dtype=dtype).bernoulli_(1.0 - rate)
+        kept, dropped = _values(mask, call)
+        keep = keep.mul_(kept - dropped)
+        drawn[slot] = keep.add_(dropped) if mask.rule.kind == "zoneout" else keep
     return drawn
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _keyed(
-    seed: int, call: int, slot: Slot, mask: PlannedMask, row_offset: int, device: torch.device
-) -> Tensor:
-    # Outside compiled graphs, which would hold the number of the call as a constant.
-    return keep_bits(mask_key(seed, call, slot), mask.rule.rate, mask.shape, row_offset, device)
+def _values(mask: PlannedMask, call: Call) -> list[Any]:
+    """What a mask holds where it keeps, and where it drops."""
+    return [_by_call(mask.rate, call, partial(mask.rule.value, kept)) for kept in (True, False)]
+
+
+def means(wanted: Plan, call: Call, device: torch.device, dtype: torch.dtype) -> Masks:
+    """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
+    return {
+        slot: torch.as_tensor(_by_call(mask.rate, call, mask.rule.mean), dtype=dtype)
+        .to(device)
+        .reshape(1, 1, 1)
+        for slot, mask in in_evaluation(wanted).items()
+    }
+
+
+def _by_call(rate: Rate, call: Call, of: Callable[[float], float]) -> float | Tensor:
+    """A function of the rate of a call; a scalar tensor where rate and call are only known later.
+
+    From a table, so that nothing is ever computed with a rate that a graph has rounded.
+    """
+    if not isinstance(rate, Schedule):
+        return of(rate)
+    if not isinstance(call, Tensor):
+        return of(rate.at(call))
+    firsts = torch.tensor([first for first, _ in rate.points])
+    values = [of(each) for _, each in rate.points]
+    table = torch.tensor(values, dtype=torch.int32 if isinstance(values[0], int) else torch.float64)
+    return table[(call >= firsts).sum() - 1]
+
+
+def _key(seed: int, call: Call, slot: Slot) -> tuple[Tensor, Tensor]:
+    """The key of one mask of one call, as two int32 words."""
+    if not isinstance(call, Tensor):
+        k0, k1 = mask_key(seed, call, slot)
+        return _int32(k0), _int32(k1)
+    counter = (call.to(torch.int32), _int32(tag(slot)))
+    return threefry2x32((_int32(seed), _int32(0)), counter, _rotate_left)
 
 
 def keep_bits(
-    key: tuple[int, int],
-    rate: float,
+    key: tuple[Tensor, Tensor],
+    words_from: float | Tensor,
     shape: tuple[int, int, int],
     row_offset: int,
     device: torch.device,
 ) -> Tensor:
-    """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core."""
+    """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core.
+
+    Args:
+        key: two int32 words.
+        words_from: the smallest word that keeps, moved down by 2**31.
+        shape: T, B and F.
+        row_offset: the number of the first row.
+        device: where the mask is wanted.
+    """
     steps, batch, width = shape
     blocks = -(-steps * width // 2)
     # PyTorch has no arithmetic on uint32; int32 wraps alike.
@@ -59,16 +111,17 @@ def keep_bits(
         torch.arange(blocks, device=device, dtype=torch.int32),
         indexing="ij",
     )
-    k0, k1 = (torch.tensor(_signed(word), dtype=torch.int32, device=device) for word in key)
+    k0, k1 = (word.to(device) for word in key)
     words = torch.stack(threefry2x32((k0, k1), (counter[0], counter[1]), _rotate_left), dim=-1)
     flat = words.reshape(batch, 2 * blocks)[:, : steps * width]
+    least = words_from.to(device) if isinstance(words_from, Tensor) else words_from
     # Comparing as unsigned: both sides moved down by 2**31.
-    kept = (flat ^ _signed(2**31)) >= threshold(rate) - 2**31
+    kept = (flat ^ -(2**31)) >= least
     return kept.reshape(batch, steps, width).transpose(0, 1)
 
 
-def _signed(word: int) -> int:
-    return word - 2**32 if word >= 2**31 else word
+def _int32(word: int) -> Tensor:
+    return torch.tensor(word - 2**32 if word >= 2**31 else word, dtype=torch.int32)
 
 
 def _rotate_left(words: Tensor, bits: int) -> Tensor:

@@ -6,8 +6,7 @@ from torch import nn
 
 from dropout_policies.memory import SwappedLayer
 
-OWN = ("placement", "seed", "calls", "row_offset")
-"""The attributes that a policy adds to a module."""
+from .noise import OWN
 
 
 class Before(SwappedLayer):
@@ -15,12 +14,12 @@ class Before(SwappedLayer):
 
     def __init__(self, name: str, layer: nn.Module, swapped: type[nn.Module]) -> None:
         super().__init__(name, layer, swapped)
-        kept = ("dropout", *OWN)
+        kept = ("dropout", "batch_first", *OWN)
         self.attributes = {key: vars(layer)[key] for key in kept if key in vars(layer)}
 
     def restore(self) -> None:
         """Put the module back."""
         self.layer.__class__ = self.kind
-        for key in ("dropout", *OWN):
+        for key in ("dropout", "batch_first", *OWN):
             vars(self.layer).pop(key, None)
         vars(self.layer).update(self.attributes)

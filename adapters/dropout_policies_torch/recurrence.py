@@ -1,25 +1,25 @@
-"""Running a stacked LSTM under given masks, on the fastest path that is right.
+"""Running stacked recurrent layers under given masks, on the fastest path that is right.
 
 Where no mask falls inside the recurrence, each layer and direction is one call of PyTorch's own
-fused kernel (`torch.lstm`, cuDNN on a GPU); where the hidden state is masked on its way into the
-gates, a plain differentiable loop over the steps runs.
+fused kernel (`torch.lstm` and its like, cuDNN on a GPU), on masked weights where masks fall on
+them; where one does, a plain differentiable loop over the steps runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence
 
-from dropout_policies.plan import Placement, Slot
+from dropout_policies.plan import Placement
 from dropout_policies.sites import Site
 
+from .cells import STEPS, Noise, States, Weights, into_gates
 from .masks import Masks
-
-State = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -58,112 +58,168 @@ class Packing:
 
 
 def run(
-    layer: nn.LSTM,
+    layer: nn.RNNBase,
     x: Tensor,
-    state: State,
+    states: States,
     packing: Packing | None,
     placement: Placement,
     masks: Masks,
-) -> tuple[Tensor, State]:
-    """Run every layer and direction of an LSTM under its masks.
+) -> tuple[Tensor, States]:
+    """Run every layer and direction of a recurrent module under its masks.
 
     Args:
         layer: whose weights run.
         x: the input `[T, B, D]`, or the packed rows `[N, D]`.
-        state: h `[L*K, B, P]` and c `[L*K, B, H]` for K directions, in sorted order if packed.
+        states: h `[L*K, B, P]`, and of an LSTM c `[L*K, B, H]`, for K directions, in sorted order
+            if packed.
         packing: where the rows of a packed batch lie.
         placement: which slots belong to this object.
-        masks: multipliers by slot.
+        masks: arrays by slot.
 
     Returns:
-        The output, laid out as `x`, and the last state, laid out as `state`.
+        The output, laid out as `x`, and the last states, laid out as `states`.
     """
     directions = (0, 1) if layer.bidirectional else (0,)
-    vertical = placement.vertical(layer.num_layers)
-    entries = vertical[: layer.num_layers]
-    last: list[State] = []
-    for site, inner in entries:
+    last: list[States] = []
+    for entry, inner in placement.vertical(layer.num_layers)[: layer.num_layers]:
         number = placement.layer + inner
         outputs = []
         for direction in directions:
             index = len(last)
-            into = _masked(x, masks.get(Slot(site, number, direction)), packing)
-            hidden = masks.get(Slot(Site.HIDDEN, number, direction))
-            start = state[0][index], state[1][index]
-            weights = list[Tensor](layer.all_weights[index])
-            if hidden is None:
-                y, end = _fused(weights, into, start, packing, direction)
-            else:
-                y, end = _loop(weights, into, start, packing, direction, hidden)
-            if inner == layer.num_layers - 1:
-                y = _masked(y, masks.get(Slot(Site.OUTPUT, number, direction)), packing)
-            outputs.append(y)
+            here = {s.site: m for s, m in masks.items() if s[1:] == (number, direction)}
+            leaving = here.pop(Site.OUTPUT, None)
+            start = tuple(state[index] for state in states)
+            weights = _masked_weights(Weights.of(list(layer.all_weights[index])), here)
+            y, end = _one_direction(layer.mode, weights, x, start, packing, direction, entry, here)
+            outputs.append(masked(y, leaving, packing))
             last.append(end)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
-    return x, (torch.stack([h for h, _ in last]), torch.stack([c for _, c in last]))
+    return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
 
 
-def _masked(x: Tensor, mask: Tensor | None, packing: Packing | None) -> Tensor:
+def _one_direction(
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    start: States,
+    packing: Packing | None,
+    direction: int,
+    entry: Site,
+    masks: dict[Site, Tensor],
+) -> tuple[Tensor, States]:
+    """One layer in one direction; `masks` by site, without those that were applied already."""
+    into = masks.get(entry)
+    if into is None or into.shape[-1] in (1, x.shape[-1]):
+        x = masked(x, masks.pop(entry, None), packing)
+    # The fused kernels do not pass torch.compile's graphs; the loop does.
+    if masks or torch.compiler.is_compiling():
+        return _loop(mode, weights, x, start, packing, direction, entry, masks)
+    return _fused(mode, weights.flat(), x, start, packing, direction)
+
+
+def _masked_weights(weights: Weights, masks: dict[Site, Tensor]) -> Weights:
+    """The weights under their masks `[1, G*H, D or P]`, which are taken out of `masks`."""
+    for site, name in ((Site.INPUT_WEIGHT, "w_ih"), (Site.RECURRENT_WEIGHT, "w_hh")):
+        mask = masks.pop(site, None)
+        if mask is not None:
+            weight = getattr(weights, name)
+            weights = replace(weights, **{name: weight * mask[0].to(weight.dtype)})
+    return weights
+
+
+def masked(x: Tensor, mask: Tensor | None, packing: Packing | None) -> Tensor:
     if mask is None:
         return x
     if packing is not None:
         steps = packing.step if mask.shape[0] > 1 else torch.zeros_like(packing.step)
-        mask = mask[steps, packing.sample]
+        samples = packing.sample if mask.shape[1] > 1 else torch.zeros_like(packing.sample)
+        mask = mask[steps, samples]
     # Under autocast x may be narrower than the input that the masks were drawn for.
     return x * mask.to(x.dtype)
 
 
-# Outside compiled graphs, as torch.compile has nn.LSTM too: inside, the CPU's kernel fails.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _fused(
+    mode: str,
     weights: list[Tensor],
     x: Tensor,
-    start: State,
+    start: States,
     packing: Packing | None,
     direction: int,
-) -> tuple[Tensor, State]:
-    hx = [start[0][None], start[1][None]]
-    biased = len(weights) >= 4
+) -> tuple[Tensor, States]:
+    states = [state[None] for state in start]
+    hx = states if mode == "LSTM" else states[0]
+    kernel: Any = getattr(torch, mode.lower())  # lstm, gru, rnn_tanh or rnn_relu
+    how = (len(weights) >= 4, 1, 0.0, True, False)
     if packing is not None:
         x = x[packing.reverse] if direction else x
-        y, h, c = torch.lstm(x, packing.batch_sizes, hx, weights, biased, 1, 0.0, True, False)
-        return y[packing.reverse] if direction else y, (h[0], c[0])
-    x = x.flip(0) if direction else x
-    y, h, c = torch.lstm(x, hx, weights, biased, 1, 0.0, True, False, False)
-    return y.flip(0) if direction else y, (h[0], c[0])
+        y, *end = kernel(x, packing.batch_sizes, hx, weights, *how)
+        y = y[packing.reverse] if direction else y
+    else:
+        x = x.flip(0) if direction else x
+        y, *end = kernel(x, hx, weights, *how, False)
+        y = y.flip(0) if direction else y
+    return y, tuple(state[0] for state in end)
 
 
 def _loop(
-    weights: list[Tensor],
+    mode: str,
+    weights: Weights,
     x: Tensor,
-    start: State,
+    start: States,
     packing: Packing | None,
     direction: int,
-    hidden: Tensor,
-) -> tuple[Tensor, State]:
-    valid = None
-    if packing is not None:
-        hidden = hidden[:, packing.order]
-        dense = x.new_zeros(len(packing.batch_sizes), len(packing.order), x.shape[-1])
-        x = dense.index_put((packing.step, packing.place), x)
-        valid = torch.zeros(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
-        valid[packing.step, packing.place] = True
-    hidden = hidden.expand(len(x), -1, -1)
-    w_ih, w_hh, *rest = weights
-    bias = rest[0] + rest[1] if len(rest) >= 2 else None
-    w_hr = rest[-1] if len(rest) % 2 else None
-    gates_in = linear(x, w_ih, bias)  # [T, B, 4*H]
-    h, c = start[0].to(gates_in.dtype), start[1].to(gates_in.dtype)
-    hidden = hidden.to(gates_in.dtype)
-    outputs: list[Tensor] = [h] * len(x)
-    for t in reversed(range(len(x))) if direction else range(len(x)):
-        i, f, g, o = (gates_in[t] + linear(h * hidden[t], w_hh)).chunk(4, dim=-1)
-        new_c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        new_h = o.sigmoid() * new_c.tanh()
-        if w_hr is not None:
-            new_h = linear(new_h, w_hr)
-        h = new_h if valid is None else torch.where(valid[t], new_h, h)
-        c = new_c if valid is None else torch.where(valid[t], new_c, c)
-        outputs[t] = h
-    y = torch.stack(outputs)
-    return (y if packing is None else y[packing.step, packing.place]), (h, c)
+    entry: Site,
+    masks: Mapping[Site, Tensor],
+) -> tuple[Tensor, States]:
+    step = STEPS[mode]
+    x, valid, masks = opened(x, packing, masks)
+    into = into_gates(mode, x, weights, masks.get(entry))  # [T, B, G*H]
+    inside = {site: m.to(into.dtype) for site, m in masks.items() if site is not entry}
+    y, states = over_steps(
+        lambda t, states, noise: step(into[t], states, weights, noise),
+        len(x),
+        tuple(state.to(into.dtype) for state in start),
+        inside,
+        valid,
+        backward=direction == 1,
+    )
+    return (y if packing is None else y[packing.step, packing.place]), states
+
+
+def opened(
+    x: Tensor, packing: Packing | None, masks: Mapping[Site, Tensor]
+) -> tuple[Tensor, Tensor | None, Mapping[Site, Tensor]]:
+    """Packed rows as `[T, B, D]`, which of them are there `[T, B, 1]`, and the masks in the sorted
+    order of the batch."""
+    if packing is None:
+        return x, None, masks
+    masks = {s: m[:, packing.order] if m.shape[1] > 1 else m for s, m in masks.items()}
+    dense = x.new_zeros(len(packing.batch_sizes), len(packing.order), x.shape[-1])
+    dense = dense.index_put((packing.step, packing.place), x)
+    valid = torch.zeros(*dense.shape[:2], 1, dtype=torch.bool, device=x.device)
+    valid[packing.step, packing.place] = True
+    return dense, valid, masks
+
+
+def over_steps(
+    step: Callable[[int, States, Noise], States],
+    steps: int,
+    states: States,
+    masks: Mapping[Site, Tensor],
+    valid: Tensor | None,
+    backward: bool,
+) -> tuple[Tensor, States]:
+    """Run a step over all T steps; where one is padding, the states stay.
+
+    Returns:
+        h of every step `[T, B, P]`, and the last states.
+    """
+    by_step = {s: m.unbind(0) if len(m) > 1 else [m[0]] * steps for s, m in masks.items()}
+    outputs: list[Any] = [None] * steps
+    for t in reversed(range(steps)) if backward else range(steps):
+        new = step(t, states, {site: each[t] for site, each in by_step.items()})
+        if valid is not None and states:  # which are empty before a cell of the user's own
+            new = tuple(torch.where(valid[t], a, b) for a, b in zip(new, states, strict=True))
+        states = new
+        outputs[t] = states[0]
+    return torch.stack(outputs), states

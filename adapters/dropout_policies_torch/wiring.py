@@ -142,7 +142,7 @@ def _clash(item: Found, dropout: nn.Module, placement: Placement) -> str:
 
 
 def _fits(a: Found, b: Found) -> bool:
-    if isinstance(a.layer, nn.LSTM):
+    if isinstance(a.layer, nn.RNNBase):
         width = (a.layer.proj_size or a.layer.hidden_size) * (1 + a.layer.bidirectional)
     else:
         width = a.layer.hidden_size

@@ -10,18 +10,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies.policy import Rule
+from tests.support import cases
 
-rates = st.floats(0.0, 1.0, exclude_max=True)
-rules = st.builds(Rule, rates, st.sampled_from(["step", "sequence"]))
-policies = st.dictionaries(st.sampled_from([site.value for site in dp.Site]), rules).flatmap(
-    lambda some: st.builds(
-        lambda name, citation: dp.Policy(name=name, citation=citation, **some), st.text(), st.text()
-    )
+embedding = st.builds(dp.Rule, cases.rates, st.sampled_from(["sequence", "call"]))
+by_site = {
+    site.value: embedding if site is dp.Site.EMBEDDING else cases.rules(site, layers=2, gates=4)
+    for site in dp.Site
+}
+policies = st.builds(
+    lambda rules, name, citation: dp.Policy(name=name, citation=citation, **rules),
+    st.fixed_dictionaries({}, optional=by_site),
+    st.text(),
+    st.text(),
 )
+"""Any policy there can be."""
 
 
-@pytest.mark.parametrize("rate", [1.0, -0.1, 2, math.nan, math.inf, "0.5", None, True, [0.5]])
+@pytest.mark.parametrize("rate", [1.0, -0.1, 2, math.nan, math.inf, "0.5", None, True, [1.5]])
 def test_a_rate_outside_zero_to_one_is_refused(rate):
     with pytest.raises(dp.PolicyError, match=r"\[0, 1\)"):
         dp.drop(rate)
@@ -30,6 +35,38 @@ def test_a_rate_outside_zero_to_one_is_refused(rate):
 @pytest.mark.parametrize("rate", [0, 0.0, 0.5, 1 - 1e-12])
 def test_a_rate_inside_is_kept_as_it_is(rate):
     assert dp.drop(rate).rate == rate
+
+
+@pytest.mark.parametrize("rate", [[], [[0.5]], [0.5, "a"], [0.1, True]])
+def test_rates_that_are_no_list_of_numbers_are_refused(rate):
+    with pytest.raises(dp.PolicyError, match="rate"):
+        dp.drop(rate)
+
+
+@pytest.mark.parametrize(
+    ("site", "rule", "message"),
+    [
+        ("input", dp.Rule(0.5, kind="zoneout"), "takes rules of kind 'drop'"),
+        ("hidden_update", dp.drop(0.5), "takes rules of kind 'zoneout'"),
+        ("input", dp.drop(0.5, per="call"), "lives per step or sequence"),
+        ("recurrent_weight", dp.drop(0.5), "lives per call"),
+        ("embedding", dp.drop(0.5), "lives per sequence or call"),
+        ("output", dp.drop(0.5, gates="untied"), "one mask for all"),
+        ("embedding", dp.drop([0.5, 0.1], per="call"), "no layers"),
+    ],
+)
+def test_a_rule_that_cannot_stand_at_its_site_is_refused(site, rule, message):
+    with pytest.raises(dp.PolicyError, match=message):
+        dp.Policy(**{site: rule})
+
+
+@pytest.mark.parametrize(
+    "words", [{"per": "epoch"}, {"kind": "blur"}, {"gates": "loose"}], ids=lambda w: next(iter(w))
+)
+def test_an_unknown_word_is_refused(words):
+    ((name, word),) = words.items()
+    with pytest.raises(dp.PolicyError, match=f"{name}={word!r}"):
+        dp.Rule(0.5, **words)
 
 
 def test_an_unknown_lifetime_is_refused():
@@ -90,7 +127,7 @@ def test_policies_join_unless_they_clash(a, b):
                     "rules": {"input": {"kind": "blur", "rate": 0.5, "per": "step"}},
                 }
             ),
-            "unknown kind of rule 'blur'",
+            "kind must be 'drop' or 'zoneout'.*blur",
         ),
         (
             json.dumps(
@@ -131,6 +168,103 @@ def test_the_catalogue_places_what_the_papers_place():
     assert not dp.none().active
     assert not dp.zaremba(0.0).active
     assert dp.zaremba(0.1).active
+
+
+def test_the_other_published_policies_are_those_of_their_papers():
+    """Site, rate, lifetime, kind, gates and scale of each, as the design's table has them."""
+
+    def rows(policy):
+        return {
+            site.value: (rule.rate, rule.per, rule.kind, rule.gates, rule.scaled)
+            for site, rule in policy.items()
+        }
+
+    def drop(rate, per, gates="tied", scaled=True):
+        return rate, per, "drop", gates, scaled
+
+    vertical = ("input", "between", "output")
+    whole = dict.fromkeys(vertical, drop(0.5, "sequence"))
+    assert rows(dp.variational()) == whole | {
+        "embedding": drop(0.5, "sequence"),
+        "hidden": drop(0.3, "sequence"),
+    }
+    assert rows(dp.variational(gates="untied"))["hidden"] == drop(0.3, "sequence", "untied")
+    assert rows(dp.variational(gates="untied"))["input"] == drop(0.5, "sequence", "untied")
+    assert rows(dp.variational(gates="untied"))["output"] == drop(0.5, "sequence")
+    assert rows(dp.locked()) == dict.fromkeys(vertical, drop(0.4, "sequence"))
+    assert rows(dp.semeniuta()) == {"candidate": drop(0.25, "step")}
+    assert rows(dp.semeniuta(per="sequence")) == {"candidate": drop(0.25, "sequence")}
+    assert rows(dp.rnndrop()) == {"cell": drop(0.5, "sequence", scaled=False)}
+    assert rows(dp.zoneout()) == {
+        "hidden_update": (0.025, "step", "zoneout", "tied", False),
+        "cell_update": (0.25, "step", "zoneout", "tied", False),
+    }
+    assert rows(dp.weight_drop()) == {"recurrent_weight": drop(0.5, "call")}
+    assert rows(dp.awd()) == {
+        "embedding": drop(0.1, "call"),
+        "input": drop(0.4, "sequence"),
+        "between": drop(0.25, "sequence"),
+        "output": drop(0.4, "sequence"),
+        "recurrent_weight": drop(0.5, "call"),
+    }
+
+
+@pytest.mark.parametrize("name", dp.names())
+def test_every_published_policy_says_where_it_comes_from(name):
+    policy = dp.catalog.resolve(name)
+    assert policy.citation or name == "none"
+    meaned = {"rnndrop", "zoneout"}
+    assert policy.evaluation == ("mean of the masks" if name in meaned else "identity")
+
+
+def test_rates_are_given_for_all_sites_by_layer_or_by_site():
+    assert dp.catalog.resolve("awd", 0.3) == dp.awd(0.3, 0.3, 0.3, 0.3, 0.3)
+    named = dp.catalog.resolve("variational", {"input": 0.4, "hidden": [0.1, 0.2]})
+    assert named[dp.Site.INPUT].rate == 0.4
+    assert named[dp.Site.HIDDEN].rate == (0.1, 0.2)
+    assert named[dp.Site.BETWEEN].rate == 0.5
+    assert dp.catalog.resolve("zaremba", [0.2, 0.5])[dp.Site.OUTPUT].rate == (0.2, 0.5)
+    with pytest.raises(dp.PolicyError, match="has no rule at site 'hidden'"):
+        dp.catalog.resolve("zaremba", {"hidden": 0.1})
+    with pytest.raises(dp.PolicyError, match="no site 'weight'"):
+        dp.catalog.resolve("awd", {"weight": 0.1})
+
+
+def test_a_registered_policy_is_called_by_its_name(monkeypatch):
+    monkeypatch.setattr(dp.catalog, "_CATALOG", dict(dp.catalog._CATALOG))
+    mine = dp.Policy(input=dp.drop(0.2), name="mine")
+    assert dp.register(mine) is mine
+    assert "mine" in dp.names()
+    assert dp.catalog.resolve("mine", 0.4) == dp.Policy(input=dp.drop(0.4))
+    assert dp.register(dp.Policy(input=dp.drop(0.2), name="mine")) is mine  # once more, the same
+    with pytest.raises(dp.PolicyError, match="There is a policy 'mine' already"):
+        dp.register(dp.Policy(input=dp.drop(0.3), name="mine"))
+    with pytest.raises(dp.PolicyError, match="There is a policy 'zaremba' already"):
+        dp.register(dp.Policy(input=dp.drop(0.3), name="zaremba"))
+    with pytest.raises(dp.PolicyError, match="a name first"):
+        dp.register(dp.Policy(input=dp.drop(0.3)))
+    with pytest.raises(dp.PolicyError, match="takes a Policy"):
+        dp.register("mine")
+
+
+def test_zoneout_goes_on_top_of_zaremba():
+    both = dp.zaremba(0.5) | dp.zoneout()
+    assert set(both) == set(dp.zaremba()) | set(dp.zoneout())
+    assert both.evaluation == "mean of the masks"
+    with pytest.raises(dp.PolicyError, match=r"both set a rule for input.*hidden"):
+        dp.naive() | dp.variational()
+
+
+def test_the_first_format_can_still_be_read():
+    old = {
+        "version": 1,
+        "name": "old",
+        "citation": "",
+        "rules": {"hidden": {"kind": "drop", "rate": 0.5, "per": "sequence"}},
+    }
+    read = dp.Policy.from_json(json.dumps(old))
+    assert read == dp.Policy(hidden=dp.drop(0.5, per="sequence"))
+    assert json.loads(read.to_json())["version"] == 2
 
 
 @pytest.mark.parametrize("name", dp.names())

@@ -4,16 +4,22 @@ import math
 
 import numpy as np
 
+from dropout_policies import reference
 from dropout_policies.plan import Slot
-from dropout_policies.reference import LSTMWeights, lstm
+from dropout_policies.reference import Weights, run
 from dropout_policies.sites import Site
+
+
+def lstm(*arguments, **named):
+    y, (h, c) = run(reference.lstm, *arguments, **named)
+    return y, h, c
 
 
 def sigmoid(x):
     return 1 / (1 + math.exp(-x))
 
 
-W = LSTMWeights(
+W = Weights(
     w_ih=np.array([[0.5], [-0.3], [0.8], [0.1]]),
     w_hh=np.array([[0.2], [0.4], [-0.6], [0.7]]),
     bias=np.array([0.1, 0.2, -0.1, 0.3]),
@@ -79,6 +85,106 @@ def test_a_second_layer_reads_the_masked_output_of_the_first():
 
 def test_a_projection_carries_the_projected_h():
     rng = np.random.default_rng(2)
-    w = LSTMWeights(rng.standard_normal((8, 3)), rng.standard_normal((8, 1)), None, np.ones((1, 2)))
+    w = Weights(rng.standard_normal((8, 3)), rng.standard_normal((8, 1)), w_hr=np.ones((1, 2)))
     y, h, c = lstm(rng.standard_normal((2, 3, 3)), [[w]], {})
     assert (y.shape, h.shape, c.shape) == ((2, 3, 1), (1, 3, 1), (1, 3, 2))
+
+
+def by_hand(step, x, h, c, masks):
+    """One step of a network of width 1 through the oracle, one number for each site."""
+    arrays = {Slot(site, 0, 0): np.full((1, 1, 1), value) for site, value in masks.items()}
+    given = np.full((1, 1, 1), x)
+    state = tuple(np.full((1, 1, 1), part) for part in (h, c) if part is not None)
+    y, end = run(step, given, [[W if step is reference.lstm else V]], arrays, state)
+    return y.item(), *(part.item() for part in end)
+
+
+V = Weights(
+    w_ih=np.array([[0.5], [-0.3], [0.8]]),
+    w_hh=np.array([[0.2], [0.4], [-0.6]]),
+    bias=np.array([0.1, 0.2, -0.1]),
+    recurrent_bias=np.array([0.05, -0.2, 0.3]),
+)
+
+
+def test_every_site_of_an_lstm_by_hand():
+    x, h, c = 1.5, 0.6, -0.4
+    i, f, g, o = (W.w_ih[k, 0] * x + W.w_hh[k, 0] * h + W.bias[k] for k in range(4))
+    old = sigmoid(f) * c
+    whole_c = old + sigmoid(i) * math.tanh(g)
+    whole_h = sigmoid(o) * math.tanh(whole_c)
+
+    def found(**masks):
+        return by_hand(reference.lstm, x, h, c, {Site.of(s): m for s, m in masks.items()})
+
+    less = old + 3.0 * sigmoid(i) * math.tanh(g)
+    expected = {
+        "candidate": (sigmoid(o) * math.tanh(less), less),
+        "cell": (sigmoid(o) * math.tanh(3.0 * whole_c), 3.0 * whole_c),
+        "state": (3.0 * whole_h, whole_c),
+    }
+    for site, (new_h, new_c) in expected.items():
+        np.testing.assert_allclose(found(**{site: 3.0}), (new_h, new_h, new_c), rtol=1e-14)
+    # Zoneout mixes what was with what is; h is that of the whole new c, and what leaves is the mix.
+    mixed = 0.25 * c + 0.75 * whole_c
+    np.testing.assert_allclose(found(cell_update=0.25), (whole_h, whole_h, mixed), rtol=1e-14)
+    mixed = 0.25 * h + 0.75 * whole_h
+    np.testing.assert_allclose(found(hidden_update=0.25), (mixed, mixed, whole_c), rtol=1e-14)
+
+
+def test_masked_weights_and_untied_gates_by_hand():
+    x, h, c = 1.5, 0.6, -0.4
+    four = np.array([2.0, 0.0, 0.5, 3.0])
+
+    def gates(into, back):
+        i, f, g, o = (
+            W.w_ih[k, 0] * x * into[k] + W.w_hh[k, 0] * h * back[k] + W.bias[k] for k in range(4)
+        )
+        new_c = sigmoid(f) * c + sigmoid(i) * math.tanh(g)
+        return sigmoid(o) * math.tanh(new_c), new_c
+
+    one = np.ones(4)
+    # In width 1 a mask of a gate's weight and a mask of what it sees are the same number.
+    for site, shape, expected in [
+        (Site.INPUT_WEIGHT, (1, 4, 1), gates(four, one)),
+        (Site.RECURRENT_WEIGHT, (1, 4, 1), gates(one, four)),
+        (Site.INPUT, (1, 1, 4), gates(four, one)),
+        (Site.HIDDEN, (1, 1, 4), gates(one, four)),
+    ]:
+        state = np.full((1, 1, 1), h), np.full((1, 1, 1), c)
+        masks = {Slot(site, 0, 0): four.reshape(shape)}
+        _, (new_h, new_c) = run(reference.lstm, np.full((1, 1, 1), x), [[W]], masks, state)
+        np.testing.assert_allclose([new_h.item(), new_c.item()], expected, rtol=1e-14)
+
+
+def test_both_grus_by_hand():
+    x, h = 1.5, 0.6
+    into = [V.w_ih[k, 0] * x + V.bias[k] for k in range(3)]
+    back = [V.w_hh[k, 0] * h + V.recurrent_bias[k] for k in range(3)]
+    r, z = sigmoid(into[0] + back[0]), sigmoid(into[1] + back[1])
+    for mask in (1.0, 3.0):
+        n = math.tanh(into[2] + r * back[2])
+        new = (1 - z) * mask * n + z * h
+        found = by_hand(reference.gru, x, h, None, {Site.CANDIDATE: mask})
+        np.testing.assert_allclose(found, (new, new), rtol=1e-14)
+    r, z = (sigmoid(into[k] + V.w_hh[k, 0] * h) for k in (0, 1))
+    n = math.tanh(into[2] + V.w_hh[2, 0] * (r * h))
+    new = (1 - z) * n + z * h
+    found = by_hand(reference.gru_reset_before, x, h, None, {})
+    np.testing.assert_allclose(found, (new, new), rtol=1e-14)
+
+
+def test_an_embedding_leaves_out_whole_word_types_of_a_sample():
+    matrix = np.arange(6.0).reshape(3, 2)
+    tokens = np.array([[0, 1], [2, 2], [0, 0]])  # [T, B]
+    mask = np.array([[[2.0, 0.0, 1.0], [0.0, 1.0, 3.0]]])  # [1, B, V]
+    rows = reference.embedding(tokens, matrix, mask)
+    expected = [
+        [2 * matrix[0], matrix[1]],
+        [matrix[2], 3 * matrix[2]],
+        [2 * matrix[0], 0 * matrix[0]],
+    ]
+    np.testing.assert_array_equal(rows, expected)
+    np.testing.assert_array_equal(reference.embedding(tokens, matrix), matrix[tokens])
+    shared = reference.embedding(tokens, matrix, mask[:, :1])
+    np.testing.assert_array_equal(shared[0, 1], 0 * matrix[1])

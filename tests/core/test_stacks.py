@@ -153,7 +153,7 @@ def test_the_report_counts_connections_and_masks():
         "policy mine: 2 recurrent layers in 1 stack; evaluation: identity\n"
         "  stack 1: L = 3, 2 of 4 vertical connections masked\n"
         "    a (LSTM): no masks\n"
-        "    b (LSTM x2): between 0.5 per step; output 0 per step\n"
+        "    b (LSTM x2): between 0.5 per step\n"
         "      taken over, back on remove(): dropout=0.3\n"
         "  skipped g (GRU): why"
     )

@@ -21,18 +21,20 @@ sorted by length if there are lengths."""
 
 
 class Cell(NamedTuple):
-    """A kind of layer: what it is, and the oracle's step of it."""
+    """A kind of layer: what it is, the oracle's step of it, and whose weights that has."""
 
     type: cells.CellType
     step: reference.Step
+    inside: cells.CellType
 
 
 CELLS = {
-    "lstm": Cell(cells.LSTM, reference.lstm),
-    "gru": Cell(cells.GRU, reference.gru),
-    "gru_reset_before": Cell(cells.GRU, reference.gru_reset_before),
-    "rnn_tanh": Cell(cells.RNN, reference.rnn_tanh),
-    "rnn_relu": Cell(cells.RNN, reference.rnn_relu),
+    "lstm": Cell(cells.LSTM, reference.lstm, cells.LSTM),
+    "gru": Cell(cells.GRU, reference.gru, cells.GRU),
+    "gru_reset_before": Cell(cells.GRU, reference.gru_reset_before, cells.GRU),
+    "rnn_tanh": Cell(cells.RNN, reference.rnn_tanh, cells.RNN),
+    "rnn_relu": Cell(cells.RNN, reference.rnn_relu, cells.RNN),
+    "own_lstm": Cell(cells.OWN, reference.lstm, cells.LSTM),
 }
 
 
@@ -146,7 +148,7 @@ def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
         return scale * rng.standard_normal(shape)
 
     H, P, K = case.hidden_size, case.output_size, len(case.directions)
-    G = CELLS[case.cell].type.gates
+    G = CELLS[case.cell].inside.gates
     weights = []
     for layer in range(case.layers):
         width = case.input_size if layer == 0 else K * P
@@ -164,7 +166,7 @@ def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
             ]
         )
     x = normal(case.steps, case.batch, case.input_size)
-    widths = (P, H)[: CELLS[case.cell].type.states]
+    widths = (P, H)[: CELLS[case.cell].inside.states]
     state = tuple(normal(case.layers * K, case.batch, width) for width in widths)
     return Numbers(x, weights, state if case.initial_state else None)
 
@@ -217,14 +219,14 @@ schedules = st.builds(
 lifetimes = st.sampled_from(["step", "sequence"])
 
 
-def rules(site: Site, layers: int) -> st.SearchStrategy[dp.Rule]:
-    """Every rule that can stand at a site of a stack of so many layers."""
+def rules(site: Site, layers: int, gates: int) -> st.SearchStrategy[dp.Rule]:
+    """Every rule that can stand at a site of a stack of so many layers, with so many gates."""
     rate = rates | schedules | st.lists(rates, min_size=layers, max_size=layers).map(tuple)
     if site in UPDATES:
         return st.builds(dp.Rule, rate, lifetimes, st.just("zoneout"))
-    gates = st.sampled_from(["tied", "untied"]) if site in GATED else st.just("tied")
+    some = ["tied", "untied"] if site in GATED and gates else ["tied"]
     per = st.just("call") if site in WEIGHTS else lifetimes
-    return st.builds(dp.Rule, rate, per, st.just("drop"), gates, st.booleans())
+    return st.builds(dp.Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans())
 
 
 def policy_for(name: str, cell: str, rate: object = None) -> dp.Policy | None:
@@ -241,11 +243,13 @@ def policy_for(name: str, cell: str, rate: object = None) -> dp.Policy | None:
 @st.composite
 def policies(draw: st.DrawFn, names: tuple[str, ...], cell: str, layers: int) -> dp.Policy:
     """Published policies at any rate, and "mixed": a rule of its own at each of some sites."""
-    name = draw(st.sampled_from([n for n in names if n == "mixed" or policy_for(n, cell)]))
+    there = [n for n in names if n == "mixed" or policy_for(n, cell) is not None]
+    name = draw(st.sampled_from(there))
     if name == "mixed":
-        sites = sorted(CELLS[cell].type.sites)
+        kind = CELLS[cell].type
+        sites = sorted(kind.sites)
         chosen = draw(st.sets(st.sampled_from(sites), min_size=1, max_size=5))
-        each = {site.value: draw(rules(site, layers)) for site in sorted(chosen)}
+        each = {site.value: draw(rules(site, layers, kind.gates)) for site in sorted(chosen)}
         return dp.Policy(**each, name="mixed")
     if name == "none":
         return dp.none()

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 import dropout_policies as dp
+from dropout_policies import keyed
+from dropout_policies.plan import Placement, Slot, plan
 
 from .cases import Case, cases, policy_for
 from .properties import Subject, equals_oracle, evaluation_is_what_it_says
@@ -43,7 +46,8 @@ class Layer:
         run: runs a case on it.
         directions: the directions that it may run.
         projections: whether it may have projections.
-        by_step: whether it sees one step at a time, and so has no policy that lives longer.
+        by_step: whether it sees one step at a time, and so has no policy that lives longer; each
+            of its steps is a call.
     """
 
     name: str
@@ -64,15 +68,29 @@ class Layer:
 
     def cases(self, policy: str):
         """Cases of one policy on this layer."""
-        return cases((policy,), (self.kind,), self.directions, self.projections)
+        found = cases((policy,), (self.kind,), self.directions, self.projections)
+        if self.by_step:
+            found = found.filter(lambda case: case.lengths is None)
+        return found
 
 
-def pairs(layers: Sequence[Layer]) -> Iterator[object]:
+def pairs(layers: Sequence[Layer]) -> list[object]:
     """Each layer with each policy that it can have, as pytest parameters."""
-    for layer in layers:
-        for policy in POLICIES:
-            if layer.has(policy):
-                yield pytest.param(layer, policy, id=f"{layer.name}-{policy}")
+    return [
+        pytest.param(layer, policy, id=f"{layer.name}-{policy}")
+        for layer in layers
+        for policy in POLICIES
+        if layer.has(policy)
+    ]
+
+
+def masks_by_step(case: Case) -> dict[Slot, np.ndarray]:
+    """The keyed masks of a case whose every step is a call of its own."""
+    wanted = plan(Placement(case.policy), replace(case.geometry, steps=1))
+    steps = [
+        keyed.masks(wanted, case.seed, case.call + t, case.row_offset) for t in range(case.steps)
+    ]
+    return {slot: np.concatenate([masks[slot] for masks in steps]) for slot in wanted}
 
 
 def check(backend: str, layer: Layer, policy: str, tolerance: float, examples: int) -> None:
@@ -87,7 +105,7 @@ def check(backend: str, layer: Layer, policy: str, tolerance: float, examples: i
     @given(layer.cases(policy))
     def holds(case: Case) -> None:
         nonlocal counted
-        equals_oracle(layer.run, case, tolerance)
+        equals_oracle(layer.run, case, tolerance, masks_by_step(case) if layer.by_step else None)
         evaluation_is_what_it_says(layer.run, case, tolerance)
         counted += 1
 

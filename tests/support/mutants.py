@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dropout_policies.plan import Plan, Slot
+from dropout_policies.plan import Plan, PlannedMask, Slot
+from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 
 Masks = dict[Slot, Any]
@@ -20,10 +21,16 @@ def _without(site: Site) -> Mutant:
     return lambda masks, _: {slot: mask for slot, mask in masks.items() if slot.site is not site}
 
 
-def _each(change: Callable[[Any, float], Any]) -> Mutant:
-    return lambda masks, plan: {
-        slot: change(mask, plan[slot].rule.rate) for slot, mask in masks.items()
-    }
+def _each(change: Callable[[Any, PlannedMask], Any]) -> Mutant:
+    return lambda masks, plan: {slot: change(mask, plan[slot]) for slot, mask in masks.items()}
+
+
+def _swapped(mask: Any, planned: PlannedMask) -> Any:
+    return sum(planned.rule.values(_rate(planned))) - mask
+
+
+def _rate(planned: PlannedMask) -> float:
+    return rate_at(planned.rate, 0)
 
 
 def _hidden_too(masks: Masks, _: Plan) -> Masks:
@@ -73,9 +80,14 @@ MASK_MUTANTS: dict[str, Mutant] = {
     "one mask reused over t": _each(lambda mask, _: mask[:1] + 0 * mask),
     "one mask shared by the batch": _each(lambda mask, _: mask[:, :1] + 0 * mask),
     "one mask bit shared by all units": _each(lambda mask, _: mask[:, :, :1] + 0 * mask),
-    "unscaled": _each(lambda mask, rate: mask * (1.0 - rate)),
-    "scaled twice": _each(lambda mask, rate: mask / (1.0 - rate)),
-    "kept and dropped swapped": _each(lambda mask, rate: 1.0 / (1.0 - rate) - mask),
+    "unscaled": _each(lambda mask, planned: mask * (1.0 - _rate(planned))),
+    "scaled twice": _each(lambda mask, planned: mask / (1.0 - _rate(planned))),
+    "kept and dropped swapped": _each(_swapped),
+    "weights not masked": _without(Site.RECURRENT_WEIGHT),
+    "candidate not masked": _without(Site.CANDIDATE),
+    "cell not masked": _without(Site.CELL),
+    "cell not zoned": _without(Site.CELL_UPDATE),
+    "hidden state not zoned": _without(Site.HIDDEN_UPDATE),
 }
 
 

@@ -22,12 +22,15 @@ Subject = Callable[[Case, Numbers | None], Outcome]
 """Runs a case on its own numbers, or on given ones."""
 
 
-def equals_oracle(subject: Subject, case: Case, tolerance: float) -> None:
+def equals_oracle(
+    subject: Subject, case: Case, tolerance: float, masks: dict[Slot, np.ndarray] | None = None
+) -> None:
     """Output, last states and gradients are those of the NumPy oracle under the same keyed masks.
 
-    The gradients of all numbers at once, as the slope of one loss along one way.
+    The gradients of all numbers at once, as the slope of one loss along one way. `masks` are others
+    than those of the case's own plan.
     """
-    are_equal(subject(case, None), oracle(case), case, tolerance)
+    are_equal(subject(case, None), oracle(case, masks), case, tolerance)
 
 
 def are_equal(got: Outcome, expected: Outcome, case: Case, tolerance: float) -> None:
@@ -180,7 +183,18 @@ def keeps_every_promise(subject: Subject, tolerance: float) -> None:
     rules = replace(ragged, policy=mixed, form="sorted", lengths=(6, 5, 3, 2), row_offset=2)
     turned = replace(plain, policy=dp.Policy(hidden=dp.drop(0.5)), form="batch first")
     one = replace(plain, batch=1, form="unbatched")
-    for case in (plain, ragged, both, rules, turned, one):
+    inside = [
+        replace(both, policy=dp.zoneout(0.5, 0.3)),
+        replace(plain, policy=dp.rnndrop()),
+        replace(plain, policy=dp.semeniuta(0.5)),
+        replace(plain, policy=dp.awd(), row_offset=3),
+        replace(plain, policy=dp.variational(gates="untied")),
+        replace(plain, policy=dp.Policy(state=dp.drop(0.3))),
+        replace(plain, policy=dp.Policy(input=dp.drop(dp.schedule({0: 0.1, 2: 0.8})))),
+    ]
+    gru = dp.semeniuta(0.5) | dp.Policy(hidden=dp.drop(0.4)) | dp.weight_drop(0.3)
+    inside.append(replace(plain, cell="gru", policy=gru | dp.zoneout(0.0, 0.3)))
+    for case in (plain, ragged, both, rules, turned, one, *inside):
         equals_oracle(subject, case, tolerance)
         evaluation_is_what_it_says(subject, case, tolerance)
     corrupted_once_a_layer(subject, layers=2, steps=5, source=1)

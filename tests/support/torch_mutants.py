@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-import dropout_policies_torch.layers as layers
 import pytest
 import torch
-from dropout_policies_torch import recurrence
+from dropout_policies_torch import cells, layers, masks, recurrence
 
 from dropout_policies.plan import Slot
+from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
@@ -59,8 +59,8 @@ def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
 
 
 def _same_masks_every_call(patch: pytest.MonkeyPatch) -> None:
-    original = layers.masks.draw
-    patch.setattr(layers.masks, "draw", lambda plan, seed, _, *rest: original(plan, seed, 0, *rest))
+    original = masks.draw
+    patch.setattr(masks, "draw", lambda plan, seed, _, *rest: original(plan, seed, 0, *rest))
 
 
 def _masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
@@ -73,13 +73,13 @@ def _masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
 
 
 def _backward_reads_forward_masks(patch: pytest.MonkeyPatch) -> None:
-    original = layers.masks.draw
+    original = masks.draw
 
     def draw(plan, *rest):
         drawn = original(plan, *rest)
         return {slot: drawn[slot._replace(direction=0)] for slot in drawn}
 
-    patch.setattr(layers.masks, "draw", draw)
+    patch.setattr(masks, "draw", draw)
 
 
 def _stock_dropout(patch: pytest.MonkeyPatch) -> None:
@@ -120,35 +120,134 @@ def _unbatched_state_ignored(patch: pytest.MonkeyPatch) -> None:
 
 
 def _sequence_masks_left_out(patch: pytest.MonkeyPatch) -> None:
-    original = layers.masks.draw
+    original = masks.draw
 
     def draw(plan, *rest):
         drawn = original(plan, *rest)
         return {slot: mask for slot, mask in drawn.items() if plan[slot].rule.per == "step"}
 
-    patch.setattr(layers.masks, "draw", draw)
+    patch.setattr(masks, "draw", draw)
 
 
 def _row_offset_ignored_where_packed(patch: pytest.MonkeyPatch) -> None:
-    original = layers.LSTM._train
+    original = layers.LSTM._forward
 
-    def train(self, x, hx, packing, packed):
-        if packed is not None:
+    def forward(self, x, hx):
+        if not torch.is_tensor(x):
             self.row_offset = 0
-        return original(self, x, hx, packing, packed)
+        return original(self, x, hx)
 
-    patch.setattr(layers.LSTM, "_train", train)
+    patch.setattr(layers.Recurrent, "_forward", forward)
 
 
 def _one_bias_in_the_loop(patch: pytest.MonkeyPatch) -> None:
     original = recurrence._loop
 
-    def loop(weights, *rest):
-        if len(weights) >= 4:
-            weights = [*weights[:3], 0 * weights[3], *weights[4:]]
-        return original(weights, *rest)
+    def loop(mode, w, *rest):
+        return original(mode, replace(w, b_hh=w.b_hh if w.b_hh is None else 0 * w.b_hh), *rest)
 
     patch.setattr(recurrence, "_loop", loop)
+
+
+def _step(mode: str, change: Callable) -> Mutant:
+    """Another step of a kind of layer: change(original, into, states, weights, noise)."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = cells.STEPS[mode]
+        patch.setitem(cells.STEPS, mode, lambda *args: change(original, *args))
+
+    return apply
+
+
+def _without(noise, *sites):
+    return {site: mask for site, mask in noise.items() if site not in sites}
+
+
+def _h_of_the_zoned_c(step, into, states, w, noise):
+    h, c = step(into, states, w, noise)
+    if Site.CELL_UPDATE not in noise:
+        return h, c
+    o = (into + torch.nn.functional.linear(states[0], w.w_hh)).chunk(4, dim=-1)[3].sigmoid()
+    return cells.zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * c.tanh()), c
+
+
+def _candidate_mask_on_the_cell(step, into, states, w, noise):
+    noise = dict(noise)
+    if Site.CANDIDATE in noise:
+        noise[Site.CELL] = noise.pop(Site.CANDIDATE)
+    return step(into, states, w, noise)
+
+
+def _cell_masked_after_h(step, into, states, w, noise):
+    h, c = step(into, states, w, _without(noise, Site.CELL))
+    return h, cells.drop(noise, Site.CELL, c)
+
+
+def _grus_own_h_masked(step, into, states, w, noise):
+    """The mask of what goes into the gates falls on the h that is carried past them too."""
+    if Site.HIDDEN in noise:
+        states = (states[0] * noise[Site.HIDDEN],)
+    return step(into, states, w, _without(noise, Site.HIDDEN))
+
+
+def _state_masked_where_it_leaves_only(step, into, states, w, noise):
+    return step(into, states, w, _without(noise, Site.STATE))
+
+
+def _no_means(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(masks, "means", lambda *_: {})
+
+
+def _plan_changed(change: Callable) -> Mutant:
+    """Masks drawn for another plan."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = masks.draw
+
+        def draw(plan, *rest):
+            return original({slot: change(mask) for slot, mask in plan.items()}, *rest)
+
+        patch.setattr(masks, "draw", draw)
+
+    return apply
+
+
+def _gates_share(patch: pytest.MonkeyPatch) -> None:
+    original = masks.draw
+
+    def draw(plan, *rest):
+        drawn = original(plan, *rest)
+        for slot, mask in drawn.items():
+            if plan[slot].rule.gates == "untied":
+                first = mask[..., : mask.shape[-1] // 4]
+                drawn[slot] = torch.cat([first] * 4, dim=-1)
+        return drawn
+
+    patch.setattr(masks, "draw", draw)
+
+
+def _masked_weights_with_bias(patch: pytest.MonkeyPatch) -> None:
+    original = recurrence._masked_weights
+
+    def masked(weights, found):
+        mask = found.get(Site.RECURRENT_WEIGHT)
+        changed = original(weights, found)
+        if mask is None or changed.b_hh is None:
+            return changed
+        return replace(changed, b_hh=changed.b_hh * mask[0, :, 0])
+
+    patch.setattr(recurrence, "_masked_weights", masked)
+
+
+def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
+    original = recurrence._masked_weights
+
+    def masked(weights, found):
+        hides = Site.RECURRENT_WEIGHT in found
+        changed = original(weights, found)
+        return replace(changed, w_hh=changed.w_hh.detach()) if hides else changed
+
+    patch.setattr(recurrence, "_masked_weights", masked)
 
 
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
@@ -177,4 +276,17 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the loop forgets bias_hh": _one_bias_in_the_loop,
     "initial state ignored": _initial_state_ignored,
     "stock nn.LSTM dropout": _stock_dropout,
+    "h of the zoned c": _step("LSTM", _h_of_the_zoned_c),
+    "the candidate's mask on the cell": _step("LSTM", _candidate_mask_on_the_cell),
+    "the cell masked after h": _step("LSTM", _cell_masked_after_h),
+    "the carried h of a GRU masked": _step("GRU", _grus_own_h_masked),
+    "the state not masked": _step("LSTM", _state_masked_where_it_leaves_only),
+    "evaluation without the masks' means": _no_means,
+    "row_offset moves the weights' masks": _plan_changed(lambda m: replace(m, by_sample=True)),
+    "a schedule stays at its first rate": _plan_changed(
+        lambda m: replace(m, rate=rate_at(m.rate, 0))
+    ),
+    "untied gates share a mask": _gates_share,
+    "biases masked with the weights": _masked_weights_with_bias,
+    "masked weights without a gradient": _masked_weights_lose_their_gradient,
 }

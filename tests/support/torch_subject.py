@@ -2,49 +2,75 @@
 
 from __future__ import annotations
 
+import dropout_policies_torch as dpt
+import numpy as np
 import torch
-from dropout_policies_torch import LSTM
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from .cases import Case, Numbers, Outcome
+from dropout_policies.reference import Weights
+
+from .cases import Case, Numbers, Outcome, pull, way
 from .cases import numbers as numbers_of
 
-State = tuple[torch.Tensor, torch.Tensor]
+States = tuple[torch.Tensor, ...]
+
+LAYERS = {
+    "lstm": (dpt.LSTM, {}),
+    "gru": (dpt.GRU, {}),
+    "rnn_tanh": (dpt.RNN, {}),
+    "rnn_relu": (dpt.RNN, {"nonlinearity": "relu"}),
+}
 
 
-def build(case: Case, given: Numbers) -> LSTM:
+def build(case: Case, given: Numbers, **arguments):
     """The layer of a case, in float64, with its weights."""
-    layer = LSTM(
+    kind, more = LAYERS[case.cell]
+    if case.proj_size:
+        more = more | {"proj_size": case.proj_size}
+    more = {"policy": case.policy, "seed": case.seed} | more | arguments
+    layer = kind(
         case.input_size,
         case.hidden_size,
         num_layers=case.layers,
         bias=case.bias,
         bidirectional=len(case.directions) == 2,
-        proj_size=case.proj_size,
         batch_first=case.form == "batch first",
-        policy=case.policy,
-        seed=case.seed,
         dtype=torch.float64,
+        **more,
     )
     load(layer, given)
     layer.calls, layer.row_offset = case.call, case.row_offset
     return layer.train(case.training)
 
 
+def tensors(w: Weights) -> dict[str, torch.Tensor]:
+    """An oracle's weights as PyTorch has them. Where its two biases count alike, as their sum, they
+    share the oracle's one."""
+    found = {"weight_ih": w.w_ih, "weight_hh": w.w_hh}
+    if w.bias is not None:
+        share = 1.0 if w.recurrent_bias is not None else 0.75
+        found["bias_ih"] = share * w.bias
+        found["bias_hh"] = 0.25 * w.bias if w.recurrent_bias is None else w.recurrent_bias
+    if w.w_hr is not None:
+        found["weight_hr"] = w.w_hr
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in found.items()}
+
+
+def named(given: Numbers) -> dict[str, torch.Tensor]:
+    """All weights of a case under PyTorch's names."""
+    return {
+        f"{name}_l{inner}" + "_reverse" * direction: tensor
+        for inner, row in enumerate(given.weights)
+        for direction, w in enumerate(row)
+        for name, tensor in tensors(w).items()
+    }
+
+
 @torch.no_grad()
-def load(layer: torch.nn.LSTM, given: Numbers) -> None:
-    """Copy the oracle's weights into an LSTM; its two biases share the oracle's one."""
-    for inner, row in enumerate(given.weights):
-        for direction, w in enumerate(row):
-            name = f"_l{inner}" + ("_reverse" if direction else "")
-            getattr(layer, "weight_ih" + name).copy_(torch.from_numpy(w.w_ih))
-            getattr(layer, "weight_hh" + name).copy_(torch.from_numpy(w.w_hh))
-            if w.bias is not None:
-                bias = torch.from_numpy(w.bias)
-                getattr(layer, "bias_ih" + name).copy_(0.75 * bias)
-                getattr(layer, "bias_hh" + name).copy_(0.25 * bias)
-            if w.w_hr is not None:
-                getattr(layer, "weight_hr" + name).copy_(torch.from_numpy(w.w_hr))
+def load(layer: torch.nn.Module, given: Numbers) -> None:
+    """Copy the oracle's weights into a layer."""
+    for name, tensor in named(given).items():
+        getattr(layer, name).copy_(tensor)
 
 
 def pack(x: torch.Tensor, case: Case) -> torch.Tensor | PackedSequence:
@@ -69,14 +95,16 @@ def unbatched(case: Case) -> bool:
     return case.form == "unbatched" and case.batch == 1 and case.lengths is None
 
 
-def call(layer: LSTM, case: Case, x: torch.Tensor, state: State | None) -> list[torch.Tensor]:
-    """y, h and c of a call in the case's form."""
+def call(layer, case: Case, x: torch.Tensor, state: States | None) -> list[torch.Tensor]:
+    """y, h (and c) of a call in the case's form."""
     if state is not None and unbatched(case):
-        state = state[0][:, 0], state[1][:, 0]
-    y, (h, c) = layer(pack(x, case), state)
+        state = tuple(part[:, 0] for part in state)
+    single = case.cell != "lstm"
+    y, end = layer(pack(x, case), state[0] if state is not None and single else state)
+    end = (end,) if single else end
     if unbatched(case):
-        h, c = h[:, None], c[:, None]
-    return [unpack(y, case), h, c]
+        end = tuple(part[:, None] for part in end)
+    return [unpack(y, case), *end]
 
 
 def run(case: Case, given: Numbers | None = None) -> Outcome:
@@ -85,10 +113,109 @@ def run(case: Case, given: Numbers | None = None) -> Outcome:
     return outcome(build(case, given), case, given)
 
 
-def outcome(layer: LSTM, case: Case, given: Numbers) -> Outcome:
-    """One call of a layer that is built already."""
-    state = None
-    if given.state is not None:
-        state = torch.from_numpy(given.state[0]), torch.from_numpy(given.state[1])
-    parts = call(layer, case, torch.from_numpy(given.x), state)
-    return Outcome(*[part.detach().numpy() for part in parts])
+CELLS = {
+    "lstm": (dpt.LSTMCell, {}),
+    "gru": (dpt.GRUCell, {}),
+    "rnn_tanh": (dpt.RNNCell, {}),
+    "rnn_relu": (dpt.RNNCell, {"nonlinearity": "relu"}),
+}
+
+
+def run_cells(case: Case, given: Numbers | None = None) -> Outcome:
+    """A case on PyTorch's cells, a call for each step, the last one's h masked where it leaves."""
+    given = given or numbers_of(case)
+    kind, more = CELLS[case.cell]
+    cells = []
+    for number, (w,) in enumerate(given.weights):
+        size = case.input_size if number == 0 else case.hidden_size
+        where = {"policy": case.policy, "seed": case.seed, "stack": (number, case.layers)}
+        cell = kind(size, case.hidden_size, case.bias, dtype=torch.float64, **where, **more)
+        copy(cell, w)
+        cell.calls, cell.row_offset = case.call, case.row_offset
+        cells.append(cell.train(case.training))
+    inputs = [torch.from_numpy(a).requires_grad_() for a in (given.x, *(given.state or ()))]
+    alone, single = unbatched(case), case.cell != "lstm"
+    states = [
+        tuple(state[number, 0] if alone else state[number] for state in inputs[1:]) or None
+        for number in range(case.layers)
+    ]
+    outputs = []
+    for x in inputs[0]:
+        x = x[0] if alone else x
+        for number, cell in enumerate(cells):
+            before = states[number]
+            end = cell(x, before[0] if before is not None and single else before)
+            states[number] = (end,) if single else end
+            x = states[number][0]
+        y = cells[-1].mask_output(x)
+        outputs.append(y[None] if alone else y)
+    end = [torch.stack(parts) for parts in zip(*states, strict=True)]
+    end = [part[:, None] for part in end] if alone else end
+    return measured(case, inputs, by_layer(cells), named(way(case)), [torch.stack(outputs), *end])
+
+
+def run_unrolled(case: Case, given: Numbers | None = None) -> Outcome:
+    """A case on stock cells as if they were a user's own, run by `Unrolled`."""
+    given = given or numbers_of(case)
+    inputs = [torch.from_numpy(a).requires_grad_() for a in (given.x, *(given.state or ()))]
+    x = inputs[0] if unbatched(case) else pack(inputs[0], case)
+    ends, cells = [], []
+    for number, (w,) in enumerate(given.weights):
+        size = case.input_size if number == 0 else case.hidden_size
+        cell = torch.nn.LSTMCell(size, case.hidden_size, case.bias, dtype=torch.float64)
+        copy(cell, w)
+        place = {"policy": case.policy, "seed": case.seed, "stack": (number, case.layers)}
+        layer = dpt.Unrolled(cell, batch_first=case.form == "batch first", **place)
+        layer.train(case.training)
+        layer.calls, layer.row_offset = case.call, case.row_offset
+        x, end = layer(x, tuple(state[number] for state in inputs[1:]) or None)
+        ends.append(end)
+        cells.append(cell)
+    y = x if unbatched(case) else unpack(x, case)
+    parts = [y, *(torch.stack(each) for each in zip(*ends, strict=True))]
+    return measured(case, inputs, by_layer(cells), named(way(case)), parts)
+
+
+@torch.no_grad()
+def copy(cell: torch.nn.Module, w: Weights) -> None:
+    """Copy the oracle's weights into a cell."""
+    for name, tensor in tensors(w).items():
+        getattr(cell, name).copy_(tensor)
+
+
+def by_layer(cells: list[torch.nn.Module]) -> dict[str, torch.nn.Parameter]:
+    """The weights of cells under the names that they would have in one layer object."""
+    return {
+        f"{name}_l{number}": parameter
+        for number, cell in enumerate(cells)
+        for name, parameter in cell.named_parameters()
+    }
+
+
+def outcome(layer, case: Case, given: Numbers) -> Outcome:
+    """One call of a layer that is built already, and the slope of its loss."""
+    inputs = [torch.from_numpy(a).requires_grad_() for a in (given.x, *(given.state or ()))]
+    parts = call(layer, case, inputs[0], tuple(inputs[1:]) or None)
+    return measured(case, inputs, dict(layer.named_parameters()), named(way(case)), parts)
+
+
+def measured(case, inputs, parameters, along, parts) -> Outcome:
+    """The outcome of a call.
+
+    Args:
+        inputs: x and the states, of which gradients are taken.
+        parameters: the weights by name.
+        along: the weights' part of the way.
+        parts: y and the states that the call gave.
+    """
+    names = ("y", "h", "c")[: len(parts)]
+    pulls = [torch.from_numpy(pull(case, n, tuple(p.shape))) for n, p in zip(names, parts)]  # noqa: B905
+    loss = sum((part * weight).sum() for part, weight in zip(parts, pulls, strict=True))
+    ahead = way(case)
+    values = [*inputs, *(parameters[name] for name in along)]
+    ways = [ahead.x, *(ahead.state or ())][: len(inputs)]
+    ways = [*map(torch.from_numpy, ways), *along.values()]
+    found = torch.autograd.grad(loss, values, allow_unused=True)
+    slope = sum((g * w).sum() for g, w in zip(found, ways, strict=True) if g is not None)
+    y, *state = (part.detach().numpy() for part in parts)
+    return Outcome(y, tuple(state), float(slope))

@@ -7,9 +7,9 @@ from dropout_policies_torch import LSTMCell
 from torch import nn
 
 import dropout_policies as dp
-from dropout_policies import keyed
+from dropout_policies import keyed, reference
 from dropout_policies.plan import Geometry, plan
-from dropout_policies.reference import LSTMWeights, lstm
+from dropout_policies.reference import Weights
 
 B, D, H = 3, 4, 5
 
@@ -22,7 +22,7 @@ def cell(**arguments):
 def weights(layer):
     array = {name: p.detach().numpy() for name, p in layer.named_parameters()}
     bias = array["bias_ih"] + array["bias_hh"]
-    return LSTMWeights(array["weight_ih"], array["weight_hh"], bias)
+    return Weights(array["weight_ih"], array["weight_hh"], bias)
 
 
 @pytest.mark.parametrize("policy", ["zaremba", "naive"])
@@ -44,7 +44,9 @@ def test_each_step_equals_the_oracle_in_training(policy, batched):
             h, c = layer(x[0], (h[0], c[0]))
             y = layer.mask_output(h)[None]
             h, c = h[None], c[None]
-        out, *expected = lstm(x.numpy()[None], [[weights(layer)]], masks, tuple(expected))
+        out, expected = reference.run(
+            reference.lstm, x.numpy()[None], [[weights(layer)]], masks, tuple(expected)
+        )
         for got, want in ((y, out[0]), (h, expected[0][0]), (c, expected[1][0])):
             np.testing.assert_allclose(got.detach().numpy(), want, atol=1e-12)
 

@@ -265,7 +265,10 @@ def test_a_call_that_fails_does_not_count():
         ({"policy": "zaremba", "seed": -1}, "seed must be"),
         ({"policy": "zaremba", "seed": 2**32}, "seed must be"),
         ({"policy": "zaremba", "dropout": 0.3}, "would come on top"),
-        ({"policy": dp.Policy(candidate=dp.drop(0.3))}, "LSTM has no site 'candidate'"),
+        (
+            {"policy": "zaremba", "rate": [0.1, 0.2, 0.3, 0.4]},
+            "LSTM: policy 'zaremba' has rates for 4",
+        ),
         ({"rate": 0.3}, "rate goes with a policy"),
         ({"seed": 3}, "seed goes with a policy"),
         ({"stack": (0, 2)}, "stack goes with a policy"),

@@ -7,9 +7,9 @@ from dropout_policies_torch import masks
 from hypothesis import given
 from hypothesis import strategies as st
 
+import dropout_policies as dp
 from dropout_policies import keyed
 from dropout_policies.plan import PlannedMask, Slot
-from dropout_policies.policy import Rule
 from dropout_policies.sites import Site
 
 CPU = torch.device("cpu")
@@ -19,18 +19,40 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 
 @given(words, words, sizes, st.floats(0, 1, exclude_max=True), st.integers(0, 100))
 def test_mask_bits_are_the_cores(k0, k1, shape, rate, row_offset):
-    got = masks.keep_bits((k0, k1), rate, shape, row_offset, CPU)
+    key = masks._int32(k0), masks._int32(k1)
+    got = masks.keep_bits(key, keyed.threshold(rate) - 2**31, shape, row_offset, CPU)
     np.testing.assert_array_equal(got.numpy(), keyed.keep_bits((k0, k1), rate, shape, row_offset))
 
 
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_a_drawn_plan_is_the_cores(seed):
     wanted = {
-        Slot(Site.INPUT, 0, 0): PlannedMask(Rule(0.3), (3, 4, 5)),
-        Slot(Site.HIDDEN, 1, 1): PlannedMask(Rule(0.5, "sequence"), (1, 4, 2)),
+        Slot(Site.INPUT, 0, 0): PlannedMask(dp.drop(0.3), 0.3, (3, 4, 5)),
+        Slot(Site.HIDDEN, 1, 1): PlannedMask(dp.drop(0.5, per="sequence"), 0.5, (1, 4, 2)),
+        Slot(Site.CELL, 0, 0): PlannedMask(dp.drop(0.5, scaled=False), 0.5, (3, 4, 2)),
+        Slot(Site.CELL_UPDATE, 0, 0): PlannedMask(dp.Rule(0.2, kind="zoneout"), 0.2, (3, 4, 2)),
+        Slot(Site.INPUT_WEIGHT, 0, 0): PlannedMask(
+            dp.drop(0.5, per="call"), 0.5, (1, 8, 2), by_sample=False
+        ),
     }
     got = masks.draw(wanted, seed, 2**32 - 1, 6, CPU, torch.float64)
     expected = keyed.masks(wanted, seed, 2**32 - 1, 6)
     assert got.keys() == expected.keys()
     for slot, mask in got.items():
         np.testing.assert_array_equal(mask.numpy(), expected[slot])
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 5, 2**31 - 1])
+def test_a_call_that_only_a_graph_knows_has_the_same_masks(call):
+    """In a compiled graph the number of the call is a tensor; schedules are looked up there."""
+    rate = dp.schedule({0: 0.0, 2: 0.3, 5: 0.9})
+    wanted = {
+        Slot(Site.INPUT, 0, 0): PlannedMask(dp.drop(rate), rate, (3, 4, 5)),
+        Slot(Site.HIDDEN, 1, 1): PlannedMask(dp.drop(0.5), 0.5, (3, 4, 2)),
+    }
+    got = masks.draw(wanted, 2**32 - 5, torch.tensor(call), 6, CPU, torch.float64)
+    for slot, mask in keyed.masks(wanted, 2**32 - 5, call, 6).items():
+        np.testing.assert_array_equal(got[slot].numpy(), mask)
+    unseeded = masks.draw(wanted, None, torch.tensor(call), 6, CPU, torch.float64)
+    values = np.unique(unseeded[Slot(Site.INPUT, 0, 0)])
+    assert set(values) <= {0.0, 1.0 / (1.0 - rate.at(call))}

@@ -1,5 +1,7 @@
 """The promises, held by the PyTorch adapter in training mode; and broken by mutants of it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 import dropout_policies as dp
 from dropout_policies.plan import Geometry, Placement, plan
 from tests.support import properties, torch_subject
-from tests.support.cases import cases, numbers
+from tests.support.cases import cases, numbers, oracle
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 from tests.support.torch_mutants import LAYER_MUTANTS
 
@@ -20,16 +22,6 @@ WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
 def unseeded(wanted):
     drawn = masks.draw(wanted, None, 0, 0, torch.device("cpu"), torch.float64)
     return {slot: mask.numpy() for slot, mask in drawn.items()}
-
-
-@given(cases())
-def test_a_layer_equals_the_oracle_in_training(case):
-    properties.equals_oracle(torch_subject.run, case, EXACT)
-
-
-@given(cases())
-def test_a_layer_masks_nothing_in_evaluation(case):
-    properties.evaluation_is_identity(torch_subject.run, case, EXACT)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -54,9 +46,14 @@ def test_naive_fails_zarembas_property(monkeypatch):
         properties.corrupted_once_a_layer(torch_subject.run, 2, 5, 0)
 
 
-@given(cases())
+@settings(max_examples=30)
+@given(cases(kinds=tuple(torch_subject.LAYERS)))
 def test_gradients_are_those_of_the_layers_own_function(case):
-    """gradcheck in float64, on input, state and weights, with the call's masks held."""
+    """gradcheck in float64, on input, state and weights, with the call's masks held.
+
+    The suite compares one slope with the oracle's; this one every single derivative.
+    """
+    case = replace(case, cell="rnn_tanh") if case.cell == "rnn_relu" else case  # it has a kink
     given_numbers = numbers(case)
     layer = torch_subject.build(case, given_numbers)
     inputs = [given_numbers.x, *(given_numbers.state or ())]
@@ -71,15 +68,20 @@ def test_gradients_are_those_of_the_layers_own_function(case):
 
 
 @settings(max_examples=10)
-@given(cases())
+@given(cases(("mixed",), tuple(torch_subject.LAYERS)))
 def test_masks_fall_without_gradients_too(case):
-    """Training mode is what counts, as in Monte-Carlo dropout under no_grad."""
+    """Training mode is what counts, as in inference with masks under no_grad."""
+    given = numbers(case)
+    state = given.state and tuple(map(torch.from_numpy, given.state))
     with torch.no_grad():
-        properties.equals_oracle(torch_subject.run, case, EXACT)
+        y, *_ = torch_subject.call(
+            torch_subject.build(case, given), case, torch.from_numpy(given.x), state
+        )
+    np.testing.assert_allclose(y.numpy(), oracle(case).y, atol=EXACT)
 
 
 @settings(max_examples=30)
-@given(cases())
+@given(cases(("mixed", "zaremba"), tuple(torch_subject.LAYERS)))
 def test_unseeded_masks_are_the_plans_and_fall_where_the_oracle_has_them(case):
     layer = torch_subject.build(case, numbers(case))
     layer.seed = None

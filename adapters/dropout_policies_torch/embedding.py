@@ -1,0 +1,86 @@
+"""A drop-in `torch.nn.Embedding` whose word types are dropped under a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropout_policies.errors import PolicyError
+from dropout_policies.plan import Placement, plan_embedding
+from dropout_policies.policy import Policy
+from dropout_policies.sites import Site
+
+from .layers import policy_repr
+from .noise import Noisy, choose
+
+
+class Embedding(Noisy, nn.Embedding):
+    """A drop-in `torch.nn.Embedding` that drops whole word types while it trains.
+
+    The rows that are looked up are masked, not the matrix, so that a decoder that is tied to it
+    sees it whole. Every argument of `torch.nn.Embedding` keeps its meaning.
+
+    Args:
+        policy: a policy's name, or a `Policy`; its `embedding` rule counts.
+        rate: as in `LSTM`.
+        seed: as in `LSTM`.
+        batch_first: whether tokens come as `[B, T]`, and not `[T, B]`; it matters to a rule per
+            sequence, which draws other word types for each sample.
+
+    Raises:
+        PolicyError: an unknown policy, one without an `embedding` rule, or a rate or seed out of
+            range.
+    """
+
+    batch_first: bool = False
+
+    def __init__(
+        self,
+        *args: Any,
+        policy: str | Policy | None = None,
+        rate: Any = None,
+        seed: int | None = None,
+        batch_first: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        chosen = choose("Embedding", policy, rate, seed)
+        if chosen is not None and Site.EMBEDDING not in chosen:
+            raise PolicyError(
+                f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
+                f"{chosen!r}; write: policy=dp.Policy(embedding=dp.drop(0.1, per='call'))"
+            )
+        super().__init__(*args, **kwargs)
+        self.batch_first = batch_first
+        if chosen is not None:
+            self.settle(Placement(chosen), seed)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Tokens `[T, B]` (`[B, T]` if `batch_first`) or `[T]` to rows `[..., F]`."""
+        rows = super().forward(input)
+        if not self.noisy:
+            return rows
+        if input.dim() not in (1, 2):
+            raise PolicyError(
+                f"Embedding: under a policy, tokens are [T, B], [B, T] or [T], so that it is clear "
+                f"which is a sample. Received: input of shape {list(input.shape)}"
+            )
+        self.check_once()
+        assert self.placement is not None
+        tokens = input if input.dim() == 2 else input[:, None]
+        tokens = tokens.T if self.batch_first and input.dim() == 2 else tokens  # [T, B]
+        batch, policy = tokens.shape[1], self.placement.policy
+        wanted = plan_embedding(policy, self.placement.layer, self.num_embeddings, batch)
+        drawn = self.masks(wanted, rows)
+        if not drawn:
+            return rows
+        (mask,) = drawn.values()
+        kept = mask[0].expand(batch, self.num_embeddings)  # [B, V]
+        kept = kept[torch.arange(batch, device=tokens.device), tokens]  # [T, B]
+        kept = kept.T if self.batch_first and input.dim() == 2 else kept
+        self.count()
+        return rows * kept.reshape(*input.shape, 1)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + policy_repr(self.placement)

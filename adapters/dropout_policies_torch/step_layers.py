@@ -1,0 +1,179 @@
+"""Drop-in cells: `torch.nn`'s own, one step a call, plus `policy`, `rate`, `seed` and `stack`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dropout_policies.errors import PolicyError
+from dropout_policies.plan import Geometry, check_sites, plan
+from dropout_policies.policy import Policy
+from dropout_policies.sites import WEIGHTS, Site
+from dropout_policies.stacks import stack_placement
+
+from .cells import STEPS, TYPES, States, Weights, into_gates
+from .layers import policy_repr
+from .noise import Noisy, choose
+
+
+class StepRecurrent(Noisy):
+    """What the drop-in cells have in common; a mixin before one of `torch.nn`'s.
+
+    A cell hands back one h that is both its output and the state to carry, so the output site is
+    for the caller, where h leaves the stack:
+
+    ```python
+    h, c = cell(x, (h, c))  # h stays whole
+    y = cell.mask_output(h)  # what leaves
+    ```
+
+    Args and attributes are those of `LSTM`; `stack=(1, 2)` says that the cell is layer 1 of 2.
+    `calls` counts steps. A rule that lives longer than a step needs a layer that sees the sequence.
+    """
+
+    input_size: int
+    hidden_size: int
+
+    def __init__(
+        self,
+        *args: Any,
+        policy: str | Policy | None = None,
+        rate: Any = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        name = type(self).__name__
+        chosen = choose(name, policy, rate, seed, stack=stack)
+        super().__init__(*args, **kwargs)
+        if chosen is not None:
+            check_step_rules(self, chosen, name)
+            placement = stack_placement(chosen, stack, 1, name)
+            placement.check_rates(1, name)
+            self.settle(placement, seed)
+
+    @property
+    def mode(self) -> str:
+        """As `torch.nn` calls the kind of layer whose one step this is."""
+        return mode_of(self)
+
+    def forward(self: Any, input: Tensor, hx: Any = None) -> Any:
+        """One step: input `[B, D]` or `[D]`, state `[B, H]` or `[H]`, to the new state."""
+        states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
+        if not self.noisy or not self._fits(input, states):
+            return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
+        self.check_once()
+        batched = input.dim() == 2
+        x = input if batched else input[None]
+        drawn = self._draw(x, leaving=False)
+        noise = {slot.site: mask[0] for slot, mask in drawn.items()}
+        if noise:
+            if states is None:
+                states = tuple(x.new_zeros(len(x), self.hidden_size) for _ in range(self._count))
+            else:
+                states = tuple(state if batched else state[None] for state in states)
+            weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+            entry = noise.get(Site.INPUT, noise.get(Site.BETWEEN))
+            into = into_gates(self.mode, x, weights, entry)
+            noise = {site: mask.to(into.dtype) for site, mask in noise.items()}
+            states = tuple(state.to(into.dtype) for state in states)
+            end = STEPS[self.mode](into, states, weights, noise)
+            end = end if batched else tuple(state[0] for state in end)
+            found = end if self._count == 2 else end[0]
+        else:
+            found = super().forward(input, hx)  # type: ignore[misc]
+        self.count()
+        return found
+
+    def mask_output(self, h: Tensor) -> Tensor:
+        """h `[B, H]` or `[H]` on its way out of the stack, masked; the carried h stays whole."""
+        if not self.noisy:
+            return h
+        if h.dim() not in (1, 2) or h.shape[-1] != self.hidden_size:
+            raise PolicyError(
+                f"{type(self).__name__}.mask_output takes the h of one step, [B, "
+                f"{self.hidden_size}] or [{self.hidden_size}]. Received: h of shape "
+                f"{list(h.shape)}"
+            )
+        for mask in self._draw(h if h.dim() == 2 else h[None], leaving=True).values():
+            h = h * (mask[0] if h.dim() == 2 else mask[0, 0])
+        return h
+
+    @property
+    def _count(self) -> int:
+        return TYPES[self.mode].states
+
+    def _fits(self: Any, input: Tensor, states: States | None) -> bool:
+        state = (*input.shape[:-1], self.hidden_size)
+        return (
+            input.dim() in (1, 2)
+            and input.shape[-1] == self.input_size
+            and (
+                states is None
+                or (len(states) == self._count and all(part.shape == state for part in states))
+            )
+        )
+
+    def _draw(self, like: Tensor, leaving: bool) -> Any:
+        """The masks of the step that comes; or, of what leaves, those of the step that was."""
+        assert self.placement is not None
+        geometry = Geometry(
+            self.input_size, self.hidden_size, batch=len(like), cell=TYPES[self.mode]
+        )
+        wanted = {
+            slot: mask
+            for slot, mask in plan(self.placement, geometry).items()
+            if (slot.site is Site.OUTPUT) == leaving
+        }
+        return self.masks(wanted, like, after=int(leaving and self.calls > 0)) if wanted else {}
+
+    def extra_repr(self: Any) -> str:
+        return f"{super().extra_repr()}{policy_repr(self.placement)}"  # type: ignore[misc]
+
+
+class LSTMCell(StepRecurrent, nn.LSTMCell):
+    """A drop-in `torch.nn.LSTMCell` under a dropout policy; see `StepRecurrent`."""
+
+
+class GRUCell(StepRecurrent, nn.GRUCell):
+    """A drop-in `torch.nn.GRUCell` under a dropout policy; see `StepRecurrent`."""
+
+
+class RNNCell(StepRecurrent, nn.RNNCell):
+    """A drop-in `torch.nn.RNNCell` under a dropout policy; see `StepRecurrent`."""
+
+
+def mode_of(cell: Any) -> str:
+    """The `mode` of the layer whose one step a cell of `torch.nn` is."""
+    if isinstance(cell, nn.RNNCell):
+        return f"RNN_{cell.nonlinearity.upper()}"
+    return "LSTM" if isinstance(cell, nn.LSTMCell) else "GRU"
+
+
+def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None = None) -> None:
+    """Make sure that a cell, which sees one step at a time, can follow a policy.
+
+    Args:
+        cell: one of `torch.nn`'s.
+        policy: what is to fall.
+        name: how errors call it.
+        without: a site that it does not have where it stands.
+
+    Raises:
+        PolicyError: it does not have a site, or a rule lives longer than a step.
+    """
+    sites = TYPES[mode_of(cell)].sites - WEIGHTS - {without}
+    longer = [site.value for site, rule in policy.items() if rule.active and rule.per != "step"]
+    longer = [site for site in longer if site != Site.EMBEDDING]
+    if longer:
+        raise PolicyError(
+            f"{name} sees one step at a time and cannot hold a mask per sequence or call "
+            f"(site {', '.join(longer)} of policy {policy.name!r}). Use "
+            f"{mode_of(cell).split('_')[0]}."
+        )
+    way_out = (
+        f"Make it a dropout_policies_torch.{type(cell).__name__} with the policy, and mask h "
+        f"where it leaves with mask_output; or apply a policy of those sites alone."
+    )
+    check_sites(policy, name, sites, way_out if without else "")
