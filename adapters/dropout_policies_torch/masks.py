@@ -75,7 +75,8 @@ def _by_call(rate: Rate, call: Call, of: Callable[[float], float]) -> float | Te
     firsts = torch.tensor([first for first, _ in rate.points])
     values = [of(each) for _, each in rate.points]
     table = torch.tensor(values, dtype=torch.int32 if isinstance(values[0], int) else torch.float64)
-    return table[(call >= firsts).sum() - 1]
+    index = (call >= firsts).sum() - 1
+    return table.index_select(0, index.reshape(1)).squeeze(0)  # table[index] would leave the graph
 
 
 def _key(seed: int, call: Call, slot: Slot) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,198 @@
+"""Masks in evaluation, held or drawn anew; masks recorded and put back in."""
+
+import numpy as np
+import pytest
+import torch
+from dropout_policies_torch import GRU, LSTM, Embedding
+from torch import nn
+
+import dropout_policies as dp
+from dropout_policies import keyed
+from dropout_policies.plan import Placement, Slot
+from dropout_policies.sites import Site
+
+T, B, D, H = 6, 4, 3, 5
+POLICIES = ["zaremba", "variational", "zoneout", "awd", "rnndrop", "semeniuta"]
+
+
+class Words(nn.Module):
+    """Words to probabilities."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(20, D)
+        self.rnn = nn.LSTM(D, H, num_layers=2)
+        self.head = nn.Linear(H, 7)
+
+    def forward(self, tokens):
+        return self.head(self.rnn(self.words(tokens))[0]).softmax(-1)
+
+
+TOKENS = torch.randint(0, 20, (T, B), generator=torch.Generator().manual_seed(1))
+
+
+def state(model):
+    return [(layer.seed, layer.calls) for layer in (model.words, model.rnn)]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", [3, None])
+def test_masks_fall_in_evaluation_until_the_end(policy, seed):
+    model = Words().eval()
+    dp.apply(model, dp.catalog.resolve(policy) | dp.Policy(), seed=seed)
+    plain, random = model(TOKENS), torch.get_rng_state()
+    with dp.monte_carlo(model, seed=5):
+        first, second = model(TOKENS), model(TOKENS)
+        assert not torch.equal(first, second)
+        assert not torch.equal(first, plain)
+    with dp.monte_carlo(model, seed=5):
+        assert torch.equal(model(TOKENS), first)
+    assert torch.equal(model(TOKENS), plain)
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_training_goes_on_as_if_nothing_had_been():
+    outputs = []
+    for sampled in (False, True):
+        model = Words().train()
+        dp.apply(model, "variational", seed=3)
+        model(TOKENS)
+        before = model.rnn.calls
+        if sampled:
+            with dp.monte_carlo(model.eval(), seed=5):
+                model(TOKENS)
+            model.train()
+        assert model.rnn.calls == before == 1
+        outputs.append(model(TOKENS))
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_held_masks_are_one_network_for_a_whole_test_set(policy):
+    """A row in the batch tells samples apart; a smaller last batch has the first ones."""
+    model = Words().eval()
+    dp.apply(model, policy)
+    with dp.monte_carlo(model, hold=True, seed=5):
+        whole = model(TOKENS)
+        assert torch.equal(model(TOKENS), whole)
+        torch.testing.assert_close(model(TOKENS[:, :2]), whole[:, :2])
+    with dp.monte_carlo(model, hold=True, seed=6):
+        assert not torch.equal(model(TOKENS), whole)
+
+
+def test_two_stacks_and_both_kinds_of_layer_have_masks_of_their_own():
+    model = nn.ModuleList([LSTM(D, D, policy="zaremba"), LSTM(D, D, policy="zaremba")])
+    with dp.monte_carlo(model.eval(), seed=5), dp.record(model) as masks:
+        for layer in model:
+            layer(torch.randn(T, B, D))
+    slot = Slot(Site.INPUT, 0, 0)
+    assert not np.array_equal(masks["0"][0][slot], masks["1"][0][slot])
+
+
+def test_without_a_seed_the_frameworks_generator_rules():
+    model = Words().eval()
+    dp.apply(model, "zaremba")
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        with dp.monte_carlo(model):
+            found.append(model(TOKENS))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_the_average_of_samples_and_their_spread():
+    model = Words().eval()
+    dp.apply(model, "variational")
+    mean, spread = dp.average(model, lambda: model(TOKENS), samples=7, seed=5)
+    with dp.monte_carlo(model, seed=5):
+        each = torch.stack([model(TOKENS) for _ in range(7)])
+    torch.testing.assert_close(mean, each.mean(0))
+    torch.testing.assert_close(spread, each.std(0, correction=0), atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(mean.sum(-1), torch.ones(T, B))
+    alone = dp.average(model, lambda: model(TOKENS), samples=1, seed=5)
+    assert torch.equal(alone.spread, torch.zeros_like(mean))
+    for wrong in (0, 2.5, True):
+        with pytest.raises(dp.PolicyError, match="samples must be"):
+            dp.average(model, lambda: model(TOKENS), samples=wrong)
+
+
+def test_a_model_without_a_policy_cannot_be_sampled():
+    for some in (dp.monte_carlo, dp.record):
+        with pytest.raises(dp.PolicyError, match=r"no layer under a policy. Call dp.apply"):
+            some(Words()).__enter__()
+
+
+def test_recorded_masks_are_the_plans():
+    model = Words()
+    dp.apply(model, dp.awd() | dp.zoneout(), seed=3)
+    with dp.record(model) as masks:
+        model(TOKENS)
+        model(TOKENS[:, :2])
+    model(TOKENS)
+    assert {name: len(calls) for name, calls in masks.items()} == {"words": 2, "rnn": 2}
+    for call, batch in enumerate((B, 2)):
+        rnn, words = masks["rnn"][call], masks["words"][call]
+        assert words[Slot(Site.EMBEDDING, 0, 0)].shape == (1, 1, 20)
+        assert rnn[Slot(Site.CELL_UPDATE, 1, 0)].shape == (T, batch, H)
+        assert rnn[Slot(Site.RECURRENT_WEIGHT, 1, 0)].shape == (1, 4 * H, H)
+        wanted = dp.plan.plan(Placement(dp.awd() | dp.zoneout()), model.rnn._geometry(T, batch))
+        expected = keyed.masks(wanted, 3, call)
+        assert rnn.keys() == expected.keys()
+        for slot, mask in rnn.items():
+            np.testing.assert_allclose(mask, expected[slot], rtol=1e-6)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("seed", [3, None])
+def test_what_was_recorded_can_be_put_back_in_and_changed(policy, seed):
+    model = Words()
+    dp.apply(model, policy, seed=seed)
+    with dp.record(model) as masks:
+        outputs = [model(TOKENS), model(TOKENS)]
+    random = torch.get_rng_state()
+    with dp.replay(model, masks):
+        assert torch.equal(model(TOKENS), outputs[0])
+        assert torch.equal(model(TOKENS), outputs[1])
+        with pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given"):
+            model(TOKENS)
+    assert torch.equal(torch.get_rng_state(), random)
+    for calls in masks.values():
+        for arrays in calls:
+            for slot in arrays:
+                arrays[slot] = arrays[slot] * 0.5 + 0.25
+    with dp.replay(model, masks):
+        assert not torch.equal(model(TOKENS), outputs[0])
+
+
+def test_whole_masks_put_in_are_the_stock_layer():
+    layer, x = LSTM(D, H, policy="naive", seed=3), torch.randn(T, B, D)
+    with dp.record(layer) as masks:
+        layer(x)
+    ones = {slot: np.ones_like(mask) for slot, mask in masks["model"][0].items()}
+    with dp.replay(layer, {"model": [ones]}):
+        y = layer(x)[0]
+    torch.testing.assert_close(y, layer.eval()(x)[0])
+
+
+def test_masks_that_do_not_fit_are_refused():
+    layer, x = GRU(D, H, policy="naive"), torch.randn(T, B, D)
+    with dp.record(layer) as masks:
+        layer(x)
+    slot = Slot(Site.HIDDEN, 0, 0)
+    short = {**masks["model"][0], slot: masks["model"][0][slot][:2]}
+    with dp.replay(layer, {"model": [short]}), pytest.raises(dp.PolicyError, match=r"hidden of la"):
+        layer(x)
+    del short[slot]
+    with dp.replay(layer, {"model": [short]}), pytest.raises(dp.PolicyError, match="needs masks"):
+        layer(x)
+    with pytest.raises(dp.PolicyError, match="no layer under a policy called 'rnn'"):
+        dp.replay(layer, {"rnn": []}).__enter__()
+    assert layer.tape is None
+
+
+def test_a_drop_in_embedding_is_sampled_too():
+    words = Embedding(20, D, policy="awd", rate={"embedding": 0.5}).eval()
+    with dp.monte_carlo(words, seed=1):
+        assert not torch.equal(words(TOKENS), words(TOKENS))
