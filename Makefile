@@ -53,6 +53,12 @@ test: $(READY) ## Run every test, Keras's once per backend
 	KERAS_BACKEND=jax $(PYTEST) tests/keras
 	KERAS_BACKEND=torch $(PYTEST) tests/keras
 
+.PHONY: test-all
+test-all: $(READY) ## Run every test with many more cases of the suite, and write docs/conformance.md
+	rm -rf build/conformance
+	CONFORMANCE_EXAMPLES=100 $(MAKE) test
+	$(RUN) -m tests.support.conformance_page
+
 .PHONY: lint
 lint: $(READY) ## Check style and types
 	$(VENV)/bin/ruff check .
