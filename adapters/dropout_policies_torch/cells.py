@@ -1,9 +1,11 @@
-"""One step of an LSTM, a GRU or a simple RNN under noise; everything here is differentiable."""
+"""One step of an LSTM, a GRU or a simple RNN under noise, and a loop of steps; all of it plainly
+differentiable."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +50,14 @@ class Weights:
         """As PyTorch's kernels take them."""
         every = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
         return [weight for weight in every if weight is not None]
+
+    def to(self, dtype: torch.dtype) -> Weights:
+        """In another type."""
+        every = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
+        w_ih, w_hh, *rest = (None if weight is None else weight.to(dtype) for weight in every)
+        assert w_ih is not None, "every layer has them"
+        assert w_hh is not None, "every layer has them"
+        return Weights(w_ih, w_hh, *rest)
 
 
 Step = Callable[[Tensor, States, Weights, Noise], States]
@@ -129,3 +139,27 @@ def into_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -> Tensor:
     if bias is not None and w.b_hh is not None and mode != "GRU":
         bias = bias + w.b_hh
     return part(x, w.w_ih, bias, mask)
+
+
+def over_steps(
+    step: Callable[[int, States, Noise], States],
+    steps: int,
+    states: States,
+    masks: Mapping[Site, Tensor],
+    valid: Tensor | None,
+    backward: bool,
+) -> tuple[Tensor, States]:
+    """Run a step over all T steps; where one is padding, the states stay.
+
+    Returns:
+        h of every step `[T, B, P]`, and the last states.
+    """
+    by_step = {s: m.unbind(0) if len(m) > 1 else [m[0]] * steps for s, m in masks.items()}
+    outputs: list[Any] = [None] * steps
+    for t in reversed(range(steps)) if backward else range(steps):
+        new = step(t, states, {site: each[t] for site, each in by_step.items()})
+        if valid is not None and states:  # which are empty before a cell of the user's own
+            new = tuple(torch.where(valid[t], a, b) for a, b in zip(new, states, strict=True))
+        states = new
+        outputs[t] = states[0]
+    return torch.stack(outputs), states

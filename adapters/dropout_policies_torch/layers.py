@@ -72,9 +72,9 @@ class Recurrent(Noisy):
         self: Any, input: Tensor | PackedSequence, hx: Any = None
     ) -> tuple[Tensor | PackedSequence, Any]:
         """As in the stock layer: x `[T, B, D]` or any of its forms, to output and state."""
-        return (
-            self._forward(input, hx) if torch.compiler.is_compiling() else _eager(self, input, hx)
-        )
+        if torch.compiler.is_compiling():
+            return self._forward(input, hx)  # type: ignore[no-any-return]
+        return _eager(self, input, hx)  # type: ignore[no-any-return]
 
     def _forward(
         self: Any, input: Tensor | PackedSequence, hx: Any

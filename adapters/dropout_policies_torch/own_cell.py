@@ -15,10 +15,10 @@ from dropout_policies.policy import Policy
 from dropout_policies.sites import Site
 from dropout_policies.stacks import stack_placement
 
-from .cells import Noise, States, drop, zoneout
+from .cells import Noise, States, drop, over_steps, zoneout
 from .layers import batch_of, policy_repr
 from .noise import Noisy, choose
-from .recurrence import Packing, masked, opened, over_steps
+from .recurrence import Packing, masked, opened
 
 
 class Unrolled(Noisy, nn.Module):

@@ -7,7 +7,7 @@ them; where one does, a plain differentiable loop over the steps runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +18,10 @@ from torch.nn.utils.rnn import PackedSequence
 from dropout_policies.plan import Placement
 from dropout_policies.sites import Site
 
-from .cells import STEPS, Noise, States, Weights, into_gates
+from . import operators
+from .cells import STEPS, States, Weights, into_gates, over_steps
 from .masks import Masks
+from .sequence import SITES
 
 
 @dataclass(frozen=True)
@@ -171,19 +173,59 @@ def _loop(
     entry: Site,
     masks: Mapping[Site, Tensor],
 ) -> tuple[Tensor, States]:
-    step = STEPS[mode]
     x, valid, masks = opened(x, packing, masks)
+    inside = {site: mask for site, mask in masks.items() if site is not entry}
+    if entry not in masks and operators.has(mode, weights, inside, (x, *start)):
+        y, states = _at_once(mode, weights, x, start, inside, valid, direction == 1)
+    else:
+        y, states = _by_steps(mode, weights, x, start, masks, entry, valid, direction == 1)
+    return (y if packing is None else y[packing.step, packing.place]), states
+
+
+def _by_steps(
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    start: States,
+    masks: Mapping[Site, Tensor],
+    entry: Site,
+    valid: Tensor | None,
+    backward: bool,
+) -> tuple[Tensor, States]:
+    """The plain loop, which is differentiable in every way."""
     into = into_gates(mode, x, weights, masks.get(entry))  # [T, B, G*H]
-    inside = {site: m.to(into.dtype) for site, m in masks.items() if site is not entry}
-    y, states = over_steps(
+    step = STEPS[mode]
+    return over_steps(
         lambda t, states, noise: step(into[t], states, weights, noise),
         len(x),
         tuple(state.to(into.dtype) for state in start),
-        inside,
+        {site: mask.to(into.dtype) for site, mask in masks.items() if site is not entry},
         valid,
-        backward=direction == 1,
+        backward,
     )
-    return (y if packing is None else y[packing.step, packing.place]), states
+
+
+def _at_once(
+    mode: str,
+    weights: Weights,
+    x: Tensor,
+    start: States,
+    masks: Mapping[Site, Tensor],
+    valid: Tensor | None,
+    backward: bool,
+) -> tuple[Tensor, States]:
+    """The operator of the whole sequence, which wants all in one type."""
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    masks = {site: mask.to(dtype) for site, mask in masks.items()}
+    if valid is not None:
+        # A step of padding is one at which everything stays as it was.
+        for site in {Site.HIDDEN_UPDATE, Site.CELL_UPDATE} & set(SITES[mode]):
+            stays = masks.get(site, torch.zeros_like(valid, dtype=dtype))
+            masks[site] = torch.where(valid, stays, 1.0)
+    typed = weights.to(dtype)
+    states = tuple(state.to(dtype) for state in start)
+    return operators.run(mode, typed, x.to(dtype), states, masks, backward)
 
 
 def opened(
@@ -199,27 +241,3 @@ def opened(
     valid = torch.zeros(*dense.shape[:2], 1, dtype=torch.bool, device=x.device)
     valid[packing.step, packing.place] = True
     return dense, valid, masks
-
-
-def over_steps(
-    step: Callable[[int, States, Noise], States],
-    steps: int,
-    states: States,
-    masks: Mapping[Site, Tensor],
-    valid: Tensor | None,
-    backward: bool,
-) -> tuple[Tensor, States]:
-    """Run a step over all T steps; where one is padding, the states stay.
-
-    Returns:
-        h of every step `[T, B, P]`, and the last states.
-    """
-    by_step = {s: m.unbind(0) if len(m) > 1 else [m[0]] * steps for s, m in masks.items()}
-    outputs: list[Any] = [None] * steps
-    for t in reversed(range(steps)) if backward else range(steps):
-        new = step(t, states, {site: each[t] for site, each in by_step.items()})
-        if valid is not None and states:  # which are empty before a cell of the user's own
-            new = tuple(torch.where(valid[t], a, b) for a, b in zip(new, states, strict=True))
-        states = new
-        outputs[t] = states[0]
-    return torch.stack(outputs), states

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dropout_policies_torch import cells, layers, masks, recurrence
+from dropout_policies_torch import (
+    cells,
+    gru_operator,
+    layers,
+    lstm_operator,
+    masks,
+    operators,
+    recurrence,
+)
 
 from dropout_policies.plan import Slot
 from dropout_policies.rates import rate_at
@@ -140,13 +148,44 @@ def _row_offset_ignored_where_packed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(layers.Recurrent, "_forward", forward)
 
 
-def _one_bias_in_the_loop(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence._loop
+def _one_bias(name: str) -> Mutant:
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(recurrence, name)
 
-    def loop(mode, w, *rest):
-        return original(mode, replace(w, b_hh=w.b_hh if w.b_hh is None else 0 * w.b_hh), *rest)
+        def loop(mode, w, *rest):
+            return original(mode, replace(w, b_hh=w.b_hh if w.b_hh is None else 0 * w.b_hh), *rest)
 
-    patch.setattr(recurrence, "_loop", loop)
+        patch.setattr(recurrence, name, loop)
+
+    return apply
+
+
+def _operator(change: Callable) -> Mutant:
+    """An operator under other masks: change(masks) -> masks."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = operators.run
+
+        def run(mode, w, x, states, noise, backward):
+            return original(mode, w, x, states, change(dict(noise)), backward)
+
+        patch.setattr(operators, "run", run)
+
+    return apply
+
+
+def _moved(a: Site, b: Site) -> Mutant:
+    return _operator(lambda noise: {b if site is a else site: mask for site, mask in noise.items()})
+
+
+def _part(name: str, changed: Callable) -> Mutant:
+    """Another part that both operators are made of."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        for operator in (lstm_operator, gru_operator):
+            patch.setattr(operator, name, changed(getattr(operator, name)))
+
+    return apply
 
 
 def _step(mode: str, change: Callable) -> Mutant:
@@ -155,6 +194,7 @@ def _step(mode: str, change: Callable) -> Mutant:
     def apply(patch: pytest.MonkeyPatch) -> None:
         original = cells.STEPS[mode]
         patch.setitem(cells.STEPS, mode, lambda *args: change(original, *args))
+        patch.setattr(operators, "has", lambda *_: False)
 
     return apply
 
@@ -273,7 +313,23 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the state of an unbatched call ignored": _unbatched_state_ignored,
     "masks per sequence left out": _sequence_masks_left_out,
     "row_offset ignored for packed input": _row_offset_ignored_where_packed,
-    "the loop forgets bias_hh": _one_bias_in_the_loop,
+    "the loop forgets bias_hh": _one_bias("_by_steps"),
+    "the operators forget bias_hh": _one_bias("_at_once"),
+    "an operator masks the cell for the candidate": _moved(Site.CANDIDATE, Site.CELL),
+    "an operator masks the candidate for the cell": _moved(Site.CELL, Site.CANDIDATE),
+    "an operator masks the state instead of what the gates see": _moved(Site.HIDDEN, Site.STATE),
+    "an operator zones the hidden state like the cell": _operator(
+        lambda noise: noise | {s: noise[Site.CELL_UPDATE] for s in noise if "hidden_up" in s}
+    ),
+    "an operator's weight gradient takes each step's own state": _part(
+        "before", lambda _: lambda *given: given[1]
+    ),
+    "an operator forgets what zoneout leaves of the new": _part(
+        "folded", lambda _: lambda state, update: (state, update)
+    ),
+    "an operator runs backward as forward": _part(
+        "order", lambda order: lambda *given: order(given[0], False)
+    ),
     "initial state ignored": _initial_state_ignored,
     "stock nn.LSTM dropout": _stock_dropout,
     "h of the zoned c": _step("LSTM", _h_of_the_zoned_c),

@@ -1,0 +1,50 @@
+"""Whole sequences under noise inside the loop, at once.
+
+An operator takes the input's part of the gates in one product over all steps, and then touches
+buffers that lie ready. Its backward pass works out for all steps at once what the gates'
+derivatives are, makes one product a step, and leaves the weights' gradients as one product over all
+steps. Where gradients of gradients are asked for, the plain loop stands in for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from dropout_policies.sites import Site
+
+from .cells import Noise, States, Weights
+from .gru_operator import gru
+from .lstm_operator import lstm
+from .sequence import SITES
+
+
+def has(mode: str, weights: Weights, masks: Noise, given: Sequence[Tensor]) -> bool:
+    """Whether there is an operator for a layer under these masks `[T or 1, B or 1, F]`."""
+    if mode not in SITES or weights.w_hr is not None or not set(masks) <= set(SITES[mode]):
+        return False
+    hidden = masks.get(Site.HIDDEN)
+    if hidden is not None and hidden.shape[-1] not in (1, weights.w_hh.shape[1]):
+        return False
+    # Forward-mode derivatives go through the loop.
+    return torch.compiler.is_compiling() or all(
+        forward_ad.unpack_dual(each).tangent is None  # type: ignore[no-untyped-call]
+        for each in (*given, *weights.flat())
+    )
+
+
+def run(
+    mode: str, weights: Weights, x: Tensor, states: States, masks: Noise, backward: bool
+) -> tuple[Tensor, States]:
+    """Every h `[T, B, H]` and the last states, of x `[T, B, D]`."""
+    ordered = [masks.get(site) for site in SITES[mode]]
+    w = weights
+    if mode == "LSTM":
+        bias = None if w.b_ih is None or w.b_hh is None else w.b_ih + w.b_hh
+        hs, _, _, _, c = lstm(x, *states, w.w_ih, w.w_hh, bias, *ordered, backward)
+        return hs, (hs[0 if backward else -1], c)
+    hs, _, h = gru(x, *states, w.w_ih, w.w_hh, w.b_ih, w.b_hh, *ordered, backward)
+    return hs, (h,)
