@@ -102,6 +102,12 @@ def mask_key(seed: int, call: int, slot: Slot) -> tuple[int, int]:
     return k0 % 2**32, k1 % 2**32
 
 
+def derived_seed(seed: int, number: int) -> int:
+    """One of many seeds that are made of one, and are as unlike as any."""
+    # No mask's tag has all bits set.
+    return threefry2x32((seed, 0), (number, SEEDS - 1), _rotate_integer_left)[0] % SEEDS
+
+
 def keep_bits(
     key: tuple[int, int], rate: float, shape: tuple[int, int, int], row_offset: int = 0
 ) -> npt.NDArray[np.bool_]:

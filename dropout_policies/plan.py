@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from .cells import LSTM, CellType
 from .errors import PolicyError
 from .policy import Policy
-from .rates import Rate
+from .rates import Rate, rate_at
 from .rule import Rule
 from .sites import VERTICAL, WEIGHTS, Site
 
@@ -85,7 +85,11 @@ class Placement:
         site = self.vertical(layers)[-1 if leaving else 0][0]
         if leaving and site is not Site.OUTPUT:
             return False  # that is masked at the next layer's door
-        return self.policy.masks(site)
+        return self.falls(site, layers - 1 if leaving else 0)
+
+    def falls(self, site: Site, inner: int) -> bool:
+        """Whether a mask ever falls on a site of the object's layer number `inner`."""
+        return self.policy.masks(site) and self.policy[site].of_layer(self.depth + inner) != 0.0
 
     def check_rates(self, layers: int, layer_name: str) -> None:
         """Make sure that rates given layer by layer are as many as the stack has layers.
@@ -175,12 +179,10 @@ def plan(placement: Placement, geometry: Geometry) -> Plan:
     cell, policy = geometry.cell, placement.policy
 
     def want(site: Site, inner: int, width: int, rows: int | None = None) -> None:
-        if not policy.masks(site):
+        if not placement.falls(site, inner):
             return
         rule = policy[site]
         rate = rule.of_layer(placement.depth + inner)
-        if rate == 0.0:
-            return
         steps = geometry.steps if rule.per == "step" else 1
         if rule.gates == "untied":
             width *= cell.gates
@@ -230,6 +232,11 @@ def plan_embedding(policy: Policy, number: int, vocabulary: int, batch: Any) -> 
     return {Slot(Site.EMBEDDING, number, 0): mask}
 
 
+def at_call(wanted: Plan, call: int) -> Plan:
+    """The same masks with every rate as it is at one call, whatever schedule it follows."""
+    return {slot: replace(mask, rate=rate_at(mask.rate, call)) for slot, mask in wanted.items()}
+
+
 def in_evaluation(wanted: Plan) -> Plan:
     """The masks that have a part in evaluation too, where each one's mean stands for it."""
     return {s: mask for s, mask in wanted.items() if not mask.rule.same_in_evaluation}
@@ -238,5 +245,6 @@ def in_evaluation(wanted: Plan) -> Plan:
 def masked_connections(placement: Placement, layers: int) -> int:
     """How many of an object's vertical connections its policy masks."""
     return sum(
-        site in VERTICAL and placement.policy.masks(site) for site, _ in placement.vertical(layers)
+        site in VERTICAL and placement.falls(site, inner)
+        for site, inner in placement.vertical(layers)
     )

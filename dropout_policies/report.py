@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,7 +13,7 @@ from .rule import Rule
 from .sites import VERTICAL, Site
 
 
-def rules_text(policy: Policy, sites: frozenset[Site]) -> str:
+def rules_text(policy: Mapping[Site, Rule], sites: frozenset[Site]) -> str:
     """The rules of a policy at some sites, as text."""
     places: dict[Rule, list[str]] = {}
     for site, rule in policy.items():
@@ -50,7 +50,16 @@ class Touched:
         """The rules that run on this object, as text."""
         own = {site for site, _ in self.placement.vertical(self.layers)}
         others = VERTICAL - own | {Site.EMBEDDING}
-        return rules_text(self.placement.policy, frozenset(Site) - others)
+        here = self.placement
+        own_rules = {
+            site: rule.of_layers(here.depth, self.layers)
+            for site, rule in here.policy.items()
+            if site not in others
+        }
+        if Site.OUTPUT in own and Site.OUTPUT in here.policy:
+            last = here.policy[Site.OUTPUT].of_layers(here.depth + self.layers - 1, 1)
+            own_rules[Site.OUTPUT] = last
+        return rules_text(own_rules, frozenset(Site))
 
 
 @dataclass(frozen=True, slots=True)

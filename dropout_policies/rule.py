@@ -81,6 +81,13 @@ class Rule:
             )
         return self.rate[depth]
 
+    def of_layers(self, first: int, layers: int) -> Rule:
+        """The rule as it is in some layers of a stack, from number `first` on."""
+        if not isinstance(self.rate, tuple):
+            return self
+        rates = self.rate[first : first + layers]
+        return replace(self, rate=rates[0] if len(set(rates)) == 1 else rates)
+
     def values(self, rate: float) -> tuple[float, float]:
         """What a mask holds where its bit says keep, and where it says drop.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .dispatch import Adapter, adapter_for
 from .errors import PolicyError
-from .keyed import SEEDS, check_seed
+from .keyed import check_seed, derived_seed
 from .tape import Player, Record, Recorder, Tape
 
 
@@ -19,7 +19,7 @@ class Noisy(Protocol):
 
     `sample` has masks fall in evaluation too, keyed by a seed, and gives what `resume` needs to
     put the layer's own masks back as if nothing had happened. With `hold` every call has the masks
-    of call 0.
+    of call 0. Rates that follow a schedule stay where they are.
     """
 
     tape: Tape | None
@@ -53,22 +53,26 @@ def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> I
             tells samples apart: the same network for a whole test set.
         seed: an integer in [0, 2**32) for the masks; None draws one from the framework's generator.
 
+    Only layers under a policy are concerned; the framework's own dropout layers stay as they are.
+
     Raises:
-        PolicyError: the model has no layer under a policy, or the seed is out of range.
+        PolicyError: the model has no layer under a policy, a cell that runs step by step is to
+            hold its masks, or the seed is out of range.
     """
     adapter, layers = _under_policy(model)
     chosen = adapter.random_seed() if seed is None else check_seed(seed)
-    # A seed for each, so that two stacks with layers of the same number do not share masks.
-    seeds = [(chosen + number) % SEEDS for number in range(len(layers))]
-    before = [
-        (layer, layer.sample(own, hold)) for layer, own in zip(layers.values(), seeds, strict=True)
-    ]
-    adapter.changed(model)
+    before: list[tuple[Noisy, Any]] = []
     try:
+        for number, layer in enumerate(layers.values()):
+            # A seed for each, so that two stacks with layers of one number do not share masks.
+            before.append((layer, layer.sample(derived_seed(chosen, number), hold)))
+        adapter.changed(model)
         yield
     finally:
         for layer, memory in before:
-            layer.resume(memory)
+            # The policy may have been removed meanwhile, and with it everything of ours.
+            if getattr(layer, "placement", None) is not None:
+                layer.resume(memory)
         adapter.changed(model)
 
 
@@ -132,9 +136,10 @@ def record(model: Any) -> Iterator[Record]:
     Raises:
         PolicyError: the model has no layer under a policy.
     """
-    _, layers = _under_policy(model)
+    adapter, layers = _under_policy(model)
     calls: Record = {name: [] for name in layers}
-    with _taped(model, {name: Recorder(calls[name]) for name in layers}):
+    tapes = {name: Recorder(calls[name], layer.tape) for name, layer in layers.items()}
+    with _taped(adapter, model, layers, tapes):
         yield calls
 
 
@@ -148,24 +153,36 @@ def replay(
         model: the model that they were recorded from, or another one of the same plan.
         masks: what `record` gave, changed as you like; layers that it does not name draw their own.
 
+    Masks that are put in fall in evaluation too.
+
     Raises:
-        PolicyError: a layer is named that is not there, or, once it is called, a mask is missing,
-            unplanned or of another shape.
+        PolicyError: a layer is named that is not there; or, once it is called, a mask is missing,
+            unplanned or of another shape; or, at the end, there were fewer calls than masks.
     """
-    _, layers = _under_policy(model)
+    adapter, layers = _under_policy(model)
     foreign = sorted(set(masks) - set(layers))
     if foreign:
         raise PolicyError(
             f"There is no layer under a policy called {', '.join(map(repr, foreign))}. "
             f"There are: {', '.join(map(repr, layers))}."
         )
-    with _taped(model, {name: Player(name, calls) for name, calls in masks.items()}):
+    busy = [name for name in masks if layers[name].tape is not None]
+    if busy:
+        raise PolicyError(
+            f"{busy[0]}: its masks are recorded or put in already. Put masks in first, and record "
+            f"inside: with dp.replay(model, masks), dp.record(model) as again: ..."
+        )
+    players = {name: Player(name, calls) for name, calls in masks.items()}
+    with _taped(adapter, model, layers, players):
         yield
+    for player in players.values():
+        player.check_end()
 
 
 @contextmanager
-def _taped(model: Any, tapes: Mapping[str, Tape]) -> Iterator[None]:
-    adapter, layers = _under_policy(model)
+def _taped(
+    adapter: Adapter, model: Any, layers: Mapping[str, Noisy], tapes: Mapping[str, Tape]
+) -> Iterator[None]:
     before = [(layers[name], layers[name].tape) for name in tapes]
     for name, tape in tapes.items():
         layers[name].tape = tape
@@ -174,5 +191,6 @@ def _taped(model: Any, tapes: Mapping[str, Tape]) -> Iterator[None]:
         yield
     finally:
         for layer, its_own in before:
-            layer.tape = its_own
+            if getattr(layer, "placement", None) is not None:
+                layer.tape = its_own
         adapter.changed(model)

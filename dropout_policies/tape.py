@@ -19,7 +19,14 @@ Record = dict[str, list[Arrays]]
 
 
 class Tape(Protocol):
-    """What stands between a layer and the drawing of its masks."""
+    """What stands between a layer and the drawing of its masks.
+
+    `plays`: whether it gives masks of its own, which then fall in evaluation too; `position`: the
+    number of the next call, set back where activation checkpointing runs a call again.
+    """
+
+    plays: bool
+    position: int
 
     def masks(
         self,
@@ -35,21 +42,26 @@ class Recorder:
 
     Args:
         calls: the list to which they are added.
+        source: the tape whose masks they are, or None for those that are drawn.
     """
 
-    def __init__(self, calls: list[Arrays]) -> None:
-        self.calls = calls
+    def __init__(self, calls: list[Arrays], source: Tape | None = None) -> None:
+        self.calls, self.source = calls, source
+        self.position, self.plays = 0, source is not None and source.plays
 
     def masks(
         self,
-        wanted: Plan,  # noqa: ARG002 - the plan of what is drawn
+        wanted: Plan,
         draw: Callable[[], dict[Slot, Any]],
         to_array: Callable[[Any], npt.NDArray[Any]],
-        from_array: Callable[[npt.NDArray[Any]], Any],  # noqa: ARG002
+        from_array: Callable[[npt.NDArray[Any]], Any],
     ) -> dict[Slot, Any]:
-        """Draw, and keep what was drawn."""
-        drawn = draw()
-        self.calls.append({slot: np.array(to_array(mask)) for slot, mask in drawn.items()})
+        """Draw, and keep what was drawn; but once, where a call is run again."""
+        source = self.source
+        drawn = draw() if source is None else source.masks(wanted, draw, to_array, from_array)
+        if self.position == len(self.calls):
+            self.calls.append({slot: np.array(to_array(mask)) for slot, mask in drawn.items()})
+        self.position += 1
         return drawn
 
 
@@ -61,8 +73,10 @@ class Player:
         calls: the masks of its calls.
     """
 
+    plays = True
+
     def __init__(self, name: str, calls: Sequence[Mapping[Slot, npt.NDArray[Any]]]) -> None:
-        self.name, self.calls, self.next = name, calls, 0
+        self.name, self.calls, self.position = name, calls, 0
 
     def masks(
         self,
@@ -76,22 +90,34 @@ class Player:
         Raises:
             PolicyError: there is no further call, or its masks are not those that are planned.
         """
-        if self.next == len(self.calls):
+        if self.position == len(self.calls):
             raise PolicyError(
                 f"{self.name}: masks of {len(self.calls)} call(s) were given, and this is one more."
             )
-        given = {slot: np.asarray(mask) for slot, mask in self.calls[self.next].items()}
+        given = {slot: np.asarray(mask) for slot, mask in self.calls[self.position].items()}
         planned = {slot: tuple(mask.shape) for slot, mask in wanted.items()}
         shapes = {slot: mask.shape for slot, mask in given.items()}
         if shapes != planned:
             received = {_name(slot): shape for slot, shape in shapes.items()}
             needed = {_name(slot): shape for slot, shape in planned.items()}
             raise PolicyError(
-                f"{self.name}: call {self.next} needs masks of the shapes {needed}. "
+                f"{self.name}: call {self.position} needs masks of the shapes {needed}. "
                 f"Received: {received}"
             )
-        self.next += 1
-        return {slot: from_array(mask) for slot, mask in given.items()}
+        self.position += 1
+        return {slot: from_array(np.ascontiguousarray(mask)) for slot, mask in given.items()}
+
+    def check_end(self) -> None:
+        """Make sure that all masks were used.
+
+        Raises:
+            PolicyError: there are more.
+        """
+        if self.position < len(self.calls):
+            raise PolicyError(
+                f"{self.name}: masks of {len(self.calls)} call(s) were given, and "
+                f"{self.position} were made."
+            )
 
 
 def _name(slot: Slot) -> str:

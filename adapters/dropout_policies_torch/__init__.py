@@ -1,8 +1,8 @@
 """The PyTorch adapter: drop-in recurrent layers that run under a dropout policy."""
 
+from .checkpointing import same_masks
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN
-from .noise import same_masks
 from .own_cell import Unrolled
 from .step_layers import GRUCell, LSTMCell, RNNCell
 

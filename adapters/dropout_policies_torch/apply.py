@@ -33,6 +33,8 @@ SWAPS: dict[type[nn.Module], Any] = {
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the module
 object, its parameters, hooks and aliases what they are."""
 
+SUBCLASS = "a subclass; derive it from dropout_policies_torch's instead"
+
 EMBEDDINGS: dict[type[nn.Module], Any] = {nn.Embedding: Embedding, Embedding: Embedding}
 """The same for embeddings, which a policy goes on if it has a rule for them."""
 
@@ -61,7 +63,8 @@ class TorchAdapter:
             Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
             for name, module in beside(model, found)
         ]
-        embeddings = find_embeddings(model, policy)
+        embeddings, others = find_embeddings(model, policy)
+        skipped += others
         in_batch_first = batch_first(found, embeddings, policy)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         swaps = SWAPS | EMBEDDINGS
@@ -88,15 +91,16 @@ class TorchAdapter:
         """Nothing to do: torch.compile looks at attributes itself."""
 
 
-def find_embeddings(model: nn.Module, policy: Policy) -> list[Found]:
-    """The embeddings that a policy goes on: every one, if it has a rule for them."""
-    if not policy.masks(Site.EMBEDDING):
-        return []
-    return [
-        Found(name or "model", module, _kind(module))
-        for name, module in model.named_modules()
-        if type(module) in EMBEDDINGS
-    ]
+def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[Found], list[Skipped]]:
+    """The embeddings that a policy goes on, if it has a rule for them, and those that it cannot."""
+    found: list[Found] = []
+    skipped: list[Skipped] = []
+    for name, module in model.named_modules() if policy.masks(Site.EMBEDDING) else ():
+        if type(module) in EMBEDDINGS:
+            found.append(Found(name or "model", module, _kind(module)))
+        elif isinstance(module, nn.Embedding):
+            skipped.append(Skipped(name, _kind(module), SUBCLASS))
+    return found, skipped
 
 
 def batch_first(found: Sequence[Found], embeddings: Sequence[Found], policy: Policy) -> bool:
@@ -139,7 +143,7 @@ def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
             parametrized = "parametrized, and so of a class of its own" * (
                 parametrize.is_parametrized(module)
             )
-            why = parametrized or "a subclass; derive it from dropout_policies_torch's instead"
+            why = parametrized or SUBCLASS
             skipped.append(Skipped(name, kind, why))
     return found, skipped
 

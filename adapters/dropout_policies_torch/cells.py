@@ -141,6 +141,13 @@ def into_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -> Tensor:
     return part(x, w.w_ih, bias, mask)
 
 
+def _where(valid: Tensor, new: Any, old: Any) -> Any:
+    """A part of the state where a sample `[B, 1]` has a step, and as it was where it has none."""
+    if not isinstance(new, Tensor) or new.dim() == 0:
+        return new
+    return torch.where(valid.reshape(-1, *[1] * (new.dim() - 1)), new, old)
+
+
 def over_steps(
     step: Callable[[int, States, Noise], States],
     steps: int,
@@ -159,7 +166,7 @@ def over_steps(
     for t in reversed(range(steps)) if backward else range(steps):
         new = step(t, states, {site: each[t] for site, each in by_step.items()})
         if valid is not None and states:  # which are empty before a cell of the user's own
-            new = tuple(torch.where(valid[t], a, b) for a, b in zip(new, states, strict=True))
+            new = tuple(_where(valid[t], a, b) for a, b in zip(new, states, strict=True))
         states = new
         outputs[t] = states[0]
     return torch.stack(outputs), states

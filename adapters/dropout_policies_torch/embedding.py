@@ -57,30 +57,34 @@ class Embedding(Noisy, nn.Embedding):
             self.settle(Placement(chosen), seed)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Tokens `[T, B]` (`[B, T]` if `batch_first`) or `[T]` to rows `[..., F]`."""
+        """Tokens `[T, B]` (`[B, T]` if `batch_first`) to rows `[..., F]`; of any shape, where all
+        samples have the same word types dropped."""
         rows = super().forward(input)
         if not self.noisy:
             return rows
-        if input.dim() not in (1, 2):
-            raise PolicyError(
-                f"Embedding: under a policy, tokens are [T, B], [B, T] or [T], so that it is clear "
-                f"which is a sample. Received: input of shape {list(input.shape)}"
-            )
         self.check_once()
         assert self.placement is not None
-        tokens = input if input.dim() == 2 else input[:, None]
-        tokens = tokens.T if self.batch_first and input.dim() == 2 else tokens  # [T, B]
-        batch, policy = tokens.shape[1], self.placement.policy
+        policy = self.placement.policy
+        by_sample = policy[Site.EMBEDDING].per == "sequence"
+        if by_sample and input.dim() != 2:
+            raise PolicyError(
+                f"Embedding: where each sample has word types of its own dropped, tokens are "
+                f"[T, B] or [B, T]. Received: input of shape {list(input.shape)}; if these are no "
+                f"sequences of words, leave this embedding out: rate={{'embedding': 0}}."
+            )
+        batch = input.shape[0 if self.batch_first else 1] if by_sample else 1
         wanted = plan_embedding(policy, self.placement.layer, self.num_embeddings, batch)
-        drawn = self.masks(wanted, rows)
+        drawn = self.masks(wanted, rows.device, rows.dtype)
         if not drawn:
             return rows
         (mask,) = drawn.values()
         kept = mask[0].expand(batch, self.num_embeddings)  # [B, V]
-        kept = kept[torch.arange(batch, device=tokens.device), tokens]  # [T, B]
-        kept = kept.T if self.batch_first and input.dim() == 2 else kept
         self.count()
-        return rows * kept.reshape(*input.shape, 1)
+        if not by_sample:
+            return rows * kept[0][input].unsqueeze(-1)
+        samples = torch.arange(batch, device=input.device)
+        samples = samples[:, None] if self.batch_first else samples
+        return rows * kept[samples, input].unsqueeze(-1)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + policy_repr(self.placement)

@@ -82,7 +82,8 @@ class Recurrent(Noisy):
         if self.noisy:
             self.check_once()
         data = input.data if isinstance(input, PackedSequence) else input
-        autocast = torch.is_autocast_enabled(data.device.type)
+        device = data.device.type
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
         fits = autocast or data.dtype == self.weight_ih_l0.dtype
         if not self.noisy or not fits:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
@@ -101,7 +102,7 @@ class Recurrent(Noisy):
             states = states and tuple(s if batched else s.unsqueeze(1) for s in states)
         steps = len(x) if packing is None else len(packing.batch_sizes)
         wanted = plan(self.placement, self._geometry(steps, batch_of(x, packing)))
-        drawn = self.masks(wanted, x)
+        drawn = self.masks(wanted, x.device, self.weight_ih_l0.dtype)
         if not drawn:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
         y, end = run(self, x, self._start(x, states, packing), packing, self.placement, drawn)
@@ -142,6 +143,12 @@ class Recurrent(Noisy):
         shapes = [(count, batch, width) for width in widths[: TYPES[self.mode].states]]
         if states is None:
             return tuple(x.new_zeros(shape) for shape in shapes)
+        if len(states) != len(shapes):
+            parts = "h and c" if len(shapes) > 1 else "h"
+            raise RuntimeError(
+                f"{type(self).__name__}: the state must be {parts}. "
+                f"Received: {len(states)} tensor(s)"
+            )
         for number, (state, shape) in enumerate(zip(states, shapes, strict=True)):
             which = f"hidden[{number}]" if len(shapes) > 1 else "hidden"
             self.check_hidden_size(state, shape, f"Expected {which} size {{}}, got {{}}")

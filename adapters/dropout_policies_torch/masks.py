@@ -56,7 +56,7 @@ def _values(mask: PlannedMask, call: Call) -> list[Any]:
 def means(wanted: Plan, call: Call, device: torch.device, dtype: torch.dtype) -> Masks:
     """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
     return {
-        slot: torch.as_tensor(_by_call(mask.rate, call, mask.rule.mean), dtype=dtype)
+        slot: torch.as_tensor(_by_call(mask.rate, call, mask.rule.mean), dtype=dtype, device="cpu")
         .to(device)
         .reshape(1, 1, 1)
         for slot, mask in in_evaluation(wanted).items()
@@ -72,9 +72,10 @@ def _by_call(rate: Rate, call: Call, of: Callable[[float], float]) -> float | Te
         return of(rate)
     if not isinstance(call, Tensor):
         return of(rate.at(call))
-    firsts = torch.tensor([first for first, _ in rate.points])
+    firsts = torch.tensor([first for first, _ in rate.points], device="cpu")
     values = [of(each) for _, each in rate.points]
-    table = torch.tensor(values, dtype=torch.int32 if isinstance(values[0], int) else torch.float64)
+    dtype = torch.int32 if isinstance(values[0], int) else torch.float64
+    table = torch.tensor(values, dtype=dtype, device="cpu")
     index = (call >= firsts).sum() - 1
     return table.index_select(0, index.reshape(1)).squeeze(0)  # table[index] would leave the graph
 
@@ -122,7 +123,8 @@ def keep_bits(
 
 
 def _int32(word: int) -> Tensor:
-    return torch.tensor(word - 2**32 if word >= 2**31 else word, dtype=torch.int32)
+    # On the CPU, whatever the default device is; so is the number of the call.
+    return torch.tensor(word - 2**32 if word >= 2**31 else word, dtype=torch.int32, device="cpu")
 
 
 def _rotate_left(words: Tensor, bits: int) -> Tensor:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
 
 from dropout_policies.catalog import resolve
 from dropout_policies.errors import PolicyError
 from dropout_policies.keyed import check_seed
-from dropout_policies.plan import Placement, Plan
+from dropout_policies.plan import Placement, Plan, at_call
 from dropout_policies.policy import Policy
 from dropout_policies.tape import Tape
 
@@ -21,25 +20,45 @@ OWN = ("placement", "keys", "row_offset", "tape", "recomputing")
 """The attributes that a policy adds to a module."""
 
 
-def _zero() -> Tensor:
-    return torch.zeros((), dtype=torch.int64)
-
-
-@dataclass
 class Keys:
     """What the masks of a module's calls are drawn from.
 
     Args:
         seed: for keyed masks; None for PyTorch's own generator.
-        calls: how many calls there were; a tensor on the CPU, so that compiled graphs count too.
+        number: how many calls there were.
         hold: every call has the masks of the first.
         always: masks fall in evaluation too.
+        rates_at: the call whose rates hold, where a schedule is not to move; None for each its own.
+
+    Attributes:
+        calls: the number of calls, as a scalar that compiled graphs read and count up.
     """
 
-    seed: int | None
-    calls: Tensor = field(default_factory=_zero)
-    hold: bool = False
-    always: bool = False
+    def __init__(
+        self,
+        seed: int | None,
+        number: int = 0,
+        hold: bool = False,
+        always: bool = False,
+        rates_at: int | None = None,
+    ) -> None:
+        self.seed, self.hold, self.always, self.rates_at = seed, hold, always, rates_at
+        # One number for both: outside graphs it is read and counted past PyTorch's operators, of
+        # which torch.func allows none in place.
+        self._number = np.array(number, np.int64)
+        with torch.inference_mode(False):  # or it could not be counted up outside of that mode
+            self.calls = torch.from_numpy(self._number)
+
+    @property
+    def number(self) -> int:
+        return int(self._number)
+
+    @number.setter
+    def number(self, number: int) -> None:
+        self._number[()] = number
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Keys, (self.seed, self.number, self.hold, self.always, self.rates_at)
 
 
 class Noisy:
@@ -70,17 +89,18 @@ class Noisy:
     @property
     def calls(self) -> int:
         """How many training calls there were; a word of the masks' keys."""
-        return 0 if self.keys is None else int(self.keys.calls)
+        return 0 if self.keys is None else self.keys.number
 
     @calls.setter
     def calls(self, calls: int) -> None:
         assert self.keys is not None, "calls are counted under a policy"
-        self.keys.calls.fill_(calls)
+        self.keys.number = calls
 
     def sample(self, seed: int, hold: bool) -> Keys | None:
         """Have masks fall in evaluation too, keyed by a seed; see `dropout_policies.sampling`."""
         before = self.keys
-        self.keys = Keys(seed, hold=hold, always=True)
+        at = self.calls if before is None or before.rates_at is None else before.rates_at
+        self.keys = Keys(seed, hold=hold, always=True, rates_at=at)
         return before
 
     def resume(self, before: Keys | None) -> None:
@@ -89,8 +109,9 @@ class Noisy:
 
     @property
     def falls(self) -> bool:
-        """Whether masks are drawn for a call now."""
-        return self.training or (self.keys is not None and self.keys.always)
+        """Whether masks fall in a call now."""
+        plays = self.tape is not None and self.tape.plays
+        return self.training or plays or (self.keys is not None and self.keys.always)
 
     @property
     def noisy(self) -> bool:
@@ -99,38 +120,49 @@ class Noisy:
             return False
         return self.falls or self.placement.policy.evaluation != "identity"
 
-    def masks(self, wanted: Plan, like: Tensor, after: int = 0) -> masks.Masks:
+    def masks(
+        self, wanted: Plan, device: torch.device, dtype: torch.dtype, leaving: bool = False
+    ) -> masks.Masks:
         """The masks of a call, or what stands for them in evaluation.
 
         Args:
             wanted: what is planned.
-            like: whose device and dtype they get.
-            after: how many calls before the next one; to draw more for one that is over.
+            device, dtype: where and as what.
+            leaving: whether they belong to the call that was before.
         """
         keys = self.keys
         assert keys is not None, "there is a plan under a policy only"
-        compiling = torch.compiler.is_compiling()
-        call = keys.calls.clone() if compiling else int(keys.calls)
-        call = 0 if keys.hold else call - after
+        call: masks.Call = 0
+        if not keys.hold and torch.compiler.is_compiling():
+            call = (keys.calls - int(leaving)).clamp_min(0)
+        elif not keys.hold:
+            call = max(keys.number - leaving, 0)
+        if keys.rates_at is not None:
+            wanted = at_call(wanted, keys.rates_at)
         if not self.falls:
-            return masks.means(wanted, call, like.device, like.dtype)
+            return masks.means(wanted, call, device, dtype)
 
         def draw() -> masks.Masks:
-            return masks.draw(wanted, keys.seed, call, self.row_offset, like.device, like.dtype)
+            return masks.draw(wanted, keys.seed, call, self.row_offset, device, dtype)
 
         if self.tape is None:
             return draw()
         return self.tape.masks(
             wanted,
             draw,
-            lambda mask: mask.numpy(force=True),
-            lambda array: torch.as_tensor(array).to(like.device, like.dtype),
+            lambda mask: (mask.float() if dtype is torch.bfloat16 else mask).numpy(force=True),
+            lambda array: torch.as_tensor(array).to(device, dtype),
         )
 
     def count(self) -> None:
         """A call is over."""
-        if self.falls and self.keys is not None and not self.keys.hold:
-            self.keys.calls.add_(1)
+        keys = self.keys
+        if keys is None or not (self.training or keys.always):
+            return
+        if torch.compiler.is_compiling():
+            keys.calls.add_(1)
+        else:
+            keys.number += 1
 
     def check_once(self) -> None:
         """Make sure that the number of a call means what it says.
@@ -139,9 +171,9 @@ class Noisy:
             PolicyError: the call is activation checkpointing's second one, or is made on one of
                 DataParallel's copies; both would draw other masks than the key says, silently.
         """
-        if torch.compiler.is_compiling() or self.placement is None:
+        if torch.compiler.is_compiling() or self.placement is None or not self.falls:
             return
-        if self.seed is None and not self.placement.policy.scheduled:
+        if self.seed is None and self.tape is None and not self.placement.policy.scheduled:
             return
         name = type(self).__name__
         # Private, because nothing public tells that the backward pass is running.
@@ -153,9 +185,10 @@ class Noisy:
                 f"from dropout_policies_torch."
             )
         if getattr(self, "_is_replica", False):
+            way_out = "" if self.keys is not None and self.keys.always else ", or leave seed out"
             raise PolicyError(
                 f"{name}: keyed masks on DataParallel's copies would be the same for other rows. "
-                f"Use DistributedDataParallel and set row_offset, or leave seed out."
+                f"Use DistributedDataParallel and set row_offset{way_out}."
             )
 
 
@@ -183,43 +216,3 @@ def choose(
                 f"policy=None; write: policy='zaremba', {argument}={value!r}"
             )
     return None
-
-
-class SameMasks:
-    """A context in which modules' calls are numbered as at a moment before.
-
-    Args:
-        modules: the modules.
-        again: whether calls are numbered anew from the moment when `first` was left to us.
-        first: the numbers at that moment, shared by both contexts.
-    """
-
-    def __init__(self, modules: list[Noisy], again: bool, first: list[int]) -> None:
-        self.modules, self.again, self.first = modules, again, first
-
-    def __enter__(self) -> None:
-        now = [module.calls for module in self.modules]
-        if not self.again:
-            self.first[:] = now
-            return
-        self.now = now
-        for module, calls in zip(self.modules, self.first, strict=True):
-            module.calls, module.recomputing = calls, True
-
-    def __exit__(self, *_: object) -> None:
-        if self.again:
-            for module, calls in zip(self.modules, self.now, strict=True):
-                module.calls, module.recomputing = calls, False
-
-
-def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:
-    """The `context_fn` of activation checkpointing for a model with keyed masks: what is computed
-    again in the backward pass has the masks that it had first.
-
-    ```python
-    checkpoint(model, x, use_reentrant=False, context_fn=lambda: same_masks(model))
-    ```
-    """
-    modules: list[Noisy] = [m for m in model.modules() if isinstance(m, Noisy) and m.placement]
-    first: list[int] = []
-    return SameMasks(modules, False, first), SameMasks(modules, True, first)

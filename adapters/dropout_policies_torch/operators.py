@@ -29,7 +29,13 @@ def has(mode: str, weights: Weights, masks: Noise, given: Sequence[Tensor]) -> b
     hidden = masks.get(Site.HIDDEN)
     if hidden is not None and hidden.shape[-1] not in (1, weights.w_hh.shape[1]):
         return False
-    # Forward-mode derivatives go through the loop.
+    # What leaves Python is to be made of operators that others know.
+    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+        return False
+    # Derivatives in forward mode, and torch.func's, go through the loop. Private, because nothing
+    # public tells that torch.func is at work.
+    if torch._C._functorch.maybe_current_level() is not None:
+        return False
     return torch.compiler.is_compiling() or all(
         forward_ad.unpack_dual(each).tangent is None  # type: ignore[no-untyped-call]
         for each in (*given, *weights.flat())

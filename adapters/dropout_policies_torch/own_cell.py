@@ -30,10 +30,11 @@ class Unrolled(Noisy, nn.Module):
     ```
 
     The cell is called as `torch.nn`'s are: `cell(x, state)` with x `[B, D]`, and a state that is
-    None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it. h is
-    its output too. Noise may fall on what comes in (`input` or `between`), on what leaves
-    (`output`), on the h that the cell is given (`hidden`), and on the h that it gives back
-    (`state`, `hidden_update`).
+    None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it, with
+    other parts of any shape `[B, ...]`. h is its output too. Noise may fall on what comes in
+    (`input` or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`),
+    and on the h that it gives back (`state`, `hidden_update`). What a cell makes of a state that is
+    None, it makes alone: the first step's `hidden` falls on nothing, and zoneout keeps zeros.
 
     Args:
         cell: the module.
@@ -112,6 +113,8 @@ class Unrolled(Noisy, nn.Module):
             new = self.cell(x[t], given)
             alone = isinstance(new, Tensor)
             new = (new,) if alone else tuple(new)
+            # Under autocast h may be narrower than the input that the masks were drawn for.
+            noise = {site: mask.to(new[0].dtype) for site, mask in noise.items()}
             h = drop(noise, Site.STATE, new[0])
             previous = before[0] if before else torch.zeros_like(h)
             return zoneout(noise, Site.HIDDEN_UPDATE, previous, h), *new[1:]
@@ -137,7 +140,7 @@ class Unrolled(Noisy, nn.Module):
         geometry = Geometry(
             self.input_size, self.hidden_size, 1, (0,), batch_of(x, packing), steps, cell=OWN
         )
-        drawn = self.masks(plan(self.placement, geometry), x)
+        drawn = self.masks(plan(self.placement, geometry), x.device, x.dtype)
         return {slot.site: mask for slot, mask in drawn.items()}
 
     def extra_repr(self) -> str:

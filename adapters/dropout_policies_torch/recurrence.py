@@ -2,7 +2,8 @@
 
 Where no mask falls inside the recurrence, each layer and direction is one call of PyTorch's own
 fused kernel (`torch.lstm` and its like, cuDNN on a GPU), on masked weights where masks fall on
-them; where one does, a plain differentiable loop over the steps runs.
+them. Where one does, an operator over the whole sequence runs if there is one for it, and otherwise
+a plain loop over the steps.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Packing:
     def of(cls, packed: PackedSequence) -> Packing:
         sizes, device = packed.batch_sizes, packed.data.device
         batch = int(sizes[0])
-        grid = torch.arange(batch)[None, :] < sizes[:, None]  # [T, B]
+        grid = torch.arange(batch, device="cpu")[None, :] < sizes[:, None]  # [T, B]
         step, place = grid.nonzero(as_tuple=True)
         lengths = grid.sum(0)
         offsets = sizes.cumsum(0) - sizes
@@ -216,7 +217,8 @@ def _at_once(
 ) -> tuple[Tensor, States]:
     """The operator of the whole sequence, which wants all in one type."""
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    autocast = device != "meta" and torch.is_autocast_enabled(device)
+    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
     masks = {site: mask.to(dtype) for site, mask in masks.items()}
     if valid is not None:
         # A step of padding is one at which everything stays as it was.

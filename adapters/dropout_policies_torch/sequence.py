@@ -42,7 +42,7 @@ def order(steps: int, backward: bool) -> Sequence[int]:
 
 def four(parts: Tensor) -> Tensor:
     """`[T, B, 4*H]` as `[T, B, 4, H]`."""
-    return parts.view(*parts.shape[:2], 4, -1)
+    return parts.view(*parts.shape[:2], 4, parts.shape[2] // 4)
 
 
 def before(first: Tensor, every: Tensor, backward: bool) -> Tensor:

@@ -34,6 +34,7 @@ class StepRecurrent(Noisy):
 
     input_size: int
     hidden_size: int
+    weight_ih: Tensor
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class StepRecurrent(Noisy):
                 f"{list(h.shape)}"
             )
         for mask in self._draw(h if h.dim() == 2 else h[None], leaving=True).values():
-            h = h * (mask[0] if h.dim() == 2 else mask[0, 0])
+            h = h * (mask[0] if h.dim() == 2 else mask[0, 0]).to(h.dtype)
         return h
 
     @property
@@ -126,7 +127,21 @@ class StepRecurrent(Noisy):
             for slot, mask in plan(self.placement, geometry).items()
             if (slot.site is Site.OUTPUT) == leaving
         }
-        return self.masks(wanted, like, after=int(leaving and self.calls > 0)) if wanted else {}
+        dtype = self.weight_ih.dtype
+        return self.masks(wanted, like.device, dtype, leaving) if wanted else {}
+
+    def sample(self, seed: int, hold: bool) -> Any:
+        """As in `Noisy`; but a cell's every step is a call, and none can have the masks of another.
+
+        Raises:
+            PolicyError: it is to hold its masks.
+        """
+        if hold:
+            raise PolicyError(
+                f"{type(self).__name__} sees one step at a time, and would hold one step's masks "
+                f"for all. Use {mode_of(self).split('_')[0]}, or leave hold out."
+            )
+        return super().sample(seed, hold)
 
     def extra_repr(self: Any) -> str:
         return f"{super().extra_repr()}{policy_repr(self.placement)}"  # type: ignore[misc]

@@ -84,6 +84,8 @@ MASK_MUTANTS: dict[str, Mutant] = {
     "scaled twice": _each(lambda mask, planned: mask / (1.0 - _rate(planned))),
     "kept and dropped swapped": _each(_swapped),
     "weights not masked": _without(Site.RECURRENT_WEIGHT),
+    "input weights not masked": _without(Site.INPUT_WEIGHT),
+    "state not masked": _without(Site.STATE),
     "candidate not masked": _without(Site.CANDIDATE),
     "cell not masked": _without(Site.CELL),
     "cell not zoned": _without(Site.CELL_UPDATE),

@@ -192,6 +192,21 @@ def keeps_every_promise(subject: Subject, tolerance: float) -> None:
         replace(plain, policy=dp.Policy(state=dp.drop(0.3))),
         replace(plain, policy=dp.Policy(input=dp.drop(dp.schedule({0: 0.1, 2: 0.8})))),
     ]
+    stays = dp.Policy(state=dp.drop(0.3), cell=dp.drop(0.4)) | dp.zoneout(0.5, 0.3)
+    by_layer = dp.catalog.resolve("naive", [0.2, 0.7])
+    rising = dp.schedule({0: 0.1, 2: 0.6})
+    inside += [
+        replace(plain, policy=stays),
+        replace(plain, policy=dp.Policy(input_weight=dp.drop(0.5, per="call"))),
+        replace(both, policy=dp.awd()),
+        replace(plain, policy=by_layer),
+        replace(plain, policy=dp.zoneout(rising, rising)),
+        replace(ragged, policy=dp.zoneout(0.5, 0.3) | dp.variational()),
+        replace(
+            ragged, policy=dp.Policy(state=dp.drop(0.3)) | dp.zoneout(0.0, 0.3), cell="rnn_tanh"
+        ),
+        replace(plain, policy=dp.Policy(state=dp.drop(0.3)) | dp.zoneout(0.0, 0.3), cell="gru"),
+    ]
     gru = dp.semeniuta(0.5) | dp.Policy(hidden=dp.drop(0.4)) | dp.weight_drop(0.3)
     inside.append(replace(plain, cell="gru", policy=gru | dp.zoneout(0.0, 0.3)))
     for case in (plain, ragged, both, rules, turned, one, *inside):

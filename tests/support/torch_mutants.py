@@ -15,6 +15,7 @@ from dropout_policies_torch import (
     masks,
     operators,
     recurrence,
+    sequence,
 )
 
 from dropout_policies.plan import Slot
@@ -234,6 +235,58 @@ def _state_masked_where_it_leaves_only(step, into, states, w, noise):
     return step(into, states, w, _without(noise, Site.STATE))
 
 
+def _state_masked_after_zoneout(step, into, states, w, noise):
+    h, *rest = step(into, states, w, _without(noise, Site.STATE))
+    return cells.drop(noise, Site.STATE, h), *rest
+
+
+def _cell_masked_after_zoneout(step, into, states, w, noise):
+    h, c = step(into, states, w, _without(noise, Site.CELL))
+    return h, cells.drop(noise, Site.CELL, c)
+
+
+def _state_masked_after_zoneout_at_once(state, update):
+    if state is None or update is None:
+        return sequence.folded(state, update)
+    return (1.0 - update) * state, update * state
+
+
+def _means_of_the_first_call(patch: pytest.MonkeyPatch) -> None:
+    original = masks.means
+    patch.setattr(masks, "means", lambda wanted, _, *rest: original(wanted, 0, *rest))
+
+
+def _rates_of_the_first_layer(patch: pytest.MonkeyPatch) -> None:
+    original = layers.plan
+
+    def plan(placement, geometry):
+        policy = placement.policy
+        first = {s.value: rule.of_layer(0) for s, rule in policy.items()}
+        return original(replace(placement, policy=policy.with_rates(first)), geometry)
+
+    patch.setattr(layers, "plan", plan)
+
+
+def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
+    original = recurrence.opened
+
+    def opened(*given):
+        x, _, found = original(*given)
+        return x, None, found
+
+    patch.setattr(recurrence, "opened", opened)
+
+
+def _loop_masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
+    original = recurrence.opened
+
+    def opened(x, packing, found):
+        x, valid, _ = original(x, packing, found)
+        return x, valid, found
+
+    patch.setattr(recurrence, "opened", opened)
+
+
 def _no_means(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(masks, "means", lambda *_: {})
 
@@ -343,6 +396,18 @@ LAYER_MUTANTS: dict[str, Mutant] = {
         lambda m: replace(m, rate=rate_at(m.rate, 0))
     ),
     "untied gates share a mask": _gates_share,
+    "the state masked after zoneout": _step("LSTM", _state_masked_after_zoneout),
+    "a GRU's state masked after zoneout": _step("GRU", _state_masked_after_zoneout),
+    "an RNN's state masked after zoneout": _step("RNN_TANH", _state_masked_after_zoneout),
+    "an RNN's state not masked": _step("RNN_TANH", _state_masked_where_it_leaves_only),
+    "an operator masks the state after zoneout": _part(
+        "folded", lambda _: _state_masked_after_zoneout_at_once
+    ),
+    "the cell masked after zoneout": _step("LSTM", _cell_masked_after_zoneout),
+    "evaluation at the rates of the first call": _means_of_the_first_call,
+    "every layer at the first one's rate": _rates_of_the_first_layer,
+    "padded steps move the states": _padding_moves_the_states,
+    "masks inside the loop follow the sorted batch": _loop_masks_follow_the_sorted_batch,
     "biases masked with the weights": _masked_weights_with_bias,
     "masked weights without a gradient": _masked_weights_lose_their_gradient,
 }

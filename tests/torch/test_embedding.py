@@ -43,13 +43,37 @@ def test_a_word_is_there_or_not_in_all_its_places(per):
     assert there.any()
 
 
-def test_one_sample_without_a_batch():
+def test_tokens_must_show_which_is_a_sample_where_that_matters():
     words = Embedding(V, F, policy=POLICIES["sequence"], seed=3)
-    alone = words(TOKENS[:, 0])
-    words.calls = 0
-    assert torch.equal(alone, words(TOKENS)[:, 0])
-    with pytest.raises(dp.PolicyError, match=r"tokens are \[T, B\]"):
-        words(TOKENS[None])
+    for tokens in (TOKENS[:, 0], TOKENS[None]):
+        with pytest.raises(
+            dp.PolicyError, match=r"tokens are \[T, B\] or \[B, T\].*'embedding': 0"
+        ):
+            words(tokens)
+    shared = Embedding(V, F, policy=POLICIES["call"], seed=3)
+    rows = shared(TOKENS)
+    for tokens, expected in ((TOKENS[:, 0], rows[:, 0]), (TOKENS[None], rows[None])):
+        shared.calls = 0
+        assert torch.equal(shared(tokens), expected)
+
+
+@pytest.mark.parametrize("per", POLICIES)
+def test_a_rule_that_is_not_scaled_has_its_mean_in_evaluation(per):
+    policy = dp.Policy(embedding=dp.drop(0.25, per=per, scaled=False))
+    words = Embedding(V, F, policy=policy)
+    shares = words(TOKENS) / nn.functional.embedding(TOKENS, words.weight)
+    assert set(shares.unique().tolist()) == {0.0, 1.0}
+    expected = 0.75 * nn.functional.embedding(TOKENS, words.weight)
+    torch.testing.assert_close(words.eval()(TOKENS), expected)
+
+
+def test_a_subclass_is_left_alone_and_said_so():
+    class Own(nn.Embedding):
+        pass
+
+    applied = dp.apply(nn.ModuleList([Own(V, F), nn.LSTM(F, F)]), "awd")
+    assert [left.name for left in applied.skipped] == ["0"]
+    assert not applied.embeddings
 
 
 def test_a_tied_decoder_sees_the_matrix_whole():

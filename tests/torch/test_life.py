@@ -163,6 +163,12 @@ def test_gradients_add_up_over_calls():
             p.grad = g if p.grad is None else p.grad + g
     for p, g in zip(total.parameters(), parts[1], strict=True):
         torch.testing.assert_close(p.grad, g)
+    layer.zero_grad()
+    layer.calls = 0
+    for part in x.split(B, dim=1):
+        layer.calls = 0  # the masks of the first call for both
+        layer(part)[0].sum().backward()
+    assert not torch.allclose(layer.weight_hh_l0.grad, total.weight_hh_l0.grad)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -271,3 +277,76 @@ def test_evaluation_goes_to_onnx_as_standard_operators(kind, operator, dynamo, t
         outputs.append(found[0])
     np.testing.assert_array_equal(*outputs)
     np.testing.assert_allclose(outputs[0], ours(x)[0].detach().numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", [dp.zoneout(0.0, 0.3), dp.zoneout(0.3, 0.3) | dp.rnndrop()])
+@pytest.mark.parametrize("dynamo", [True, False])
+@pytest.mark.filterwarnings("ignore")
+def test_evaluation_that_is_not_the_stock_layers_is_exported_too(policy, dynamo, tmp_path):
+    kind = LSTM if dp.Site.CELL in policy else GRU
+    layer, x, file = model(kind, policy).eval(), torch.randn(3, B, D), str(tmp_path / "model.onnx")
+    torch.onnx.export(layer, (x,), file, dynamo=dynamo, verbose=False)
+    graph = onnx.load(file)
+    (name, *_) = [given.name for given in graph.graph.input]
+    y, *_ = onnx.reference.ReferenceEvaluator(graph).run(None, {name: x.numpy()})
+    np.testing.assert_allclose(y, layer(x)[0].detach().numpy(), atol=1e-5)
+    program = torch.export.export(layer, (x,))
+    assert "dropout_policies" not in program.graph_module.code
+    torch.testing.assert_close(program.module()(x)[0], layer(x)[0])
+
+
+@pytest.mark.parametrize("policy", ["zaremba", "naive", "zoneout"])
+def test_torch_func_differentiates_a_layer(policy):
+    layer, x = model(LSTM, dp.catalog.resolve(policy)), torch.randn(T, B, D)
+    parameters = dict(layer.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(layer, parameters, (x,))[0].pow(2).sum()
+
+    found = torch.func.grad(loss)(parameters)
+    layer.calls = 0
+    layer(x)[0].pow(2).sum().backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("policy", ["zaremba", "naive", "weight_drop"])
+def test_an_empty_batch_is_one(kind, policy):
+    layer = model(kind, dp.catalog.resolve(policy))
+    y = layer(torch.randn(T, 0, D))[0]
+    assert y.shape == (T, 0, H)
+    y.sum().backward()
+
+
+def test_a_layer_made_on_the_meta_device_counts_on_the_cpu():
+    with torch.device("meta"):
+        layer = LSTM(D, H, policy="naive", seed=3)
+    layer.to_empty(device="cpu")
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    x = torch.randn(T, B, D)
+    assert not torch.equal(layer(x)[0], layer(x)[0])
+    assert layer.calls == 2
+
+
+def test_a_policy_applied_in_inference_mode_trains_outside():
+    layer = nn.LSTM(D, H)
+    with torch.inference_mode():
+        dp.apply(layer, "zaremba", seed=3)
+        layer(torch.randn(T, B, D))
+    layer(torch.randn(T, B, D))[0].sum().backward()
+    assert layer.calls == 2
+
+
+def test_evaluation_can_be_checkpointed_as_the_stock_layer_can():
+    layer, x = model(LSTM, dp.zoneout()).eval(), torch.randn(T, B, D, requires_grad=True)
+    checkpoint(lambda x: layer(x)[0], x, use_reentrant=False).sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+def test_a_state_of_another_kind_of_layer_is_refused():
+    with pytest.raises(RuntimeError, match=r"LSTM: the state must be h and c. Received: 1"):
+        model(LSTM)(torch.randn(T, B, D), torch.zeros(2, B, H))
+    with pytest.raises(RuntimeError, match=r"GRU: the state must be h. Received: 2"):
+        model(GRU)(torch.randn(T, B, D), (torch.zeros(2, B, H), torch.zeros(2, B, H)))

@@ -120,3 +120,37 @@ def test_the_stock_cell_inside_is_not_found_a_second_time():
     applied = dp.apply(model, "zaremba")
     assert [t.name for t in applied.touched] == ["rnn"]
     assert not applied.skipped
+
+
+class Counting(nn.Module):
+    """A cell whose state is more than vectors."""
+
+    input_size, hidden_size = D, H
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.GRUCell(D, H)
+
+    def forward(self, x, state=None):
+        h, count, memory = state or (None, x.new_zeros(len(x)), x.new_zeros(len(x), B, 2))
+        return self.cell(x, h), count + 1, memory + x[:, :1, None]
+
+
+def test_parts_of_a_state_of_any_shape_stay_with_their_sample():
+    torch.manual_seed(0)
+    layer, lengths = Unrolled(Counting(), policy="zaremba", seed=3), [2, 6, 1, 4]
+    _, (_, count, memory) = layer(pack_padded_sequence(X, lengths, enforce_sorted=False))
+    assert count.tolist() == lengths
+    for sample, length in enumerate(lengths):
+        layer.calls, layer.row_offset = 0, sample
+        _, (_, _, alone) = layer(X[:length, sample : sample + 1])
+        torch.testing.assert_close(memory[sample], alone[0])
+
+
+def test_autocast_zones_what_the_cell_gives():
+    layer = Unrolled(
+        NormedLSTMCell(D, H), policy=dp.Policy(state=dp.drop(0.2)) | dp.zoneout(0, 0.3)
+    )
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, _ = layer(X)
+    y.float().sum().backward()

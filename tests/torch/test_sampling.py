@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from dropout_policies_torch import GRU, LSTM, Embedding
+from dropout_policies_torch import GRU, LSTM, Embedding, LSTMCell, same_masks
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import dropout_policies as dp
 from dropout_policies import keyed
@@ -162,7 +163,7 @@ def test_what_was_recorded_can_be_put_back_in_and_changed(policy, seed):
         for arrays in calls:
             for slot in arrays:
                 arrays[slot] = arrays[slot] * 0.5 + 0.25
-    with dp.replay(model, masks):
+    with dp.replay(model, {name: calls[:1] for name, calls in masks.items()}):
         assert not torch.equal(model(TOKENS), outputs[0])
 
 
@@ -182,10 +183,10 @@ def test_masks_that_do_not_fit_are_refused():
         layer(x)
     slot = Slot(Site.HIDDEN, 0, 0)
     short = {**masks["model"][0], slot: masks["model"][0][slot][:2]}
-    with dp.replay(layer, {"model": [short]}), pytest.raises(dp.PolicyError, match=r"hidden of la"):
+    with pytest.raises(dp.PolicyError, match=r"hidden of la"), dp.replay(layer, {"model": [short]}):
         layer(x)
     del short[slot]
-    with dp.replay(layer, {"model": [short]}), pytest.raises(dp.PolicyError, match="needs masks"):
+    with pytest.raises(dp.PolicyError, match="needs masks"), dp.replay(layer, {"model": [short]}):
         layer(x)
     with pytest.raises(dp.PolicyError, match="no layer under a policy called 'rnn'"):
         dp.replay(layer, {"rnn": []}).__enter__()
@@ -196,3 +197,136 @@ def test_a_drop_in_embedding_is_sampled_too():
     words = Embedding(20, D, policy="awd", rate={"embedding": 0.5}).eval()
     with dp.monte_carlo(words, seed=1):
         assert not torch.equal(words(TOKENS), words(TOKENS))
+
+
+def test_a_schedule_stays_where_it_is_while_masks_are_sampled():
+    layer, x = (
+        LSTM(D, H, policy="zaremba", rate=dp.schedule({0: 0.0, 2: 0.5})),
+        torch.randn(T, B, D),
+    )
+    for _ in range(3):
+        layer(x)
+    with dp.monte_carlo(layer.eval(), seed=1), dp.record(layer) as masks:
+        assert not torch.equal(layer(x)[0], layer(x)[0])
+        with dp.monte_carlo(layer, hold=True, seed=1):
+            layer(x)
+    for call in masks["model"]:
+        assert set(np.unique(call[Slot(Site.INPUT, 0, 0)])) == {0.0, 2.0}
+
+
+def test_neighbouring_seeds_have_nothing_in_common():
+    model = nn.ModuleList([LSTM(D, D, policy="zaremba") for _ in range(3)]).eval()
+    seen = []
+    for seed in (5, 6):
+        with dp.monte_carlo(model, seed=seed), dp.record(model) as masks:
+            for layer in model:
+                layer(torch.zeros(T, B, D))
+        seen += [calls[0][Slot(Site.INPUT, 0, 0)].tobytes() for calls in masks.values()]
+    assert len(set(seen)) == 6
+
+
+def test_cells_hold_no_masks():
+    cell = LSTMCell(D, H, policy="naive")
+    layer = LSTM(D, H, policy="naive")
+    both = nn.ModuleList([layer, cell]).eval()
+    with pytest.raises(dp.PolicyError, match=r"LSTMCell sees one step.*Use LSTM"):
+        dp.monte_carlo(both, hold=True).__enter__()
+    assert not layer.falls
+    with dp.monte_carlo(both, seed=1):
+        assert not torch.equal(cell(torch.ones(B, D))[0], cell(torch.ones(B, D))[0])
+
+
+def test_a_policy_may_be_removed_within():
+    model = nn.ModuleDict({"a": nn.LSTM(D, H), "b": LSTM(H + 1, H, policy="zaremba")}).eval()
+    applied = dp.apply(model["a"], "zaremba")
+    with dp.monte_carlo(model), dp.record(model):
+        applied.remove()
+    assert type(model["a"]) is nn.LSTM
+    assert not model["b"].falls
+    assert model["b"].tape is None
+
+
+def test_what_is_put_in_can_be_recorded_again_and_not_the_other_way_round():
+    layer, x = LSTM(D, H, policy="naive"), torch.randn(T, B, D)
+    with dp.record(layer) as masks:
+        y = layer(x)[0]
+    with dp.replay(layer, masks), dp.record(layer) as again:
+        assert torch.equal(layer(x)[0], y)
+    for slot, mask in masks["model"][0].items():
+        assert np.array_equal(again["model"][0][slot], mask)
+    with dp.record(layer), pytest.raises(dp.PolicyError, match="recorded or put in already"):
+        dp.replay(layer, masks).__enter__()
+
+
+def test_masks_that_are_put_in_fall_in_evaluation_and_must_all_be_used():
+    layer, x = LSTM(D, H, policy="naive"), torch.randn(T, B, D)
+    with dp.record(layer) as masks:
+        y = layer(x)[0]
+    layer.eval()
+    with dp.replay(layer, masks):
+        assert torch.equal(layer(x)[0], y)
+    assert layer.calls == 1
+    with (
+        pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given, and 1 were made"),
+        dp.replay(layer, {"model": 2 * masks["model"]}),
+    ):
+        layer(x)
+
+
+def test_narrow_layers_are_recorded_and_played():
+    layer = LSTM(D, H, policy="naive", dtype=torch.bfloat16)
+    x = torch.randn(T, B, D, dtype=torch.bfloat16)
+    with dp.record(layer) as masks:
+        y = layer(x)[0]
+    with dp.replay(layer, masks):
+        assert torch.equal(layer(x)[0], y)
+    flipped = [{slot: mask[::-1] for slot, mask in call.items()} for call in masks["model"]]
+    with dp.replay(layer, {"model": flipped}):
+        assert not torch.equal(layer(x)[0], y)
+
+
+@pytest.mark.parametrize("tape", ["record", "replay"])
+def test_what_is_computed_again_is_not_counted_again(tape):
+    """Activation checkpointing runs the call a second time, in the backward pass."""
+    layer, x = LSTM(D, H, policy="zaremba"), torch.randn(T, B, D)
+    with dp.record(layer) as masks:
+        for _ in range(2):
+            layer(x)
+    gradients = []
+    for saved in (False, True):
+        layer.zero_grad()
+        given = dp.record(layer) if tape == "record" else dp.replay(layer, masks)
+        torch.manual_seed(1)
+        with given as found:
+            for _ in range(2):
+                if saved:
+                    how = {"context_fn": lambda: same_masks(layer)}
+                    y = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False, **how)
+                else:
+                    y = layer(x)[0]
+                y.pow(2).sum().backward()
+        assert tape == "replay" or len(found["model"]) == 2
+        gradients.append(layer.weight_ih_l0.grad.clone())
+    assert torch.equal(*gradients)
+    with dp.record(layer):
+        y = checkpoint(lambda x: layer(x)[0], x, use_reentrant=False)
+        with pytest.raises(dp.PolicyError, match="runs the call again"):
+            y.sum().backward()
+
+
+def test_what_was_sampled_is_computed_again_with_its_own_masks():
+    layer, x = LSTM(D, H, policy="zaremba", seed=3).eval(), torch.randn(T, B, D)
+    gradients = []
+    for saved in (False, True):
+        layer.zero_grad()
+        with dp.monte_carlo(layer, seed=5):
+            how = {"context_fn": lambda: same_masks(layer)}
+            y = (
+                checkpoint(lambda x: layer(x)[0], x, use_reentrant=False, **how)
+                if saved
+                else (layer(x)[0])
+            )
+        y.pow(2).sum().backward()  # after the sampling has ended
+        gradients.append(layer.weight_ih_l0.grad.clone())
+    assert torch.equal(*gradients)
+    assert layer.calls == 0

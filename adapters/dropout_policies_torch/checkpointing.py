@@ -1,0 +1,71 @@
+"""Activation checkpointing with the masks that there were first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from .noise import Keys, Noisy
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a module's masks come from: its keys, their count, and how far a tape has run."""
+
+    keys: Keys | None
+    calls: int
+    position: int
+
+    @classmethod
+    def of(cls, module: Noisy) -> Moment:
+        return cls(module.keys, module.calls, 0 if module.tape is None else module.tape.position)
+
+    def restore(self, module: Noisy) -> None:
+        module.keys = self.keys
+        module.calls = self.calls
+        if module.tape is not None:
+            module.tape.position = self.position
+
+
+class SameMasks:
+    """A context in which modules draw as at a moment before.
+
+    Args:
+        modules: the modules.
+        again: whether they are set back to the moment in `first`, which is left there otherwise.
+        first: that moment, shared by both contexts.
+    """
+
+    def __init__(self, modules: list[Noisy], again: bool, first: list[Moment]) -> None:
+        self.modules, self.again, self.first = modules, again, first
+
+    def __enter__(self) -> None:
+        now = [Moment.of(module) for module in self.modules]
+        if not self.again:
+            self.first[:] = now
+            return
+        self.now = now
+        for module, moment in zip(self.modules, self.first, strict=True):
+            moment.restore(module)
+            module.recomputing = True
+
+    def __exit__(self, *_: object) -> None:
+        if not self.again:
+            return
+        for module, moment in zip(self.modules, self.now, strict=True):
+            moment.restore(module)
+            module.recomputing = False
+
+
+def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:
+    """The `context_fn` of activation checkpointing for a model with keyed masks: what is computed
+    again in the backward pass has the masks that it had first.
+
+    ```python
+    checkpoint(model, x, use_reentrant=False, context_fn=lambda: same_masks(model))
+    ```
+    """
+    modules: list[Noisy] = [m for m in model.modules() if isinstance(m, Noisy) and m.placement]
+    first: list[Moment] = []
+    return SameMasks(modules, False, first), SameMasks(modules, True, first)
