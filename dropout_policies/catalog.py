@@ -66,8 +66,8 @@ def variational(
     """One mask for each sample through all its steps, on vertical connections and hidden state;
     and whole word types of each sample dropped from the embedding.
 
-    Gal & Ghahramani 2016, section 4.2; `gates="untied"` draws a mask for each gate (their
-    equation for the untied LSTM).
+    Gal & Ghahramani 2016, section 4; `gates="untied"` draws a mask for each gate (their equation
+    for the untied LSTM).
     """
     into = drop(vertical, per="sequence", gates=gates)
     return Policy(
@@ -139,7 +139,7 @@ def awd(
 ) -> Policy:
     """`weight_drop`, `locked` vertical connections and dropped word types: the AWD-LSTM.
 
-    Merity et al. 2018, sections 2 and 4.
+    Rates to start from for word-level Penn Treebank. Merity et al. 2018, sections 2 and 4.
     """
     return Policy(
         name="awd",

@@ -1,5 +1,6 @@
-"""The Keras adapter: drop-in recurrent layers that run under a dropout policy."""
+"""The Keras adapter: drop-in recurrent layers and embeddings under dropout policies."""
 
-from .layers import LSTM
+from .embedding import Embedding
+from .layers import GRU, LSTM, RNN, SimpleRNN
 
-__all__ = ["LSTM"]
+__all__ = ["GRU", "LSTM", "RNN", "Embedding", "SimpleRNN"]

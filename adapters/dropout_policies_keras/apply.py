@@ -10,18 +10,29 @@ from typing import Any
 import keras
 
 from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement, check_sites
+from dropout_policies.plan import Placement
 from dropout_policies.policy import Policy
-from dropout_policies.report import Applied, Skipped, Touched
+from dropout_policies.report import Applied, Skipped, Touched, TouchedEmbedding
+from dropout_policies.sites import Site
 from dropout_policies.stacks import Found, group, place
 
-from .layers import LSTM, native_dropout
-from .memory import OWN, Before, Traces
+from .embedding import Embedding, take_training
+from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
+from .memory import OWN, Before, Traces, known_cells
+from .noise import Noisy
+from .recurrence import cells_of
 from .wiring import Layer, Wiring, halves, layers_of, retrace
 
-SWAPS: dict[type[Layer], type[LSTM]] = {keras.layers.LSTM: LSTM, LSTM: LSTM}
+SWAPS: dict[type[Layer], Any] = {
+    stock: ours
+    for ours in (LSTM, GRU, SimpleRNN, RNN)
+    for stock in (ours, getattr(keras.layers, ours.__name__))
+}
 """Which class takes the place of which. Swapping an instance's `__class__` keeps the layer
 object, its variables, their paths and the optimizer's slots what they are."""
+
+EMBEDDINGS: dict[type[Layer], Any] = {keras.layers.Embedding: Embedding, Embedding: Embedding}
+"""The same for embeddings, which a policy goes on if it has a rule for them."""
 
 RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
 """The layers that are whole recurrent networks; what is inside them is theirs."""
@@ -53,13 +64,52 @@ class KerasAdapter:
             Skipped(layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows")
             for layer in wiring.beside()
         ]
+        embeddings = find_embeddings(model, policy)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         pairs = [(item, half) for item in found for half in halves(item.layer)]
-        before = [Before(item.name, half, SWAPS[type(half)]) for item, half in pairs]
-        for item, half in pairs:
-            settle(half, places[item], seed)
+        pairs += [(item, item.layer) for item in embeddings]
+        places |= {item: Placement(policy, number) for number, item in enumerate(embeddings)}
+        swaps = SWAPS | EMBEDDINGS
+        before = [Before(item.name, layer, swaps[type(layer)]) for item, layer in pairs]
+        for item, layer in pairs:
+            settle(layer, places[item], seed)
         retrace(model)
-        return Applied(policy, touched, skipped, [*before, Traces(model)])
+        also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
+        return Applied(policy, touched, skipped, [*before, Traces(model)], also)
+
+    def under_policy(self, model: Layer) -> dict[str, Noisy]:
+        everything = list(dict.fromkeys(layers_of(model)))
+        outer = {
+            id(half): (layer, way)
+            for layer in everything
+            if isinstance(layer, keras.layers.Bidirectional)
+            for half, way in zip(halves(layer), ("/forward", "/backward"), strict=True)
+        }
+        noisy = [x for x in everything if isinstance(x, Noisy) and x.placement is not None]
+        ends = [outer.get(id(layer), (layer, "")) for layer in noisy]
+        whole = list(dict.fromkeys(layer for layer, _ in ends))
+        apart = _named_apart([Found(x.name, x, "") for x in whole], everything)
+        names = {id(item.layer): item.name for item in apart}
+        return {
+            f"{names[id(end)]}{way}": layer for layer, (end, way) in zip(noisy, ends, strict=True)
+        }
+
+    def random_seed(self) -> int:
+        # As every layer of Keras gets its own.
+        return int(keras.ops.convert_to_numpy(keras.random.SeedGenerator(name="seed").state)[0])
+
+    def changed(self, model: Layer) -> None:
+        retrace(model)
+
+
+def find_embeddings(model: Layer, policy: Policy) -> list[Found]:
+    """The embeddings that a policy goes on: every one, if it has a rule for them."""
+    if not policy.masks(Site.EMBEDDING):
+        return []
+    everything = list(dict.fromkeys(layers_of(model)))
+    inside = _inside(everything)
+    found = [x for x in everything if type(x) in EMBEDDINGS and id(x) not in inside]
+    return _named_apart([Found(x.name, x, _kind(x)) for x in found], everything)
 
 
 def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
@@ -67,13 +117,7 @@ def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
     found: list[Found] = []
     skipped: list[Skipped] = []
     everything = list(dict.fromkeys(layers_of(model)))
-    inside = {
-        id(inner)
-        for outer in everything
-        if isinstance(outer, (*RECURRENT, keras.layers.TimeDistributed))
-        for inner in layers_of(outer)
-        if inner is not outer
-    }
+    inside = _inside(everything)
     for layer in everything:
         why = _why_not(layer)
         if isinstance(layer, keras.layers.TimeDistributed):
@@ -85,8 +129,20 @@ def find(model: Layer) -> tuple[list[Found], list[Skipped]]:
         elif why:
             skipped.append(Skipped(layer.name, _kind(layer), why))
         else:
-            found.append(Found(layer.name, layer, _kind(layer)))
+            count = len(cells_of(halves(layer)[0]))
+            found.append(Found(layer.name, layer, _kind(layer), count))
     return _named_apart(found, everything), skipped
+
+
+def _inside(everything: Sequence[Layer]) -> set[int]:
+    """What belongs to a recurrent layer, and is not looked at on its own."""
+    return {
+        id(inner)
+        for outer in everything
+        if isinstance(outer, (*RECURRENT, keras.layers.TimeDistributed))
+        for inner in layers_of(outer)
+        if inner is not outer
+    }
 
 
 def _named_apart(found: list[Found], everything: Sequence[Layer]) -> list[Found]:
@@ -106,9 +162,10 @@ def _why_not(layer: Layer) -> str:
     kinds = [type(half) for half in halves(layer)]
     if all(kind in SWAPS for kind in kinds):
         return ""
-    if any(issubclass(kind, keras.layers.LSTM) for kind in kinds):
-        return "a subclass; derive it from dropout_policies_keras.LSTM instead"
-    return "policies run on LSTM"
+    theirs = [kind for kind in kinds if not kind.__module__.startswith("keras.")]
+    if any(issubclass(kind, tuple(SWAPS)) for kind in theirs):
+        return "a subclass; derive it from dropout_policies_keras's instead"
+    return "policies run on LSTM, GRU, SimpleRNN and RNN"
 
 
 def check(model: Layer, found: Sequence[Found], skipped: Sequence[Skipped], policy: Policy) -> None:
@@ -117,34 +174,42 @@ def check(model: Layer, found: Sequence[Found], skipped: Sequence[Skipped], poli
         others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
         raise PolicyError(
             f"{model.name} has no recurrent layer that policy {policy.name!r} can go on "
-            f"(keras.layers.LSTM, alone or in Bidirectional). "
+            f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in Bidirectional). "
             f"{f'It has {others}.' if others else ''}"
+        )
+    for layer in dict.fromkeys(layers_of(model)):
+        placed = layer.placement if isinstance(layer, Noisy) else None
+        if placed is None or (isinstance(layer, Embedding) and not policy.masks(Site.EMBEDDING)):
+            continue
+        raise PolicyError(
+            f"{layer.name} ({_kind(layer)}) is under policy {placed.policy.name!r} already. "
+            f"Call remove() on what apply returned, or make the layer without a policy, "
+            f"before applying {policy.name!r}."
         )
     for item in found:
         for half in halves(item.layer):
-            placed = getattr(half, "placement", None)
-            if placed is not None:
-                raise PolicyError(
-                    f"{item.name} ({item.kind}) is under policy {placed.policy.name!r} already. "
-                    f"Call remove() on what apply returned, or make the layer without a policy, "
-                    f"before applying {policy.name!r}."
-                )
-        check_sites(policy, f"{item.name} ({item.kind})")
+            check_cells(half, policy, f"{item.name} ({item.kind})")
 
 
 def settle(layer: Layer, placement: Placement, seed: int | None) -> None:
     """Swap a layer's class, and put it under a policy."""
     for name in OWN:
         layer.__dict__.pop(name, None)
-    layer.__class__ = SWAPS[type(layer)]
-    layer.loops_generically = layer.cell.recurrent_dropout > 0.0
-    layer.cell.dropout = layer.cell.recurrent_dropout = 0.0
+    layer.__class__ = (SWAPS | EMBEDDINGS)[type(layer)]
+    if isinstance(layer, Embedding):
+        take_training(layer)
+    known = known_cells(layer)
+    generically = any(cell.recurrent_dropout > 0.0 for cell in known)
+    for cell in known:
+        cell.dropout = cell.recurrent_dropout = 0.0
     layer.settle(placement, seed)
+    if generically:
+        layer.loops_generically = True
 
 
 def native(layer: Layer) -> str:
     """The layer's own dropout, as its constructor takes it, or ""."""
-    taken = dict.fromkeys(native_dropout(half.cell) for half in halves(layer))
+    taken = dict.fromkeys(native_dropout(half) for half in halves(layer))
     return ", ".join(filter(None, taken))
 
 
@@ -154,11 +219,10 @@ def _touched(item: Found, placement: Placement) -> Touched:
 
 def _kind(layer: Layer) -> str:
     kind = type(layer)
-    where = "keras.layers" if kind.__module__.startswith("keras.") else kind.__module__
+    package, _, _ = kind.__module__.partition(".")
+    where = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
     inner = f"({type(layer.forward_layer).__name__})" if len(halves(layer)) == 2 else ""
-    return f"{where.removesuffix('.layers') if kind in SWAPS and kind is LSTM else where}." + (
-        f"{kind.__qualname__}{inner}"
-    )
+    return f"{where}.{kind.__qualname__}{inner}"
 
 
 ADAPTER = KerasAdapter()

@@ -1,4 +1,4 @@
-"""Drop-in recurrent layers: `keras.layers`' own, plus `policy`, `rate` and `stack`."""
+"""Drop-in recurrent layers: `keras.layers`' own, plus `policy`, `rate`, `seed` and `stack`."""
 
 from __future__ import annotations
 
@@ -7,28 +7,30 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import keras
-import numpy as np
 from keras import ops
 
-from dropout_policies.catalog import resolve
 from dropout_policies.errors import PolicyError
-from dropout_policies.keyed import check_seed
-from dropout_policies.plan import Geometry, Placement, check_sites, plan
+from dropout_policies.plan import Placement, check_sites
 from dropout_policies.policy import Policy
 from dropout_policies.stacks import stack_placement
 
-from . import masks
+from .cells import TYPES, type_of
 from .masks import Tensor
-from .recurrence import Looped, StepMaskedLSTMCell, run
-from .wiring import drops
+from .noise import Noisy, choose
+from .own_cell import check_own
+from .recurrence import Looped, cells_of, parts_of, planned, run
+from .wiring import producers
+
+OWN = ("joins", "loops_generically", "_looping", "_stack")
+"""The attributes that a policy adds to a recurrent layer, beside those of `Noisy`."""
 
 
-@keras.saving.register_keras_serializable(package="dropout_policies")
-class LSTM(keras.layers.LSTM):  # type: ignore[misc]
-    """A drop-in `keras.layers.LSTM` that runs under a dropout policy while it trains.
+class Recurrent(Noisy):
+    """What the drop-in layers have in common; a mixin before one of `keras.layers`'.
 
-    Every argument of `keras.layers.LSTM` keeps its meaning, and so do its weights and their
-    paths. Without a policy, in evaluation and at rate 0 it is `keras.layers.LSTM`, bit for bit.
+    Every argument of the stock layer keeps its meaning, and so do its weights and their paths.
+    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
+    identity) it is the stock layer, bit for bit.
 
     A `stateful` layer carries its state on every backend. (Keras 3.15's own loses it between
     compiled calls on JAX, and stops with an error in training on torch.)
@@ -39,11 +41,11 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
 
     Args:
         policy: a policy's name, or a `Policy`; None leaves the layer as the stock one.
-        rate: the rate, in [0, 1), for a policy given by name.
+        rate: the rates for a policy given by name, in any form that `Policy.with_rates` takes.
         seed: with a policy, an integer in [0, 2**32) for keyed masks; None for Keras's own
             generator. Without a policy, as in the stock layer.
-        stack: `(number of this layer, L)` in a stack of L layers; None for a layer that is a
-            stack of its own, or that joins the one that feeds it.
+        stack: `(number of the object's first layer, L)` in a stack of L layers; None for a layer
+            that is a stack of its own, or that joins the one that feeds it.
 
     Attributes:
         calls: how many training calls the masks have been drawn for; a word of their key.
@@ -54,8 +56,10 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
             not have, or native `dropout` or `recurrent_dropout` beside a policy.
     """
 
-    placement: Placement | None = None
-    row_offset: int = 0
+    cell: Any
+    stateful: bool
+    go_backwards: bool
+    return_sequences: bool
     joins: bool = False
     """Whether the layer may still join the stack of the layer that feeds it."""
     loops_generically: bool = False
@@ -66,76 +70,53 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
         self,
         *args: Any,
         policy: str | Policy | None = None,
-        rate: float | None = None,
+        rate: Any = None,
         stack: tuple[int, int] | None = None,
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        chosen = None if policy is None else resolve(policy, rate)
-        for argument, value in (("rate", rate), ("stack", stack)):
-            if chosen is None and value is not None:
-                raise PolicyError(
-                    f"LSTM: {argument} goes with a policy. Received: {argument}={value!r}, "
-                    f"policy=None; write: policy='zaremba', {argument}={value!r}"
-                )
-        if chosen is not None:
-            check_sites(chosen, "LSTM")
-            if seed is not None:
-                check_seed(seed)
-        super().__init__(*args, seed=None if chosen is not None else seed, **kwargs)
-        if chosen is not None:
-            if native := native_dropout(self.cell):
-                raise PolicyError(
-                    f"LSTM: its own dropout would come on top of the policy's. Received: "
-                    f"{native}, policy={chosen.name!r}; leave it out."
-                )
-            self.settle(stack_placement(chosen, stack, 1, "LSTM"), seed, joins=stack is None)
-
-    def settle(self, placement: Placement, seed: int | None, joins: bool = False) -> None:
-        """Put the layer under a policy at a place in a stack; masks are keyed if there is a seed.
-
-        Adds plain attributes only, so that it works on a layer that is built.
-        """
-        self.placement, self.joins = placement, joins
-        self.cell.__class__ = StepMaskedLSTMCell
-        self.cell.seed = seed
-        if seed is not None:
-            self._set_state(seed, 0)
+        name = type(self).__name__
+        chosen = choose(name, policy, rate, seed, stack=stack)
+        if chosen is None and seed is not None:
+            kwargs["seed"] = seed
+        super().__init__(*args, **kwargs)
+        if chosen is None:
+            return
+        check_cells(self, chosen, name)
+        if native := native_dropout(self):
+            raise PolicyError(
+                f"{name}: its own dropout would come on top of the policy's. Received: "
+                f"{native}, policy={chosen.name!r}; leave it out."
+            )
+        placement = stack_placement(chosen, stack, self.layers, name)
+        if stack is not None:
+            placement.check_rates(self.layers, name)
+        self.settle(placement, seed)
+        self.joins = stack is None
 
     @property
-    def seed(self) -> int | None:
-        """The seed of keyed masks, or None."""
-        return self.cell.seed  # type: ignore[no-any-return]
+    def layers(self) -> int:
+        """How many layers the object holds."""
+        return len(cells_of(self))
 
     @property
-    def calls(self) -> int:
-        return int(self._state()[1]) % 2**32
-
-    @calls.setter
-    def calls(self, calls: int) -> None:
-        self._set_state(int(self._state()[0]), calls)
-
-    def _state(self) -> Any:
-        return ops.convert_to_numpy(self.cell.seed_generator.state)
-
-    def _set_state(self, seed: int, call: int) -> None:
-        """Set the generator's state (seed, call), whatever integers the backend keeps it in."""
-        state = self.cell.seed_generator.state
-        words = np.array([seed % 2**32, call % 2**32], np.int64)
-        state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
+    def native_generator(self) -> Any:
+        """As in `Noisy`: that of the first cell, if it is one of Keras's."""
+        first = cells_of(self)[0]
+        return first.seed_generator if type(first) in TYPES else None
 
     def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         for producer in producers(sequences) if self.joins else ():
             self._join(producer)
-        return super().__call__(sequences, *args, **kwargs)
+        return super().__call__(sequences, *args, **kwargs)  # type: ignore[misc]
 
-    def _join(self, producer: LSTM) -> None:
+    def _join(self, producer: Recurrent) -> None:
         """Become the next layer of the stack that the producer is part of."""
         mine, its = self.placement, producer.placement
         if mine is None or its is None or not producer.joins:
             return
         if mine.policy != its.policy:
-            if its.masks(1, leaving=True) and mine.masks(1, leaving=False):
+            if its.masks(producer.layers, leaving=True) and mine.masks(self.layers, leaving=False):
                 raise PolicyError(
                     f"{self.name} ({mine.policy!r}) takes in what {producer.name} "
                     f"({its.policy!r}) puts out, and both would mask the connection. Give both one "
@@ -147,21 +128,23 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
                 f"{self.name}: the layer follows itself, and would mask one connection on the way "
                 f"out and again on the way in. Use two layers, or say stack=(0, 1) to have both."
             )
-        stack = producer.__dict__.setdefault("_stack", Numbers(its.layer + 1))
+        stack = producer.__dict__.setdefault("_stack", Numbers(its.layer + producer.layers))
         if self.__dict__.get("_stack") is not stack:  # a Sequential that grows calls it again
             self.__dict__["_stack"] = stack
-            self.placement = replace(mine, layer=stack.next, first=False)
-            stack.next += 1
+            depth = its.depth + producer.layers
+            self.placement = replace(mine, layer=stack.next, first=False, depth=depth)
+            stack.next += self.layers
         producer.placement = replace(its, last=False)
 
     def reset_state(self) -> None:
-        """Set a stateful layer's state to zero.
+        """Set a stateful layer's states to zero.
 
         Raises:
             PolicyError: within a batch of `fit` on JAX, where Keras holds the state elsewhere.
         """
         try:
-            super().reset_state()
+            for state in self._carried():
+                state.assign(ops.zeros_like(state.value))
         except TypeError as error:
             raise PolicyError(
                 f"{self.name}: on JAX Keras holds a model's variables elsewhere while fit runs. "
@@ -169,45 +152,99 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
                 f"at the start of an epoch."
             ) from error
 
+    def _carried(self: Any) -> list[keras.Variable]:
+        return [] if self.states is None else keras.tree.flatten(self.states)
+
     def inner_loop(
         self,
         sequences: Tensor,
-        initial_state: list[Tensor],
+        initial_state: Any,
         mask: Tensor | None,
         training: bool = False,
     ) -> Looped:
         """Keras's loop over the steps: `[B, T, D]` to last output, outputs and states."""
-        placement = self.placement
         if self.stateful:
             # The new state is written where the old one lies, and torch's backward pass still
             # needs the old one.
-            initial_state = [ops.copy(part) for part in initial_state]
+            initial_state = keras.tree.map_structure(ops.copy, initial_state)
+        looped = None
+        if self.noisy(training):
+            looped = self._under_noise(sequences, initial_state, mask, training)
+        if looped is not None:
+            return looped
         self.__dict__["_looping"] = True
         try:
-            if placement is None or not training or not placement.policy.active:
-                loop = keras.layers.RNN if self.loops_generically else keras.layers.LSTM
-                return loop.inner_loop(self, sequences, initial_state, mask, training=training)  # type: ignore[no-any-return]
-            batch, steps = ops.shape(sequences)[:2]
-            direction = int(self.go_backwards)
-            geometry = Geometry(
-                sequences.shape[-1], self.units, 1, (direction,), batch=batch, steps=steps
-            )
-            wanted = plan(placement, geometry)
-            generator, keyed = self.cell.seed_generator, self.cell.seed is not None
-            drawn = masks.draw(wanted, generator, keyed, self.row_offset, sequences.dtype)
-            return run(self, sequences, initial_state, mask, placement, drawn)
+            if self.loops_generically:
+                return keras.layers.RNN.inner_loop(  # type: ignore[no-any-return]
+                    self, sequences, initial_state, mask, training=training
+                )
+            return super().inner_loop(sequences, initial_state, mask, training=training)  # type: ignore[misc, no-any-return]
         finally:
             self.__dict__["_looping"] = False
 
+    def _under_noise(
+        self, sequences: Tensor, initial_state: Any, mask: Tensor | None, training: bool
+    ) -> Looped | None:
+        """The loop under this call's masks; None where there are none."""
+        assert self.placement is not None
+        if len(sequences.shape) != 3:
+            raise PolicyError(
+                f"{self.name}: under a policy, the input is [B, T, D]. "
+                f"Received: shape {tuple(sequences.shape)}"
+            )
+        if self.falls(training):
+            self.placement.check_rates(self.layers, self.name)
+        parts = parts_of(self, self.placement)
+        batch, steps = ops.shape(sequences)[:2]
+        wanted = planned(parts, sequences.shape[-1], batch, steps, int(self.go_backwards))
+        dtype = self.cell.compute_dtype
+        drawn = self.masks(wanted, training, dtype)
+        if not drawn:
+            return None
+        padding = mask[0] if isinstance(mask, list | tuple) else mask
+        states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
+        x = ops.cast(sequences, dtype)
+        return run(self, parts, x, list(states), padding, drawn, training)
+
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in the stock layer; on JAX with the state that a `stateful` layer carries.
+        """As in `Noisy`; on JAX with the state that a `stateful` layer carries.
 
         A compiled function on JAX hands back the new values of just these. Weights, and so
         checkpoints, do not change.
         """
-        state = self.states if self.stateful and keras.backend.backend() == "jax" else None
-        return [*super().variables, *(state or [])]
+        carried = self.stateful and keras.backend.backend() == "jax"
+        return [*super().variables, *(self._carried() if carried else [])]
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()  # type: ignore[misc]
+        if self.placement is not None:
+            place = self.placement
+            config["placement"] = {
+                "policy": place.policy.to_dict(),
+                "layer": place.layer,
+                "first": place.first,
+                "last": place.last,
+                "depth": place.depth,
+                "seed": self.mask_seed,
+                "loops_generically": self.loops_generically,
+            }
+        return config  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Self:
+        config = dict(config)
+        saved = config.pop("placement", None)
+        layer = super().from_config(config, *args, **kwargs)  # type: ignore[misc]
+        if saved is not None:
+            place = [saved[key] for key in ("layer", "first", "last", "depth")]
+            layer.settle(Placement(Policy.from_dict(saved["policy"]), *place), saved["seed"])
+            layer.loops_generically = saved["loops_generically"]
+        return layer  # type: ignore[no-any-return]
+
+
+class Fused(Recurrent):
+    """A drop-in layer whose stock layer may use cuDNN."""
 
     @property
     def use_cudnn(self) -> bool | str | None:
@@ -231,32 +268,42 @@ class LSTM(keras.layers.LSTM):  # type: ignore[misc]
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
-        if self.placement is not None:
-            place = self.placement
-            config["placement"] = {
-                "policy": place.policy.to_dict(),
-                "layer": place.layer,
-                "first": place.first,
-                "last": place.last,
-                "use_cudnn": self.__dict__.get("use_cudnn", "auto"),
-                "loops_generically": self.loops_generically,
-            }
-        return config  # type: ignore[no-any-return]
+        if "placement" in config:
+            config["placement"]["use_cudnn"] = self.__dict__.get("use_cudnn", "auto")
+        return config
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
-        config = dict(config)
-        saved = config.pop("placement", None)
-        if saved is None:
-            return cls(**config)
-        seed = config.pop("seed", None)
-        layer = cls(**config)
-        policy = Policy.from_dict(saved["policy"])
-        placement = Placement(policy, saved["layer"], saved["first"], saved["last"])
-        layer.settle(placement, seed)
-        layer.use_cudnn = saved["use_cudnn"]
-        layer.loops_generically = saved["loops_generically"]
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Self:
+        layer = super().from_config(config, *args, **kwargs)
+        if "placement" in config:
+            layer.use_cudnn = config["placement"]["use_cudnn"]
         return layer
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class LSTM(Fused, keras.layers.LSTM):  # type: ignore[misc]
+    """A drop-in `keras.layers.LSTM` that runs under a dropout policy; see `Recurrent`."""
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class GRU(Fused, keras.layers.GRU):  # type: ignore[misc]
+    """A drop-in `keras.layers.GRU` that runs under a dropout policy; see `Recurrent`."""
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
+    """A drop-in `keras.layers.SimpleRNN` that runs under a dropout policy; see `Recurrent`."""
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class RNN(Recurrent, keras.layers.RNN):  # type: ignore[misc]
+    """A drop-in `keras.layers.RNN` that runs its cell under a dropout policy; see `Recurrent`.
+
+    The cell is one of Keras's, several of them (`StackedRNNCells`, or a list: a stack of its own),
+    or one of yours. Noise falls around a cell of yours, never inside: on what comes in (`input`
+    or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`; h is its
+    first state), and on the h that it gives back (`state`, `hidden_update`).
+    """
 
 
 @dataclass
@@ -267,43 +314,28 @@ class Numbers:
     next: int
 
 
-def producers(tensor: Tensor) -> list[LSTM]:
-    """The policy layers that a symbolic tensor comes out of, through layers without weights.
+def check_cells(layer: Any, policy: Policy, name: str) -> None:
+    """Make sure that a policy can go on every cell of a layer.
 
     Raises:
-        PolicyError: one of the layers that are passed is an active dropout layer.
+        PolicyError: it cannot; the message names the cell, the site, and the sites it has.
     """
-    found: list[LSTM] = []
-    passed: list[Any] = []
-    ahead = [tensor] if isinstance(tensor, keras.KerasTensor) else []
-    while ahead:
-        # Private, because nothing public tells where a tensor comes from before there is a model.
-        history = getattr(ahead.pop(), "_keras_history", None)
-        if history is None:
-            continue
-        layer, node, _ = history
-        if isinstance(layer, LSTM):
-            found += [layer] * (layer.placement is not None and layer.return_sequences)
-        elif isinstance(half := getattr(layer, "forward_layer", None), LSTM):
-            if half.placement is not None and half.placement.masks(1, leaving=True):
-                raise PolicyError(
-                    f"{layer.name}: a layer inside Bidirectional does not join the one that it "
-                    f"feeds, and both would mask the connection. Say where each stands: "
-                    f"LSTM(..., stack=(0, 2)) inside, and stack=(1, 2) for the next."
-                )
-        elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
-            passed += [layer] * drops(layer)
-            ahead += layer._inbound_nodes[node].input_tensors
-    if found and passed:
-        raise PolicyError(
-            f"{passed[0].name} ({type(passed[0]).__name__}, rate {float(passed[0].rate):g}) stands "
-            f"between {found[0].name} and another layer under a policy, which would mask the same "
-            f"connection a second time. Leave it out."
-        )
-    return list(dict.fromkeys(found))
+    for cell in cells_of(layer):
+        kind = type(cell).__name__
+        inner = f"{name}: {kind}" if isinstance(layer.cell, keras.layers.StackedRNNCells) else name
+        if type(layer) in (RNN, keras.layers.RNN) and inner is name:
+            inner = f"{name} of {kind}"
+        if type(cell) in TYPES:
+            check_sites(policy, inner, type_of(cell).sites)
+        else:
+            check_own(cell, policy, inner)
 
 
-def native_dropout(cell: keras.layers.LSTMCell) -> str:
+def native_dropout(layer: Any) -> str:
     """The layer's own dropout, as its constructor takes it, or ""."""
-    rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
-    return ", ".join(f"{name}={rate:g}" for name, rate in rates.items() if rate)
+    found: dict[str, None] = {}
+    for cell in cells_of(layer):
+        if type(cell) in TYPES:
+            rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
+            found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
+    return ", ".join(found)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
 from dropout_policies.keyed import tag, threefry2x32, threshold
-from dropout_policies.plan import Plan, Slot
+from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
+from dropout_policies.rates import Rate, Schedule
 
 Tensor = Any
 Masks = dict[Slot, Tensor]
@@ -17,26 +20,59 @@ Masks = dict[Slot, Tensor]
 def draw(
     wanted: Plan,
     generator: keras.random.SeedGenerator,
-    keyed: bool,
+    state: Tensor | None,
     row_offset: int,
     dtype: str,
 ) -> Masks:
-    """The masks of one call as multipliers: 0 or 1/(1 − rate), each `[T or 1, B, F]`.
+    """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
-    Keyed, the generator's state is the pair (seed, call), and one call moves it on by one.
-    Otherwise the masks come from `keras.random`, each with a seed of its own from the generator.
+    Args:
+        wanted: what is planned.
+        generator: where masks come from that are not keyed, each with a seed of its own.
+        state: (seed, call) as two int32 words, for keyed masks; None for others.
+        row_offset: the number of the batch's first row.
+        dtype: of the masks.
     """
-    state = ops.cast(generator.next(), "int32") if keyed and wanted else None
     drawn: Masks = {}
     for slot, mask in wanted.items():
-        rate = mask.rule.rate
         if state is None:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
-            keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= rate
+            keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
-            keep = keep_bits(mask_key(state, slot), rate, mask.shape, row_offset)
-        drawn[slot] = ops.cast(keep, dtype) * (1.0 / (1.0 - rate))
+            least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
+            offset = row_offset if mask.by_sample else 0
+            keep = keep_bits(mask_key(state, slot), least, mask.shape, offset)
+        kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
+        drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn
+
+
+def means(wanted: Plan, state: Tensor, dtype: str) -> Masks:
+    """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
+    return {
+        slot: ops.reshape(_by_call(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
+        for slot, mask in in_evaluation(wanted).items()
+    }
+
+
+def _value(mask: PlannedMask, state: Tensor | None, kept: bool, dtype: str) -> Tensor:
+    """What a mask holds where it keeps, or where it drops."""
+    return _by_call(mask.rate, state, partial(mask.rule.value, kept), dtype)
+
+
+def _by_call(rate: Rate, state: Tensor | None, of: Callable[[float], float], dtype: str) -> Tensor:
+    """A function of the rate of a call, as a scalar.
+
+    From a table, so that nothing is ever computed with a rate that a graph has rounded.
+    """
+    if not isinstance(rate, Schedule):
+        return ops.convert_to_tensor(of(rate), dtype=dtype)
+    assert state is not None, "a rate that changes goes with a counted call"
+    # As unsigned: both sides moved down by 2**31.
+    firsts = ops.convert_to_tensor([first - 2**31 for first, _ in rate.points], dtype="int32")
+    passed = ops.cast((state[1] ^ _int32(2**31)) >= firsts, "int32")
+    table = ops.convert_to_tensor([of(each) for _, each in rate.points], dtype=dtype)
+    return ops.take(table, ops.sum(passed) - 1)
 
 
 def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
@@ -46,9 +82,16 @@ def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
 
 
 def keep_bits(
-    key: tuple[Tensor, Tensor], rate: float, shape: tuple[Any, Any, int], row_offset: int
+    key: tuple[Tensor, Tensor], least: Tensor, shape: tuple[Any, Any, int], row_offset: int
 ) -> Tensor:
-    """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core."""
+    """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core.
+
+    Args:
+        key: two int32 words.
+        least: the smallest word that keeps, moved down by 2**31.
+        shape: T, B and F.
+        row_offset: the number of the first row.
+    """
     steps, batch, width = shape
     blocks = (steps * width + 1) // 2
     # Keras has no arithmetic on uint32 everywhere; int32 wraps alike.
@@ -58,7 +101,7 @@ def keep_bits(
     words = ops.stack(threefry2x32(key, counter, _rotate_left), axis=-1)
     flat = ops.reshape(words, (batch, 2 * blocks))[:, : steps * width]
     # Comparing as unsigned: both sides moved down by 2**31.
-    kept = (flat ^ _int32(2**31)) >= _int32(threshold(rate) + 2**31)
+    kept = (flat ^ _int32(2**31)) >= least
     return ops.transpose(ops.reshape(kept, (batch, steps, width)), (1, 0, 2))
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from keras import ops
 
 from dropout_policies.memory import SwappedLayer
 
+from . import layers, noise
+from .cells import TYPES
+from .embedding import SIGNATURE
+from .recurrence import cells_of
 from .wiring import Layer, retrace
 
-OWN = ("placement", "joins", "loops_generically", "row_offset", "_looping", "_stack")
+OWN = (*noise.OWN, *layers.OWN)
 """The attributes that a policy adds to a layer."""
 
 
@@ -17,22 +23,38 @@ class Before(SwappedLayer):
 
     def __init__(self, name: str, layer: Layer, swapped: type[Layer]) -> None:
         super().__init__(name, layer, swapped)
-        cell = layer.cell
-        self.cell_kind, self.seed = type(cell), cell.seed
-        self.rates = cell.dropout, cell.recurrent_dropout
-        self.state = ops.convert_to_numpy(cell.seed_generator.state).copy()
-        self.attributes = {key: vars(layer)[key] for key in OWN if key in vars(layer)}
+        self.rates = [(cell.dropout, cell.recurrent_dropout) for cell in known_cells(layer)]
+        generator = _generator(layer)
+        self.state = None if generator is None else ops.convert_to_numpy(generator.state).copy()
+        kept = (*OWN, *SIGNATURE)
+        self.attributes = {key: vars(layer)[key] for key in kept if key in vars(layer)}
 
     def restore(self) -> None:
         """Put the layer back."""
-        layer, cell = self.layer, self.layer.cell
-        layer.__class__, cell.__class__ = self.kind, self.cell_kind
-        cell.dropout, cell.recurrent_dropout = self.rates
-        cell.seed = self.seed
-        cell.seed_generator.state.assign(self.state)
+        layer = self.layer
+        layer.__class__ = self.kind
+        for cell, rates in zip(known_cells(layer), self.rates, strict=True):
+            cell.dropout, cell.recurrent_dropout = rates
         for name in OWN:
             layer.__dict__.pop(name, None)
         layer.__dict__.update(self.attributes)
+        if self.state is not None:
+            _generator(layer).state.assign(self.state)
+
+
+def known_cells(layer: Layer) -> list[Layer]:
+    """The cells of a layer that are Keras's own, whose dropout a policy takes over."""
+    cells = cells_of(layer) if hasattr(layer, "cell") else []
+    return [cell for cell in cells if type(cell) in TYPES]
+
+
+def _generator(layer: Layer) -> Any:
+    """The generator that a policy's masks come from and that was there before it: that of the
+    first cell, or one that an earlier policy brought along."""
+    if "_mask_generator" in vars(layer):
+        return vars(layer)["_mask_generator"]
+    first = cells_of(layer)[:1] if hasattr(layer, "cell") else []
+    return next((cell.seed_generator for cell in first if type(cell) in TYPES), None)
 
 
 class Traces:

@@ -1,80 +1,260 @@
-"""Running a Keras LSTM layer under given masks, on the fastest path that is right.
+"""Running a Keras recurrent layer under given masks, on the fastest path that is right.
 
-Where no mask falls inside the recurrence, the layer's own loop runs (cuDNN where Keras uses it);
-where the hidden state is masked on its way into the gates, Keras's generic loop runs, and the
-mask travels with the input of each step.
+Where no mask falls inside the recurrence, the layer's own loop runs (cuDNN where Keras uses it), on
+masked weights where masks fall on them. Where one does, a step of ours runs in Keras's generic
+loop: the input's part of the gates is computed before the loop for all steps at once, and the masks
+of each step travel with it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 from keras import ops
 
-from dropout_policies.plan import Placement, Slot
-from dropout_policies.sites import Site
+from dropout_policies.cells import OWN, CellType
+from dropout_policies.plan import Geometry, Placement, Plan, plan
+from dropout_policies.sites import GATED, Site
 
+from . import own_cell
+from .cells import ORDER, Cell, States, Weights, in_keras_order, is_tied, part, step_of, type_of
 from .masks import Masks, Tensor
 
-Looped = tuple[Tensor, Tensor, list[Tensor]]
+Looped = tuple[Tensor, Tensor, Any]
 """What a loop gives: last output `[B, H]`, outputs `[B, T, H]`, and the last states."""
 
+Step = Callable[[Tensor, States, Mapping[Site, Tensor]], tuple[Tensor, States]]
+"""What comes into a step `[B, ...]`, the states and the noise, to the output and new states."""
 
-class StepMaskedLSTMCell(keras.layers.LSTMCell):  # type: ignore[misc]
-    """An LSTM cell that takes the mask of h beside its input: `[B, D]` or `[B, D + H]`."""
+FUSED = (keras.layers.LSTM, keras.layers.GRU)
+"""The layers whose own loop may run one kernel for all steps."""
 
-    def call(self, inputs: Tensor, states: list[Tensor], training: bool = False) -> Any:
-        width = self.kernel.shape[0]
-        if inputs.shape[-1] > width:
-            # Only the gates see the masked h; the new state depends on h through them alone.
-            inputs, mask = inputs[:, :width], inputs[:, width:]
-            states = [states[0] * mask, states[1]]
-        return super().call(inputs, states, training=training)
+
+@dataclass(frozen=True)
+class Part:
+    """One layer of a recurrent layer object: its cell, its kind, and where it stands."""
+
+    cell: Cell
+    type: CellType
+    placement: Placement
+
+
+def cells_of(layer: Any) -> list[Cell]:
+    """A recurrent layer's cells: one, or those of a `StackedRNNCells`."""
+    cell = layer.cell
+    return list(cell.cells) if type(cell) is keras.layers.StackedRNNCells else [cell]
+
+
+def parts_of(layer: Any, placement: Placement) -> list[Part]:
+    """The layers that an object holds, each in its place of the stack."""
+    cells, policy, where = cells_of(layer), placement.policy, placement
+    return [
+        Part(
+            cell,
+            type_of(cell),
+            Placement(
+                policy,
+                where.layer + inner,
+                where.first and inner == 0,
+                where.last and inner == len(cells) - 1,
+                where.depth + inner,
+            ),
+        )
+        for inner, cell in enumerate(cells)
+    ]
+
+
+def planned(parts: list[Part], width: int, batch: Any, steps: Any, direction: int) -> Plan:
+    """The masks of one call of some layers, each of which feeds the next.
+
+    Args:
+        parts: the layers.
+        width: D of the first one.
+        batch, steps: B and T.
+        direction: 1 for an object that runs backward.
+    """
+    wanted = Plan()
+    for each in parts:
+        state, output = own_cell.sizes(each.cell)
+
+        def of(hidden: int, each: Part = each, width: int = width) -> Plan:
+            sizes = Geometry(
+                width, hidden, 1, (direction,), batch=batch, steps=steps, cell=each.type
+            )
+            return plan(each.placement, sizes)
+
+        # The output of a cell of the user's own may have another width than its h.
+        wanted |= {s: mask for s, mask in of(output).items() if s.site is Site.OUTPUT}
+        wanted |= {s: mask for s, mask in of(state).items() if s.site is not Site.OUTPUT}
+        width = output
+    return wanted
 
 
 def run(
-    layer: keras.layers.LSTM,
+    layer: Any,
+    parts: list[Part],
     sequences: Tensor,
-    initial_state: list[Tensor],
+    initial_state: list[Any],
     padding: Tensor | None,
-    placement: Placement,
     masks: Masks,
+    training: bool,
 ) -> Looped:
-    """Run one LSTM layer in training, under its masks.
+    """Run a recurrent layer object under its masks.
 
     Args:
-        layer: whose weights and loop run; its direction is backward if `go_backwards`.
+        layer: whose loop runs; its direction is backward if `go_backwards`.
+        parts: the layers that it holds.
         sequences: the input `[B, T, D]`.
-        initial_state: h and c, each `[B, H]`.
+        initial_state: the states of its one cell, or of each cell of a `StackedRNNCells`.
         padding: Keras's mask `[B, T]`, False where a step is padding, or None.
-        placement: which slots belong to this object.
-        masks: multipliers by slot, `[T or 1, B, F]`, in the order of the text.
+        masks: arrays by slot, in the order of the text.
+        training: what a cell of the user's own is told.
     """
     direction = int(layer.go_backwards)
-    for site, inner in placement.vertical(1):
-        mask = masks.get(Slot(site, placement.layer + inner, direction))
-        if mask is not None and site is not Site.OUTPUT:
-            sequences = sequences * _batch_first(mask)
-    hidden = masks.get(Slot(Site.HIDDEN, placement.layer, direction))
-    if hidden is None:
-        looped = keras.layers.LSTM.inner_loop(
-            layer, sequences, initial_state, padding, training=True
+    if direction:
+        # From here on everything is in the order in which it is read.
+        sequences = ops.flip(sequences, axis=1)
+        padding = None if padding is None else ops.flip(padding, axis=1)
+        masks = {slot: _turned(mask) for slot, mask in masks.items()}
+    stacked = type(layer.cell) is keras.layers.StackedRNNCells
+    last, outputs, ends = None, sequences, []
+    for inner, each in enumerate(parts):
+        start = initial_state[inner] if stacked else initial_state
+        nested = isinstance(start, list | tuple)
+        here = {s.site: m for s, m in masks.items() if s[1:] == (each.placement.layer, direction)}
+        every = layer.return_sequences or each is not parts[-1]
+        states = list(start) if nested else [start]
+        last, outputs, end = _run_part(layer, each, outputs, states, padding, here, every, training)
+        ends.append(list(end) if nested else end[0])
+    return last, outputs, ends if stacked else ends[0]
+
+
+def _turned(mask: Tensor) -> Tensor:
+    return mask if mask.shape[0] == 1 else ops.flip(mask, axis=0)
+
+
+def _run_part(
+    layer: Any,
+    each: Part,
+    x: Tensor,
+    states: States,
+    padding: Tensor | None,
+    masks: dict[Site, Tensor],
+    every: bool,
+    training: bool,
+) -> Looped:
+    """One layer in reading order; `masks` by site; `every`: whether all outputs are wanted."""
+    leaving = masks.pop(Site.OUTPUT, None)
+    entry = masks.pop(Site.INPUT, masks.pop(Site.BETWEEN, None))
+    if entry is not None and is_tied(entry, x.shape[-1]):
+        x, entry = x * _batch_first(entry), None
+    if each.type is OWN:
+        looped = _loop(
+            layer, own_cell.step_of(each.cell, training), x, states, padding, masks, every
         )
     else:
-        shape = (*ops.shape(sequences)[:2], hidden.shape[-1])
-        beside = ops.broadcast_to(_batch_first(hidden), shape)
-        joined = ops.concatenate([sequences, beside], axis=-1)
-        looped = keras.layers.RNN.inner_loop(layer, joined, initial_state, padding, training=True)
-    output = masks.get(Slot(Site.OUTPUT, placement.layer, direction))
-    if output is None:
-        return looped  # type: ignore[no-any-return]
-    # A backward layer's outputs come in the order in which it read the text.
-    output = _batch_first(ops.flip(output, axis=0) if direction else output)
-    last, outputs, states = looped
-    if layer.return_sequences:
-        outputs = outputs * output
-    return last * output[:, -1], outputs, states
+        looped = _run_known(layer, each, x, entry, states, padding, masks, every)
+    if leaving is None:
+        return looped
+    last, outputs, end = looped
+    leaving = _batch_first(leaving)
+    return last * leaving[:, -1], outputs * leaving if every else outputs, end
+
+
+def _run_known(
+    layer: Any,
+    each: Part,
+    x: Tensor,
+    entry: Tensor | None,
+    states: States,
+    padding: Tensor | None,
+    masks: dict[Site, Tensor],
+    every: bool,
+) -> Looped:
+    """One layer whose cell is one of Keras's own; `entry`: the untied masks of its input."""
+    weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
+    if isinstance(layer, FUSED) and entry is None and not masks:
+        return _stock(layer, each.cell, weights, x, states, padding)
+    if entry is not None:
+        entry = _batch_first(in_keras_order(entry, order))
+    masks = {
+        site: mask
+        if site not in GATED or is_tied(mask, states[0].shape[-1])
+        else in_keras_order(mask, order)
+        for site, mask in masks.items()
+    }
+    into = part(x, weights.kernel, weights.bias, entry)  # [B, T, G*H]
+    inside = step_of(each.cell, weights)
+
+    def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
+        new = inside(inputs, before, noise)
+        return new[0], new
+
+    return _loop(layer, step, into, states, padding, masks, every)
+
+
+def _stock(
+    layer: Any, cell: Cell, weights: Weights, x: Tensor, states: States, padding: Tensor | None
+) -> Looped:
+    """The stock layer's own loop, on tensors in place of the weights.
+
+    It runs on copies of the layer and of its cell, so that nothing of theirs is changed.
+    """
+    kind = next(fused for fused in FUSED if isinstance(layer, fused))
+    kernels = {"kernel": weights.kernel, "recurrent_kernel": weights.recurrent_kernel}
+    changed = {"cell": _copy(cell, type(cell), kernels), "go_backwards": False}
+    # TensorFlow does not write down what the property that ours is says already.
+    changed["use_cudnn"] = vars(layer).get("use_cudnn", "auto")
+    return kind.inner_loop(_copy(layer, kind, changed), x, states, padding, training=True)  # type: ignore[no-any-return]
+
+
+def _copy(layer: Any, kind: type[Any], changed: Mapping[str, Any]) -> Any:
+    copy = object.__new__(kind)
+    vars(copy).update(vars(layer))
+    vars(copy).update(changed)
+    return copy
+
+
+def _loop(
+    layer: Any,
+    step: Step,
+    into: Tensor,
+    states: States,
+    padding: Tensor | None,
+    masks: Mapping[Site, Tensor],
+    every: bool,
+) -> Looped:
+    """Keras's generic loop over the steps of `into` `[B, T, F]`.
+
+    A mask that holds for all steps is there from outside; one of each step lies beside the input.
+    Drawn inside, it would be the same at every step under JAX, without a word.
+    """
+    held = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
+    moving = {site: mask for site, mask in masks.items() if mask.shape[0] != 1}
+    width = into.shape[-1]
+    if moving:
+        into = ops.concatenate([into, *map(_batch_first, moving.values())], axis=-1)
+
+    def cell(inputs: Tensor, before: Any, **_: Any) -> tuple[Tensor, States]:
+        noise, start = dict(held), width
+        for site, mask in moving.items():
+            end = start + mask.shape[-1]
+            noise[site], start = inputs[:, start:end], end
+        return step(inputs[:, :width], list(before), noise)
+
+    loop = SimpleNamespace(
+        cell=cell,
+        go_backwards=False,
+        stateful=False,
+        unroll=layer.unroll,
+        zero_output_for_mask=layer.zero_output_for_mask,
+        return_sequences=every,
+    )
+    return keras.layers.RNN.inner_loop(loop, into, states, padding)  # type: ignore[no-any-return]
 
 
 def _batch_first(mask: Tensor) -> Tensor:

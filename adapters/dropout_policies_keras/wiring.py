@@ -12,7 +12,9 @@ from dropout_policies.errors import PolicyError
 from dropout_policies.plan import Placement
 from dropout_policies.stacks import Found, Use
 
+from .cells import TYPES
 from .graph import Frame, Ref, frames, graph_of
+from .noise import Noisy
 
 Layer = Any
 """A `keras.layers.Layer`; Keras has no types to check against."""
@@ -88,11 +90,11 @@ class Wiring:
                 layer = frame.graph.layers.get(ref.name)
                 reached, passed = self._up(frame, ref)
                 item = self.by_id.get(id(layer))
-                if item is not None and passed and places[item].masks(1, leaving=False):
+                if item is not None and passed and places[item].masks(item.layers, leaving=False):
                     raise PolicyError(_clash(item, passed[0], places[item]))
                 for source, name in reached if drops(layer) else ():
                     item = self.by_id[id(source.graph.layers[name.name])]
-                    if places[item].masks(1, leaving=True):
+                    if places[item].masks(item.layers, leaving=True):
                         raise PolicyError(_clash(item, layer, places[item]))
 
     def beside(self) -> Iterator[Layer]:
@@ -165,14 +167,66 @@ def retrace(model: Layer) -> None:
                     getattr(inner, f"make_{kind}_function")(force=True)
 
 
+def producers(tensor: Any) -> list[Any]:
+    """The recurrent policy layers that a symbolic tensor comes out of, through layers without
+    weights.
+
+    Raises:
+        PolicyError: one of the layers that are passed is an active dropout layer.
+    """
+    found: list[Any] = []
+    passed: list[Layer] = []
+    ahead = [tensor] if isinstance(tensor, keras.KerasTensor) else []
+    while ahead:
+        # Private, because nothing public tells where a tensor comes from before there is a model.
+        history = getattr(ahead.pop(), "_keras_history", None)
+        if history is None:
+            continue
+        layer, node, _ = history
+        if _is_ours(layer):
+            found += [layer] * (layer.placement is not None and layer.return_sequences)
+        elif _is_ours(half := halves(layer)[0]):
+            if half.placement is not None and half.placement.masks(half.layers, leaving=True):
+                raise PolicyError(
+                    f"{layer.name}: a layer inside Bidirectional does not join the one that it "
+                    f"feeds, and both would mask the connection. Say where each stands: "
+                    f"{type(half).__name__}(..., stack=(0, 2)) inside, and stack=(1, 2) for the "
+                    f"next."
+                )
+        elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
+            passed += [layer] * drops(layer)
+            ahead += layer._inbound_nodes[node].input_tensors
+    if found and passed:
+        raise PolicyError(
+            f"{passed[0].name} ({type(passed[0]).__name__}, rate {float(passed[0].rate):g}) stands "
+            f"between {found[0].name} and another layer under a policy, which would mask the same "
+            f"connection a second time. Leave it out."
+        )
+    return list(dict.fromkeys(found))
+
+
+def _is_ours(layer: Layer) -> bool:
+    return isinstance(layer, Noisy) and isinstance(layer, keras.layers.RNN)
+
+
 def _fits(a: Found, b: Found) -> bool:
     first, second = halves(a.layer), halves(b.layer)
     if not first[0].return_sequences:
         return False
     joined = len(first) == 2 and a.layer.merge_mode == "concat"
-    width = first[0].units * (2 if joined else 1)
-    # A layer that is not built yet takes whatever width comes.
-    return not second[0].built or bool(second[0].cell.kernel.shape[0] == width)
+    width = first[0].compute_output_shape((None, None, None))
+    width = (width[0] if first[0].return_state else width)[-1] * (2 if joined else 1)
+    taken = _width(second[0])
+    return taken is None or bool(taken == width)
+
+
+def _width(layer: Layer) -> int | None:
+    """The width of what a recurrent layer takes in; None if it takes whatever comes, or if only
+    a cell of the user's own knows."""
+    cell = layer.cell
+    first = cell.cells[0] if isinstance(cell, keras.layers.StackedRNNCells) else cell
+    known = type(first) in TYPES and first.built
+    return first.kernel.shape[0] if known else None
 
 
 def _clash(item: Found, other: Layer, placement: Placement) -> str:

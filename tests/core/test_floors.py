@@ -84,10 +84,11 @@ def test_adapters_is_no_package():
 
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at; PyTorch cells that are called
-    step by step, and operators of its own."""
+    step by step, activation checkpointing, and operators of its own."""
     torch_rooms, keras_rooms = ({f.name for f in floor.glob("*.py")} for floor in (TORCH, KERAS))
     operators = {"operators.py", "sequence.py", "lstm_operator.py", "gru_operator.py"}
-    assert torch_rooms - operators - {"step_layers.py"} == keras_rooms - {"graph.py"}
+    others = {"step_layers.py", "checkpointing.py"}
+    assert torch_rooms - operators - others == keras_rooms - {"graph.py"}
 
 
 def run(code: str) -> str:

@@ -4,10 +4,11 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
-from dropout_policies_keras.memory import OWN
+from dropout_policies_keras.memory import OWN, SIGNATURE
 from keras import layers, ops
 
 import dropout_policies as dp
+from tests.support.keras_subject import OwnLSTMCell
 
 B, T, D = 4, 5, 6
 
@@ -91,6 +92,7 @@ def state_of(model):
                 [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout", "seed")],
                 None if generator is None else numpy(generator.state).tolist(),
                 sorted(set(vars(layer)) & {*OWN}),
+                [str(vars(layer).get(name)) for name in SIGNATURE],
             )
         )
     return found
@@ -220,24 +222,105 @@ def test_a_second_policy_is_refused_and_changes_nothing():
     ("inner", "message"),
     [
         (layers.Dense(2), "no recurrent layer"),
-        (layers.GRU(2), r"no recurrent layer.*keras.layers.GRU\): policies run on LSTM"),
-        (layers.RNN(layers.LSTMCell(2)), "policies run on LSTM"),
-        (layers.Bidirectional(layers.GRU(2)), r"Bidirectional\(GRU\)\): policies run on LSTM"),
+        (layers.ConvLSTM1D(2, 1), r"ConvLSTM1D\): policies run on LSTM, GRU, SimpleRNN and RNN"),
     ],
 )
-def test_a_model_without_lstm_layers_is_refused(inner, message):
+def test_a_model_without_recurrent_layers_is_refused(inner, message):
+    shape = (T, D) if isinstance(inner, layers.Dense) else (T, D, 1)
     with pytest.raises(dp.PolicyError, match=message):
-        dp.apply(keras.Sequential([keras.Input((T, D)), inner]), "zaremba")
+        dp.apply(keras.Sequential([keras.Input(shape), inner]), "zaremba")
+
+
+def test_a_model_of_embeddings_alone_is_refused():
+    model = keras.Sequential([keras.Input((T,)), layers.Embedding(9, D)])
+    with pytest.raises(dp.PolicyError, match="no recurrent layer"):
+        dp.apply(model, "variational")
+
+
+def gru():
+    return keras.Sequential(
+        [
+            keras.Input((T, D)),
+            layers.GRU(D, return_sequences=True, recurrent_dropout=0.1, name="low"),
+            layers.Bidirectional(layers.GRU(D, reset_after=False), name="high"),
+            layers.Dense(2),
+        ]
+    )
+
+
+def simple():
+    return keras.Sequential(
+        [
+            keras.Input((T, D)),
+            layers.SimpleRNN(D, return_sequences=True, dropout=0.1, name="low"),
+            layers.SimpleRNN(D, name="high"),
+            layers.Dense(2),
+        ]
+    )
+
+
+def stacked():
+    cells = [layers.LSTMCell(4, dropout=0.1), layers.GRUCell(5), layers.SimpleRNNCell(D)]
+    return keras.Sequential(
+        [
+            keras.Input((T, D)),
+            layers.RNN(layers.StackedRNNCells(cells), return_sequences=True, name="low"),
+            layers.RNN(OwnLSTMCell(D), name="high"),
+            layers.Dense(2),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "policy", "count"),
+    [
+        (gru, "naive", 2),
+        (gru, "variational", 2),
+        (gru, "weight_drop", 2),
+        (gru, dp.zoneout(0.0, 0.3), 2),
+        (simple, "naive", 2),
+        (simple, "awd", 2),
+        (stacked, "naive", 4),
+        (stacked, "variational", 4),
+        (stacked, dp.zoneout(0.0, 0.3) | dp.locked(), 4),
+    ],
+)
+@pytest.mark.parametrize("seed", [None, 7])
+def test_every_kind_of_layer_is_masked_trained_and_brought_back(make, policy, count, seed):
+    model = make()
+    model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    expected = model.predict(x(), verbose=0)
+    before, paths = state_of(model), [v.path for v in model.variables]
+    weights = [v.path for v in model.weights]
+    applied = dp.apply(model, policy, seed=seed)
+    assert [s.layers for s in applied.stacks] == [count]
+    assert [v.path for v in model.weights] == weights
+    if applied.policy.evaluation == "identity":
+        np.testing.assert_array_equal(model.predict(x(), verbose=0), expected)
+    losses = {float(model.train_on_batch(x(), y())) for _ in range(3)}
+    assert len(losses) == 3
+    applied.remove()
+    assert [v.path for v in model.variables] == paths
+    assert state_of(model) == before
+    np.testing.assert_array_equal(model.predict(x(), verbose=0), expected)
 
 
 def test_a_site_that_the_layer_cannot_have_is_refused():
-    model = sequential()
-    before = state_of(model)
-    with pytest.raises(dp.PolicyError, match=r"low \(keras.layers.LSTM\) has no site 'candidate'"):
-        dp.apply(model, dp.Policy(candidate=dp.drop(0.2)))
-    assert state_of(model) == before
+    for make, policy, message in (
+        (gru, "rnndrop", r"low \(keras.layers.GRU\) has no site 'cell'"),
+        (simple, "semeniuta", r"low \(keras.layers.SimpleRNN\) has no site 'candidate'"),
+        (stacked, "semeniuta", r"low \(keras.layers.RNN\): SimpleRNNCell has no site 'candidate'"),
+        (stacked, "weight_drop", r"high .*no site 'recurrent_weight'.*It has: input, between"),
+        (stacked, dp.variational(gates="untied"), "high .*not seen into"),
+    ):
+        model = make()
+        before = state_of(model)
+        with pytest.raises(dp.PolicyError, match=message):
+            dp.apply(model, policy)
+        assert state_of(model) == before
 
 
+@keras.saving.register_keras_serializable(package="tests")
 class Special(layers.LSTM):
     def call(self, sequences, initial_state=None, mask=None, training=False):
         return super().call(2 * sequences, initial_state, mask, training)
@@ -247,13 +330,13 @@ def test_what_cannot_be_touched_is_skipped_with_the_reason():
     start = keras.Input((T, D))
     outs = [
         layers.LSTM(D, name="lstm")(start),
-        layers.GRU(D, name="gru")(start),
+        layers.Bidirectional(Special(D), name="both")(start),
         Special(D, name="own")(start),
     ]
     model = keras.Model(start, outs)
     applied = dp.apply(model, "zaremba")
     assert [t.name for t in applied.touched] == ["lstm"]
-    assert {s.name for s in applied.skipped} == {"gru", "own"}
+    assert {s.name for s in applied.skipped} == {"both", "own"}
     assert type(model.get_layer("own")) is Special
 
 

@@ -1,14 +1,15 @@
-"""The drop-in layer: keras.layers.LSTM in every way but the masks."""
+"""The drop-in layers: those of keras.layers in every way but the masks."""
 
 import keras
 import numpy as np
 import pytest
-from dropout_policies_keras import LSTM, masks
+from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN, masks
 from keras import ops
 
 import dropout_policies as dp
 from dropout_policies import keyed
-from dropout_policies.plan import Placement, Slot
+from dropout_policies.plan import Placement, PlannedMask, Slot
+from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 from tests.support.keras_subject import halves
 
@@ -39,25 +40,54 @@ def assert_same(a, b):
         np.testing.assert_array_equal(left, right)
 
 
-def pair(form, **policy):
+KINDS = {
+    "LSTM": (keras.layers.LSTM, LSTM, {}),
+    "GRU": (keras.layers.GRU, GRU, {}),
+    "GRU before": (keras.layers.GRU, GRU, {"reset_after": False}),
+    "SimpleRNN": (keras.layers.SimpleRNN, SimpleRNN, {}),
+}
+
+
+def pair(form, kind="LSTM", **policy):
     """A stock layer and a policy layer with its weights."""
-    stock, ours = keras.layers.LSTM(H, **FORMS[form]), LSTM(H, **FORMS[form], **policy)
+    stock_kind, our_kind, more = KINDS[kind]
+    stock, ours = stock_kind(H, **FORMS[form], **more), our_kind(H, **FORMS[form], **more, **policy)
     stock.build((B, T, D))
     ours.build((B, T, D))
     ours.set_weights(stock.get_weights())
     return stock, ours
 
 
+QUIET = [{}, {"policy": "none"}, {"policy": "zaremba", "rate": 0.0}]
+MASK = np.array([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]], bool)
+
+
+def same_as_stock(form, kind):
+    state = [data(1, (B, H)), data(2, (B, H))][: 2 if kind == "LSTM" else 1]
+    quiet = [(policy, True) for policy in QUIET]
+    silent = [{"policy": "naive"}, {"policy": "variational"}, {"policy": "awd"}]
+    for policy, training in quiet + [(policy, False) for policy in silent]:
+        stock, ours = pair(form, kind, **policy)
+        for arguments in ({}, {"mask": ops.convert_to_tensor(MASK)}, {"initial_state": state}):
+            expected = stock(data(), training=training, **arguments)
+            assert_same(expected, ours(data(), training=training, **arguments))
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_evaluation_and_rate_zero_are_the_stock_layer_bit_for_bit(form):
-    x, mask = data(), np.array([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 0, 0, 0]], bool)
-    state = [data(1, (B, H)), data(2, (B, H))]
-    quiet = [{}, {"policy": "none"}, {"policy": "zaremba", "rate": 0.0}]
-    for policy, training in [(q, True) for q in quiet] + [({"policy": "naive"}, False)]:
-        stock, ours = pair(form, **policy)
-        for arguments in ({}, {"mask": ops.convert_to_tensor(mask)}, {"initial_state": state}):
-            expected = stock(x, training=training, **arguments)
-            assert_same(expected, ours(x, training=training, **arguments))
+    same_as_stock(form, "LSTM")
+
+
+@pytest.mark.parametrize("kind", ["GRU", "GRU before", "SimpleRNN"])
+def test_so_they_are_for_every_kind_of_layer(kind):
+    same_as_stock("states", kind)
+
+
+@pytest.mark.parametrize("policy", ["zoneout", "rnndrop"])
+def test_rate_zero_is_the_stock_layer_for_policies_that_evaluate_otherwise(policy):
+    stock, ours = pair("states", policy=policy, rate=0.0)
+    for training in (False, True):
+        assert_same(stock(data(), training=training), ours(data(), training=training))
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -88,9 +118,24 @@ def test_mask_bits_are_the_cores(seed, shape):
     for slot in (Slot(Site.OUTPUT, 2, 1), Slot(Site.HIDDEN, 0, 0)):
         state = ops.cast(layer.cell.seed_generator.state, "int32")
         for rate in (0.0, 0.3, 1 - 1e-12):
-            got = masks.keep_bits(masks.mask_key(state, slot), rate, shape, row_offset=7)
+            least = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
+            got = masks.keep_bits(masks.mask_key(state, slot), least, shape, row_offset=7)
             expected = keyed.keep_bits(keyed.mask_key(seed, 2**32 - 1, slot), rate, shape, 7)
             np.testing.assert_array_equal(ops.convert_to_numpy(got), expected)
+
+
+@pytest.mark.parametrize("call", [0, 1, 2, 2**31 - 1, 2**31, 2**32 - 1])
+def test_a_scheduled_mask_is_the_cores_bit_for_bit(call):
+    rate = dp.schedule({0: 0.1, 2: 0.3, 2**31 - 1: 0.65})
+    layer = LSTM(H, policy=dp.Policy(input=dp.drop(rate)), seed=3)
+    layer.calls = call
+    slot = Slot(Site.INPUT, 0, 0)
+    wanted = {slot: PlannedMask(dp.drop(rate), rate, (4, 3, 5))}
+    state = ops.cast(layer.generator.state, "int32")
+    got = ops.convert_to_numpy(masks.draw(wanted, layer.generator, state, 0, "float32")[slot])
+    expected = keyed.masks(wanted, 3, call)[slot].astype("float32")
+    np.testing.assert_array_equal(got, expected)
+    assert rate_at(rate, call) == {0: 0.1, 1: 0.1, 2: 0.3}.get(call, 0.65)
 
 
 def test_seeded_masks_are_a_function_of_seed_and_call():
@@ -211,6 +256,9 @@ def test_a_symbolic_chain_joins_into_one_stack():
     zaremba, naive = {"policy": "zaremba"}, {"policy": "naive"}
     assert chain(zaremba) == [(0, True, True)]
     assert chain(*[zaremba] * 3) == [(0, True, False), (1, False, False), (2, False, True)]
+    depths = [LSTM(H, return_sequences=True, policy="zaremba") for _ in range(3)]
+    keras.Sequential([keras.Input((T, D)), *depths])
+    assert [layer.placement.depth for layer in depths] == [0, 1, 2]
     with pytest.raises(dp.PolicyError, match=r"stack=\(0, 2\) and stack=\(1, 2\)"):
         chain(zaremba, naive)
     inner = {"policy": dp.Policy(hidden=dp.drop(0.5))}
@@ -293,7 +341,7 @@ def test_a_chain_that_is_broken_does_not_join():
         ({"policy": "zaremba", "seed": 2**32}, "seed must be"),
         ({"policy": "zaremba", "dropout": 0.3}, "Received: dropout=0.3,"),
         ({"policy": "none", "recurrent_dropout": 0.3}, "recurrent_dropout=0.3"),
-        ({"policy": dp.Policy(candidate=dp.drop(0.3))}, "LSTM has no site 'candidate'"),
+        ({"policy": "zaremba", "rate": [0.1, 0.2], "stack": (0, 1)}, "rates for 2 layers"),
         ({"rate": 0.3}, "rate goes with a policy"),
         ({"stack": (0, 2)}, "stack goes with a policy"),
         ({"policy": "zaremba", "stack": (2, 2)}, "do not fit into a stack of 2"),
@@ -302,6 +350,62 @@ def test_a_chain_that_is_broken_does_not_join():
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(dp.PolicyError, match=message):
         LSTM(H, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GRU(H, policy="rnndrop"), "GRU has no site 'cell'"),
+        (lambda: GRU(H, policy="zoneout"), r"no site 'cell_update'.*rate=\{'cell_update': 0\}"),
+        (lambda: SimpleRNN(H, policy="semeniuta"), "SimpleRNN has no site 'candidate'"),
+        (lambda: GRU(H, policy="zaremba", recurrent_dropout=0.1), "recurrent_dropout=0.1"),
+        (
+            lambda: RNN(keras.layers.LSTMCell(H, dropout=0.3), policy="zaremba"),
+            "Received: dropout=0.3",
+        ),
+        (lambda: RNN(keras.layers.GRUCell(H), rate=0.3), "rate goes with a policy"),
+    ],
+)
+def test_what_a_layer_does_not_have_is_refused(make, message):
+    with pytest.raises(dp.PolicyError, match=message):
+        make()
+
+
+def test_rates_for_other_layers_than_there_are_show_in_training():
+    """Only once the layers have joined is it known how many there are."""
+    rate = {"input": 0.3, "between": [0.1, 0.2], "output": 0.4}
+    low, high = (LSTM(H, return_sequences=True, policy="zaremba", rate=rate) for _ in range(2))
+    model = keras.Sequential([keras.Input((T, D)), low, high])
+    model(data(), training=True)
+    with pytest.raises(dp.PolicyError, match="rates for 2 layers"):
+        LSTM(H, policy="zaremba", rate=rate)(data(), training=True)
+
+
+def test_a_padding_mask_is_not_kept_for_the_next_call():
+    layer = LSTM(H, policy="naive", seed=1)
+    layer(data(), training=True)
+    layer.calls = 0
+    plain = flat(layer(data(), training=True))[0]
+    layer.calls = 0
+    padded = flat(layer(data(), mask=ops.convert_to_tensor(MASK), training=True))[0]
+    layer.calls = 0
+    assert_same(layer(data(), training=True), plain)
+    assert not np.array_equal(padded, plain)
+
+
+@pytest.mark.parametrize("policy", ["zoneout", "variational", "weight_drop", "semeniuta"])
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_every_path_runs_in_narrow_floats(policy, dtype):
+    untied = dp.variational(gates="untied")
+    layer = LSTM(H, policy=untied if policy == "variational" else policy, seed=1, dtype=dtype)
+    plain = LSTM(H, policy=layer.placement.policy, seed=1)
+    for training in (True, False):
+        got = layer(data(), training=training)
+        plain.build((B, T, D))
+        plain.set_weights(layer.get_weights())
+        assert keras.backend.standardize_dtype(got.dtype) == layer.compute_dtype
+        got = ops.convert_to_numpy(ops.cast(got, "float32"))
+        np.testing.assert_allclose(got, flat(plain(data(), training=training))[0], atol=0.06)
 
 
 def test_without_a_policy_native_dropout_stays():

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from dropout_policies_keras import LSTM
+from dropout_policies_keras import GRU, LSTM, SimpleRNN
 from keras import ops
 
 import dropout_policies as dp
@@ -96,3 +96,28 @@ def test_a_layer_without_a_policy_saves_as_a_stock_one_would(tmp_path):
     assert loaded.get_layer("low").placement is None
     assert loaded.get_layer("low").dropout == 0.2
     assert loaded.get_layer("low").cell.seed == 4
+
+
+UNUSUAL = {
+    "untied": dp.variational(gates="untied"),
+    "schedule": dp.naive(dp.schedule({0: 0.1, 3: 0.5})),
+    "by layer": dp.variational([0.2, 0.3], (0.1, dp.ramp(0.0, 0.4, 10))),
+    "weights": dp.weight_drop(0.3) | dp.Policy(hidden_update=dp.Rule(0.2, kind="zoneout")),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+@pytest.mark.parametrize("kind", [LSTM, GRU, SimpleRNN])
+def test_unusual_policies_are_saved_and_cloned(tmp_path, name, kind):
+    saved = model(kind, policy=UNUSUAL[name], seed=3)
+    saved.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(saved)
+    clone.set_weights(saved.get_weights())
+    expected = trained(saved)
+    for other in (loaded, clone):
+        for layer in ("low", "high"):
+            assert type(other.get_layer(layer)) is kind
+            assert other.get_layer(layer).placement == saved.get_layer(layer).placement
+        np.testing.assert_array_equal(trained(other), expected)
+    assert [loaded.get_layer(n).placement.depth for n in ("low", "high")] == [0, 1]

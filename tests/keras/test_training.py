@@ -143,3 +143,93 @@ def test_resetting_the_state_within_a_batch_says_what_to_do():
 
     x, y = data(8)[0], np.zeros((8, H), "float32")
     some.fit(x, y, batch_size=4, verbose=0, callbacks=[Reset()])
+
+
+DEEP = [
+    dp.zoneout(0.3, 0.2) | dp.zaremba(0.3),
+    dp.variational(gates="untied"),
+    dp.awd(),
+    dp.semeniuta(),
+]
+
+
+def built(policy, seed=1, **compiled):
+    some = model(policy)
+    for layer in some.layers:
+        layer.settle(layer.placement, seed)
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse", **compiled)
+    return some
+
+
+def eager_loss(some, x, y):
+    return float(np.mean((array(some(x, training=True)) - y) ** 2))
+
+
+@pytest.mark.parametrize("policy", DEEP, ids=lambda policy: policy.name)
+@pytest.mark.parametrize(
+    "compiled", [{"jit_compile": True}, {"steps_per_execution": 2}], ids=["jit", "two steps"]
+)
+def test_every_path_is_compiled_in_every_way(policy, compiled):
+    """With the masks of the layers called eagerly with the same keys."""
+    if keras.backend.backend() == "torch":
+        pytest.skip("Keras on torch has no steps_per_execution, and torch.compile takes minutes")
+    x, y = data(4)
+    some, eager = built(policy, **compiled), built(policy)
+    eager.set_weights(some.get_weights())
+    losses = [eager_loss(eager, x, y) for _ in range(2)]
+    batches = np.concatenate([x, x]), np.concatenate([y, y])
+    mean = some.fit(*batches, batch_size=4, shuffle=False, verbose=0).history["loss"][0]
+    np.testing.assert_allclose(mean, np.mean(losses), rtol=1e-5)
+    assert some.get_layer("low").calls == 2
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_schedule_changes_the_masks_without_tracing_anew(seed):
+    rate = dp.schedule({0: 0.0, 2: 0.5, 3: 0.9})
+    traces = []
+
+    class Counted(LSTM):
+        def inner_loop(self, *args, **kwargs):
+            traces.append(1)
+            return super().inner_loop(*args, **kwargs)
+
+    layer = Counted(64, return_sequences=True, policy=dp.Policy(output=dp.drop(rate)), seed=seed)
+    some = keras.Sequential([keras.Input((T, D)), layer])
+
+    class Kept(keras.losses.Loss):
+        def call(self, y_true, y_pred):
+            kept = keras.ops.cast(keras.ops.abs(y_pred) > 0, "float32")
+            return keras.ops.mean(kept) + 0 * keras.ops.sum(y_pred - y_true)
+
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss=Kept())
+    x, y = data(4)[0], np.zeros((4, T, 64), "float32")
+    first = [some.train_on_batch(x, y)]
+    traced = len(traces)
+    shares = [*first, *(some.train_on_batch(x, y) for _ in range(4))]
+    np.testing.assert_allclose(shares, [1.0, 1.0, 0.5, 0.1, 0.1], atol=0.05)
+    assert layer.calls == 5
+    if keras.backend.backend() != "torch":
+        assert len(traces) == traced
+
+
+def test_a_schedules_masks_are_those_of_a_fixed_rate_once_it_is_there():
+    rate = dp.schedule({0: 0.2, 1: 0.6})
+    x, y = data(4)
+    scheduled, fixed = (built(dp.naive(r)) for r in (rate, 0.6))
+    fixed.set_weights(scheduled.get_weights())
+    losses = [[float(some.train_on_batch(x, y)) for _ in range(2)] for some in (scheduled, fixed)]
+    assert losses[0][0] != losses[1][0]
+    assert losses[0][1] == losses[1][1]
+
+
+@pytest.mark.parametrize("policy", [dp.zoneout(0.3, 0.2), dp.rnndrop()], ids=lambda p: p.name)
+def test_evaluation_by_the_mean_is_compiled_and_leaves_random_state_alone(policy):
+    some, eager = built(policy), built(policy)
+    eager.set_weights(some.get_weights())
+    x, y = data(4)
+    expected = float(np.mean((array(eager(x)) - y) ** 2))
+    before = [array(layer.generator.state).tolist() for layer in some.layers]
+    for _ in range(2):
+        np.testing.assert_allclose(some.test_on_batch(x, y), expected, rtol=1e-5)
+        np.testing.assert_allclose(some.predict(x, verbose=0), array(eager(x)), atol=1e-6)
+    assert before == [array(layer.generator.state).tolist() for layer in some.layers]

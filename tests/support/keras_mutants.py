@@ -3,69 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import keras
 import pytest
-from dropout_policies_keras import layers
+from dropout_policies_keras import cells, layers, masks, recurrence
 from keras import ops
 
+from dropout_policies import cells as kinds
 from dropout_policies.plan import Slot
+from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
 def _after_run(change: Callable) -> Mutant:
-    """A change to what the recurrence gives back, seeing its masks."""
+    """A change to what the recurrence of an LSTM gives back, seeing its masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
         original = layers.run
 
-        def changed(layer, sequences, initial_state, padding, placement, masks):
-            looped = original(layer, sequences, initial_state, padding, placement, masks)
-            output = masks.get(Slot(Site.OUTPUT, placement.layer, int(layer.go_backwards)))
-            return looped if output is None else change(*looped, output)
+        def changed(layer, parts, x, start, padding, masks, training):
+            looped = original(layer, parts, x, start, padding, masks, training)
+            slot = Slot(Site.OUTPUT, parts[-1].placement.layer, int(layer.go_backwards))
+            if slot not in masks or parts[-1].type is not kinds.LSTM:
+                return looped
+            return change(*looped, masks[slot])
 
         patch.setattr(layers, "run", changed)
 
     return apply
 
 
+def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
+    original = layers.run
+
+    def run(layer, parts, x, start, *rest):
+        return original(layer, parts, x, [0 * state for state in start], *rest)
+
+    patch.setattr(layers, "run", run)
+
+
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
-    original = layers.LSTM.inner_loop
+    original = layers.Recurrent.inner_loop
     patch.setattr(
-        layers.LSTM,
+        layers.Recurrent,
         "inner_loop",
         lambda self, *args, **kwargs: original(self, *args, **kwargs | {"training": True}),
     )
 
 
+def _no_means(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(masks, "means", lambda *_: {})
+
+
 def _same_masks_every_call(patch: pytest.MonkeyPatch) -> None:
-    original = layers.masks.mask_key
+    original = masks.mask_key
     patch.setattr(
-        layers.masks,
+        masks,
         "mask_key",
         lambda state, slot: original(ops.stack([state[0], 0 * state[1]]), slot),
     )
 
 
-def _output_mask_in_reading_order(patch: pytest.MonkeyPatch) -> None:
-    """A backward layer's output mask is not turned round with its outputs."""
-    from dropout_policies_keras import recurrence
-
-    class Ops:
-        flip = staticmethod(lambda mask, **_: mask)
-
-        def __getattr__(self, name):
-            return getattr(ops, name)
-
-    patch.setattr(recurrence, "ops", Ops())
+def _masks_in_reading_order(patch: pytest.MonkeyPatch) -> None:
+    """A backward layer's masks are not turned round with the text."""
+    patch.setattr(recurrence, "_turned", lambda mask: mask)
 
 
 def _both_directions_share(patch: pytest.MonkeyPatch) -> None:
-    original = layers.masks.mask_key
+    original = masks.mask_key
     patch.setattr(
-        layers.masks, "mask_key", lambda state, slot: original(state, slot._replace(direction=0))
+        masks, "mask_key", lambda state, slot: original(state, slot._replace(direction=0))
     )
 
 
@@ -75,10 +85,107 @@ def _native_dropout(patch: pytest.MonkeyPatch) -> None:
     def inner_loop(self, sequences, initial_state, mask, training=False):
         if training:
             batch, _, width = sequences.shape
-            sequences = keras.random.dropout(sequences, 0.5, (batch, 1, width))
+            sequences = keras.random.dropout(
+                sequences, 0.5, (batch, 1, width), seed=self.cell.seed_generator
+            )
         return keras.layers.LSTM.inner_loop(self, sequences, initial_state, mask, training=training)
 
     patch.setattr(layers.LSTM, "inner_loop", inner_loop)
+
+
+def _step(kind: str, change: Callable) -> Mutant:
+    """Another step of a kind of cell: change(step, cell, weights, into, states, noise)."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(cells, kind)
+
+        def made(cell, w):
+            step = original(cell, w)
+            return lambda into, states, noise: change(step, cell, w, into, states, noise)
+
+        patch.setattr(cells, kind, made)
+
+    return apply
+
+
+def _without(noise, *sites):
+    return {site: mask for site, mask in noise.items() if site not in sites}
+
+
+def _h_of_the_zoned_c(step, cell, w, into, states, noise):
+    h, c = step(into, states, noise)
+    if Site.CELL_UPDATE not in noise:
+        return [h, c]
+    gates = into + ops.matmul(states[0], w.recurrent_kernel)
+    o = cell.recurrent_activation(ops.split(gates, 4, axis=-1)[3])
+    return [cells.zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * ops.tanh(c)), c]
+
+
+def _candidate_mask_on_the_output_gate(step, _cell, _w, into, states, noise):
+    noise = dict(noise)
+    if Site.CANDIDATE in noise:
+        noise[Site.STATE] = noise.pop(Site.CANDIDATE)
+    return step(into, states, noise)
+
+
+def _cell_masked_after_h(step, _cell, _w, into, states, noise):
+    h, c = step(into, states, _without(noise, Site.CELL))
+    return [h, cells.drop(noise, Site.CELL, c)]
+
+
+def _grus_own_h_masked(step, _cell, _w, into, states, noise):
+    """The mask of what goes into the gates falls on the h that is carried past them too."""
+    if Site.HIDDEN in noise:
+        states = [states[0] * noise[Site.HIDDEN]]
+    return step(into, states, _without(noise, Site.HIDDEN))
+
+
+def _state_whole(step, _cell, _w, into, states, noise):
+    return step(into, states, _without(noise, Site.STATE))
+
+
+def _plan_changed(change: Callable) -> Mutant:
+    """Masks drawn for another plan."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = masks.draw
+
+        def draw(plan, *rest):
+            return original({slot: change(mask) for slot, mask in plan.items()}, *rest)
+
+        patch.setattr(masks, "draw", draw)
+
+    return apply
+
+
+def _gates_share(patch: pytest.MonkeyPatch) -> None:
+    original = masks.draw
+
+    def draw(plan, *rest):
+        drawn = original(plan, *rest)
+        for slot, mask in drawn.items():
+            if plan[slot].rule.gates == "untied":
+                drawn[slot] = ops.concatenate([mask[..., : mask.shape[-1] // 4]] * 4, axis=-1)
+        return drawn
+
+    patch.setattr(masks, "draw", draw)
+
+
+def _grus_gates_in_kerass_order(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(cells.ORDER, kinds.GRU, (0, 1, 2))
+
+
+def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
+    original = cells.Weights.of
+
+    def of(cell, dtype, found):
+        hides = Site.RECURRENT_WEIGHT in found
+        made = original(cell, dtype, found)
+        if not hides:
+            return made
+        return replace(made, recurrent_kernel=ops.stop_gradient(made.recurrent_kernel))
+
+    patch.setattr(cells.Weights, "of", staticmethod(of))
 
 
 LAYER_MUTANTS: dict[str, Mutant] = {
@@ -91,9 +198,23 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the masked output carried as h_n": _after_run(
         lambda last, outputs, states, _mask: (last, outputs, [last, states[1]])
     ),
+    "initial state ignored": _initial_state_ignored,
     "masks in evaluation": _masks_in_evaluation,
+    "evaluation without the masks' means": _no_means,
     "the same masks at every call": _same_masks_every_call,
-    "output mask not turned with a backward output": _output_mask_in_reading_order,
+    "masks of a backward layer not turned with the text": _masks_in_reading_order,
     "both directions share a mask": _both_directions_share,
     "stock keras LSTM dropout": _native_dropout,
+    "h of the zoned c": _step("_lstm", _h_of_the_zoned_c),
+    "the candidate's mask on the output gate": _step("_lstm", _candidate_mask_on_the_output_gate),
+    "the cell masked after h": _step("_lstm", _cell_masked_after_h),
+    "the carried h of a GRU masked": _step("_gru", _grus_own_h_masked),
+    "the state not masked": _step("_lstm", _state_whole),
+    "row_offset moves the weights' masks": _plan_changed(lambda m: replace(m, by_sample=True)),
+    "a schedule stays at its first rate": _plan_changed(
+        lambda m: replace(m, rate=rate_at(m.rate, 0))
+    ),
+    "untied gates share a mask": _gates_share,
+    "a GRU's masks of weights in Keras's order of gates": _grus_gates_in_kerass_order,
+    "masked weights without a gradient": _masked_weights_lose_their_gradient,
 }

@@ -2,91 +2,198 @@
 
 from __future__ import annotations
 
+import dropout_policies_keras as dpk
 import keras
 import numpy as np
-from dropout_policies_keras import LSTM
 from keras import ops
 
-from .cases import Case, Numbers, Outcome
+from .cases import Case, Numbers, Outcome, pull, way
 from .cases import numbers as numbers_of
+from .keras_gradients import measured
 
 SEEDED = True
 """Whether the layers draw keyed masks; a test of the others sets it to False."""
 
 
-def build(case: Case, given: Numbers) -> list[keras.Layer]:
-    """The layers of a case, one LSTM (or Bidirectional) for each, in float32."""
-    built = []
-    for index in range(case.layers):
-        width = case.input_size if index == 0 else case.output_size * len(case.directions)
-        layer = LSTM(
-            case.hidden_size,
-            return_sequences=True,
-            return_state=True,
-            use_bias=case.bias,
-            # Batch first is what every case is here. Keras 3.15's own unrolled loop fails on a
-            # mask that is read backwards (torch).
-            unroll=case.form == "batch first" and case.lengths is None,
-            unit_forget_bias=False,
-            policy=case.policy,
-            seed=case.seed if SEEDED else None,
-            stack=(index, case.layers),
-        )
-        if len(case.directions) == 2:
-            layer = keras.layers.Bidirectional(layer)
+class OwnLSTMCell(keras.layers.Layer):
+    """An LSTM cell as a user may write it."""
+
+    def __init__(self, units, use_bias=True, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.use_bias = units, use_bias
+        self.state_size, self.output_size = [units, units], units
+
+    def build(self, shape):
+        wide = 4 * self.units
+        self.kernel = self.add_weight(shape=(shape[-1], wide), name="kernel")
+        self.recurrent_kernel = self.add_weight(shape=(self.units, wide), name="recurrent_kernel")
+        self.bias = self.add_weight(shape=(wide,), name="bias") if self.use_bias else None
+
+    def call(self, inputs, states):
+        h, c = states
+        gates = ops.matmul(inputs, self.kernel) + ops.matmul(h, self.recurrent_kernel)
+        gates = gates if self.bias is None else gates + self.bias
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        c = ops.sigmoid(f) * c + ops.sigmoid(i) * ops.tanh(g)
+        h = ops.sigmoid(o) * ops.tanh(c)
+        return h, [h, c]
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "use_bias": self.use_bias}
+
+
+LAYERS = {
+    "lstm": (dpk.LSTM, keras.layers.LSTMCell, {"unit_forget_bias": False}),
+    "gru": (dpk.GRU, keras.layers.GRUCell, {}),
+    "gru_reset_before": (dpk.GRU, keras.layers.GRUCell, {"reset_after": False}),
+    "rnn_tanh": (dpk.SimpleRNN, keras.layers.SimpleRNNCell, {}),
+    "rnn_relu": (dpk.SimpleRNN, keras.layers.SimpleRNNCell, {"activation": "relu"}),
+    "own_lstm": (None, OwnLSTMCell, {}),
+}
+
+
+def build(case: Case, given: Numbers, form: str = "layers") -> list[keras.Layer]:
+    """The layers of a case in float32, with its weights.
+
+    Args:
+        form: "layers": one LSTM, GRU or SimpleRNN (or a Bidirectional of it) for each; "cells": one
+            `RNN(cell)` for each; "stacked": one `RNN(StackedRNNCells)` for all.
+    """
+    kind, cell_kind, more = LAYERS[case.cell]
+    arguments = {"return_sequences": True, "return_state": True}
+    # Batch first is what every case is here; so that is where the loop is unrolled. Keras 3.15's
+    # own unrolled loop fails on a padding mask that is read backwards (torch).
+    unroll = case.form == "batch first" and case.lengths is None
+    arguments |= {"unroll": unroll, "go_backwards": case.directions == (1,)}
+    arguments |= {"policy": case.policy, "seed": case.seed if SEEDED else None}
+    units = {"units": case.hidden_size, "use_bias": case.bias, **more}
+    if form == "stacked" and case.layers == 1:
+        form = "cells"  # Keras 3.15's own loop loses the states of a stack of one
+    if form == "stacked":
+        cells = [cell_kind(**units) for _ in range(case.layers)]
+        made = [dpk.RNN(keras.layers.StackedRNNCells(cells), stack=(0, case.layers), **arguments)]
+    else:
+        made = []
+        for index in range(case.layers):
+            where = {"stack": (index, case.layers)}
+            if form == "cells":
+                layer = dpk.RNN(cell_kind(**units), **where, **arguments)
+            else:
+                layer = kind(**units, **where, **arguments)
+            both = len(case.directions) == 2
+            made.append(keras.layers.Bidirectional(layer) if both else layer)
+    width = case.input_size
+    for layer in made:
         layer.build((case.batch, case.steps, width))
-        layer.set_weights([array for w in given.weights[index] for array in arrays(w)])
+        width = case.output_size * len(case.directions)
         for half in halves(layer):
             half.row_offset = case.row_offset
-            if SEEDED:
+            if half.placement is not None and half.keyed:
                 half.calls = case.call
-        built.append(layer)
-    return built
+    rows = [w for row in given.weights for w in row]
+    for cell, w in zip(cells_of(made), rows, strict=True):
+        for variable, array in zip(variables(cell), arrays(w, case.cell), strict=True):
+            variable.assign(array)
+    return made
 
 
-def halves(layer: keras.Layer) -> list[LSTM]:
-    """The LSTM, or both halves of a Bidirectional."""
+def halves(layer: keras.Layer) -> list[keras.Layer]:
+    """The layer, or both halves of a Bidirectional."""
     both = hasattr(layer, "backward_layer")
     return [layer.forward_layer, layer.backward_layer] if both else [layer]
 
 
-def arrays(w) -> list[np.ndarray]:
-    """An LSTM's weights as Keras keeps them."""
-    return [w.w_ih.T, w.w_hh.T, *([] if w.bias is None else [w.bias])]
+def cells_of(layers: list[keras.Layer]) -> list[keras.Layer]:
+    """Every layer's and direction's cell, in order."""
+    cells = [half.cell for layer in layers for half in halves(layer)]
+    return [inner for cell in cells for inner in getattr(cell, "cells", [cell])]
+
+
+def variables(cell: keras.Layer) -> list[keras.Variable]:
+    return [cell.kernel, cell.recurrent_kernel, *([] if cell.bias is None else [cell.bias])]
+
+
+def arrays(w, kind: str = "lstm") -> list[np.ndarray]:
+    """A layer's weights as Keras keeps them: a GRU's gates in the order z, r, n."""
+    found = [w.w_ih.T, w.w_hh.T]
+    if w.bias is not None:
+        both = [w.bias] if w.recurrent_bias is None else [w.bias, w.recurrent_bias]
+        found.append(np.stack(both) if kind == "gru" else w.bias)
+    if not kind.startswith("gru"):
+        return found
+    split = [np.split(array, 3, axis=-1) for array in found]
+    return [np.concatenate([z, r, n], axis=-1) for r, z, n in split]
 
 
 def padding(case: Case) -> np.ndarray | None:
     """Keras's mask `[B, T]`."""
-    if case.lengths is None:
-        return None
-    return np.arange(case.steps)[None, :] < np.array(case.lengths)[:, None]
+    return None if case.lengths is None else case.valid.T
 
 
-def run(case: Case, given: Numbers | None = None) -> Outcome:
-    """A case on the Keras adapter; where Keras repeats an output in padding, zero as elsewhere."""
-    given = given or numbers_of(case)
-    layers = build(case, given)
-    x = ops.convert_to_tensor(given.x.swapaxes(0, 1).astype("float32"))
-    mask, h, c, K = padding(case), [], [], len(case.directions)
+def call(case: Case, layers: list[keras.Layer], x, states: list) -> list:
+    """y `[T, B, K*H]`, and each state `[L*K, B, H]`; where Keras repeats an output in padding, zero
+    as elsewhere.
+
+    Args:
+        x: `[T, B, D]`.
+        states: h, and c of an LSTM, each `[L*K, B, H]`; empty to start from zero.
+    """
+    K, ends = len(case.directions), []
+    x = ops.transpose(x, (1, 0, 2))
+    arguments = {"training": case.training}
+    if case.lengths is not None:
+        arguments["mask"] = ops.convert_to_tensor(padding(case))
     for index, layer in enumerate(layers):
-        arguments = {}
-        if given.state is not None:
-            rows = range(index * K, (index + 1) * K)
-            arguments["initial_state"] = [
-                ops.convert_to_tensor(part[row].astype("float32"))
-                for row in rows
-                for part in given.state
-            ]
-        if mask is not None:
-            arguments["mask"] = ops.convert_to_tensor(mask)
-        x, *states = layer(x, training=case.training, **arguments)
-        h += states[0::2]
-        c += states[1::2]
-    y = ops.convert_to_numpy(x)
-    if mask is not None:
-        y = y * mask[:, :, None]
-    return Outcome(
-        y.swapaxes(0, 1),
-        np.stack([ops.convert_to_numpy(part) for part in h]),
-        np.stack([ops.convert_to_numpy(part) for part in c]),
-    )
+        cells = getattr(getattr(layer, "cell", None), "cells", None)
+        rows = range(len(cells)) if cells else range(index * K, (index + 1) * K)
+        if states:
+            start = [[part[row] for part in states] for row in rows]
+            arguments["initial_state"] = start if cells else [s for row in start for s in row]
+        x, *end = layer(x, **arguments)
+        if case.directions == (1,):
+            x = ops.flip(x, axis=1)  # from the order in which it was read
+        ends += keras.tree.flatten(end)
+    y = ops.transpose(x, (1, 0, 2))
+    y = ops.where(ops.convert_to_tensor(case.valid[:, :, None]), y, ops.zeros_like(y))
+    many = len(ends) // (case.layers * K)
+    return [y, *(ops.stack(ends[kind::many]) for kind in range(many))]
+
+
+def subject(form: str = "layers"):
+    """The function that runs a case in one form; see `build`."""
+
+    def run(case: Case, given: Numbers | None = None) -> Outcome:
+        # Numbers that come from outside are no test of gradients.
+        return outcome(case, given or numbers_of(case), form, slope=given is None)
+
+    return run
+
+
+run = subject()
+
+
+def outcome(case: Case, given: Numbers, form: str, slope: bool) -> Outcome:
+    layers = build(case, given, form)
+    if not slope:
+        x, *states = (
+            ops.convert_to_tensor(array.astype("float32"))
+            for array in (given.x, *(given.state or ()))
+        )
+        y, *end = (ops.convert_to_numpy(part) for part in call(case, layers, x, states))
+        return Outcome(y, tuple(end))
+
+    def losing(inputs):
+        parts = call(case, layers, inputs[0], inputs[1:])
+        names = ("y", "h", "c")[: len(parts)]
+        pulls = [pull(case, n, tuple(p.shape)) for n, p in zip(names, parts, strict=True)]
+        pairs = zip(parts, pulls, strict=True)
+        return sum(ops.sum(p * ops.convert_to_tensor(q, "float32")) for p, q in pairs), parts
+
+    ahead = way(case)
+    weights = [variable for cell in cells_of(layers) for variable in variables(cell)]
+    along = [array for row in ahead.weights for w in row for array in arrays(w, case.cell)]
+    states = () if given.state is None else given.state
+    (y, *end), found = measured(losing, [given.x, *states], weights)
+    ways = [ahead.x, *(ahead.state or ()), *along]
+    rise = sum(float((g * w).sum()) for g, w in zip(found, ways, strict=True) if g is not None)
+    return Outcome(y, tuple(end), rise)

@@ -1,0 +1,183 @@
+"""One step of Keras's own cells under noise, from their weights and activations.
+
+Masks come in the core's order of gates (i, f, g, o and r, z, n); Keras keeps a GRU's as z, r, n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from dropout_policies import cells
+from dropout_policies.sites import Site
+
+from .masks import Tensor
+
+Cell = Any
+"""A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
+
+States = list[Tensor]
+"""What is carried from step to step: h `[B, H]`, and c `[B, H]` of an LSTM."""
+
+Noise = Mapping[Site, Tensor]
+"""The masks of one step, each `[B or 1, F or 1]`; what is not there is whole."""
+
+TYPES: dict[type[Cell], cells.CellType] = {
+    keras.layers.LSTMCell: cells.LSTM,
+    keras.layers.GRUCell: cells.GRU,
+    keras.layers.SimpleRNNCell: cells.RNN,
+}
+"""What kind of layer a cell of Keras makes."""
+
+ORDER = {cells.LSTM: (0, 1, 2, 3), cells.GRU: (1, 0, 2), cells.RNN: (0,)}
+"""For each gate in Keras's order, its number in the core's."""
+
+
+def type_of(cell: Cell) -> cells.CellType:
+    """What kind of layer a cell makes; a subclass may do anything, and is the user's own."""
+    return TYPES.get(type(cell), cells.OWN)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights of a cell as tensors, as Keras keeps them: `[D, G*H]`, `[H, G*H]`, `[G*H]`."""
+
+    kernel: Tensor
+    recurrent_kernel: Tensor
+    bias: Tensor | None = None
+    recurrent_bias: Tensor | None = None
+
+    @classmethod
+    def of(cls, cell: Cell, dtype: str, masks: dict[Site, Tensor]) -> Weights:
+        """A cell's weights under their masks `[1, G*H, D or H]`, which are taken out of `masks`."""
+        order = ORDER[type_of(cell)]
+
+        def masked(variable: Any, site: Site) -> Tensor:
+            weight, mask = _tensor(variable, dtype), masks.pop(site, None)
+            if mask is None:
+                return weight
+            return weight * ops.transpose(in_keras_order(mask, order, axis=1)[0])
+
+        kernel = masked(cell.kernel, Site.INPUT_WEIGHT)
+        recurrent = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)
+        if cell.bias is None:
+            return cls(kernel, recurrent)
+        bias = _tensor(cell.bias, dtype)
+        if len(bias.shape) == 2:  # a GRU whose reset gate falls after its matrix
+            return cls(kernel, recurrent, bias[0], bias[1])
+        return cls(kernel, recurrent, bias)
+
+
+def _tensor(variable: Any, dtype: str) -> Tensor:
+    return ops.cast(ops.convert_to_tensor(variable), dtype)
+
+
+def in_keras_order(mask: Tensor, order: tuple[int, ...], axis: int = -1) -> Tensor:
+    """A mask whose gates lie side by side along an axis, from the core's order to Keras's."""
+    if order == tuple(sorted(order)) or mask.shape[axis] == 1:
+        return mask
+    parts = ops.split(mask, len(order), axis=axis)
+    return ops.concatenate([parts[gate] for gate in order], axis=axis)
+
+
+def is_tied(mask: Tensor | None, width: int) -> bool:
+    """Whether a mask of a value of some width is one for all gates."""
+    return mask is None or mask.shape[-1] in (1, width)
+
+
+def part(value: Tensor, kernel: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """What a value `[..., F]` brings to the gates `[..., G*H]`, seen through its mask: one for all
+    gates, or one for each, side by side in Keras's order `[..., G*F]`."""
+    width = value.shape[-1]
+    if is_tied(mask, width):
+        found = ops.matmul(value if mask is None else value * mask, kernel)
+    else:
+        assert mask is not None
+        gates = mask.shape[-1] // width
+        pairs = zip(ops.split(mask, gates, axis=-1), ops.split(kernel, gates, axis=-1), strict=True)
+        found = ops.concatenate([ops.matmul(value * m, k) for m, k in pairs], axis=-1)
+    return found if bias is None else found + bias
+
+
+def drop(noise: Noise, site: Site, value: Tensor) -> Tensor:
+    """D(value)."""
+    return value * noise[site] if site in noise else value
+
+
+def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
+    """d ⊙ previous + (1 − d) ⊙ new."""
+    if site not in noise:
+        return new
+    d = noise[site]
+    return d * previous + (1.0 - d) * new
+
+
+Step = Callable[[Tensor, States, Noise], States]
+"""The input's part of the gates `[B, G*H]` and the states, to the new states."""
+
+
+def step_of(cell: Cell, w: Weights) -> Step:
+    """One step of a cell of Keras's under noise; untied masks of h are in Keras's order."""
+    steps = {cells.LSTM: _lstm, cells.GRU: _gru, cells.RNN: _rnn}
+    return steps[type_of(cell)](cell, w)
+
+
+def _lstm(cell: Cell, w: Weights) -> Step:
+    def step(into: Tensor, states: States, noise: Noise) -> States:
+        h, c = states
+        gates = into + part(h, w.recurrent_kernel, None, noise.get(Site.HIDDEN))
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
+        new_c = f * c + i * drop(noise, Site.CANDIDATE, cell.activation(g))
+        new_c = drop(noise, Site.CELL, new_c)
+        new_h = drop(noise, Site.STATE, o * cell.activation(new_c))
+        return [
+            zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),
+            zoneout(noise, Site.CELL_UPDATE, c, new_c),
+        ]
+
+    return step
+
+
+def _gru(cell: Cell, w: Weights) -> Step:
+    def after(h: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+        """The recurrent part of z and r, and that of n once r is known."""
+        back = part(h, w.recurrent_kernel, w.recurrent_bias, mask)
+        z, r, n = ops.split(back, 3, axis=-1)
+        return [z, r], lambda reset: reset * n
+
+    def before(h: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
+        kernels = ops.split(w.recurrent_kernel, 3, axis=-1)
+        if is_tied(mask, h.shape[-1]):
+            seen = [h if mask is None else h * mask] * 3
+        else:
+            seen = [h * own for own in ops.split(mask, 3, axis=-1)]
+        early = [ops.matmul(s, k) for s, k in zip(seen[:2], kernels[:2], strict=True)]
+        return early, lambda reset: ops.matmul(reset * seen[2], kernels[2])
+
+    recurrent = after if cell.reset_after else before
+
+    def step(into: Tensor, states: States, noise: Noise) -> States:
+        (h,) = states
+        (z, r), n_of = recurrent(h, noise.get(Site.HIDDEN))
+        in_z, in_r, in_n = ops.split(into, 3, axis=-1)
+        z, r = cell.recurrent_activation(in_z + z), cell.recurrent_activation(in_r + r)
+        n = drop(noise, Site.CANDIDATE, cell.activation(in_n + n_of(r)))
+        new_h = drop(noise, Site.STATE, z * h + (1.0 - z) * n)
+        return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+
+    return step
+
+
+def _rnn(cell: Cell, w: Weights) -> Step:
+    def step(into: Tensor, states: States, noise: Noise) -> States:
+        (h,) = states
+        new_h = cell.activation(into + part(h, w.recurrent_kernel, None, noise.get(Site.HIDDEN)))
+        new_h = drop(noise, Site.STATE, new_h)
+        return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+
+    return step
