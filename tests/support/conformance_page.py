@@ -17,6 +17,13 @@ COUNTS = ROOT / "tests" / "conformance.jsonl"
 PAGE = ROOT / "docs" / "conformance.md"
 PACKAGES = {"torch": ["torch"], "keras": ["keras", "tensorflow-cpu", "jax", "torch"]}
 
+NAMES = {
+    "keras-jax": "Keras on JAX",
+    "keras-tensorflow": "Keras on TensorFlow",
+    "keras-torch": "Keras on torch",
+    "torch": "PyTorch",
+}
+
 HEAD = """# Every policy on every layer
 
 Each figure is a number of random cases (geometry, weights, rates, initial state, padding, number of
@@ -29,7 +36,8 @@ written by `make test-all` from what the suite itself counted, and lies there as
 rates by layer and by call. A dash stands where nothing of a policy can fall on a layer: there is no
 cell state in a GRU or RNN for `rnndrop`, no candidate in an RNN for `semeniuta`, no site inside a
 cell of one's own, and a cell that is called step by step cannot hold a mask for longer. `zoneout`
-zones the hidden state alone where there is no cell state.
+zones the hidden state alone where there is no cell state, and `awd` leaves a cell of one's own its
+weights.
 """
 
 
@@ -57,7 +65,7 @@ def page(lines: list[Line]) -> str:
         layers = list(dict.fromkeys(row["layer"] for row in rows))
         found = {(row["layer"], row["policy"]): row for row in rows}
         total = sum(row["cases"] for row in rows if not row["gap"])
-        name = "PyTorch" if backend == "torch" else backend.replace("keras-", "Keras on ")
+        name = NAMES[backend]
         parts += [f"## {name}\n", f"{total:,} cases, with {versions}.\n"]
         parts.append("| layer | " + " | ".join(f"`{policy}`" for policy in POLICIES) + " |")
         parts.append("|---" * (1 + len(POLICIES)) + "|")
