@@ -218,3 +218,24 @@ def test_they_are_saved_with_their_policy(tmp_path, seed):
     np.testing.assert_array_equal(*(m.predict(data(), verbose=0) for m in (saved, loaded)))
     if seed is not None:
         np.testing.assert_array_equal(*(flat(m(data(), training=True))[0] for m in (saved, loaded)))
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_a_stateful_stack_carries_all_of_its_states(backwards):
+    how = {"go_backwards": backwards, "policy": policy(), "seed": 3, **HOW}
+    stack = RNN(layers.StackedRNNCells(mixed_cells()), stateful=True, **how)
+    plain = RNN(layers.StackedRNNCells(mixed_cells()), **how)
+    windows = [data(number) for number in range(3)]
+    for layer in (stack, plain):
+        layer.build((B, T, D))
+    plain.set_weights(stack.get_weights())
+    state = None
+    for window in windows:
+        y, *ends = stack(window, training=True)
+        expected, *state = plain(window, initial_state=state, training=True)
+        np.testing.assert_allclose(*map(ops.convert_to_numpy, (y, expected)), atol=1e-6)
+        for one, other in zip(flat(ends), flat(state), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+    assert stack.calls == plain.calls == 3
+    stack.reset_state()
+    assert all(not state.any() for state in flat(stack.states))

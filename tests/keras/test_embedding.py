@@ -150,3 +150,23 @@ def test_it_is_saved_and_cloned_with_its_policy(tmp_path, seed):
         if seed is not None:
             got = numpy(layer(TOKENS, training=True))
             np.testing.assert_allclose(got, expected(layer, TOKENS, "sequence", 0), rtol=1e-6)
+
+
+def test_a_tied_decoder_sees_the_matrix_whole():
+    class Tied(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.words, self.rnn = layers.Embedding(9, 4), layers.LSTM(4, return_sequences=True)
+
+        def call(self, tokens, training=False):
+            y = self.rnn(self.words(tokens), training=training)
+            return y, ops.matmul(y, ops.transpose(self.words.embeddings))
+
+    model, tokens = Tied(), np.arange(6).reshape(2, 3) % 9
+    model(tokens)
+    matrix = ops.convert_to_numpy(model.words.embeddings).copy()
+    dp.apply(model, "awd", seed=3)
+    for _ in range(3):
+        y, logits = (ops.convert_to_numpy(part) for part in model(tokens, training=True))
+        np.testing.assert_allclose(logits, y @ matrix.T, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(ops.convert_to_numpy(model.words.embeddings), matrix)

@@ -15,6 +15,8 @@ from dropout_policies.plan import Slot
 from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 
+from .mutants import plan_changed
+
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -144,20 +146,6 @@ def _state_whole(step, _cell, _w, into, states, noise):
     return step(into, states, _without(noise, Site.STATE))
 
 
-def _plan_changed(change: Callable) -> Mutant:
-    """Masks drawn for another plan."""
-
-    def apply(patch: pytest.MonkeyPatch) -> None:
-        original = masks.draw
-
-        def draw(plan, *rest):
-            return original({slot: change(mask) for slot, mask in plan.items()}, *rest)
-
-        patch.setattr(masks, "draw", draw)
-
-    return apply
-
-
 def _gates_share(patch: pytest.MonkeyPatch) -> None:
     original = masks.draw
 
@@ -210,9 +198,11 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the cell masked after h": _step("_lstm", _cell_masked_after_h),
     "the carried h of a GRU masked": _step("_gru", _grus_own_h_masked),
     "the state not masked": _step("_lstm", _state_whole),
-    "row_offset moves the weights' masks": _plan_changed(lambda m: replace(m, by_sample=True)),
-    "a schedule stays at its first rate": _plan_changed(
-        lambda m: replace(m, rate=rate_at(m.rate, 0))
+    "row_offset moves the weights' masks": plan_changed(
+        masks, lambda m: replace(m, by_sample=True)
+    ),
+    "a schedule stays at its first rate": plan_changed(
+        masks, lambda m: replace(m, rate=rate_at(m.rate, 0))
     ),
     "untied gates share a mask": _gates_share,
     "a GRU's masks of weights in Keras's order of gates": _grus_gates_in_kerass_order,

@@ -121,3 +121,17 @@ def mutated_masks(draw: Callable[..., Masks], mutant: Mutant) -> Callable[..., M
         return mutant(draw(wanted, *arguments, **named), wanted)
 
     return changed
+
+
+def plan_changed(masks: Any, change: Callable[[PlannedMask], PlannedMask]) -> Callable[..., None]:
+    """An adapter whose module `masks` draws for another plan than the layer's."""
+
+    def apply(patch: Any) -> None:
+        original = masks.draw
+
+        def draw(plan: Plan, *rest: Any) -> Masks:
+            return original({slot: change(mask) for slot, mask in plan.items()}, *rest)
+
+        patch.setattr(masks, "draw", draw)
+
+    return apply

@@ -22,6 +22,8 @@ from dropout_policies.plan import Slot
 from dropout_policies.rates import rate_at
 from dropout_policies.sites import Site
 
+from .mutants import plan_changed
+
 Mutant = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -291,20 +293,6 @@ def _no_means(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(masks, "means", lambda *_: {})
 
 
-def _plan_changed(change: Callable) -> Mutant:
-    """Masks drawn for another plan."""
-
-    def apply(patch: pytest.MonkeyPatch) -> None:
-        original = masks.draw
-
-        def draw(plan, *rest):
-            return original({slot: change(mask) for slot, mask in plan.items()}, *rest)
-
-        patch.setattr(masks, "draw", draw)
-
-    return apply
-
-
 def _gates_share(patch: pytest.MonkeyPatch) -> None:
     original = masks.draw
 
@@ -391,9 +379,11 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the carried h of a GRU masked": _step("GRU", _grus_own_h_masked),
     "the state not masked": _step("LSTM", _state_masked_where_it_leaves_only),
     "evaluation without the masks' means": _no_means,
-    "row_offset moves the weights' masks": _plan_changed(lambda m: replace(m, by_sample=True)),
-    "a schedule stays at its first rate": _plan_changed(
-        lambda m: replace(m, rate=rate_at(m.rate, 0))
+    "row_offset moves the weights' masks": plan_changed(
+        masks, lambda m: replace(m, by_sample=True)
+    ),
+    "a schedule stays at its first rate": plan_changed(
+        masks, lambda m: replace(m, rate=rate_at(m.rate, 0))
     ),
     "untied gates share a mask": _gates_share,
     "the state masked after zoneout": _step("LSTM", _state_masked_after_zoneout),
