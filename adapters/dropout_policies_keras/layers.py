@@ -48,7 +48,8 @@ class Recurrent(Noisy):
             that is a stack of its own, or that joins the one that feeds it.
 
     Attributes:
-        calls: how many training calls the masks have been drawn for; a word of their key.
+        calls: how many training calls the masks have been drawn for; a word of their key. (With
+            neither a seed nor a schedule, which need it, how many masks were drawn.)
         row_offset: the number of this process's first row in the whole batch (keyed masks).
 
     Raises:

@@ -77,7 +77,7 @@ def planned(parts: list[Part], width: int, batch: Any, steps: Any, direction: in
         batch, steps: B and T.
         direction: 1 for an object that runs backward.
     """
-    wanted = Plan()
+    wanted: Plan = {}
     for each in parts:
         state, output = own_cell.sizes(each.cell)
 
