@@ -56,10 +56,10 @@ test: $(READY) ## Run every test, Keras's once per backend
 .PHONY: test-all
 test-all: $(READY) ## Run every test with many more cases of the suite, and write docs/conformance.md
 	rm -rf build/conformance
-	CONFORMANCE_EXAMPLES=60 $(PYTEST) tests --ignore tests/keras
-	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=tensorflow $(PYTEST) tests/keras
-	CONFORMANCE_EXAMPLES=5 KERAS_BACKEND=jax $(PYTEST) tests/keras
-	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) tests/keras
+	CONFORMANCE_EXAMPLES=60 $(PYTEST) -m "slow or not slow" tests --ignore tests/keras
+	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=tensorflow $(PYTEST) -m "slow or not slow" tests/keras
+	CONFORMANCE_EXAMPLES=5 KERAS_BACKEND=jax $(PYTEST) -m "slow or not slow" tests/keras
+	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras
 	$(RUN) -m tests.support.conformance_page
 
 .PHONY: lint

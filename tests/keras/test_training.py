@@ -172,7 +172,7 @@ def eager_loss(some, x, y):
 def test_every_path_is_compiled_in_every_way(policy, compiled):
     """With the masks of the layers called eagerly with the same keys."""
     if keras.backend.backend() == "torch":
-        pytest.skip("Keras on torch has no steps_per_execution, and torch.compile takes minutes")
+        pytest.skip("no steps_per_execution in Keras on torch; jit_compile is a slow test below")
     x, y = data(4)
     some, eager = built(policy, **compiled), built(policy)
     eager.set_weights(some.get_weights())
@@ -233,3 +233,18 @@ def test_evaluation_by_the_mean_is_compiled_and_leaves_random_state_alone(policy
         np.testing.assert_allclose(some.test_on_batch(x, y), expected, rtol=1e-5)
         np.testing.assert_allclose(some.predict(x, verbose=0), array(eager(x)), atol=1e-6)
     assert before == [array(layer.generator.state).tolist() for layer in some.layers]
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_the_eager_one_on_torch_too():
+    """jit_compile=True, which takes torch.compile long for one layer alone."""
+    x, y = np.ones((2, 3, D), "float32"), np.zeros((2, 3, 4), "float32")
+    losses = []
+    for compiled in (True, False):
+        keras.utils.set_random_seed(1)
+        layer = LSTM(4, return_sequences=True, policy="zoneout", seed=1)
+        some = keras.Sequential([keras.Input((3, D)), layer])
+        some.compile(optimizer="sgd", loss="mse", jit_compile=compiled)
+        losses.append([float(some.train_on_batch(x, y)) for _ in range(2)])
+        assert layer.calls == 2
+    np.testing.assert_allclose(*losses, rtol=1e-5)
