@@ -1,4 +1,4 @@
-"""A GRU over a whole sequence under noise, as an operator with a backward pass of its own."""
+"""A GRU over a whole sequence under noise, with a backward pass of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
-from .sequence import again, before, folded, four, order, slices
+from . import products
+from .sequence import Operator, again, before, four, order, pulls, slices, whole
 
 
-@torch.library.custom_op("dropout_policies::gru", mutates_args=())
-def gru(
+def _forward(
     x: Tensor,
     h0: Tensor,
     w_ih: Tensor,
@@ -24,64 +23,64 @@ def gru(
     state: Tensor | None,
     hidden_update: Tensor | None,
     backward: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """A GRU over all steps.
 
     Args:
         x: the input, `[T, B, D]`.
         h0: the state to start from, `[B, H]`.
         w_ih, w_hh, b_ih, b_hh: `[3*H, D]`, `[3*H, H]`, `[3*H]` and `[3*H]`.
-        hidden, candidate, state, hidden_update, backward: as in `lstm`.
+        hidden, candidate, state, hidden_update, backward, keep: as of an LSTM.
 
     Returns:
-        Every h_t `[T, B, H]`; and for the backward pass r, z, n, and what the hidden state brings
-        to n before r falls on it, side by side `[T, B, 4*H]`.
+        Every h_t `[T, B, H]` and the last `[B, H]`; and for the backward pass, or else empty,
+        r, z and n `[T, B, 3*H]`, and what the hidden state brings to n before r falls on it
+        `[T, B, H]`.
     """
     steps, batch, size = len(x), *h0.shape
-    w_t = w_hh.t()
-    into = linear(x, w_ih, b_ih)
-    hs = into.new_empty(steps, batch, size)
-    acts = into.new_empty(steps, batch, 4 * size)
-    seen, back = into.new_empty(batch, size), into.new_empty(batch, 3 * size)
-    in_gates = into[:, :, : 2 * size].unbind(0)
-    in_n = into[:, :, 2 * size :].unbind(0)
+    acts = products.linear(x, w_ih, b_ih)  # so far what the input brings to them
+    by_recurrent = products.by(w_hh, batch, b_hh)
+    hs = acts.new_empty(steps, batch, size)
+    brought = acts.new_empty(steps if keep else 1, batch, size)
+    scratch = acts.new_empty(batch, size)
     r_and_z = acts[:, :, : 2 * size].unbind(0)
-    r, z, n, n_back = (part.unbind(0) for part in four(acts).unbind(2))
-    h_by_step = hs.unbind(0)
-    m_hidden, m_candidate = slices(hidden, steps), slices(candidate, steps)
-    m_new, m_keep = (slices(m, steps) for m in folded(state, hidden_update))
+    r, z, n = (acts[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
+    h_by_step, brought_by_step = hs.unbind(0), whole(brought, steps)
+    m_hidden, m_candidate, m_state, m_h = (
+        slices(mask, steps, h0) for mask in (hidden, candidate, state, hidden_update)
+    )
     h = h0
     for t in order(steps, backward):
-        h_in = h if m_hidden is None else torch.mul(h, m_hidden[t], out=seen)
-        if b_hh is None:
-            torch.mm(h_in, w_t, out=back)
-        else:
-            torch.addmm(b_hh, h_in, w_t, out=back)
-        torch.add(in_gates[t], back[:, : 2 * size], out=r_and_z[t]).sigmoid_()
-        n_back[t].copy_(back[:, 2 * size :])
-        torch.addcmul(in_n[t], r[t], n_back[t], out=n[t]).tanh_()
-        new = n[t] if m_candidate is None else n[t] * m_candidate[t]
-        torch.lerp(new, h, z[t], out=h_by_step[t])
-        if m_new is not None:
-            h_by_step[t].mul_(m_new[t])
-        if m_keep is not None:
-            h_by_step[t].addcmul_(h, m_keep[t])
-        h = h_by_step[t]
-    return hs, acts, h.clone()
+        back = by_recurrent(h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
+        r_and_z[t].add_(back[:, : 2 * size]).sigmoid_()
+        to_n = brought_by_step[t].copy_(back[:, 2 * size :])
+        n[t].addcmul_(r[t], to_n).tanh_()
+        shown = n[t] if m_candidate is None else torch.mul(n[t], m_candidate[t], out=scratch)
+        new_h = torch.lerp(shown, h, z[t], out=h_by_step[t])
+        if m_state is not None:
+            new_h.mul_(m_state[t])
+        if m_h is not None:
+            new_h.lerp_(h, m_h[t])
+        h = new_h
+    empty = hs.new_empty(0)
+    return hs, h.clone(), *((acts, brought) if keep else (empty, empty.clone()))
 
 
-@gru.register_fake
-def _(x: Tensor, h0: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    acts = x.new_empty(*x.shape[:2], 4 * h0.shape[1])
-    return x.new_empty(x.shape[0], *h0.shape), acts, torch.empty_like(h0)
+def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    keep = arguments[-1]
+    hs = x.new_empty(x.shape[0], *h0.shape)
+    acts = x.new_empty(*x.shape[:2], 3 * h0.shape[1])
+    kept = [torch.empty_like(each) if keep else each.new_empty(0) for each in (acts, hs)]
+    return hs, torch.empty_like(h0), *kept
 
 
-@torch.library.custom_op("dropout_policies::gru_backward", mutates_args=())
-def gru_backward(
+def _backward(
     d_hs: Tensor,
     d_last: Tensor,
     hs: Tensor,
     acts: Tensor,
+    brought: Tensor,
     x: Tensor,
     h0: Tensor,
     w_ih: Tensor,
@@ -93,70 +92,78 @@ def gru_backward(
     backward: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
-    steps, _, size = hs.shape
-    r, z, n, n_back = four(acts).unbind(2)
+    steps, batch, size = hs.shape
+    r, z, n = acts.view(steps, batch, 3, size).unbind(2)
+    # What the pre-activations of n, r and z, and the part of n that r falls on, count for in h̃,
+    # all steps at once; step by step it then becomes the gradient. In this order three that lie
+    # side by side go to the input, and three to the hidden state.
+    d_gates = hs.new_empty(steps, batch, 4 * size)
+    parts = four(d_gates)
+    k_n, k_r, k_z, k_back = parts.unbind(2)
+    rest = 1.0 - z
     h_before = before(h0, hs, backward)
-    # What the pre-activation of n, r and z, and the part of n that r falls on, count for in h̃.
-    factors = torch.empty_like(acts)
-    split = four(factors)
-    k_n, k_r, k_z, k_back = split.unbind(2)
-    added = 1.0 - z if candidate is None else (1.0 - z) * candidate
-    torch.mul(added, 1.0 - n * n, out=k_n)
+    torch.sub(h_before, n if candidate is None else n * candidate, out=k_z).mul_(z).mul_(rest)
+    torch.mul(n, n, out=k_n).neg_().add_(1.0).mul_(rest)
+    if candidate is not None:
+        k_n.mul_(candidate)
     torch.mul(k_n, r, out=k_back)
-    torch.mul(k_back * n_back, 1.0 - r, out=k_r)
-    shown = n if candidate is None else n * candidate
-    torch.mul((h_before - shown) * z, 1.0 - z, out=k_z)
-    d_gates = torch.empty_like(acts)  # n, r, z, and the part of n that r falls on
-    by_step = four(d_gates).unbind(0)
-    d_back = d_gates[:, :, size:].unbind(0)
-    k_by_step, z_by_step, d_by_step = split.unbind(0), z.unbind(0), d_hs.unbind(0)
-    m_hidden = slices(hidden, steps)
-    m_new, m_keep = (slices(m, steps) for m in folded(state, hidden_update))
-    d_h = d_last
+    torch.sub(1.0, r, out=k_r).mul_(k_back).mul_(brought)
+    by_step, to_hidden = parts.unbind(0), d_gates[:, :, size:].unbind(0)
+    z_by_step = z.unbind(0)
+    m_hidden, m_state, m_h = (slices(mask, steps, h0) for mask in (hidden, state, hidden_update))
+    by_recurrent = products.by(w_hh.t(), batch)
+    d_earlier = pulls(d_hs, backward)
+    d_h = d_hs[0 if backward else -1] + d_last
+    d_all = d_h.unsqueeze(1)  # the same memory
+    kept = torch.empty_like(d_h)
     for t in order(steps, not backward):
-        d_h = d_h + d_by_step[t]
-        d_new = d_h if m_new is None else d_h * m_new[t]
-        torch.mul(k_by_step[t], d_new.unsqueeze(1), out=by_step[t])
-        d_before = d_back[t] @ w_hh
-        if m_hidden is not None:
-            d_before.mul_(m_hidden[t])
-        d_before.addcmul_(d_new, z_by_step[t])
-        if m_keep is not None:
-            d_before.addcmul_(d_h, m_keep[t])
-        d_h = d_before
-    seen = h_before if hidden is None else h_before * hidden
-    brought = d_gates[:, :, size:].flatten(0, 1)
-    into = torch.cat([d_gates[:, :, size : 3 * size], d_gates[:, :, :size]], dim=2)
-    rows = into.flatten(0, 1)
-    d_w_ih, d_w_hh = rows.t() @ x.flatten(0, 1), brought.t() @ seen.flatten(0, 1)
-    return into @ w_ih, d_h.clone(), d_w_ih, d_w_hh, rows.sum(0), brought.sum(0)
+        if m_h is not None:
+            torch.mul(d_h, m_h[t], out=kept)
+            d_h.sub_(kept)
+        if m_state is not None:
+            d_h.mul_(m_state[t])
+        by_step[t].mul_(d_all)
+        back = by_recurrent(to_hidden[t])
+        torch.addcmul(d_earlier[t], d_h, z_by_step[t], out=d_h)
+        if m_hidden is None:
+            d_h.add_(back)
+        else:
+            d_h.addcmul_(back, m_hidden[t])
+        if m_h is not None:
+            d_h.add_(kept)
+    seen = h_before if hidden is None else h_before.mul_(hidden)
+    flat = d_gates.flatten(0, 1)
+    rows, rows_back = flat[:, : 3 * size], flat[:, size:]  # n, r, z; and r, z, n
+    d_x = products.linear(rows, w_ih.roll(size, 0).t()).view_as(x)
+    d_w_ih = (rows.t() @ x.flatten(0, 1)).roll(-size, 0)
+    d_w_hh = rows_back.t() @ seen.flatten(0, 1)
+    return d_x, d_h, d_w_ih, d_w_hh, rows.sum(0).roll(-size, 0), rows_back.sum(0)
 
 
-@gru_backward.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    given = arguments[4:8]  # x, h0, w_ih, w_hh
+def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
+    given = arguments[5:9]  # x, h0, w_ih, w_hh
     biases = [given[-1].new_empty(given[-1].shape[0]) for _ in range(2)]
     return *(torch.empty_like(each) for each in given), *biases
 
 
-def _gru_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hs, acts, _ = output
-    ctx.save_for_backward(*inputs[:-1], hs, acts)
-    ctx.backward = inputs[-1]
-    ctx.mark_non_differentiable(acts)
-    ctx.set_materialize_grads(True)
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    hs, _, acts, brought = output
+    ctx.save_for_backward(*inputs[:-2], hs, acts, brought)
+    ctx.backward = inputs[-2]
+    ctx.mark_non_differentiable(acts, brought)
 
 
-def _gru_gradient(ctx: Any, d_hs: Tensor, _: Any, d_last: Tensor) -> Any:
-    *saved, hs, acts = ctx.saved_tensors
+def _gradient(ctx: Any, run: Any, d_hs: Tensor, d_last: Tensor, *_: Any) -> tuple[Any, ...]:
+    *saved, hs, acts, brought = ctx.saved_tensors
     given, masks = saved[:6], saved[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled():  # of gradients too
         found = again("GRU", given, masks, ctx.backward, (d_hs, d_last))
     else:
-        found = gru_backward(d_hs, d_last, hs, acts, x, h0, w_ih, w_hh, *masks, ctx.backward)
+        arrays = (hs, acts, brought, x, h0, w_ih, w_hh, *masks)
+        found = run(d_hs, d_last, *arrays, ctx.backward)
     found = found if b_ih is not None else (*found[:4], None, None)
-    return *found, *[None] * (len(masks) + 1)
+    return *found, *[None] * (len(masks) + 2)
 
 
-gru.register_autograd(_gru_gradient, setup_context=_gru_setup)
+gru = Operator("gru", _forward, _fake, _backward, _backward_fake, _remember, _gradient)

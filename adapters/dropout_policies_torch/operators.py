@@ -48,9 +48,12 @@ def run(
     """Every h `[T, B, H]` and the last states, of x `[T, B, D]`."""
     ordered = [masks.get(site) for site in SITES[mode]]
     w = weights
+    keep = torch.is_grad_enabled() and any(
+        each is not None and each.requires_grad for each in (x, *states, *w.flat(), *ordered)
+    )
     if mode == "LSTM":
         bias = None if w.b_ih is None or w.b_hh is None else w.b_ih + w.b_hh
-        hs, _, _, _, c = lstm(x, *states, w.w_ih, w.w_hh, bias, *ordered, backward)
+        hs, c, *_ = lstm(x, *states, w.w_ih, w.w_hh, bias, *ordered, backward, keep)
         return hs, (hs[0 if backward else -1], c)
-    hs, _, h = gru(x, *states, w.w_ih, w.w_hh, w.b_ih, w.b_hh, *ordered, backward)
+    hs, h, *_ = gru(x, *states, w.w_ih, w.w_hh, w.b_ih, w.b_hh, *ordered, backward, keep)
     return hs, (h,)

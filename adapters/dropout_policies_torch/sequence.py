@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -30,10 +30,14 @@ Slices = Sequence[Tensor] | None
 """A mask step by step, or None where nothing is masked."""
 
 
-def slices(mask: Tensor | None, steps: int) -> Slices:
-    if mask is None:
-        return None
-    return mask.unbind(0) if len(mask) > 1 else [mask[0]] * steps
+def slices(mask: Tensor | None, steps: int, state: Tensor) -> Slices:
+    """Of a mask `[T or 1, B or 1, H or 1]`, each step's `[B, H]`."""
+    return None if mask is None else whole(mask.expand(len(mask), *state.shape), steps)
+
+
+def whole(every: Tensor, steps: int) -> Sequence[Tensor]:
+    """Each step's part; one and the same where there is but one."""
+    return every.unbind(0) if len(every) == steps else [every[0]] * steps
 
 
 def order(steps: int, backward: bool) -> Sequence[int]:
@@ -45,17 +49,76 @@ def four(parts: Tensor) -> Tensor:
     return parts.view(*parts.shape[:2], 4, parts.shape[2] // 4)
 
 
-def before(first: Tensor, every: Tensor, backward: bool) -> Tensor:
-    """What each step had before it, `[T, B, H]`."""
-    first = first[None]
-    return torch.cat([every[1:], first]) if backward else torch.cat([first, every[:-1]])
+def shifted(first: Tensor, every: Tensor, backward: bool) -> list[tuple[slice, Tensor]]:
+    """What steps had before them: which steps, and what; the very first had `first` `[B, H]`."""
+    if backward:
+        return [(slice(None, -1), every[1:]), (slice(-1, None), first[None])]
+    return [(slice(1, None), every[:-1]), (slice(0, 1), first[None])]
 
 
-def folded(state: Tensor | None, update: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """What the new h and the old one count for in h_t = d ⊙ h_{t−1} + (1 − d) ⊙ D_s(h̃_t)."""
-    if update is None:
-        return state, None
-    return (1.0 - update if state is None else (1.0 - update) * state), update
+def before(first: Tensor, every: Tensor, backward: bool, mask: Tensor | None = None) -> Tensor:
+    """What each step had before it, seen through a mask, `[T, B, H]`."""
+    seen = torch.empty_like(every)
+    for now, earlier in shifted(first, every, backward):
+        if mask is None:
+            seen[now].copy_(earlier)
+        else:
+            torch.mul(earlier, mask[now] if len(mask) > 1 else mask, out=seen[now])
+    return seen
+
+
+def pulls(d_hs: Tensor, backward: bool) -> Sequence[Tensor]:
+    """The gradient that reaches, from outside, what each step had before it."""
+    by_step, nothing = list(d_hs.unbind(0)), torch.zeros_like(d_hs[0])
+    return [*by_step[1:], nothing] if backward else [nothing, *by_step[:-1]]
+
+
+class Operator:
+    """A computation over a whole sequence that has a backward pass of its own.
+
+    In graphs it is an operator of `torch.library`; elsewhere an autograd function, for to reach
+    such an operator takes as long as several steps of a small layer.
+
+    Args:
+        name: of the operator.
+        forward: annotated for `torch.library`.
+        fake: of the same arguments, outputs of the same shapes.
+        backward: the gradients, from those of the outputs; annotated.
+        backward_fake: of the same arguments, gradients of the same shapes.
+        remember: `(ctx, inputs, outputs)`: keeps what `gradient` needs.
+        gradient: `(ctx, run, *gradients)`: the inputs' gradients; `run` is `backward`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        forward: Callable[..., Any],
+        fake: Callable[..., Any],
+        backward: Callable[..., Any],
+        backward_fake: Callable[..., Any],
+        remember: Callable[..., None],
+        gradient: Callable[..., Any],
+    ) -> None:
+        library = torch.library.custom_op
+        self.in_graphs = library(f"dropout_policies::{name}", forward, mutates_args=())
+        self.in_graphs.register_fake(fake)
+        run = library(f"dropout_policies::{name}_backward", backward, mutates_args=())
+        run.register_fake(backward_fake)
+        self.in_graphs.register_autograd(
+            lambda ctx, *given: gradient(ctx, run, *given), setup_context=remember
+        )
+        parts = {
+            "forward": forward,
+            "setup_context": remember,
+            "backward": lambda ctx, *given: gradient(ctx, backward, *given),
+        }
+        methods = {part: staticmethod(function) for part, function in parts.items()}
+        self.eager: Any = type(name, (torch.autograd.Function,), methods)
+
+    def __call__(self, *inputs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return self.in_graphs(*inputs)
+        return self.eager.apply(*inputs)
 
 
 def again(

@@ -15,7 +15,6 @@ from dropout_policies_torch import (
     masks,
     operators,
     recurrence,
-    sequence,
 )
 
 from dropout_policies.plan import Slot
@@ -247,10 +246,12 @@ def _cell_masked_after_zoneout(step, into, states, w, noise):
     return h, cells.drop(noise, Site.CELL, c)
 
 
-def _state_masked_after_zoneout_at_once(state, update):
-    if state is None or update is None:
-        return sequence.folded(state, update)
-    return (1.0 - update) * state, update * state
+def _state_masked_after_zoneout_at_once(noise):
+    if Site.STATE not in noise or Site.HIDDEN_UPDATE not in noise:
+        return noise
+    state, update = noise[Site.STATE], noise[Site.HIDDEN_UPDATE]
+    kept = state * update  # m ⊙ (d ⊙ h + (1 − d) ⊙ h̃), in the operator's own form
+    return noise | {Site.HIDDEN_UPDATE: kept, Site.STATE: state * (1.0 - update) / (1.0 - kept)}
 
 
 def _means_of_the_first_call(patch: pytest.MonkeyPatch) -> None:
@@ -365,8 +366,8 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "an operator's weight gradient takes each step's own state": _part(
         "before", lambda _: lambda *given: given[1]
     ),
-    "an operator forgets what zoneout leaves of the new": _part(
-        "folded", lambda _: lambda state, update: (state, update)
+    "an operator's zoneout keeps the new for the old": _operator(
+        lambda noise: noise | {s: 1.0 - noise[s] for s in noise if s is Site.HIDDEN_UPDATE}
     ),
     "an operator runs backward as forward": _part(
         "order", lambda order: lambda *given: order(given[0], False)
@@ -390,9 +391,7 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "a GRU's state masked after zoneout": _step("GRU", _state_masked_after_zoneout),
     "an RNN's state masked after zoneout": _step("RNN_TANH", _state_masked_after_zoneout),
     "an RNN's state not masked": _step("RNN_TANH", _state_masked_where_it_leaves_only),
-    "an operator masks the state after zoneout": _part(
-        "folded", lambda _: _state_masked_after_zoneout_at_once
-    ),
+    "an operator masks the state after zoneout": _operator(_state_masked_after_zoneout_at_once),
     "the cell masked after zoneout": _step("LSTM", _cell_masked_after_zoneout),
     "evaluation at the rates of the first call": _means_of_the_first_call,
     "every layer at the first one's rate": _rates_of_the_first_layer,

@@ -13,6 +13,7 @@ from tests.support import torch_subject
 from tests.support.cases import Case, numbers
 
 T, B, D, H = 4, 3, 2, 3
+SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
 OPERATORS = {"LSTM": lstm, "GRU": gru}
 
 
@@ -33,26 +34,28 @@ def arguments(mode, seed, masked=True, requires_grad=True):
         else None
         for number in range(6 if mode == "LSTM" else 4)
     ]
-    return [*values, *masks, bool(seed % 2)]
+    return [*values, *masks, bool(seed % 2), True]
 
 
 @pytest.mark.parametrize("mode", OPERATORS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_an_operator_is_what_pytorch_asks_of_one(mode, masked):
-    torch.library.opcheck(OPERATORS[mode], arguments(mode, 1, masked))
+    torch.library.opcheck(OPERATORS[mode].in_graphs, arguments(mode, 1, masked))
 
 
 @pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("door", ["eager", "in_graphs"])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("masked", [True, False])
-def test_gradients_and_their_gradients_are_right(mode, seed, masked):
-    *values, direction = arguments(mode, seed, masked)
+def test_gradients_and_their_gradients_are_right(mode, door, seed, masked):
+    *values, direction, keep = arguments(mode, seed, masked)
+    operator = OPERATORS[mode]
+    operator = operator.eager.apply if door == "eager" else operator.in_graphs
     count = 6  # x, states, weights and biases
     masks = values[count:]
 
     def function(*inputs):
-        found = OPERATORS[mode](*inputs, *masks, direction)
-        return found[0], found[-1]
+        return operator(*inputs, *masks, direction, keep)[:2]
 
     assert torch.autograd.gradcheck(function, values[:count])
     assert torch.autograd.gradgradcheck(function, values[:count])
@@ -82,16 +85,30 @@ def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
     assert torch.autograd.gradgradcheck(function, (x,), fast_mode=True)
 
 
+@pytest.mark.parametrize("dtype", SINGLE)
 @settings(max_examples=30)
-@given(st.sampled_from(sorted(OPERATORS)), st.integers(0, 10**6))
-def test_an_operator_is_the_plain_loop(mode, seed):
-    *values, direction = arguments(mode, seed, requires_grad=False)
+@given(mode=st.sampled_from(sorted(OPERATORS)), seed=st.integers(0, 10**6), kept=st.booleans())
+def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept):
+    *values, direction, _ = arguments(mode, seed, requires_grad=False)
     states = 2 if mode == "LSTM" else 1
-    x, start, (w_ih, w_hh, *biases) = values[0], values[1 : 1 + states], values[1 + states : 6]
-    weights = cells.Weights(w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0])
-    masks = dict(zip(operators.SITES[mode], values[6:], strict=True))
-    found = operators.run(mode, weights, x, tuple(start), masks, direction)
-    plain = recurrence._by_steps(
-        mode, weights, x, tuple(start), masks, dp.Site.INPUT, None, direction
-    )
-    torch.testing.assert_close(found, plain)
+
+    def both_ways(dtype, run):
+        given = [each.detach().to(dtype).requires_grad_(kept) for each in values[:6]]
+        x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
+        weights = cells.Weights(
+            w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0]
+        )
+        drawn = (each.to(dtype) for each in values[6:])
+        masks = dict(zip(operators.SITES[mode], drawn, strict=True))
+        hs, end = run(mode, weights, x, tuple(start), masks, direction)
+        if not kept:
+            return [hs, *end]
+        return [hs, *end, *torch.autograd.grad(sum(each.sin().sum() for each in (hs, *end)), given)]
+
+    def plainly(*args):
+        *first, direction = args
+        return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+
+    found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
+    for ours, theirs in zip(found, plain, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
