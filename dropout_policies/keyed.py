@@ -39,7 +39,7 @@ def threefry2x32(
     """One block of Threefry-2x32-20: two 32-bit words for each counter.
 
     The rounds are written once for every framework: `Words` is anything whose `+` wraps at 32
-    bits and that has `^`; only the rotation differs (`rotate_left(words, bits)`).
+    bits and that has `^`; only the rotation differs (`rotate_left(words, bits)`, to new words).
     """
     k0: Any
     k1: Any
@@ -47,13 +47,14 @@ def threefry2x32(
     x1: Any
     (k0, k1), (x0, x1) = key, counter
     schedule = (k0, k1, k0 ^ k1 ^ PARITY)
-    x0, x1 = x0 + k0, x1 + k1
+    x0, x1 = x0 + k0, x1 + k1  # of their own from here on, and changed in place
     for group in range(5):
         for i in range(4):
-            x0 = x0 + x1
-            x1 = rotate_left(x1, ROTATIONS[4 * (group % 2) + i]) ^ x0
-        x0 = x0 + schedule[(group + 1) % 3]
-        x1 = x1 + schedule[(group + 2) % 3] + (group + 1)
+            x0 += x1
+            x1 = rotate_left(x1, ROTATIONS[4 * (group % 2) + i])
+            x1 ^= x0
+        x0 += schedule[(group + 1) % 3]
+        x1 += schedule[(group + 2) % 3] + (group + 1)
     return x0, x1
 
 

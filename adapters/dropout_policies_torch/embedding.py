@@ -13,6 +13,7 @@ from dropout_policies.policy import Policy
 from dropout_policies.sites import Site
 
 from .layers import policy_repr
+from .masks import values
 from .noise import Noisy, choose
 
 
@@ -78,7 +79,7 @@ class Embedding(Noisy, nn.Embedding):
         if not drawn:
             return rows
         (mask,) = drawn.values()
-        kept = mask[0].expand(batch, self.num_embeddings)  # [B, V]
+        kept = values(mask, rows.dtype)[0].expand(batch, self.num_embeddings)  # [B, V]
         self.count()
         if not by_sample:
             return rows * kept[0][input].unsqueeze(-1)

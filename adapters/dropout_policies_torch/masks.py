@@ -3,17 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from dropout_policies.keyed import mask_key, tag, threefry2x32, threshold
 from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
+from dropout_policies.sites import VERTICAL, WEIGHTS
 
-Masks = dict[Slot, Tensor]
+
+@dataclass(frozen=True)
+class Bits:
+    """A drop's mask as which elements are kept `[T, B, F]`, of a byte each, and what by.
+
+    It is what the backward pass holds on to; values would take four times as much.
+    """
+
+    keep: Tensor
+    kept: float | Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        return self.keep.shape
+
+    def __getitem__(self, places: Any) -> Bits:
+        return Bits(self.keep[places], self.kept)
+
+    def on(self, x: Tensor) -> Tensor:
+        """D(x)."""
+        return (x * self.keep).mul_(self.kept)
+
+    def values(self, dtype: torch.dtype) -> Tensor:
+        return self.keep.to(dtype).mul_(self.kept)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return self.values(torch.float64).numpy(force=True).astype(dtype or np.float64)
+
+
+Mask = Tensor | Bits
+"""What a mask multiplies by, or stands for, as `PlannedMask` says."""
+
+Masks = dict[Slot, Mask]
+
 Call = int | Tensor
 """The number of a call: an integer, or in a compiled graph a scalar of int64."""
 
@@ -37,15 +74,36 @@ def draw(
             key = _key(seed, call, slot)
             words = _by_call(mask.rate, call, lambda rate: threshold(rate) - 2**31)
             offset = row_offset if mask.by_sample else 0
-            keep = keep_bits(key, words, mask.shape, offset, device).to(dtype)
-        elif isinstance(rate := _by_call(mask.rate, call, float), Tensor):
-            keep = (torch.rand(mask.shape, device=device) >= rate.to(device)).to(dtype)
+            keep = keep_bits(key, words, mask.shape, offset, device)
         else:
-            keep = torch.empty(mask.shape, device=device, dtype=dtype).bernoulli_(1.0 - rate)
+            rate = _by_call(mask.rate, call, float)
+            # A comparison, for `bernoulli_` takes several times as long on a CPU.
+            least = rate.to(device) if isinstance(rate, Tensor) else rate
+            keep = torch.rand(mask.shape, dtype=torch.float32, device=device) >= least
         kept, dropped = _values(mask, call)
-        keep = keep.mul_(kept - dropped)
-        drawn[slot] = keep.add_(dropped) if mask.rule.kind == "zoneout" else keep
+        if _as_bits(slot, mask):
+            drawn[slot] = Bits(keep, kept)
+        else:
+            values = keep.to(dtype).mul_(kept - dropped)
+            drawn[slot] = values.add_(dropped) if mask.rule.kind == "zoneout" else values
     return drawn
+
+
+def _as_bits(slot: Slot, mask: PlannedMask) -> bool:
+    """Whether a mask is large, and falls at once on what it falls on."""
+    large = mask.shape[0] > 1 and mask.rule.gates == "tied" and slot.site in VERTICAL
+    return large or slot.site in WEIGHTS
+
+
+def on(mask: Mask, x: Tensor) -> Tensor:
+    """x under a mask, in the type of x."""
+    # Under autocast x may be narrower than the input that the mask was drawn for.
+    return mask.on(x) if isinstance(mask, Bits) else x * mask.to(x.dtype)
+
+
+def values(mask: Mask, dtype: torch.dtype) -> Tensor:
+    """A mask as what it multiplies by."""
+    return mask.values(dtype) if isinstance(mask, Bits) else mask.to(dtype)
 
 
 def _values(mask: PlannedMask, call: Call) -> list[Any]:
@@ -114,11 +172,11 @@ def keep_bits(
         indexing="ij",
     )
     k0, k1 = (word.to(device) for word in key)
-    words = torch.stack(threefry2x32((k0, k1), (counter[0], counter[1]), _rotate_left), dim=-1)
-    flat = words.reshape(batch, 2 * blocks)[:, : steps * width]
+    words = threefry2x32((k0, k1), (counter[0], counter[1]), _rotate_left)
     least = words_from.to(device) if isinstance(words_from, Tensor) else words_from
     # Comparing as unsigned: both sides moved down by 2**31.
-    kept = (flat ^ -(2**31)) >= least
+    kept = torch.stack([word.bitwise_xor_(-(2**31)) >= least for word in words], dim=-1)
+    kept = kept.reshape(batch, 2 * blocks)[:, : steps * width]
     return kept.reshape(batch, steps, width).transpose(0, 1)
 
 
@@ -128,5 +186,7 @@ def _int32(word: int) -> Tensor:
 
 
 def _rotate_left(words: Tensor, bits: int) -> Tensor:
-    # >> keeps the sign; the and clears what it brought in.
-    return (words << bits) | ((words >> (32 - bits)) & ((1 << bits) - 1))
+    # >> keeps the sign; the and clears what it brought in. To add a multiple is one pass over the
+    # words, where to shift and to join are two.
+    low = (words >> (32 - bits)).bitwise_and_((1 << bits) - 1)
+    return low.add_(words, alpha=1 << bits)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from dropout_policies.catalog import resolve
 from dropout_policies.errors import PolicyError
@@ -150,7 +152,7 @@ class Noisy:
         return self.tape.masks(
             wanted,
             draw,
-            lambda mask: (mask.float() if dtype is torch.bfloat16 else mask).numpy(force=True),
+            _array,
             lambda array: torch.as_tensor(array).to(device, dtype),
         )
 
@@ -190,6 +192,12 @@ class Noisy:
                 f"{name}: keyed masks on DataParallel's copies would be the same for other rows. "
                 f"Use DistributedDataParallel and set row_offset{way_out}."
             )
+
+
+def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
+    if isinstance(mask, masks.Bits):
+        return np.asarray(mask)
+    return (mask.float() if mask.dtype is torch.bfloat16 else mask).numpy(force=True)
 
 
 def choose(

@@ -17,6 +17,7 @@ from dropout_policies.stacks import stack_placement
 
 from .cells import Noise, States, drop, over_steps, zoneout
 from .layers import batch_of, policy_repr
+from .masks import Mask, values
 from .noise import Noisy, choose
 from .recurrence import Packing, masked, opened
 
@@ -98,7 +99,8 @@ class Unrolled(Noisy, nn.Module):
         noise = self._noise(x, packing)
         entry = noise.pop(Site.INPUT, noise.pop(Site.BETWEEN, None))
         leaving = noise.pop(Site.OUTPUT, None)
-        x, valid, inside = opened(masked(x, entry, packing), packing, noise)
+        plain = {site: values(mask, x.dtype) for site, mask in noise.items()}
+        x, valid, inside = opened(masked(x, entry, packing), packing, plain)
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if states is not None and packing is not None:
             states = tuple(state[packing.order] for state in states)
@@ -132,7 +134,7 @@ class Unrolled(Noisy, nn.Module):
             return PackedSequence(y, *input[1:]), last
         return y.transpose(0, 1) if self.batch_first else y, last
 
-    def _noise(self, x: Tensor, packing: Packing | None) -> dict[Site, Tensor]:
+    def _noise(self, x: Tensor, packing: Packing | None) -> dict[Site, Mask]:
         if not self.noisy:
             return {}
         assert self.placement is not None

@@ -21,7 +21,7 @@ from dropout_policies.sites import Site
 
 from . import operators
 from .cells import STEPS, States, Weights, into_gates, over_steps
-from .masks import Masks
+from .masks import Mask, Masks, on, values
 from .sequence import SITES
 
 
@@ -108,7 +108,7 @@ def _one_direction(
     packing: Packing | None,
     direction: int,
     entry: Site,
-    masks: dict[Site, Tensor],
+    masks: dict[Site, Mask],
 ) -> tuple[Tensor, States]:
     """One layer in one direction; `masks` by site, without those that were applied already."""
     into = masks.get(entry)
@@ -116,29 +116,29 @@ def _one_direction(
         x = masked(x, masks.pop(entry, None), packing)
     # The fused kernels do not pass torch.compile's graphs; the loop does.
     if masks or torch.compiler.is_compiling():
-        return _loop(mode, weights, x, start, packing, direction, entry, masks)
+        inside = {site: values(mask, x.dtype) for site, mask in masks.items()}
+        return _loop(mode, weights, x, start, packing, direction, entry, inside)
     return _fused(mode, weights.flat(), x, start, packing, direction)
 
 
-def _masked_weights(weights: Weights, masks: dict[Site, Tensor]) -> Weights:
+def _masked_weights(weights: Weights, masks: dict[Site, Mask]) -> Weights:
     """The weights under their masks `[1, G*H, D or P]`, which are taken out of `masks`."""
     for site, name in ((Site.INPUT_WEIGHT, "w_ih"), (Site.RECURRENT_WEIGHT, "w_hh")):
         mask = masks.pop(site, None)
         if mask is not None:
             weight = getattr(weights, name)
-            weights = replace(weights, **{name: weight * mask[0].to(weight.dtype)})
+            weights = replace(weights, **{name: on(mask[0], weight)})
     return weights
 
 
-def masked(x: Tensor, mask: Tensor | None, packing: Packing | None) -> Tensor:
+def masked(x: Tensor, mask: Mask | None, packing: Packing | None) -> Tensor:
     if mask is None:
         return x
     if packing is not None:
         steps = packing.step if mask.shape[0] > 1 else torch.zeros_like(packing.step)
         samples = packing.sample if mask.shape[1] > 1 else torch.zeros_like(packing.sample)
         mask = mask[steps, samples]
-    # Under autocast x may be narrower than the input that the masks were drawn for.
-    return x * mask.to(x.dtype)
+    return on(mask, x)
 
 
 def _fused(

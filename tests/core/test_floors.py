@@ -86,7 +86,13 @@ def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at; PyTorch cells that are called
     step by step, activation checkpointing, and operators of its own."""
     torch_rooms, keras_rooms = ({f.name for f in floor.glob("*.py")} for floor in (TORCH, KERAS))
-    operators = {"operators.py", "sequence.py", "lstm_operator.py", "gru_operator.py"}
+    operators = {
+        "operators.py",
+        "sequence.py",
+        "products.py",
+        "lstm_operator.py",
+        "gru_operator.py",
+    }
     others = {"step_layers.py", "checkpointing.py"}
     assert torch_rooms - operators - others == keras_rooms - {"graph.py"}
 

@@ -16,6 +16,7 @@ from dropout_policies_torch import (
     operators,
     recurrence,
 )
+from dropout_policies_torch.masks import on
 
 from dropout_policies.plan import Slot
 from dropout_policies.rates import rate_at
@@ -47,11 +48,11 @@ def _output_mask(masks, placement, layer):
 
 
 def _h_masked(y, end, placement, masks, layer):
-    return y, (end[0] * _output_mask(masks, placement, layer), end[1])
+    return y, (on(_output_mask(masks, placement, layer), end[0]), end[1])
 
 
 def _c_masked(y, end, placement, masks, layer):
-    return y, (end[0], end[1] * _output_mask(masks, placement, layer))
+    return y, (end[0], on(_output_mask(masks, placement, layer), end[1]))
 
 
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
@@ -160,6 +161,16 @@ def _one_bias(name: str) -> Mutant:
         patch.setattr(recurrence, name, loop)
 
     return apply
+
+
+def in_values(draw: Callable) -> Callable:
+    """A `masks.draw` whose every mask is a tensor of what it multiplies by."""
+
+    def drawn(wanted, seed, call, row_offset, device, dtype):
+        found = draw(wanted, seed, call, row_offset, device, dtype)
+        return {slot: masks.values(mask, dtype) for slot, mask in found.items()}
+
+    return drawn
 
 
 def _operator(change: Callable) -> Mutant:
@@ -316,7 +327,7 @@ def _masked_weights_with_bias(patch: pytest.MonkeyPatch) -> None:
         changed = original(weights, found)
         if mask is None or changed.b_hh is None:
             return changed
-        return replace(changed, b_hh=changed.b_hh * mask[0, :, 0])
+        return replace(changed, b_hh=on(mask[0, :, 0], changed.b_hh))
 
     patch.setattr(recurrence, "_masked_weights", masked)
 

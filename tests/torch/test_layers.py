@@ -149,7 +149,7 @@ def test_unseeded_masks_are_zero_or_the_scale_at_the_right_share():
         layer(torch.randn(40, 30, 50))
     finally:
         masks.draw = original
-    (mask,) = seen.values()
+    (mask,) = (torch.as_tensor(np.asarray(mask)) for mask in seen.values())
     assert set(mask.unique().tolist()) == {0.0, 1.25}
     assert abs((mask > 0).float().mean().item() - 0.8) < 5 * np.sqrt(0.16 / mask.numel())
 

@@ -13,7 +13,7 @@ from dropout_policies.plan import Geometry, Placement, plan
 from tests.support import properties, torch_subject
 from tests.support.cases import cases, numbers, oracle
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
-from tests.support.torch_mutants import LAYER_MUTANTS
+from tests.support.torch_mutants import LAYER_MUTANTS, in_values
 
 EXACT = 1e-10
 WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
@@ -21,7 +21,7 @@ WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
 
 def unseeded(wanted):
     drawn = masks.draw(wanted, None, 0, 0, torch.device("cpu"), torch.float64)
-    return {slot: mask.numpy() for slot, mask in drawn.items()}
+    return {slot: np.asarray(mask) for slot, mask in drawn.items()}
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -110,7 +110,7 @@ def test_the_unchanged_adapter_keeps_every_promise():
 
 @pytest.mark.parametrize("name", MASK_MUTANTS)
 def test_a_mutant_that_draws_wrong_masks_is_caught(name, monkeypatch):
-    monkeypatch.setattr(masks, "draw", mutated_masks(masks.draw, MASK_MUTANTS[name]))
+    monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), MASK_MUTANTS[name]))
     with pytest.raises(AssertionError):
         properties.keeps_every_promise(torch_subject.run, EXACT)
 
