@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import products
+from . import fused, products
 from .sequence import Operator, again, before, four, order, pulls, slices, whole
 
 
@@ -43,6 +43,31 @@ def _forward(
     by_recurrent = products.by(w_hh, batch, b_hh)
     hs = acts.new_empty(steps, batch, size)
     brought = acts.new_empty(steps if keep else 1, batch, size)
+    masks = (hidden, candidate, None, state, hidden_update, None)
+    if fused.fits(acts, h0):
+        arrays = {"acts": acts, "hs": hs, "cs": brought}
+        run = fused.Steps("gru", h0, masks, order(steps, backward), keep, **arrays)
+        run.forward(by_recurrent)
+    else:
+        _steps(acts, hs, brought, h0, by_recurrent, masks, backward)
+    h = hs[0 if backward else -1]
+    empty = hs.new_empty(0)
+    return hs, h.clone(), *((acts, brought) if keep else (empty, empty.clone()))
+
+
+def _steps(
+    acts: Tensor,
+    hs: Tensor,
+    brought: Tensor,
+    h0: Tensor,
+    by_recurrent: products.Product,
+    masks: fused.Masks,
+    backward: bool,
+) -> None:
+    """All steps by PyTorch's own functions; `acts` is the input's part of the gates before, and
+    the gates after."""
+    steps, batch, size = hs.shape
+    hidden, candidate, _, state, hidden_update, _ = masks
     scratch = acts.new_empty(batch, size)
     r_and_z = acts[:, :, : 2 * size].unbind(0)
     r, z, n = (acts[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
@@ -63,8 +88,6 @@ def _forward(
         if m_h is not None:
             new_h.lerp_(h, m_h[t])
         h = new_h
-    empty = hs.new_empty(0)
-    return hs, h.clone(), *((acts, brought) if keep else (empty, empty.clone()))
 
 
 def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -93,11 +116,51 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
     steps, batch, size = hs.shape
+    masks = (hidden, candidate, None, state, hidden_update, None)
+    # The gradients of n, r and z before they are squashed, and of the part of n that r falls on: in
+    # this order three that lie side by side go to the input, and three to the hidden state.
+    d_gates = hs.new_empty(steps, batch, 4 * size)
+    by_recurrent = products.by(w_hh.t(), batch)
+    if fused.fits(acts, h0):
+        d_h = d_last.clone(memory_format=torch.contiguous_format)
+        arrays = {"acts": acts, "hs": hs, "cs": brought}
+        arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
+        run = fused.Steps("gru", h0, masks, order(steps, backward), True, **arrays)
+        back = run.backward(by_recurrent, d_gates[:, :, size:].unbind(0))
+        d_h += back if hidden is None else back * hidden[-1 if backward else 0]
+    else:
+        d_h = _steps_back(
+            d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward
+        )
+    seen = before(h0, hs, backward, hidden)
+    flat = d_gates.flatten(0, 1)
+    rows, rows_back = flat[:, : 3 * size], flat[:, size:]  # n, r, z; and r, z, n
+    d_x = products.linear(rows, w_ih.roll(size, 0).t()).view_as(x)
+    d_w_ih = products.outer(rows, x.flatten(0, 1)).roll(-size, 0)
+    d_w_hh = products.outer(rows_back, seen.flatten(0, 1))
+    return d_x, d_h, d_w_ih, d_w_hh, rows.sum(0).roll(-size, 0), rows_back.sum(0)
+
+
+def _steps_back(
+    d_gates: Tensor,
+    d_hs: Tensor,
+    d_last: Tensor,
+    hs: Tensor,
+    acts: Tensor,
+    brought: Tensor,
+    h0: Tensor,
+    by_recurrent: products.Product,
+    masks: fused.Masks,
+    backward: bool,
+) -> Tensor:
+    """All steps of the backward pass by PyTorch's own functions: the gates' gradients, filled in,
+    and that of h0."""
+    steps, batch, size = hs.shape
+    hidden, candidate, _, state, hidden_update, _ = masks
     r, z, n = acts.view(steps, batch, 3, size).unbind(2)
     # What the pre-activations of n, r and z, and the part of n that r falls on, count for in h̃,
     # all steps at once; step by step it then becomes the gradient. In this order three that lie
     # side by side go to the input, and three to the hidden state.
-    d_gates = hs.new_empty(steps, batch, 4 * size)
     parts = four(d_gates)
     k_n, k_r, k_z, k_back = parts.unbind(2)
     rest = 1.0 - z
@@ -111,7 +174,6 @@ def _backward(
     by_step, to_hidden = parts.unbind(0), d_gates[:, :, size:].unbind(0)
     z_by_step = z.unbind(0)
     m_hidden, m_state, m_h = (slices(mask, steps, h0) for mask in (hidden, state, hidden_update))
-    by_recurrent = products.by(w_hh.t(), batch)
     d_earlier = pulls(d_hs, backward)
     d_h = d_hs[0 if backward else -1] + d_last
     d_all = d_h.unsqueeze(1)  # the same memory
@@ -131,13 +193,7 @@ def _backward(
             d_h.addcmul_(back, m_hidden[t])
         if m_h is not None:
             d_h.add_(kept)
-    seen = h_before if hidden is None else h_before.mul_(hidden)
-    flat = d_gates.flatten(0, 1)
-    rows, rows_back = flat[:, : 3 * size], flat[:, size:]  # n, r, z; and r, z, n
-    d_x = products.linear(rows, w_ih.roll(size, 0).t()).view_as(x)
-    d_w_ih = (rows.t() @ x.flatten(0, 1)).roll(-size, 0)
-    d_w_hh = rows_back.t() @ seen.flatten(0, 1)
-    return d_x, d_h, d_w_ih, d_w_hh, rows.sum(0).roll(-size, 0), rows_back.sum(0)
+    return d_h
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import products
+from . import fused, products
 from .sequence import Operator, again, before, four, order, pulls, shifted, slices, whole
 
 
@@ -44,19 +44,42 @@ def _forward(
     """
     steps, batch, size = len(x), *h0.shape
     acts = products.linear(x, w_ih, bias)  # so far what the input brings to them
-    add_recurrent = products.added(w_hh, batch)
     hs = acts.new_empty(steps, batch, size)
     cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
+    masks = (hidden, candidate, cell, state, hidden_update, cell_update)
+    if fused.fits(acts, h0):
+        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
+        run = fused.Steps("lstm", h0, masks, order(steps, backward), keep, **arrays)
+        run.forward(products.by(w_hh, batch))
+    else:
+        _steps(acts, hs, cs, squashed, h0, c0, w_hh, masks, backward)
+    c = cs[0 if backward else -1]
+    empty = hs.new_empty(0)
+    return hs, c.clone(), *((cs, acts, squashed) if keep else (empty, empty.clone(), empty.clone()))
+
+
+def _steps(
+    acts: Tensor,
+    hs: Tensor,
+    cs: Tensor,
+    squashed: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    masks: fused.Masks,
+    backward: bool,
+) -> None:
+    """All steps by PyTorch's own functions; `acts` is the input's part of the gates before, and
+    the gates after."""
+    steps, batch, size = hs.shape
+    add_recurrent = products.added(w_hh, batch)
     scratch, new = acts.new_empty(batch, size), acts.new_empty(batch, size)
     by_step = acts.unbind(0)
     first_two = acts[:, :, : 2 * size].unbind(0)
     i, f, g, o = (gate.unbind(0) for gate in four(acts).unbind(2))
     h_by_step = hs.unbind(0)
     c_by_step, squashed_by_step = (whole(every, steps) for every in (cs, squashed))
-    m_hidden, m_candidate, m_cell, m_state, m_h, m_c = (
-        slices(mask, steps, h0)
-        for mask in (hidden, candidate, cell, state, hidden_update, cell_update)
-    )
+    m_hidden, m_candidate, m_cell, m_state, m_h, m_c = (slices(mask, steps, h0) for mask in masks)
     h, c = h0, c0
     for t in order(steps, backward):
         add_recurrent(by_step[t], h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
@@ -78,8 +101,6 @@ def _forward(
         if m_h is not None:
             new_h.lerp_(h, m_h[t])
         h, c = new_h, c_by_step[t]
-    empty = hs.new_empty(0)
-    return hs, c.clone(), *((cs, acts, squashed) if keep else (empty, empty.clone(), empty.clone()))
 
 
 def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
@@ -112,10 +133,45 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c."""
     steps = len(hs)
+    masks = (hidden, candidate, cell, state, hidden_update, cell_update)
+    d_gates = torch.empty_like(acts)
+    if fused.fits(acts, h0):
+        d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
+        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
+        arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
+        run = fused.Steps("lstm", h0, masks, order(steps, backward), True, **arrays)
+        back = run.backward(products.by(w_hh.t(), len(h0)), d_gates.unbind(0))
+        d_h += back if hidden is None else back * hidden[-1 if backward else 0]
+    else:
+        d_h, d_c = _steps_back(
+            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, w_hh, masks, backward
+        )
+    seen = before(h0, hs, backward, hidden)
+    rows = d_gates.flatten(0, 1)
+    d_w_ih, d_w_hh = (products.outer(rows, each.flatten(0, 1)) for each in (x, seen))
+    return products.linear(d_gates, w_ih.t()), d_h, d_c, d_w_ih, d_w_hh, rows.sum(0)
+
+
+def _steps_back(
+    d_gates: Tensor,
+    d_hs: Tensor,
+    d_c: Tensor,
+    cs: Tensor,
+    acts: Tensor,
+    squashed: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    masks: fused.Masks,
+    backward: bool,
+) -> tuple[Tensor, Tensor]:
+    """All steps of the backward pass by PyTorch's own functions: the gates' gradients, filled in,
+    and those of h0 and c0."""
+    steps = len(d_hs)
+    hidden, candidate, cell, state, hidden_update, cell_update = masks
     i, f, g, o = four(acts).unbind(2)
     # What each gate's pre-activation counts for in c̃ (i, f, g), and in h̃ (o), all steps at once;
     # step by step it then becomes the gradient.
-    d_gates = torch.empty_like(acts)
     parts = four(d_gates)
     k_i, k_f, k_g, k_o = parts.unbind(2)
     added = i if candidate is None else i * candidate
@@ -163,10 +219,7 @@ def _backward(
             torch.add(d_earlier[t], brought, out=d_h)
         if m_h is not None:
             d_h.add_(kept_h)
-    seen = before(h0, hs, backward, hidden)
-    rows = d_gates.flatten(0, 1)
-    d_w_ih, d_w_hh = rows.t() @ x.flatten(0, 1), rows.t() @ seen.flatten(0, 1)
-    return products.linear(d_gates, w_ih.t()), d_h, d_c, d_w_ih, d_w_hh, rows.sum(0)
+    return d_h, d_c
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:

@@ -12,12 +12,16 @@ Product = Callable[[Tensor], Tensor]
 Added = Callable[[Tensor, Tensor], Tensor]
 
 
+LARGE = 2**19
+"""Entries from which on a weight is worth being laid out for oneDNN."""
+
+
 def _in_onednn(weight: Tensor) -> bool:
     """Whether oneDNN multiplies by a weight, as it does in PyTorch's own recurrent layers.
 
-    `torch.mm` on the CPU leaves single precision to another library, which lays the weight out
-    anew at each product and on some machines takes twice as long for a step's. oneDNN's packed
-    weights have no public name; those used here are what PyTorch's own compiler writes.
+    On the CPU, `torch.mm` leaves single precision to another library, which on some machines takes
+    twice as long for the product of a step. oneDNN's has no public name; those used here are what
+    PyTorch's own compiler writes.
     """
     return (
         weight.device.type == "cpu"
@@ -29,11 +33,17 @@ def _in_onednn(weight: Tensor) -> bool:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # A weight that is a part of a larger array would be read by a thousand times slower a way.
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return found
 
 
-def _packed(weight: Tensor, rows: int) -> Tensor:
+def _packed(weight: Tensor, rows: int) -> Tensor | None:
+    """The weight as products with that many rows read it, where it pays."""
+    if weight.numel() < LARGE or not _in_onednn(weight):
+        return None
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous(), rows)
     return packed
 
@@ -45,19 +55,24 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
+def outer(d: Tensor, x: Tensor) -> Tensor:
+    """Of rows `[N, G]` and `[N, F]`, the sum of each two's outer product, `[G, F]`."""
+    if d.shape[1] * x.shape[1] >= LARGE and _in_onednn(d):
+        return _linear(x.t(), d.contiguous().t(), None).t().contiguous()
+    return d.t() @ x
+
+
 def by(weight: Tensor, rows: int, bias: Tensor | None = None) -> Product:
     """What takes x `[rows, F]` by a weight `[G, F]`, again and again: `[rows, G]`."""
-    if _in_onednn(weight):
-        packed = _packed(weight, rows)
+    packed, t = _packed(weight, rows), weight.t()
+    if packed is not None:
         return lambda x: _linear(x, packed, bias)
-    t = weight.t()
     return (lambda x: x @ t) if bias is None else (lambda x: torch.addmm(bias, x, t))
 
 
 def added(weight: Tensor, rows: int) -> Added:
     """What adds x `[rows, F]` by a weight `[G, F]` to `[rows, G]` in place, again and again."""
-    if _in_onednn(weight):
-        packed = _packed(weight, rows)
+    packed, t = _packed(weight, rows), weight.t()
+    if packed is not None:
         return lambda out, x: out.add_(_linear(x, packed, None))
-    t = weight.t()
     return lambda out, x: out.addmm_(x, t)

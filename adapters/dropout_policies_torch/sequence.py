@@ -107,13 +107,22 @@ class Operator:
         self.in_graphs.register_autograd(
             lambda ctx, *given: gradient(ctx, run, *given), setup_context=remember
         )
-        parts = {
-            "forward": forward,
-            "setup_context": remember,
+
+        # With a setup_context, each call of an autograd function would look at its signature anew.
+        def eager(ctx: Any, *inputs: Any) -> Any:
+            found = forward(*inputs)
+            remember(ctx, inputs, found)
+            return found
+
+        methods = {
+            "forward": eager,
             "backward": lambda ctx, *given: gradient(ctx, backward, *given),
         }
-        methods = {part: staticmethod(function) for part, function in parts.items()}
-        self.eager: Any = type(name, (torch.autograd.Function,), methods)
+        self.eager: Any = type(
+            name,
+            (torch.autograd.Function,),
+            {part: staticmethod(function) for part, function in methods.items()},
+        )
 
     def __call__(self, *inputs: Any) -> Any:
         if torch.compiler.is_compiling():

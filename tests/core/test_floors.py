@@ -90,6 +90,7 @@ def test_both_adapters_have_the_same_rooms():
         "operators.py",
         "sequence.py",
         "products.py",
+        "fused.py",
         "lstm_operator.py",
         "gru_operator.py",
     }

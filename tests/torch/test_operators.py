@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from dropout_policies_torch import cells, operators, recurrence
+from dropout_policies_torch import cells, fused, operators, products, recurrence
 from dropout_policies_torch.gru_operator import gru
 from dropout_policies_torch.lstm_operator import lstm
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
@@ -43,6 +43,7 @@ def test_an_operator_is_what_pytorch_asks_of_one(mode, masked):
     torch.library.opcheck(OPERATORS[mode].in_graphs, arguments(mode, 1, masked))
 
 
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("mode", OPERATORS)
 @pytest.mark.parametrize("door", ["eager", "in_graphs"])
 @pytest.mark.parametrize("seed", [0, 1])
@@ -85,8 +86,18 @@ def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
     assert torch.autograd.gradgradcheck(function, (x,), fast_mode=True)
 
 
+@pytest.fixture(params=["compiled", "by PyTorch's own functions"])
+def steps(request, monkeypatch):
+    """Both ways that an operator takes its steps."""
+    if request.param == "compiled":
+        assert fused.library() is not None, "the tests need a C compiler"
+    else:
+        monkeypatch.setattr(fused, "fits", lambda *_: False)
+
+
+@pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("dtype", SINGLE)
-@settings(max_examples=30)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(mode=st.sampled_from(sorted(OPERATORS)), seed=st.integers(0, 10**6), kept=st.booleans())
 def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept):
     *values, direction, _ = arguments(mode, seed, requires_grad=False)
@@ -112,3 +123,73 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept):
     found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
+    """The same products on either side of the size from which oneDNN has a weight its own way."""
+    generator = torch.Generator().manual_seed(0)
+    x, d = (torch.randn(6, width, generator=generator) for width in (5, 8))
+    weight, bias = torch.randn(8, 5, generator=generator), torch.randn(8, generator=generator)
+    strided = torch.randn(8, 9, generator=generator)[:, 2:7]
+    for large in (0, 2**60):
+        monkeypatch.setattr(products, "LARGE", large)
+        for w in (weight, strided, weight.t().contiguous().t()):
+            torch.testing.assert_close(products.linear(x, w, bias), x @ w.t() + bias)
+            torch.testing.assert_close(products.by(w, 6)(x), x @ w.t())
+            torch.testing.assert_close(products.by(w, 6, bias)(x), x @ w.t() + bias)
+            torch.testing.assert_close(products.added(w, 6)(d.clone(), x), d + x @ w.t())
+        wide = torch.cat([d, d], dim=1)[:, :8]
+        torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_compiled_activations_are_as_exact_as_their_type(dtype):
+    """In an LSTM of zero weights whose biases are all the input: h = o * tanh(i * g)."""
+    x = torch.cat([10.0 ** torch.arange(-30, 3), torch.linspace(0, 30, 500), torch.tensor([200.0])])
+    x = torch.cat([x, -x]).to(dtype)
+    steps, zero = torch.zeros(1, len(x), 1, dtype=dtype), torch.zeros(len(x), 1, dtype=dtype)
+    full = torch.full((len(x),), 50.0, dtype=dtype)  # a gate wide open
+    for gate, expected in ((2, x.double().tanh().tanh()), (0, None), (3, None)):
+        gates = [full.clone() for _ in range(4)]
+        gates[gate] = x
+        acts = torch.stack(gates, dim=-1)[None].contiguous()
+        hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
+        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
+        run = fused.Steps("lstm", zero, [None] * 6, range(1), True, **arrays)
+        run.forward(lambda seen: torch.zeros(len(seen), 4, dtype=dtype))
+        one = torch.ones(1, dtype=torch.float64)
+        if gate == 0:
+            expected = x.double().sigmoid().tanh()
+        elif gate == 3:
+            expected = x.double().sigmoid() * one.tanh()
+        tiny = torch.finfo(dtype).tiny
+        torch.testing.assert_close(
+            hs[0, :, 0].double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=tiny * 10
+        )
+
+
+def test_what_is_no_number_stays_none():
+    for mode in OPERATORS:
+        *values, direction, _ = arguments(mode, 3, masked=False, requires_grad=False)
+        values = [value if value is None else value.float() for value in values]
+        values[0][1, 2] = float("nan")
+        hs = OPERATORS[mode](*values, direction, False)[0]
+        assert hs[1, 2].isnan().all()
+        assert not hs[:, :2].isnan().any()
+
+
+@pytest.mark.parametrize("reason", ["no compiler", "one that fails", "forbidden"])
+def test_without_a_compiler_steps_are_not_compiled(reason, monkeypatch, caplog):
+    if reason == "forbidden":
+        monkeypatch.setenv("DROPOUT_POLICIES_COMPILE", "0")
+    else:
+        monkeypatch.setenv("CC", "false" if reason == "one that fails" else "there-is-none")
+    fused.library.cache_clear()
+    try:
+        with caplog.at_level("INFO"):
+            assert fused.library() is None
+            layer = torch_subject.dpt.LSTM(3, 3, policy="variational")
+            layer(torch.zeros(T, B, 3))[0].sum().backward()
+        assert (reason == "forbidden") == (not caplog.records)
+    finally:
+        fused.library.cache_clear()

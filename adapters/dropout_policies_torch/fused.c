@@ -1,0 +1,283 @@
+/* What a step of a layer does beside its matrix product, in one pass over each sample's units.
+
+   Included by itself once for each type. Arrays are contiguous; a mask that is NULL is whole. */
+
+#ifndef REAL
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* The arrays of a layer; what has a step's part begins at its step t. Masks that are the same at
+   every step have a stride of 0. */
+typedef struct {
+    int64_t batch, size;
+    void *acts;     /* [T, B, 4H] of an LSTM; [T, B, 3H] of a GRU */
+    void *hs;       /* [T, B, H] */
+    void *cs;       /* [T or 1, B, H]; of a GRU, what the hidden state brings to n */
+    void *squashed; /* [T or 1, B, H]: tanh of the new c */
+    void *seen;     /* [B, H]: h on its way into the next step's product */
+    void *h0, *c0;  /* [B, H] */
+    void *scratch;  /* [3H] */
+    int64_t kept;   /* how far from step to step in cs and squashed: B * H, or 0 */
+    void *masks[6]; /* hidden, candidate, cell, state, hidden_update, cell_update */
+    int64_t strides[6];
+    void *d_hs;         /* [T, B, H]: the gradients of every h from outside */
+    void *d_gates;      /* [T, B, 4H] */
+    void *d_h, *d_c;    /* [B, H]: what goes on from step to step; of h, without the product's part */
+} Layer;
+
+enum { HIDDEN, CANDIDATE, CELL, STATE, HIDDEN_UPDATE, CELL_UPDATE };
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(name) JOIN(name, SUFFIX)
+#define UNITS for (int64_t j = 0; j < size; j++)
+#define MASK(site) NAME(mask)(layer, site, t, b)
+
+#define REAL float
+#define INT int32_t
+#define SUFFIX float
+#define BIAS 127
+#define MANTISSA 23
+#define LARGEST 87.0f
+#define TO_BASE_2 1.44269504088896341f
+#define LN2_HIGH 0.693145751953125f
+#define LN2_LOW 1.42860682030941723e-6f
+#define ROUND 12582912.0f
+#define TERMS 7
+#include "fused.c"
+#undef REAL
+#undef INT
+#undef SUFFIX
+#undef BIAS
+#undef MANTISSA
+#undef LARGEST
+#undef TO_BASE_2
+#undef LN2_HIGH
+#undef LN2_LOW
+#undef ROUND
+#undef TERMS
+
+#define REAL double
+#define INT int64_t
+#define SUFFIX double
+#define BIAS 1023
+#define MANTISSA 52
+#define LARGEST 700.0
+#define TO_BASE_2 1.44269504088896340736
+#define LN2_HIGH 0.69314718036912381649
+#define LN2_LOW 1.9082149292705877e-10
+#define ROUND 6755399441055744.0
+#define TERMS 14
+#include "fused.c"
+
+#else
+
+/* e^y - 1, to within some units in the last place, near 0 too: y = n ln 2 + r, and a series in r.
+   A NaN stays one. */
+static inline REAL NAME(expm1)(REAL y) {
+    y = y > LARGEST ? LARGEST : y;
+    y = y < -LARGEST ? -LARGEST : y;
+    REAL n = (y * TO_BASE_2 + ROUND) - ROUND;
+    REAL r = (y - n * LN2_HIGH) - n * LN2_LOW;
+    REAL sum = 1;
+    for (int k = TERMS; k > 1; k--) sum = 1 + sum * r * ((REAL)1 / k);
+    sum *= r;
+    union { INT bits; REAL value; } power;
+    power.bits = ((INT)n + BIAS) << MANTISSA;
+    return power.value * sum + (power.value - 1);
+}
+
+static inline REAL NAME(sigmoid)(REAL x) { return 1 / (2 + NAME(expm1)(-x)); }
+
+static inline REAL NAME(tanh)(REAL x) {
+    REAL e = NAME(expm1)(-2 * x);
+    return -e / (2 + e);
+}
+
+static inline const REAL *NAME(mask)(const Layer *layer, int site, int64_t t, int64_t b) {
+    const REAL *mask = layer->masks[site];
+    return mask ? mask + t * layer->strides[site] + b * layer->size : NULL;
+}
+
+/* What leaves a step from h~ in h: masked, zoned out, and seen by the step `next`. */
+static inline void NAME(leave)(
+    const Layer *layer, REAL *restrict h, const REAL *restrict before, int64_t t, int64_t next,
+    int64_t b
+) {
+    const int64_t size = layer->size;
+    const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
+    if (state) UNITS h[j] *= state[j];
+    if (update) UNITS h[j] += update[j] * (before[j] - h[j]);
+    if (next < 0) return;
+    const REAL *hidden = NAME(mask)(layer, HIDDEN, next, b);
+    REAL *restrict seen = (REAL *)layer->seen + b * size;
+    if (hidden) UNITS seen[j] = h[j] * hidden[j];
+    else UNITS seen[j] = h[j];
+}
+
+/* What h0 is seen as by the first step. */
+void NAME(start)(const Layer *layer, int64_t t) {
+    const int64_t size = layer->size;
+    for (int64_t b = 0; b < layer->batch; b++) {
+        const REAL *h = (REAL *)layer->h0 + b * size, *hidden = MASK(HIDDEN);
+        REAL *restrict seen = (REAL *)layer->seen + b * size;
+        if (hidden) UNITS seen[j] = h[j] * hidden[j];
+        else UNITS seen[j] = h[j];
+    }
+}
+
+/* Step t, that comes after step `last` and before step `next` (each -1 where there is none);
+   `product` is what the hidden state brings to the gates, [B, 4H]. */
+void NAME(lstm)(
+    const Layer *layer, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+) {
+    const int64_t size = layer->size, all = layer->batch * size;
+    REAL *restrict new_c = layer->scratch;
+    for (int64_t b = 0; b < layer->batch; b++) {
+        const REAL *brought = product + 4 * b * size;
+        REAL *restrict i = (REAL *)layer->acts + 4 * (t * all + b * size);
+        REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
+        const REAL *h_before =
+            last < 0 ? (REAL *)layer->h0 + b * size : (REAL *)layer->hs + last * all + b * size;
+        const REAL *c_before = last < 0 ? (REAL *)layer->c0 + b * size
+                                        : (REAL *)layer->cs + last * layer->kept + b * size;
+        REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
+        REAL *c = (REAL *)layer->cs + t * layer->kept + b * size;
+        REAL *restrict squashed = (REAL *)layer->squashed + t * layer->kept + b * size;
+        UNITS i[j] = NAME(sigmoid)(i[j] + brought[j]);
+        UNITS f[j] = NAME(sigmoid)(f[j] + brought[size + j]);
+        UNITS g[j] = NAME(tanh)(g[j] + brought[2 * size + j]);
+        UNITS o[j] = NAME(sigmoid)(o[j] + brought[3 * size + j]);
+        const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL), *update = MASK(CELL_UPDATE);
+        if (candidate) UNITS new_c[j] = f[j] * c_before[j] + i[j] * candidate[j] * g[j];
+        else UNITS new_c[j] = f[j] * c_before[j] + i[j] * g[j];
+        if (cell) UNITS new_c[j] *= cell[j];
+        UNITS squashed[j] = NAME(tanh)(new_c[j]);
+        UNITS h[j] = o[j] * squashed[j];
+        if (update) UNITS c[j] = new_c[j] + update[j] * (c_before[j] - new_c[j]);
+        else UNITS c[j] = new_c[j];
+        NAME(leave)(layer, h, h_before, t, next, b);
+    }
+}
+
+/* Step t of the backward pass, which step `later` came before (-1 if none); `product` is what
+   reaches h_t through that step's gates, [B, H]. `earlier` is the step before t, -1 if none. */
+void NAME(lstm_backward)(
+    const Layer *layer, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+) {
+    const int64_t size = layer->size, all = layer->batch * size;
+    for (int64_t b = 0; b < layer->batch; b++) {
+        const REAL *restrict i = (REAL *)layer->acts + 4 * (t * all + b * size);
+        const REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
+        const REAL *restrict c_before = earlier < 0 ? (REAL *)layer->c0 + b * size
+                                                    : (REAL *)layer->cs + earlier * all + b * size;
+        const REAL *restrict squashed = (REAL *)layer->squashed + t * all + b * size;
+        const REAL *restrict pull = (REAL *)layer->d_hs + t * all + b * size;
+        REAL *restrict d_i = (REAL *)layer->d_gates + 4 * (t * all + b * size);
+        REAL *restrict d_f = d_i + size, *restrict d_g = d_f + size, *restrict d_o = d_g + size;
+        REAL *restrict d_h = (REAL *)layer->d_h + b * size;
+        REAL *restrict d_c = (REAL *)layer->d_c + b * size;
+        REAL *restrict d_new = layer->scratch;
+        REAL *restrict kept = d_new + size, *restrict added = kept + size;
+        const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL), *state = MASK(STATE);
+        const REAL *h_update = MASK(HIDDEN_UPDATE), *c_update = MASK(CELL_UPDATE);
+        UNITS d_new[j] = pull[j] + d_h[j];
+        if (later >= 0) {
+            const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
+            const REAL *restrict back = product + b * size;
+            if (hidden) UNITS d_new[j] += back[j] * hidden[j];
+            else UNITS d_new[j] += back[j];
+        }
+        if (h_update) {
+            UNITS d_h[j] = d_new[j] * h_update[j];
+            UNITS d_new[j] -= d_h[j];
+        } else {
+            UNITS d_h[j] = 0;
+        }
+        if (state) UNITS d_new[j] *= state[j];
+        if (c_update) {
+            UNITS kept[j] = d_c[j] * c_update[j];
+            UNITS d_c[j] -= kept[j];
+        }
+        UNITS d_c[j] += d_new[j] * o[j] * (1 - squashed[j] * squashed[j]);
+        if (cell) UNITS d_c[j] *= cell[j];
+        if (candidate) UNITS added[j] = d_c[j] * candidate[j];
+        else UNITS added[j] = d_c[j];
+        UNITS d_i[j] = added[j] * g[j] * i[j] * (1 - i[j]);
+        UNITS d_f[j] = d_c[j] * c_before[j] * f[j] * (1 - f[j]);
+        UNITS d_g[j] = added[j] * i[j] * (1 - g[j] * g[j]);
+        UNITS d_o[j] = d_new[j] * squashed[j] * o[j] * (1 - o[j]);
+        if (c_update) UNITS d_c[j] = d_c[j] * f[j] + kept[j];
+        else UNITS d_c[j] *= f[j];
+    }
+}
+
+/* As lstm; `product` is [B, 3H]. */
+void NAME(gru)(
+    const Layer *layer, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+) {
+    const int64_t size = layer->size, all = layer->batch * size;
+    for (int64_t b = 0; b < layer->batch; b++) {
+        const REAL *restrict to_r = product + 3 * b * size;
+        const REAL *restrict to_z = to_r + size, *restrict to_n = to_z + size;
+        REAL *restrict r = (REAL *)layer->acts + 3 * (t * all + b * size);
+        REAL *restrict z = r + size, *restrict n = z + size;
+        const REAL *before =
+            last < 0 ? (REAL *)layer->h0 + b * size : (REAL *)layer->hs + last * all + b * size;
+        REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
+        REAL *restrict brought = (REAL *)layer->cs + t * layer->kept + b * size;
+        const REAL *candidate = MASK(CANDIDATE);
+        UNITS r[j] = NAME(sigmoid)(r[j] + to_r[j]);
+        UNITS z[j] = NAME(sigmoid)(z[j] + to_z[j]);
+        UNITS brought[j] = to_n[j];
+        UNITS n[j] = NAME(tanh)(n[j] + r[j] * to_n[j]);
+        if (candidate) UNITS h[j] = (1 - z[j]) * (n[j] * candidate[j]) + z[j] * before[j];
+        else UNITS h[j] = (1 - z[j]) * n[j] + z[j] * before[j];
+        NAME(leave)(layer, h, before, t, next, b);
+    }
+}
+
+/* As lstm_backward; the gradients of n, r, z, and of the part of n that r falls on. */
+void NAME(gru_backward)(
+    const Layer *layer, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+) {
+    const int64_t size = layer->size, all = layer->batch * size;
+    for (int64_t b = 0; b < layer->batch; b++) {
+        const REAL *restrict r = (REAL *)layer->acts + 3 * (t * all + b * size);
+        const REAL *restrict z = r + size, *restrict n = z + size;
+        const REAL *restrict before = earlier < 0 ? (REAL *)layer->h0 + b * size
+                                                  : (REAL *)layer->hs + earlier * all + b * size;
+        const REAL *restrict brought = (REAL *)layer->cs + t * all + b * size;
+        const REAL *restrict pull = (REAL *)layer->d_hs + t * all + b * size;
+        REAL *restrict d_n = (REAL *)layer->d_gates + 4 * (t * all + b * size);
+        REAL *restrict d_r = d_n + size, *restrict d_z = d_r + size, *restrict d_b = d_z + size;
+        REAL *restrict d_h = (REAL *)layer->d_h + b * size;
+        REAL *restrict d_new = layer->scratch, *restrict scale = d_new + size;
+        const REAL *candidate = MASK(CANDIDATE), *state = MASK(STATE);
+        const REAL *update = MASK(HIDDEN_UPDATE);
+        UNITS d_new[j] = pull[j] + d_h[j];
+        if (later >= 0) {
+            const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
+            const REAL *restrict back = product + b * size;
+            if (hidden) UNITS d_new[j] += back[j] * hidden[j];
+            else UNITS d_new[j] += back[j];
+        }
+        if (update) {
+            UNITS d_h[j] = d_new[j] * update[j];
+            UNITS d_new[j] -= d_h[j];
+        } else {
+            UNITS d_h[j] = 0;
+        }
+        if (state) UNITS d_new[j] *= state[j];
+        if (candidate) UNITS scale[j] = candidate[j];
+        else UNITS scale[j] = 1;
+        UNITS d_n[j] = d_new[j] * (1 - z[j]) * scale[j] * (1 - n[j] * n[j]);
+        UNITS d_z[j] = d_new[j] * (before[j] - n[j] * scale[j]) * z[j] * (1 - z[j]);
+        UNITS d_b[j] = d_n[j] * r[j];
+        UNITS d_r[j] = d_b[j] * brought[j] * (1 - r[j]);
+        UNITS d_h[j] += d_new[j] * z[j];
+    }
+}
+
+#endif
