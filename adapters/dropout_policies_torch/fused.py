@@ -1,38 +1,22 @@
-"""What a step does beside its product, as one compiled function on the CPU.
-
-`fused.c` is compiled when a process first needs it, by the machine's own compiler for the machine's
-own instructions: `CC`, or else `cc`. Where there is none, or `DROPOUT_POLICIES_COMPILE=0` says that
-none may run, the operators take PyTorch's own functions instead, one after another.
-"""
+"""What a step does beside its product, as one compiled function on the CPU: `fused.c`."""
 
 from __future__ import annotations
 
 import ctypes
-import functools
-import logging
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .compiled import in_memory, library
 from .products import Product
 
-SOURCE = Path(__file__).with_name("fused.c")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
 
 Masks = Sequence[Tensor | None]
 """hidden, candidate, cell, state, hidden_update, cell_update."""
-
-_logger = logging.getLogger(__name__)
 
 
 class _Arrays(ctypes.Structure):
@@ -50,35 +34,15 @@ class _Arrays(ctypes.Structure):
     )
 
 
-@functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they cannot be had, which is logged."""
-    if os.environ.get("DROPOUT_POLICIES_COMPILE") == "0":
-        return None
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if not compiler or shutil.which(compiler[0]) is None:
-        _logger.info("no C compiler: %s", compiler)
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, "fused.so")
-        command = [*compiler, *FLAGS, "-o", str(target), str(SOURCE)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            return ctypes.CDLL(str(target))
-        except (OSError, subprocess.CalledProcessError) as error:
-            _logger.info("%s: %s", error, getattr(error, "stderr", ""))
-            return None
-
-
 def fits(acts: Tensor, state: Tensor) -> bool:
     """Whether steps run compiled: on a CPU, in single or double precision, unless a step is so
     large that many threads would share it."""
     return (
-        acts.device.type == "cpu"
+        in_memory(acts)
         and acts.dtype in (torch.float32, torch.float64)
         and state.numel() > 0
         and (state.numel() <= SERIAL or torch.get_num_threads() <= 2)
-        and library() is not None
+        and library("fused") is not None
     )
 
 
@@ -103,7 +67,7 @@ class Steps:
         kept: bool,
         **arrays: Tensor,
     ) -> None:
-        compiled: Any = library()
+        compiled: Any = library("fused")
         kind = "float" if h0.dtype == torch.float32 else "double"
         self._start, self._forward, self._backward = (
             getattr(compiled, f"{name}_{kind}") for name in ("start", mode, f"{mode}_backward")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,8 @@ from dropout_policies.keyed import mask_key, tag, threefry2x32, threshold
 from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
 from dropout_policies.sites import VERTICAL, WEIGHTS
+
+from .compiled import in_memory, library
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,19 @@ def keep_bits(
         row_offset: the number of the first row.
         device: where the mask is wanted.
     """
+    if not torch.compiler.is_compiling():
+        kept = torch.empty(shape, dtype=torch.bool, device=device)
+        if in_memory(kept) and (compiled := library("keyed")) is not None:
+            k0, k1 = (int(word) % 2**32 for word in key)
+            sizes = (ctypes.c_int64(size) for size in shape)
+            address, least = ctypes.c_void_p(kept.data_ptr()), int(words_from) + 2**31
+            compiled.keep_bits(
+                *(ctypes.c_uint32(word) for word in (k0, k1, least)),
+                *sizes,
+                ctypes.c_uint32(row_offset),
+                address,
+            )
+            return kept
     steps, batch, width = shape
     blocks = -(-steps * width // 2)
     # PyTorch has no arithmetic on uint32; int32 wraps alike.

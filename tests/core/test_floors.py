@@ -84,7 +84,7 @@ def test_adapters_is_no_package():
 
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at; PyTorch cells that are called
-    step by step, activation checkpointing, and operators of its own."""
+    step by step, activation checkpointing, functions in C, and operators of its own."""
     torch_rooms, keras_rooms = ({f.name for f in floor.glob("*.py")} for floor in (TORCH, KERAS))
     operators = {
         "operators.py",
@@ -94,7 +94,7 @@ def test_both_adapters_have_the_same_rooms():
         "lstm_operator.py",
         "gru_operator.py",
     }
-    others = {"step_layers.py", "checkpointing.py"}
+    others = {"step_layers.py", "checkpointing.py", "compiled.py"}
     assert torch_rooms - operators - others == keras_rooms - {"graph.py"}
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from dropout_policies_torch import masks
-from hypothesis import given
+from dropout_policies_torch import compiled, masks
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
@@ -17,7 +17,20 @@ words = st.integers(0, 2**32 - 1)
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 
 
-@given(words, words, sizes, st.floats(0, 1, exclude_max=True), st.integers(0, 100))
+@pytest.fixture(params=["compiled", "by PyTorch's own functions"])
+def bits(request, monkeypatch):
+    """Both ways that keyed bits are computed."""
+    if request.param == "compiled":
+        assert compiled.library("keyed") is not None, "the tests need a C compiler"
+    else:
+        monkeypatch.setattr(masks, "library", lambda _: None)
+
+
+@pytest.mark.usefixtures("bits")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(words, words, sizes, st.floats(0, 1, exclude_max=True), st.integers(0, 2**32 - 6))
+@example(1, 2, (3, 2, 1027), 0.5, 7)  # of an odd width, and wider than what is computed at once
+@example(1, 2, (2, 2, 2048), 0.5, 7)
 def test_mask_bits_are_the_cores(k0, k1, shape, rate, row_offset):
     key = masks._int32(k0), masks._int32(k1)
     got = masks.keep_bits(key, keyed.threshold(rate) - 2**31, shape, row_offset, CPU)

@@ -1,0 +1,51 @@
+"""Functions in C, compiled when a process first needs them.
+
+By the machine's own compiler for the machine's own instructions: `CC`, or else `cc`. Where there is
+none, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own functions do the same,
+one after another.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+
+_logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def library(name: str) -> ctypes.CDLL | None:
+    """The functions of `name.c` in this folder; None where they cannot be had, which is logged."""
+    if os.environ.get("DROPOUT_POLICIES_COMPILE") == "0":
+        return None
+    compiler = shlex.split(os.environ.get("CC", "cc"))
+    if not compiler or shutil.which(compiler[0]) is None:
+        _logger.info("no C compiler: %s", compiler)
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, f"{name}.so")
+        source = Path(__file__).with_name(f"{name}.c")
+        command = [*compiler, *FLAGS, "-o", str(target), str(source)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+            return ctypes.CDLL(str(target))
+        except (OSError, subprocess.CalledProcessError) as error:
+            _logger.info("%s: %s", error, getattr(error, "stderr", ""))
+            return None
+
+
+def in_memory(x: Tensor) -> bool:
+    """Whether a tensor's elements lie in the CPU's memory, where such functions find them."""
+    # A subclass may have none: those that PyTorch's tracers work with.
+    return x.device.type == "cpu" and type(x) is Tensor
