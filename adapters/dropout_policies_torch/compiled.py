@@ -47,5 +47,9 @@ def library(name: str) -> ctypes.CDLL | None:
 
 def in_memory(x: Tensor) -> bool:
     """Whether a tensor's elements lie in the CPU's memory, where such functions find them."""
-    # A subclass may have none: those that PyTorch's tracers work with.
-    return x.device.type == "cpu" and type(x) is Tensor
+    if x.device.type != "cpu":
+        return False
+    try:
+        return x.data_ptr() != 0
+    except RuntimeError:  # what PyTorch's tracers and torch.func work with has no memory
+        return False

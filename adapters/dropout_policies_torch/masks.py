@@ -167,18 +167,15 @@ def keep_bits(
         device: where the mask is wanted.
     """
     if not torch.compiler.is_compiling():
-        kept = torch.empty(shape, dtype=torch.bool, device=device)
-        if in_memory(kept) and (compiled := library("keyed")) is not None:
-            k0, k1 = (int(word) % 2**32 for word in key)
-            sizes = (ctypes.c_int64(size) for size in shape)
-            address, least = ctypes.c_void_p(kept.data_ptr()), int(words_from) + 2**31
+        keep = torch.empty(shape, dtype=torch.bool, device=device)
+        if in_memory(keep) and (compiled := library("keyed")) is not None:
             compiled.keep_bits(
-                *(ctypes.c_uint32(word) for word in (k0, k1, least)),
-                *sizes,
+                *(ctypes.c_uint32(int(word)) for word in (*key, words_from + 2**31)),
+                *(ctypes.c_int64(size) for size in shape),
                 ctypes.c_uint32(row_offset),
-                address,
+                ctypes.c_void_p(keep.data_ptr()),
             )
-            return kept
+            return keep
     steps, batch, width = shape
     blocks = -(-steps * width // 2)
     # PyTorch has no arithmetic on uint32; int32 wraps alike.
