@@ -46,6 +46,12 @@ def fits(acts: Tensor, state: Tensor) -> bool:
     )
 
 
+def through(back: Tensor, masks: Masks, backward: bool) -> Tensor:
+    """What a product brings back to the state that the first step had, through its mask."""
+    hidden = masks[0]
+    return back if hidden is None else back * hidden[-1 if backward else 0]
+
+
 class Steps:
     """The steps of one layer in one direction.
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import fused, products
-from .sequence import Operator, again, before, four, order, pulls, slices, whole
+from .sequence import Operator, again, before, four, or_zeros, order, pulls, slices, whole
 
 
 def _forward(
@@ -115,30 +115,45 @@ def _backward(
     backward: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
-    steps, batch, size = hs.shape
+    size = hs.shape[2]
     masks = (hidden, candidate, None, state, hidden_update, None)
-    # The gradients of n, r and z before they are squashed, and of the part of n that r falls on: in
-    # this order three that lie side by side go to the input, and three to the hidden state.
-    d_gates = hs.new_empty(steps, batch, 4 * size)
-    by_recurrent = products.by(w_hh.t(), batch)
-    if fused.fits(acts, h0):
-        d_h = d_last.clone(memory_format=torch.contiguous_format)
-        arrays = {"acts": acts, "hs": hs, "cs": brought}
-        arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
-        run = fused.Steps("gru", h0, masks, order(steps, backward), True, **arrays)
-        back = run.backward(by_recurrent, d_gates[:, :, size:].unbind(0))
-        d_h += back if hidden is None else back * hidden[-1 if backward else 0]
-    else:
-        d_h = _steps_back(
-            d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward
-        )
-    seen = before(h0, hs, backward, hidden)
+    d_gates, d_h = _gates_back(d_hs, d_last, hs, acts, brought, h0, w_hh, masks, backward)
     flat = d_gates.flatten(0, 1)
     rows, rows_back = flat[:, : 3 * size], flat[:, size:]  # n, r, z; and r, z, n
     d_x = products.linear(rows, w_ih.roll(size, 0).t()).view_as(x)
     d_w_ih = products.outer(rows, x.flatten(0, 1)).roll(-size, 0)
-    d_w_hh = products.outer(rows_back, seen.flatten(0, 1))
+    d_w_hh = products.outer(rows_back, before(h0, hs, backward, hidden).flatten(0, 1))
     return d_x, d_h, d_w_ih, d_w_hh, rows.sum(0).roll(-size, 0), rows_back.sum(0)
+
+
+def _gates_back(
+    d_hs: Tensor,
+    d_last: Tensor,
+    hs: Tensor,
+    acts: Tensor,
+    brought: Tensor,
+    h0: Tensor,
+    w_hh: Tensor,
+    masks: fused.Masks,
+    backward: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of n, r and z before they are squashed, and of the part of n that r falls on,
+    `[T, B, 4*H]`: three that lie side by side go to the input, and three to the hidden state. And
+    the gradient of h0."""
+    steps, batch, size = hs.shape
+    d_gates = hs.new_empty(steps, batch, 4 * size)
+    by_recurrent = products.by(w_hh.t(), batch)
+    if not fused.fits(acts, h0):
+        d_h = _steps_back(
+            d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward
+        )
+        return d_gates, d_h
+    d_h = d_last.clone(memory_format=torch.contiguous_format)
+    arrays = {"acts": acts, "hs": hs, "cs": brought}
+    arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
+    run = fused.Steps("gru", h0, masks, order(steps, backward), True, **arrays)
+    back = run.backward(by_recurrent, d_gates[:, :, size:].unbind(0))
+    return d_gates, d_h.add_(fused.through(back, masks, backward))
 
 
 def _steps_back(
@@ -207,12 +222,16 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     ctx.save_for_backward(*inputs[:-2], hs, acts, brought)
     ctx.backward = inputs[-2]
     ctx.mark_non_differentiable(acts, brought)
+    ctx.set_materialize_grads(False)
 
 
-def _gradient(ctx: Any, run: Any, d_hs: Tensor, d_last: Tensor, *_: Any) -> tuple[Any, ...]:
+def _gradient(
+    ctx: Any, run: Any, d_hs: Tensor | None, d_last: Tensor | None, *_: Any
+) -> tuple[Any, ...]:
     *saved, hs, acts, brought = ctx.saved_tensors
     given, masks = saved[:6], saved[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
+    d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)
     if torch.is_grad_enabled():  # of gradients too
         found = again("GRU", given, masks, ctx.backward, (d_hs, d_last))
     else:

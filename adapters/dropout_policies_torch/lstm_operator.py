@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import fused, products
-from .sequence import Operator, again, before, four, order, pulls, shifted, slices, whole
+from .sequence import Operator, again, before, four, or_zeros, order, pulls, shifted, slices, whole
 
 
 def _forward(
@@ -132,24 +132,44 @@ def _backward(
     backward: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c."""
-    steps = len(hs)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    d_gates = torch.empty_like(acts)
-    if fused.fits(acts, h0):
-        d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
-        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
-        arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
-        run = fused.Steps("lstm", h0, masks, order(steps, backward), True, **arrays)
-        back = run.backward(products.by(w_hh.t(), len(h0)), d_gates.unbind(0))
-        d_h += back if hidden is None else back * hidden[-1 if backward else 0]
-    else:
-        d_h, d_c = _steps_back(
-            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, w_hh, masks, backward
-        )
-    seen = before(h0, hs, backward, hidden)
+    d_gates, d_h, d_c = _gates_back(
+        d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward
+    )
     rows = d_gates.flatten(0, 1)
-    d_w_ih, d_w_hh = (products.outer(rows, each.flatten(0, 1)) for each in (x, seen))
-    return products.linear(d_gates, w_ih.t()), d_h, d_c, d_w_ih, d_w_hh, rows.sum(0)
+    d_x = products.linear(d_gates, w_ih.t())
+    d_w_ih = products.outer(rows, x.flatten(0, 1))
+    d_w_hh = products.outer(rows, before(h0, hs, backward, hidden).flatten(0, 1))
+    return d_x, d_h, d_c, d_w_ih, d_w_hh, rows.sum(0)
+
+
+def _gates_back(
+    d_hs: Tensor,
+    d_c: Tensor,
+    hs: Tensor,
+    cs: Tensor,
+    acts: Tensor,
+    squashed: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    w_hh: Tensor,
+    masks: fused.Masks,
+    backward: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
+    d_gates = torch.empty_like(acts)
+    by_recurrent = products.by(w_hh.t(), len(h0))
+    if not fused.fits(acts, h0):
+        back = _steps_back(
+            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, by_recurrent, masks, backward
+        )
+        return d_gates, *back
+    d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
+    arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
+    arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
+    run = fused.Steps("lstm", h0, masks, order(len(hs), backward), True, **arrays)
+    brought = run.backward(by_recurrent, d_gates.unbind(0))
+    return d_gates, d_h.add_(fused.through(brought, masks, backward)), d_c
 
 
 def _steps_back(
@@ -161,7 +181,7 @@ def _steps_back(
     squashed: Tensor,
     h0: Tensor,
     c0: Tensor,
-    w_hh: Tensor,
+    by_recurrent: products.Product,
     masks: fused.Masks,
     backward: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -191,7 +211,6 @@ def _steps_back(
     d_c = d_c.clone()
     d_cs = d_c.unsqueeze(1)  # the same memory
     kept_c, kept_h = torch.empty_like(d_c), torch.empty_like(d_c)
-    by_recurrent = products.by(w_hh.t(), len(h0))
     d_earlier = pulls(d_hs, backward)
     d_h = d_hs[0 if backward else -1].clone()
     for t in order(steps, not backward):
@@ -232,12 +251,16 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
     ctx.save_for_backward(*inputs[:-2], hs, cs, acts, squashed)
     ctx.backward = inputs[-2]
     ctx.mark_non_differentiable(cs, acts, squashed)
+    ctx.set_materialize_grads(False)
 
 
-def _gradient(ctx: Any, run: Any, d_hs: Tensor, d_c: Tensor, *_: Any) -> tuple[Any, ...]:
+def _gradient(
+    ctx: Any, run: Any, d_hs: Tensor | None, d_c: Tensor | None, *_: Any
+) -> tuple[Any, ...]:
     *saved, hs, cs, acts, squashed = ctx.saved_tensors
     given, masks = saved[:6], saved[6:]
     x, h0, c0, w_ih, w_hh, bias = given
+    d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
     if torch.is_grad_enabled():  # of gradients too
         found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
     else:

@@ -58,7 +58,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def outer(d: Tensor, x: Tensor) -> Tensor:
     """Of rows `[N, G]` and `[N, F]`, the sum of each two's outer product, `[G, F]`."""
     if d.shape[1] * x.shape[1] >= LARGE and _in_onednn(d):
-        return _linear(x.t(), d.contiguous().t(), None).t().contiguous()
+        return _linear(d.t(), x.t(), None)
     return d.t() @ x
 
 

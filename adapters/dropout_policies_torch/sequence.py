@@ -40,6 +40,12 @@ def whole(every: Tensor, steps: int) -> Sequence[Tensor]:
     return every.unbind(0) if len(every) == steps else [every[0]] * steps
 
 
+def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
+    """An output's gradient, where autograd may have none. (Were it told to make zeros itself, it
+    would for the outputs that are not differentiable too.)"""
+    return torch.zeros_like(like) if gradient is None else gradient
+
+
 def order(steps: int, backward: bool) -> Sequence[int]:
     return range(steps - 1, -1, -1) if backward else range(steps)
 
