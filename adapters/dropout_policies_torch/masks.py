@@ -68,21 +68,17 @@ def draw(
 ) -> Masks:
     """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
-    With a seed they are keyed (`dropout_policies.keyed`); without one, PyTorch's own generator
-    of the device draws them, and `torch.manual_seed` rules.
+    With a seed they are keyed (`dropout_policies.keyed`); without one they come from PyTorch's own
+    generator of the device, and `torch.manual_seed` rules.
     """
     drawn: Masks = {}
     for slot, mask in wanted.items():
-        if seed is not None:
-            key = _key(seed, call, slot)
-            words = _by_call(mask.rate, call, lambda rate: threshold(rate) - 2**31)
-            offset = row_offset if mask.by_sample else 0
-            keep = keep_bits(key, words, mask.shape, offset, device)
+        offset = row_offset if mask.by_sample else 0
+        if seed is None:
+            keep = _unkeyed_bits(mask, call, device)
         else:
-            rate = _by_call(mask.rate, call, float)
-            # A comparison, for `bernoulli_` takes several times as long on a CPU.
-            least = rate.to(device) if isinstance(rate, Tensor) else rate
-            keep = torch.rand(mask.shape, dtype=torch.float32, device=device) >= least
+            key, least = _key(seed, call, slot), _by_call(mask.rate, call, _least)
+            keep = keep_bits(key, least, mask.shape, offset, device)
         kept, dropped = _values(mask, call)
         if _as_bits(slot, mask):
             drawn[slot] = Bits(keep, kept)
@@ -139,6 +135,25 @@ def _by_call(rate: Rate, call: Call, of: Callable[[float], float]) -> float | Te
     table = torch.tensor(values, dtype=dtype, device="cpu")
     index = (call >= firsts).sum() - 1
     return table.index_select(0, index.reshape(1)).squeeze(0)  # table[index] would leave the graph
+
+
+def _least(rate: float) -> int:
+    """The smallest word that keeps, moved down by 2**31."""
+    return threshold(rate) - 2**31
+
+
+def _unkeyed_bits(mask: PlannedMask, call: Call, device: torch.device) -> Tensor:
+    """Which elements are kept, as PyTorch's generator has it; on the CPU by a key from there where
+    that can be, for PyTorch draws a number after the other."""
+    if device.type == "cpu" and not torch.compiler.is_compiling():
+        words = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device)
+        if in_memory(words) and library("keyed") is not None:
+            k0, k1 = words.unbind()
+            return keep_bits((k0, k1), _by_call(mask.rate, call, _least), mask.shape, 0, device)
+    rate = _by_call(mask.rate, call, float)
+    # A comparison, for `bernoulli_` takes several times as long on a CPU.
+    least = rate.to(device) if isinstance(rate, Tensor) else rate
+    return torch.rand(mask.shape, dtype=torch.float32, device=device) >= least
 
 
 def _key(seed: int, call: Call, slot: Slot) -> tuple[Tensor, Tensor]:

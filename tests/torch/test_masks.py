@@ -37,6 +37,27 @@ def test_mask_bits_are_the_cores(k0, k1, shape, rate, row_offset):
     np.testing.assert_array_equal(got.numpy(), keyed.keep_bits((k0, k1), rate, shape, row_offset))
 
 
+@pytest.mark.usefixtures("bits")
+@pytest.mark.parametrize("rate", [0.0, 0.2, 0.65])
+def test_masks_without_a_seed_are_pytorchs_generators(rate):
+    """The one of `torch.manual_seed`: which masks follows from it, and no two are the same."""
+    one = PlannedMask(dp.drop(rate), rate, (50, 40, 51))
+    wanted = {Slot(Site.INPUT, 0, 0): one, Slot(Site.BETWEEN, 1, 0): one}
+
+    def drawn():
+        found = masks.draw(wanted, None, 0, 0, CPU, torch.float32)
+        return [np.asarray(mask) != 0 for mask in found.values()]
+
+    torch.manual_seed(0)
+    first, second = drawn(), drawn()
+    torch.manual_seed(0)
+    np.testing.assert_array_equal(first, drawn())
+    count = first[0].size
+    expected = np.eye(4) * rate * (1 - rate) + (1 - rate) ** 2
+    found = [[(a & b).mean() for b in (*first, *second)] for a in (*first, *second)]
+    np.testing.assert_allclose(found, expected, atol=5 / count**0.5)
+
+
 @pytest.mark.parametrize("seed", [0, 2**32 - 1])
 def test_a_drawn_plan_is_the_cores(seed):
     wanted = {
