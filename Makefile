@@ -42,8 +42,13 @@ start: $(READY) ## Compare the first 200 steps of all four backends from one sta
 	$(RUN) -m benchmarks.ptb --same-start --epochs 3 --out runs/start --policy none --policy zaremba \
 		--policy naive --backend torch --backend tensorflow --backend jax --backend keras-torch
 
+.PHONY: speed
+speed: $(READY) ## Time policies beside the stock layers and other libraries (an hour; alone on the machine)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group peers
+	$(RUN) -m benchmarks.speed --resume
+
 .PHONY: results
-results: $(READY) ## Write docs/results.md from the runs in benchmarks/results
+results: $(READY) ## Write docs/results.md and docs/performance.md from benchmarks/results
 	$(RUN) -m benchmarks.results
 
 .PHONY: test

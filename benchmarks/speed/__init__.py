@@ -1,0 +1,1 @@
+"""How long a policy takes, and how much memory, beside the stock layers."""

@@ -1,0 +1,194 @@
+"""What a policy may cost, and whether the results say that it costs no more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .jobs import IN_LOOP, MEDIUM, SMALL, VERTICAL, Job
+from .timing import median, ratio
+
+Result = dict[str, Any]
+
+Row = tuple[str, float]
+"""Where, and how much."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One line of the table.
+
+    Args:
+        text: what is to hold.
+        limit: the most it may be; or the least, with `at_least`.
+        found: every figure that it is about.
+        at_least: which way.
+    """
+
+    text: str
+    limit: float
+    found: Sequence[Row]
+    at_least: bool = False
+
+    @property
+    def worst(self) -> Row:
+        pick: Callable[..., Row] = min if self.at_least else max
+        return pick(self.found, key=lambda row: row[1])
+
+    @property
+    def met(self) -> bool:
+        value = round(self.worst[1], 2)  # as it is written
+        return value >= self.limit if self.at_least else value <= self.limit
+
+
+def job_of(result: Result) -> Job:
+    return Job.from_dict(result["job"])
+
+
+def of(results: Sequence[Result], section: str, **wanted: Any) -> Iterator[tuple[Job, Any]]:
+    """The jobs of a section and what they found, of these of its values."""
+    for result in results:
+        job = job_of(result)
+        if job.section == section and all(getattr(job, k) == v for k, v in wanted.items()):
+            yield job, result["found"]
+
+
+def aims(results: Sequence[Result]) -> list[Aim]:
+    """Those that the results say anything about."""
+    found = [
+        Aim("vertical and weight policies ÷ PyTorch's layer with the same dropout", 1.03,
+            list(_steps(results, VERTICAL, "stock with dropout"))),
+        Aim(f"policies inside the recurrence ÷ PyTorch's layer, {MEDIUM}", 1.10,
+            list(_steps(results, IN_LOOP, "stock", shape=MEDIUM))),
+        Aim(f"policies inside the recurrence ÷ PyTorch's layer, {SMALL}", 1.30,
+            list(_steps(results, IN_LOOP, "stock", shape=SMALL))),
+        Aim(f"a loop over PyTorch's cells ÷ variational, {MEDIUM}", 2.0,
+            list(_cell_loops(results, shape=MEDIUM)), at_least=True),
+        Aim(f"a loop over PyTorch's cells ÷ variational, {SMALL}", 2.0,
+            list(_cell_loops(results, shape=SMALL)), at_least=True),
+        Aim("policies ÷ Keras's layer with its own dropout", 1.05,
+            list(_keras(results, own_dropout))),
+        Aim("vertical policies ÷ Keras's layers and as many dropout layers", 1.03,
+            list(_keras(results, same_dropout))),
+        Aim("Keras's recurrent_dropout ÷ variational", 1.2,
+            list(_recurrent_dropout(results)), at_least=True),
+        Aim("memory of vertical and weight policies ÷ with the same dropout", 1.0,
+            list(_memory(results, VERTICAL, "stock with dropout"))),
+        Aim("memory of policies inside the recurrence ÷ PyTorch's layer", 1.3,
+            list(_memory(results, IN_LOOP, "stock"))),
+        Aim("memory in evaluation ÷ PyTorch's layer", 1.0,
+            list(_memory(results, (*VERTICAL, *IN_LOOP), "stock", "evaluation"))),
+        Aim("time per token at larger T ÷ at the smallest", 1.15,
+            list(_growth(results, "T"))),
+        Aim("that ÷ the same of PyTorch's layer", 1.15,
+            list(_growth(results, "T", beside_stock=True))),
+        Aim("time per token at larger B ÷ at the smallest", 1.15,
+            list(_growth(results, "B"))),
+        Aim("keyed masks ÷ PyTorch's bernoulli_", 2.0, list(_masks(results, "bernoulli_"))),
+        Aim("keyed masks ÷ masks without a seed", 2.0, list(_masks(results, "unkeyed"))),
+        Aim("keyed masks ÷ the training step", 0.05, list(_masks(results, "step"))),
+        Aim("Keras: a step with keyed masks ÷ one without a seed", 1.05, list(_keras_keyed(results))),
+        Aim("other libraries' layers ÷ this one's", 1.0, list(_peers(results)), at_least=True),
+    ]  # fmt: skip
+    return [aim for aim in found if aim.found]
+
+
+def _named(job: Job, policy: str) -> str:
+    return f"{job.cell} {policy}"
+
+
+def _steps(
+    results: Sequence[Result], policies: Sequence[str], baseline: str, **wanted: Any
+) -> Iterator[Row]:
+    for job, found in of(results, "torch", compiled=True, **wanted):
+        (policy,) = job.policies
+        if policy in policies and baseline in found:
+            yield f"{_named(job, policy)}, {job.shape}", ratio(found[policy], found[baseline])[0]
+
+
+def _cell_loops(results: Sequence[Result], **wanted: Any) -> Iterator[Row]:
+    for job, found in of(results, "torch", compiled=True, **wanted):
+        if "cell loop" in found:
+            yield job.cell, ratio(found["cell loop"], found["variational"])[0]
+
+
+def own_dropout(policy: str) -> str:
+    """What of Keras's own layer a policy is held against."""
+    return "dropout" if policy in VERTICAL else "recurrent_dropout"
+
+
+def same_dropout(policy: str) -> str | None:
+    """The layers of Keras that together drop the same as a policy; None where there are none."""
+    return {"zaremba": "Dropout layers", "locked": "SpatialDropout1D layers"}.get(policy)
+
+
+def _keras(results: Sequence[Result], against: Callable[[str], str | None]) -> Iterator[Row]:
+    for job, found in of(results, "keras"):
+        for policy in job.policies:
+            baseline = against(policy)
+            if baseline is not None:
+                where = f"{_named(job, policy)}, {job.backend}"
+                yield where, ratio(found[policy], found[baseline])[0]
+
+
+def _recurrent_dropout(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "keras"):
+        value = ratio(found["recurrent_dropout"], found["variational"])[0]
+        yield f"{job.cell}, {job.backend}", value
+
+
+def _keras_keyed(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "keras"):
+        for name in found:
+            policy, comma, _ = name.partition(", keyed")
+            if comma:
+                where = f"{_named(job, policy)}, {job.backend}"
+                yield where, ratio(found[name], found[policy])[0]
+
+
+def _memory(
+    results: Sequence[Result], policies: Sequence[str], baseline: str, when: str = "training"
+) -> Iterator[Row]:
+    for job, found in of(results, "memory"):
+        (policy,) = job.policies
+        if policy in policies and baseline in found:
+            yield _named(job, policy), found[policy][when] / found[baseline][when]
+
+
+def per_token(job: Job, axis: str, by_size: Any, name: str) -> dict[int, float]:
+    """Seconds for each token, by T or by B."""
+    other = job.shape.batch if axis == "T" else job.shape.steps
+    return {
+        int(size): median(seconds[name]) / (int(size) * other) for size, seconds in by_size.items()
+    }
+
+
+def by_smallest(by_size: dict[int, float]) -> dict[int, float]:
+    """Of each larger size, its time per token by that of the smallest."""
+    first = by_size[min(by_size)]
+    return {size: each / first for size, each in by_size.items() if size > min(by_size)}
+
+
+def _growth(results: Sequence[Result], axis: str, beside_stock: bool = False) -> Iterator[Row]:
+    for job, found in of(results, "growth"):
+        (policy,) = job.policies
+        ours, stock = (
+            by_smallest(per_token(job, axis, found[axis], name)) for name in (policy, "stock")
+        )
+        for size, most in ours.items():
+            value = most / stock[size] if beside_stock else most
+            yield f"{_named(job, policy)}, {axis}={size}", value
+
+
+def _masks(results: Sequence[Result], baseline: str) -> Iterator[Row]:
+    for job, found in of(results, "masks"):
+        for policy in job.policies:
+            yield _named(job, policy), ratio(found[policy]["keyed"], found[policy][baseline])[0]
+
+
+def _peers(results: Sequence[Result]) -> Iterator[Row]:
+    for _, found in of(results, "peers"):
+        for name, seconds in found.items():
+            if "missing" not in seconds:
+                yield name, ratio(seconds["peer"], seconds["ours"])[0]

@@ -1,0 +1,114 @@
+"""What is measured: one job for each process, since what ran before leaves its mark on memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+VERTICAL = ("zaremba", "locked", "weight_drop", "awd")
+IN_LOOP = ("variational", "naive", "semeniuta", "rnndrop", "zoneout")
+POLICIES = (*VERTICAL, *IN_LOOP)
+CELLS = ("LSTM", "GRU")
+BACKENDS = ("tensorflow", "jax", "torch")
+SECTIONS = ("torch", "keras", "memory", "growth", "masks", "peers")
+
+
+def policies(cell: str) -> tuple[str, ...]:
+    """Those that a kind of layer can have: a GRU has no cell state for rnndrop to fall on."""
+    return tuple(name for name in POLICIES if cell == "LSTM" or name != "rnndrop")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """B samples of T steps through L layers of H units, whose input has H features too."""
+
+    batch: int
+    steps: int
+    units: int
+    layers: int
+
+    def __str__(self) -> str:
+        return f"B{self.batch} T{self.steps} H{self.units} L{self.layers}"
+
+
+MEDIUM = Shape(20, 35, 650, 2)
+SMALL = Shape(20, 20, 200, 2)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one process measures.
+
+    Args:
+        section: one of `SECTIONS`.
+        cell: LSTM or GRU.
+        shape: where a section runs through several, the one it starts from.
+        backend: torch, or in the section `keras` one of `BACKENDS`.
+        policies: which.
+        device: cpu or cuda.
+        compiled: whether the library's functions in C may be compiled.
+        seconds: about how long to measure, after the warm-ups.
+    """
+
+    section: str
+    cell: str
+    shape: Shape
+    policies: tuple[str, ...]
+    backend: str = "torch"
+    device: str = "cpu"
+    compiled: bool = True
+    seconds: float = field(default=10.0, compare=False)
+
+    @property
+    def name(self) -> str:
+        parts = [self.section, self.backend, self.cell, str(self.shape).replace(" ", "")]
+        parts += ["-".join(self.policies)] if self.section not in ("keras", "masks") else []
+        parts += [] if self.device == "cpu" else [self.device]
+        parts += [] if self.compiled else ["uncompiled"]
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        given = dict(data)
+        given["shape"], given["policies"] = Shape(**data["shape"]), tuple(data["policies"])
+        return cls(**given)
+
+
+def every(device: str = "cpu") -> Iterator[Job]:
+    """All jobs."""
+    for shape, seconds in ((MEDIUM, 25.0), (SMALL, 10.0)):
+        for cell in CELLS:
+            for policy in policies(cell):
+                yield Job("torch", cell, shape, (policy,), device=device, seconds=seconds)
+            if device == "cpu":
+                yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=seconds)
+    for cell in CELLS:
+        for policy in policies(cell):
+            yield Job("memory", cell, MEDIUM, (policy,), device=device)
+    for cell in CELLS:
+        for policy in ("zaremba", "variational", "zoneout"):
+            shape = Shape(20, 35, 200, 1)
+            yield Job("growth", cell, shape, (policy,), device=device, seconds=4.0)
+    yield Job("masks", "LSTM", MEDIUM, POLICIES, device=device)
+    yield Job("peers", "LSTM", MEDIUM, ("weight_drop", "awd", "zaremba"), device=device)
+    if device != "cpu":
+        return  # which device a Keras backend takes is its own affair
+    for cell in CELLS:
+        for backend in BACKENDS:
+            yield Job("keras", cell, MEDIUM, policies(cell), backend, seconds=150.0)
+
+
+def quick(device: str = "cpu") -> Iterator[Job]:
+    """A few of them at the small shape, within three minutes on two cores."""
+    for cell, policy in (("LSTM", "zaremba"), ("LSTM", "variational"), ("GRU", "variational")):
+        yield Job("torch", cell, SMALL, (policy,), device=device, seconds=3.0)
+    yield Job("memory", "LSTM", SMALL, ("variational",), device=device)
+    yield Job("growth", "LSTM", Shape(20, 35, 50, 1), ("variational",), device=device, seconds=0.5)
+    yield Job("masks", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)
+    yield Job("peers", "LSTM", SMALL, ("weight_drop", "awd", "zaremba"), device=device, seconds=3.0)
+    if device == "cpu":
+        yield Job("keras", "LSTM", SMALL, ("zaremba", "variational"), "jax", seconds=5.0)

@@ -1,0 +1,382 @@
+"""docs/performance.md and its pictures, from the results alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from .aims import Aim, Result, aims, by_smallest, of, own_dropout, per_token, same_dropout
+from .jobs import BACKENDS, CELLS, IN_LOOP, Job
+from .timing import median, ratio
+
+MIB = 2**20
+
+HEAD = """# Performance
+
+Every figure on this page is computed from `benchmarks/results/speed.json`, which
+`python -m benchmarks.speed` writes (`--quick` for a first look); each entry holds the job, every
+round's seconds, versions and machine. Nothing is typed in by hand.
+
+A training step is the forward pass and the backward pass, to every weight and to the input; in
+Keras it is `train_on_batch` of a model of the same layers. Each job is a process of its own, in
+which contestants take turns; a ratio is the median of the rounds' ratios. Sizes are B samples of T
+steps through L layers of H units.
+"""
+
+NO_GPU = """
+**Nothing on this page was measured on a GPU.** For what PyTorch measures, `--device cuda` does.
+"""
+
+TORCH = """
+## PyTorch
+
+![A training step's time ÷ the stock layer's, policy by policy.](speed-torch.png)
+
+A training step's time ÷ the stock layer's, and ÷ that of the stock kernels with the same amount of
+dropout by PyTorch's own functions: `nn.Dropout` on the same connections, one mask for a sequence
+made by `bernoulli_`, or `F.dropout` on the recurrent weights. In brackets the quartiles.
+"""
+
+GROWTH = """
+## Growth
+
+Time per token of one layer of {units} units, from T={t[0]} to T={t[1]} at B={batch}, and from
+B={b[0]} to B={b[1]} at T={steps}: the most and the least that it comes to at any larger size ÷
+what it is at the smallest. It falls as B grows, as the stock layer's does, since a matrix product reads
+the weights once for all samples.
+
+![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
+"""
+
+MEMORY = """
+## Memory
+
+The most that a step's allocations come to at once in PyTorch, gradients among them, weights and
+input not, in MiB at {shape}. Masks of vertical connections and of weights are kept as a byte for
+each element; what they fall on has a masked copy, as it has under `nn.Dropout`.
+"""
+
+MASKS = """
+## Masks
+
+Milliseconds for all masks of one call at {shape}: by `bernoulli_`, as this library draws them
+without a seed, and keyed with one; and a training step with keyed masks.
+"""
+
+KERAS = """
+## Keras
+
+A training step's time ÷ that of Keras's own layer at {shape}, on each backend: with `dropout` for
+vertical and weight policies, with `dropout` and `recurrent_dropout` for those inside the recurrence.
+Then ÷ that of stock layers with dropout layers at the same places, and keyed masks ÷ masks without a
+seed.
+"""
+
+PEERS = """
+## Other libraries
+
+Training steps of other libraries' LSTMs at {shape}, and of this library's with masks at the same
+places.
+"""
+
+
+def page(results: Sequence[Result]) -> str:
+    """The whole page."""
+    parts = [HEAD, _where(results), _aims(aims(results))]
+    sections = (_torch, _keras, _memory, _growth, _masks, _peers)
+    parts += [section(results) for section in sections]
+    return "\n".join(part.strip("\n") + "\n" for part in parts if part)
+
+
+def _where(results: Sequence[Result]) -> str:
+    machines = {_machine(result) for result in results}
+    lines = [f"Measured on {machine}." for machine in sorted(machines)]
+    gpu = any(result["job"]["device"] != "cpu" for result in results)
+    return "\n".join(lines) + "\n" + ("" if gpu else NO_GPU)
+
+
+def _machine(result: Result) -> str:
+    machine, versions = result["machine"], result["versions"]
+    names = {"torch": "PyTorch", "keras": "Keras", "tensorflow-cpu": "TensorFlow", "jax": "JAX"}
+    used = ", ".join(f"{names[n]} {versions[n]}" for n in names if n in versions)
+    place = f"{machine['cpu']}, {machine['cores']} cores"
+    return f"{place}{', ' + machine['gpu'] if 'gpu' in machine else ''}; {used}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table whose first columns are texts, and the others numbers."""
+    lines = ["| " + " | ".join(head) + " |"]
+    lines.append("|" + "---|" * texts + "---:|" * (len(head) - texts))
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def _aims(found: Sequence[Aim]) -> str:
+    rows = [(a.text, a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.2f}") for a in found]
+    head = ("ratio", "where it is worst", "", "aim", "worst")
+    return "## What it may cost\n\n" + _table(head, rows, 3)
+
+
+def _limit(aim: Aim) -> str:
+    return f"{'≥' if aim.at_least else '≤'} {aim.limit:g}"
+
+
+def _verdict(aim: Aim) -> str:
+    return "met" if aim.met else "**not met**"
+
+
+def aims_table(found: Sequence[Aim]) -> Table:
+    """What a terminal shows of a run."""
+    table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
+    for heading in ("ratio", "aim", "worst", "where", ""):
+        table.add_column(heading, justify="right" if heading in ("aim", "worst") else "left")
+    for aim in found:
+        verdict = "met" if aim.met else "[red]not met[/red]"
+        table.add_row(aim.text, _limit(aim), f"{aim.worst[1]:.2f}", aim.worst[0], verdict)
+    return table
+
+
+def _spread(a: Sequence[float], b: Sequence[float]) -> str:
+    middle, low, high = ratio(a, b)
+    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
+
+
+def _ms(seconds: Sequence[float]) -> str:
+    return f"{median(seconds) * 1e3:.3g}"
+
+
+def _torch(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "torch"))
+    parts = [TORCH] if jobs else []
+    for shape in dict.fromkeys(job.shape for job, _ in jobs):
+        for cell in CELLS:
+            here = [(j, found) for j, found in jobs if j.shape == shape and j.cell == cell]
+            if here:
+                parts.append(f"### {cell}, {shape}\n")
+                head = ("policy", "ms", "÷ stock", "÷ stock with the same dropout")
+                parts.append(_table(head, [_torch_row(*each) for each in here] + _loops(here)))
+    return "\n".join(parts)
+
+
+def _torch_row(job: Job, found: Any) -> tuple[str, ...]:
+    (policy,) = job.policies
+    ours, dropped = found[policy], found.get("stock with dropout")
+    name = policy if job.compiled else f"{policy}, without a C compiler"
+    same = "" if dropped is None else _spread(ours, dropped)
+    return name, _ms(ours), _spread(ours, found["stock"]), same
+
+
+def _loops(here: Sequence[tuple[Job, Any]]) -> list[tuple[str, ...]]:
+    loops = [found for job, found in here if job.compiled and "cell loop" in found]
+    name = "a loop over PyTorch's cells, as variational"
+    return [
+        (name, _ms(found["cell loop"]), _spread(found["cell loop"], found["stock"]), "")
+        for found in loops
+    ]
+
+
+def _keras(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "keras"))
+    if not jobs:
+        return ""
+    parts = [KERAS.format(shape=jobs[0][0].shape)]
+    for cell in CELLS:
+        here = {job.backend: found for job, found in jobs if job.cell == cell}
+        if not here:
+            continue
+        backends = [name for name in BACKENDS if name in here]
+        (policies, *_) = [job.policies for job, _ in jobs if job.cell == cell]
+        rows = [
+            (name, f"`{own_dropout(name)}`", *_by_backend(here, name, own_dropout(name)))
+            for name in policies
+        ]
+        for name in policies:
+            same = same_dropout(name)
+            if same is not None:
+                rows.append((name, same, *_by_backend(here, name, same)))
+        for name in (n for n in next(iter(here.values())) if n.endswith(", keyed")):
+            plain = name.removesuffix(", keyed")
+            rows.append((name, "masks without a seed", *_by_backend(here, name, plain)))
+        parts.append(f"### {cell}\n")
+        parts.append(_table(("policy", "÷", *backends), rows, texts=2))
+    return "\n".join(parts)
+
+
+def _by_backend(here: dict[str, Any], name: str, baseline: str) -> list[str]:
+    return [_spread(found[name], found[baseline]) for found in here.values()]
+
+
+def _memory(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "memory"))
+    rows = []
+    for job, found in jobs:
+        (policy,) = job.policies
+        ours, stock = found[policy], found["stock"]
+        same = found.get("stock with dropout")
+        rows.append(
+            (
+                job.cell,
+                policy,
+                f"{ours['training'] / MIB:.1f}",
+                f"{stock['training'] / MIB:.1f}",
+                "" if same is None else f"{same['training'] / MIB:.1f}",
+                f"{found['masks']['elements'] / MIB:.1f}",
+                f"{ours['evaluation'] / MIB:.1f}",
+                f"{stock['evaluation'] / MIB:.1f}",
+            )
+        )
+    head = (
+        "layer", "policy", "training", "stock", "with the same dropout", "mask elements (Mi)",
+        "evaluation", "stock",
+    )  # fmt: skip
+    return MEMORY.format(shape=jobs[0][0].shape) + "\n" + _table(head, rows, 2) if jobs else ""
+
+
+def _growth(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "growth"))
+    if not jobs:
+        return ""
+    rows = []
+    for job, found in jobs:
+        for axis in ("T", "B"):
+            for name in (*job.policies, "stock"):
+                times = per_token(job, axis, found[axis], name)
+                by_size = by_smallest(times)
+                most, least = max(by_size.values()), min(by_size.values())
+                rows.append((job.cell, name, axis, f"{most:.2f}", f"{least:.2f}"))
+    rows = list({row[:3]: row for row in rows}.values())  # the stock layer's once
+    job, found = jobs[0]
+    sizes = {axis: sorted(map(int, found[axis])) for axis in ("T", "B")}
+    text = GROWTH.format(
+        units=job.shape.units,
+        t=(sizes["T"][0], sizes["T"][-1]),
+        b=(sizes["B"][0], sizes["B"][-1]),
+        batch=job.shape.batch,
+        steps=job.shape.steps,
+    )
+    head = ("layer", "policy", "by", "most", "least")
+    return text + "\n" + _table(head, rows, 3)
+
+
+def _masks(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "masks"))
+    rows = [
+        (policy, *(_ms(found[policy][name]) for name in ("bernoulli_", "unkeyed", "keyed", "step")))
+        for job, found in jobs
+        for policy in job.policies
+    ]
+    head = ("policy", "bernoulli_", "unkeyed", "keyed", "step")
+    return MASKS.format(shape=jobs[0][0].shape) + "\n" + _table(head, rows) if jobs else ""
+
+
+def _peers(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "peers"))
+    rows = [
+        (name, "not installed", "", "")
+        if "missing" in seconds
+        else (name, _ms(seconds["peer"]), _ms(seconds["ours"]),
+              _spread(seconds["peer"], seconds["ours"]))
+        for _, found in jobs
+        for name, seconds in found.items()
+    ]  # fmt: skip
+    head = ("layer", "ms", "ours", "÷ ours")
+    return PEERS.format(shape=jobs[0][0].shape) + "\n" + _table(head, rows) if jobs else ""
+
+
+def pictures(results: Sequence[Result], folder: Path) -> list[Path]:
+    """Draw what there is to draw, as PNGs."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    drawn = [_draw_growth(results, folder / "speed-growth.png")]
+    drawn.append(_draw_torch(results, folder / "speed-torch.png"))
+    return [path for path in drawn if path is not None]
+
+
+def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
+    from matplotlib import pyplot as plt
+
+    jobs = list(of(results, "growth"))
+    if not jobs:
+        return None
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
+    for axis, where in zip(("T", "B"), axes, strict=True):
+        drawn = set()
+        for job, found in jobs:
+            for name in ("stock", *job.policies):
+                if (job.cell, name) in drawn:
+                    continue
+                drawn.add((job.cell, name))
+                times = per_token(job, axis, found[axis], name)
+                style = "-" if job.cell == "LSTM" else "--"
+                names = ["stock", *dict.fromkeys(j.policies[0] for j, _ in jobs)]
+                colour = "0.4" if name == "stock" else f"C{names.index(name)}"
+                where.loglog(
+                    list(times),
+                    [1e6 * each for each in times.values()],
+                    style,
+                    color=colour,
+                    marker="o",
+                    markersize=3,
+                    label=f"{job.cell}, {name}",
+                )
+        where.set(xlabel=f"{axis} ({'steps' if axis == 'T' else 'samples'})")
+        where.grid(alpha=0.3, which="both")
+    axes[0].set(ylabel="µs per token")
+    axes[1].legend(fontsize="small")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path
+
+
+def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
+    from matplotlib import pyplot as plt
+
+    jobs = list(of(results, "torch", compiled=True))
+    if not jobs:
+        return None
+    shapes = list(dict.fromkeys(job.shape for job, _ in jobs))
+    names = list(dict.fromkeys(job.policies[0] for job, _ in jobs))
+    figure, axes = plt.subplots(
+        1, len(shapes), figsize=(4.5 * len(shapes), 4), layout="constrained", squeeze=False
+    )
+    for shape, where in zip(shapes, axes[0], strict=True):
+        for job, found in jobs:
+            if job.shape != shape:
+                continue
+            (policy,) = job.policies
+            place = names.index(policy) + (0.15 if job.cell == "GRU" else -0.15)
+            colour = f"C{CELLS.index(job.cell)}"
+            held = [("stock", "o")] if policy in IN_LOOP else [("stock with dropout", "s")]
+            held += [("cell loop", "x")] if "cell loop" in found else []
+            for name, marker in held:
+                pair = (found[policy], found[name])
+                middle, low, high = ratio(*(pair[::-1] if name == "cell loop" else pair))
+                if name == "cell loop":
+                    middle, low, high = ratio(found[name], found["stock"])
+                where.errorbar(
+                    middle, place, xerr=[[middle - low], [high - middle]], fmt=marker, color=colour
+                )
+        where.axvline(1.0, color="0.5", linewidth=1)
+        where.set(title=str(shape), xlabel="training step ÷ the stock layer's")
+        where.set_yticks(range(len(names)), names)
+        where.invert_yaxis()
+        where.set_xlim(left=0)
+        where.grid(alpha=0.3, axis="x")
+    handles = [
+        plt.Line2D([], [], linestyle="", marker=marker, color=colour, label=label)
+        for marker, colour, label in (
+            ("o", "C0", "LSTM"),
+            ("o", "C1", "GRU"),
+            ("o", "0.4", "÷ the stock layer"),
+            ("s", "0.4", "÷ the stock layer with the same dropout"),
+            ("x", "0.4", "a loop over cells ÷ the stock layer"),
+        )
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

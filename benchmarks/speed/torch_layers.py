@@ -1,0 +1,170 @@
+"""What takes part in PyTorch: the stock layer, the stock layer with dropout, cells in a loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import dropout_policies_torch as dpt
+import torch
+from dropout_policies_torch.cells import TYPES
+from torch import Tensor, nn
+from torch.nn import functional
+
+import dropout_policies as dp
+from dropout_policies.plan import Geometry, Placement, Plan, plan
+
+from .jobs import Job, Shape
+
+RATE = 0.5
+
+
+def policy_of(name: str, cell: str) -> dp.Policy:
+    if name == "zoneout" and cell == "GRU":
+        return dp.zoneout(cell=0.0)  # which has no cell state
+    return dp.catalog.resolve(name, None)
+
+
+def layer(job: Job, policy: str, seed: int | None = None) -> nn.Module:
+    """The library's layer under a policy."""
+    shape, kind = job.shape, getattr(dpt, job.cell)
+    made: nn.Module = kind(
+        shape.units,
+        shape.units,
+        shape.layers,
+        policy=policy_of(policy, job.cell),
+        seed=seed,
+    )
+    return made
+
+
+def planned(job: Job, policy: str) -> Plan:
+    """The masks of one call."""
+    shape, cell = job.shape, TYPES[job.cell]
+    geometry = Geometry(
+        shape.units,
+        shape.units,
+        shape.layers,
+        batch=shape.batch,
+        steps=shape.steps,
+        cell=cell,
+    )
+    return plan(Placement(policy_of(policy, job.cell)), geometry)
+
+
+def stock(job: Job) -> nn.Module:
+    """PyTorch's own layer, without dropout."""
+    made: nn.Module = getattr(nn, job.cell)(job.shape.units, job.shape.units, job.shape.layers)
+    return made
+
+
+class WithDropout(nn.Module):
+    """The stock kernels with the dropout of a vertical or a weight policy, as one would write it.
+
+    Args:
+        job: whose cell and shape.
+        vertical: `step` or `sequence`: how long a mask on a vertical connection lives; or None.
+        weight: whether recurrent weights are dropped.
+    """
+
+    def __init__(self, job: Job, vertical: str | None, weight: bool) -> None:
+        super().__init__()
+        self.vertical, self.weight = vertical, weight
+        shape, kind = job.shape, getattr(nn, job.cell)
+        self.whole = vertical != "sequence" and not weight
+        if self.whole:
+            rate = RATE if vertical else 0.0
+            self.layers = nn.ModuleList(
+                [kind(shape.units, shape.units, shape.layers, dropout=rate)]
+            )
+        else:
+            self.layers = nn.ModuleList(kind(shape.units, shape.units) for _ in range(shape.layers))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:
+        end: Any = None
+        x = self._dropped(x)
+        for one in self.layers:
+            x, end = self._without_weights(one, x) if self.weight else one(x)
+            x = self._dropped(x)
+        return x, end
+
+    def _dropped(self, x: Tensor) -> Tensor:
+        if self.vertical is None:
+            return x
+        if self.vertical == "step":
+            return functional.dropout(x, RATE)
+        return x * x.new_empty(1, *x.shape[1:]).bernoulli_(1.0 - RATE).div_(1.0 - RATE)
+
+    def _without_weights(self, one: Any, x: Tensor) -> tuple[Tensor, Any]:
+        w_ih, w_hh, b_ih, b_hh = one.all_weights[0]
+        weights = [w_ih, functional.dropout(w_hh, RATE), b_ih, b_hh]
+        h = x.new_zeros(1, x.shape[1], one.hidden_size)
+        kernel: Any = getattr(torch, one.mode.lower())
+        y, *end = kernel(
+            x, (h, h) if one.mode == "LSTM" else h, weights, True, 1, 0.0, True, False, False
+        )
+        return y, end
+
+
+def with_dropout(job: Job, policy: str) -> nn.Module:
+    """The stock kernels given the same amount of dropout as a vertical or weight policy."""
+    vertical = {"zaremba": "step", "locked": "sequence", "awd": "sequence"}.get(policy)
+    return WithDropout(job, vertical, weight=policy in ("weight_drop", "awd"))
+
+
+class CellLoop(nn.Module):
+    """PyTorch's cells, step by step, with variational masks on the way in and on h."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.shape, kind = job.shape, getattr(nn, f"{job.cell}Cell")
+        self.cells = nn.ModuleList(
+            kind(job.shape.units, job.shape.units) for _ in range(job.shape.layers)
+        )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        for cell in self.cells:
+            into, hidden = (
+                x.new_empty(x.shape[1:]).bernoulli_(1.0 - RATE).div_(1.0 - RATE) for _ in range(2)
+            )
+            h = c = x.new_zeros(x.shape[1], self.shape.units)
+            outputs = []
+            for step in (x * into).unbind(0):
+                if isinstance(cell, nn.LSTMCell):
+                    h, c = cell(step, (h * hidden, c))
+                else:
+                    h = cell(step, h * hidden)
+                outputs.append(h)
+            x = torch.stack(outputs)
+        return x, None
+
+
+def training_step(module: nn.Module, shape: Shape, device: str) -> Callable[[], None]:
+    """Forward and backward, to every weight and to the input, which an embedding would be."""
+    generator = torch.Generator().manual_seed(0)
+    size = (shape.steps, shape.batch, shape.units)
+    x, pull = (torch.randn(size, generator=generator).to(device) for _ in range(2))
+    x.requires_grad_()
+    module.to(device).train()
+
+    def step() -> None:
+        y, _ = module(x)
+        y.backward(pull)
+        module.zero_grad(set_to_none=True)
+        x.grad = None
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    return step
+
+
+def evaluation(module: nn.Module, shape: Shape, device: str) -> Callable[[], None]:
+    """Forward alone, in evaluation."""
+    x = torch.randn(shape.steps, shape.batch, shape.units).to(device)
+    module.to(device).eval()
+
+    def step() -> None:
+        with torch.no_grad():
+            module(x)
+
+    return step

@@ -1,0 +1,146 @@
+"""Training steps in PyTorch: beside the stock layer and peers, as shapes grow, with keyed masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import dropout_policies_torch as dpt
+import torch
+from dropout_policies_torch import masks
+from torch import nn
+
+import dropout_policies as dp
+
+from .jobs import IN_LOOP, Job
+from .timing import Seconds, interleaved
+from .torch_layers import CellLoop, layer, planned, stock, training_step, with_dropout
+
+T = (35, 70, 140, 350, 700, 1400, 2000)
+B = (1, 4, 16, 64, 256)
+
+
+def steps(job: Job) -> Seconds:
+    """A policy, the stock layer, and what else could be done in its stead."""
+    (policy,) = job.policies
+    modules: dict[str, nn.Module] = {"stock": stock(job), policy: layer(job, policy)}
+    if policy not in IN_LOOP:
+        modules["stock with dropout"] = with_dropout(job, policy)
+    elif policy == "variational":
+        modules["cell loop"] = CellLoop(job)
+    made = {name: training_step(each, job.shape, job.device) for name, each in modules.items()}
+    return interleaved(made, job.seconds)
+
+
+def growth(job: Job) -> dict[str, dict[str, Seconds]]:
+    """A policy and the stock layer, by T and by B."""
+    (policy,) = job.policies
+    shapes = {
+        "T": {steps: replace(job.shape, steps=steps) for steps in T},
+        "B": {batch: replace(job.shape, batch=batch) for batch in B},
+    }
+    found: dict[str, dict[str, Seconds]] = {}
+    for axis, by_size in shapes.items():
+        found[axis] = {}
+        for size, shape in by_size.items():
+            modules = {"stock": stock(job), policy: layer(job, policy)}
+            made = {name: training_step(each, shape, job.device) for name, each in modules.items()}
+            found[axis][str(size)] = interleaved(made, job.seconds)
+    return found
+
+
+def keyed_masks(job: Job) -> dict[str, Seconds]:
+    """Of each policy: its masks by `bernoulli_`, without a seed and with one, and its step."""
+    device, shape = torch.device(job.device), job.shape
+    found = {}
+    for policy in job.policies:
+        wanted = planned(job, policy)
+
+        def drawn(seed: int | None, wanted: Any = wanted) -> None:
+            masks.draw(wanted, seed, 0, 0, device, torch.float32)
+            if job.device != "cpu":
+                torch.cuda.synchronize()
+
+        def plainly(wanted: Any = wanted) -> None:
+            for mask in wanted.values():
+                torch.empty(mask.shape, device=device).bernoulli_(0.5)
+            if job.device != "cpu":
+                torch.cuda.synchronize()
+
+        found[policy] = interleaved(
+            {
+                "bernoulli_": plainly,
+                "unkeyed": lambda drawn=drawn: drawn(None),
+                "keyed": lambda drawn=drawn: drawn(1),
+                "step": training_step(layer(job, policy, seed=1), shape, job.device),
+            },
+            job.seconds,
+        )
+    return found
+
+
+def peers(job: Job) -> dict[str, Any]:
+    """Other libraries' layers and this one's, each pair with the same masks at the same places."""
+    units, layers = job.shape.units, job.shape.layers
+    locked = dp.drop(0.5, per="sequence")
+    weight = dp.drop(0.5, per="call")
+    pairs: dict[str, tuple[Any, dp.Policy]] = {
+        "fastai AWD_LSTM": (
+            lambda: _fastai(units, layers),
+            dp.Policy(input=locked, between=locked, recurrent_weight=weight),
+        ),
+        "pytorch-nlp WeightDropLSTM": (
+            lambda: _pytorch_nlp(units, layers),
+            dp.Policy(recurrent_weight=weight),
+        ),
+        "opacus DPLSTM": (
+            lambda: _opacus(units, layers),
+            dp.Policy(between=dp.drop(0.5)),
+        ),
+    }
+    found: dict[str, Any] = {}
+    for name, (peer, policy) in pairs.items():
+        try:
+            theirs = peer()
+        except ImportError as error:
+            found[name] = {"missing": str(error)}
+            continue
+        ours = dpt.LSTM(units, units, layers, policy=policy)
+        found[name] = interleaved(
+            {
+                "peer": training_step(theirs, job.shape, job.device),
+                "ours": training_step(ours, job.shape, job.device),
+            },
+            job.seconds,
+        )
+    return found
+
+
+def _fastai(units: int, layers: int) -> nn.Module:
+    from fastai.text.models.awdlstm import AWD_LSTM
+
+    class OfEmbedded(nn.Module):
+        """Its layers alone, as ours are called."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = AWD_LSTM(4, units, units, layers, hidden_p=0.5, input_p=0.5, weight_p=0.5)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+            return self.inner(x.transpose(0, 1), from_embeds=True), None
+
+    return OfEmbedded()
+
+
+def _pytorch_nlp(units: int, layers: int) -> nn.Module:
+    from torchnlp.nn import WeightDropLSTM
+
+    made: nn.Module = WeightDropLSTM(units, units, num_layers=layers, weight_dropout=0.5)
+    return made
+
+
+def _opacus(units: int, layers: int) -> nn.Module:
+    from opacus.layers import DPLSTM
+
+    made: nn.Module = DPLSTM(units, units, num_layers=layers, dropout=0.5)
+    return made

@@ -1,0 +1,66 @@
+"""One job in a process of its own.
+
+Called as `python -m benchmarks.speed.worker FOLDER` with `FOLDER/job.json` written by the command;
+leaves `FOLDER/result.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import write_atomically
+from ..machine import machine, versions
+from .jobs import Job
+
+
+def measure(job: Job) -> Any:
+    """What a job's section measures."""
+    if job.section == "keras":
+        from . import keras_times
+
+        return keras_times.steps(job)
+    if job.section == "memory":
+        from . import memory
+
+        return memory.peaks(job)
+    from . import torch_times
+
+    sections = {
+        "torch": torch_times.steps,
+        "growth": torch_times.growth,
+        "masks": torch_times.keyed_masks,
+        "peers": torch_times.peers,
+    }
+    return sections[job.section](job)
+
+
+def main(folder: Path) -> None:
+    job = Job.from_dict(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    started = time.time()
+    found = _rounded(measure(job))
+    result = {
+        "job": job.to_dict(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "wall_seconds": round(time.time() - started, 1),
+        "versions": versions(),
+        "machine": machine(),
+        "found": found,
+    }
+    write_atomically(folder / "result.json", json.dumps(result))
+
+
+def _rounded(found: Any) -> Any:
+    """Times to six digits."""
+    if isinstance(found, dict):
+        return {key: _rounded(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [float(f"{value:.6g}") for value in found]
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
