@@ -1,4 +1,4 @@
-"""`python -m benchmarks.results`: write docs/results.md from the committed runs alone."""
+"""`python -m benchmarks.results`: write the pages of results from the committed runs alone."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from .ptb.presets import PRESETS
 from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference, with_rate
+from .speed import page as speed
 
 Result = dict[str, Any]
 
@@ -17,6 +18,8 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 PICTURE = PAGE.with_name("ptb-demo.png")
+SPEED = RUNS / "speed.json"
+PERFORMANCE = PAGE.with_name("performance.md")
 
 HEAD = """# Results
 
@@ -48,6 +51,12 @@ def read() -> dict[str, list[Result]]:
         path.stem: [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         for path in sorted(RUNS.glob("*.jsonl"))
     }
+
+
+def read_speed() -> list[Result]:
+    """The committed results of `python -m benchmarks.speed`."""
+    found: list[Result] = json.loads(SPEED.read_text(encoding="utf-8"))
+    return found
 
 
 def page(files: dict[str, list[Result]]) -> str:
@@ -132,4 +141,6 @@ def _starts(results: list[Result]) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(read()), encoding="utf-8")
     curves(read()["ptb-demo"], PICTURE)
-    print(f"wrote {PAGE} and {PICTURE}")
+    PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
+    drawn = speed.pictures(read_speed(), PERFORMANCE.parent)
+    print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, PERFORMANCE, *drawn)))

@@ -47,9 +47,9 @@ def library(name: str) -> ctypes.CDLL | None:
 
 def in_memory(x: Tensor) -> bool:
     """Whether a tensor's elements lie in the CPU's memory, where such functions find them."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or type(x) is not Tensor:  # PyTorch's tracers have subclasses
         return False
     try:
         return x.data_ptr() != 0
-    except RuntimeError:  # what PyTorch's tracers and torch.func work with has no memory
+    except RuntimeError:  # what torch.func works with has no memory of its own
         return False

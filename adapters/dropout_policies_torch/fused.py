@@ -1,58 +1,23 @@
-"""What a step does beside its product, as one compiled function on the CPU: `fused.c`."""
+"""What a step does beside its product, in one pass: compiled C on a CPU, Triton on a GPU.
+
+Where neither can be had, an operator takes PyTorch's own functions, one after another.
+"""
 
 from __future__ import annotations
 
-import ctypes
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from .compiled import in_memory, library
 from .products import Product
-
-SERIAL = 2**15
-"""Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
 
 Masks = Sequence[Tensor | None]
 """hidden, candidate, cell, state, hidden_update, cell_update."""
 
 
-class _Arrays(ctypes.Structure):
-    """`Layer` of fused.c."""
-
-    _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("size", ctypes.c_int64),
-        *((name, ctypes.c_void_p) for name in ("acts", "hs", "cs", "squashed", "seen")),
-        *((name, ctypes.c_void_p) for name in ("h0", "c0", "scratch")),
-        ("kept", ctypes.c_int64),
-        ("masks", ctypes.c_void_p * 6),
-        ("strides", ctypes.c_int64 * 6),
-        *((name, ctypes.c_void_p) for name in ("d_hs", "d_gates", "d_h", "d_c")),
-    )
-
-
-def fits(acts: Tensor, state: Tensor) -> bool:
-    """Whether steps run compiled: on a CPU, in single or double precision, unless a step is so
-    large that many threads would share it."""
-    return (
-        in_memory(acts)
-        and acts.dtype in (torch.float32, torch.float64)
-        and state.numel() > 0
-        and (state.numel() <= SERIAL or torch.get_num_threads() <= 2)
-        and library("fused") is not None
-    )
-
-
-def through(back: Tensor, masks: Masks, backward: bool) -> Tensor:
-    """What a product brings back to the state that the first step had, through its mask."""
-    hidden = masks[0]
-    return back if hidden is None else back * hidden[-1 if backward else 0]
-
-
-class Steps:
+class Steps(ABC):
     """The steps of one layer in one direction.
 
     Args:
@@ -61,7 +26,9 @@ class Steps:
         masks: each `[T or 1, B or 1, H or 1]`.
         order: the steps, as they run.
         kept: whether every step has its part of `cs` and `squashed`.
-        arrays: by the names of `Layer` in fused.c, contiguous.
+        arrays: contiguous: `acts`, `hs`, `cs`; of an LSTM `squashed` and `c0`; and for the backward
+            pass `d_hs`, `d_gates`, `d_h` and of an LSTM `d_c`. All as in the operators; of a GRU,
+            `cs` is what the hidden state brings to n.
     """
 
     def __init__(
@@ -73,29 +40,14 @@ class Steps:
         kept: bool,
         **arrays: Tensor,
     ) -> None:
-        compiled: Any = library("fused")
-        kind = "float" if h0.dtype == torch.float32 else "double"
-        self._start, self._forward, self._backward = (
-            getattr(compiled, f"{name}_{kind}") for name in ("start", mode, f"{mode}_backward")
-        )
-        self._order = list(order)
-        full = [
+        self.mode, self.order, self.kept = mode, list(order), kept
+        self.masks = [
             None if mask is None else mask.expand(len(mask), *h0.shape).contiguous()
             for mask in masks
         ]
-        h0 = h0.contiguous()
-        self._seen, scratch = torch.empty_like(h0), h0.new_empty(3 * h0.shape[1])
-        arrays |= {"h0": h0, "seen": self._seen, "scratch": scratch}
-        self._alive = [*arrays.values(), *full]
-        self._layer = _Arrays(
-            *h0.shape,
-            kept=h0.numel() if kept else 0,
-            masks=(ctypes.c_void_p * 6)(*(None if m is None else m.data_ptr() for m in full)),
-            strides=(ctypes.c_int64 * 6)(
-                *(0 if m is None or len(m) == 1 else h0.numel() for m in full)
-            ),
-            **{name: array.data_ptr() for name, array in arrays.items()},
-        )
+        self.h0 = h0.contiguous()
+        self.seen = torch.empty_like(self.h0)  # h on its way into the next step's product
+        self.arrays = arrays
 
     def forward(self, by_recurrent: Product) -> None:
         """Fill `hs`, `acts`, `cs` and `squashed`, of which `acts` holds the input's part.
@@ -103,11 +55,10 @@ class Steps:
         Args:
             by_recurrent: h as the gates see it `[B, H]`, to its part of them.
         """
-        layer, steps = ctypes.byref(self._layer), [ctypes.c_int64(t) for t in (-1, *self._order)]
-        self._start(layer, steps[1])
-        for last, t, after in zip(steps, steps[1:], [*steps[2:], steps[0]], strict=False):
-            product = by_recurrent(self._seen)
-            self._forward(layer, t, last, after, ctypes.c_void_p(product.data_ptr()))
+        self.start(self.order[0])
+        steps = [-1, *self.order, -1]
+        for last, t, after in zip(steps, steps[1:], steps[2:], strict=False):
+            self.step(t, last, after, by_recurrent(self.seen))
 
     def backward(self, by_recurrent: Product, d_gates: Sequence[Tensor]) -> Tensor:
         """Fill `d_gates`, change `d_h` and `d_c` to what is left for the start.
@@ -119,12 +70,47 @@ class Steps:
         Returns:
             What reached the gates' h of the first step, `[B, H]`; to be added to `d_h`.
         """
-        layer, product, later = ctypes.byref(self._layer), None, -1
-        for place in reversed(range(len(self._order))):
-            t, earlier = self._order[place], self._order[place - 1] if place else -1
-            address = ctypes.c_void_p(None if product is None else product.data_ptr())
-            at = (ctypes.c_int64(each) for each in (t, later, earlier))
-            self._backward(layer, *at, address)
-            product, later = by_recurrent(d_gates[t]), t
+        product: Tensor | None = None
+        steps = [-1, *reversed(self.order), -1]
+        for later, t, earlier in zip(steps, steps[1:], steps[2:], strict=False):
+            self.step_back(t, later, earlier, product)
+            product = by_recurrent(d_gates[t])
         assert product is not None, "there is at least one step"
         return product
+
+    @abstractmethod
+    def start(self, t: int) -> None:
+        """Fill `seen` with h0 as the step t sees it."""
+
+    @abstractmethod
+    def step(self, t: int, last: int, after: int, product: Tensor) -> None:
+        """Step t, that comes after the step `last` and before the step `after` (-1: none).
+
+        Args:
+            t, last, after: numbers of steps.
+            product: what h brings to the gates, `[B, 4*H]`, or of a GRU `[B, 3*H]`.
+        """
+
+    @abstractmethod
+    def step_back(self, t: int, later: int, earlier: int, product: Tensor | None) -> None:
+        """The backward pass of step t; `later` is the step that came after it in time.
+
+        Args:
+            t, later, earlier: numbers of steps, -1 where there is none.
+            product: what `later` brings back to the h that its gates saw, `[B, H]`.
+        """
+
+
+def engine(acts: Tensor, state: Tensor) -> type[Steps] | None:
+    """Who takes steps of these gates `[T, B, G*H]` and state `[B, H]`; None for nobody."""
+    from . import fused_cpu, fused_gpu
+
+    if fused_cpu.fits(acts, state):
+        return fused_cpu.Steps
+    return fused_gpu.Steps if fused_gpu.fits(acts, state) else None
+
+
+def through(back: Tensor, masks: Masks, backward: bool) -> Tensor:
+    """What a product brings back to the state that the first step had, through its mask."""
+    hidden = masks[0]
+    return back if hidden is None else back * hidden[-1 if backward else 0]

@@ -44,9 +44,10 @@ def _forward(
     hs = acts.new_empty(steps, batch, size)
     brought = acts.new_empty(steps if keep else 1, batch, size)
     masks = (hidden, candidate, None, state, hidden_update, None)
-    if fused.fits(acts, h0):
+    engine = fused.engine(acts, h0)
+    if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": brought}
-        run = fused.Steps("gru", h0, masks, order(steps, backward), keep, **arrays)
+        run = engine("gru", h0, masks, order(steps, backward), keep, **arrays)
         run.forward(by_recurrent)
     else:
         _steps(acts, hs, brought, h0, by_recurrent, masks, backward)
@@ -143,7 +144,8 @@ def _gates_back(
     steps, batch, size = hs.shape
     d_gates = hs.new_empty(steps, batch, 4 * size)
     by_recurrent = products.by(w_hh.t(), batch)
-    if not fused.fits(acts, h0):
+    engine = fused.engine(acts, h0)
+    if engine is None:
         d_h = _steps_back(
             d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward
         )
@@ -151,7 +153,7 @@ def _gates_back(
     d_h = d_last.clone(memory_format=torch.contiguous_format)
     arrays = {"acts": acts, "hs": hs, "cs": brought}
     arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
-    run = fused.Steps("gru", h0, masks, order(steps, backward), True, **arrays)
+    run = engine("gru", h0, masks, order(steps, backward), True, **arrays)
     back = run.backward(by_recurrent, d_gates[:, :, size:].unbind(0))
     return d_gates, d_h.add_(fused.through(back, masks, backward))
 

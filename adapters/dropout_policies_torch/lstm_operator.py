@@ -47,9 +47,10 @@ def _forward(
     hs = acts.new_empty(steps, batch, size)
     cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    if fused.fits(acts, h0):
+    engine = fused.engine(acts, h0)
+    if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
-        run = fused.Steps("lstm", h0, masks, order(steps, backward), keep, **arrays)
+        run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
         run.forward(products.by(w_hh, batch))
     else:
         _steps(acts, hs, cs, squashed, h0, c0, w_hh, masks, backward)
@@ -159,7 +160,8 @@ def _gates_back(
     """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
     d_gates = torch.empty_like(acts)
     by_recurrent = products.by(w_hh.t(), len(h0))
-    if not fused.fits(acts, h0):
+    engine = fused.engine(acts, h0)
+    if engine is None:
         back = _steps_back(
             d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, by_recurrent, masks, backward
         )
@@ -167,7 +169,7 @@ def _gates_back(
     d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
     arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
     arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
-    run = fused.Steps("lstm", h0, masks, order(len(hs), backward), True, **arrays)
+    run = engine("lstm", h0, masks, order(len(hs), backward), True, **arrays)
     brought = run.backward(by_recurrent, d_gates.unbind(0))
     return d_gates, d_h.add_(fused.through(brought, masks, backward)), d_c
 

@@ -88,7 +88,8 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         Aim("keyed masks ÷ PyTorch's bernoulli_", 2.0, list(_masks(results, "bernoulli_"))),
         Aim("keyed masks ÷ masks without a seed", 2.0, list(_masks(results, "unkeyed"))),
         Aim("keyed masks ÷ the training step", 0.05, list(_masks(results, "step"))),
-        Aim("Keras: a step with keyed masks ÷ one without a seed", 1.05, list(_keras_keyed(results))),
+        Aim("Keras: a step with keyed masks ÷ one without a seed", 1.05,
+            list(_keras_keyed(results))),
         Aim("other libraries' layers ÷ this one's", 1.0, list(_peers(results)), at_least=True),
     ]  # fmt: skip
     return [aim for aim in found if aim.found]

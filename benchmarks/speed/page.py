@@ -46,8 +46,8 @@ GROWTH = """
 
 Time per token of one layer of {units} units, from T={t[0]} to T={t[1]} at B={batch}, and from
 B={b[0]} to B={b[1]} at T={steps}: the most and the least that it comes to at any larger size ÷
-what it is at the smallest. It falls as B grows, as the stock layer's does, since a matrix product reads
-the weights once for all samples.
+what it is at the smallest. It falls as B grows, as the stock layer's does, since a matrix product
+reads the weights once for all samples.
 
 ![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
 """
@@ -56,31 +56,31 @@ MEMORY = """
 ## Memory
 
 The most that a step's allocations come to at once in PyTorch, gradients among them, weights and
-input not, in MiB at {shape}. Masks of vertical connections and of weights are kept as a byte for
-each element; what they fall on has a masked copy, as it has under `nn.Dropout`.
+input not, in MiB at {shape}. Masks of vertical connections and of weights are
+kept as a byte for each element; what they fall on has a masked copy, as it has under `nn.Dropout`.
 """
 
 MASKS = """
 ## Masks
 
-Milliseconds for all masks of one call at {shape}: by `bernoulli_`, as this library draws them
-without a seed, and keyed with one; and a training step with keyed masks.
+Milliseconds for all masks of one call at {shape}: by `bernoulli_`, as this
+library draws them without a seed, and keyed with one; and a training step with keyed masks.
 """
 
 KERAS = """
 ## Keras
 
 A training step's time ÷ that of Keras's own layer at {shape}, on each backend: with `dropout` for
-vertical and weight policies, with `dropout` and `recurrent_dropout` for those inside the recurrence.
-Then ÷ that of stock layers with dropout layers at the same places, and keyed masks ÷ masks without a
-seed.
+vertical and weight policies, with `dropout` and `recurrent_dropout` for those inside the
+recurrence. Then ÷ that of stock layers with dropout layers at the same places, and keyed masks ÷
+masks without a seed.
 """
 
 PEERS = """
 ## Other libraries
 
-Training steps of other libraries' LSTMs at {shape}, and of this library's with masks at the same
-places.
+Training steps of other libraries' LSTMs at {shape}, and of this library's with
+masks at the same places.
 """
 
 

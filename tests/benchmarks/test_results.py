@@ -1,13 +1,21 @@
-"""docs/results.md says what the committed runs say."""
+"""docs/results.md and docs/performance.md say what the committed runs say."""
 
 import copy
 
+import pytest
+
 from benchmarks import results
+from benchmarks.speed import page as speed
 
 
 def test_the_page_is_the_one_that_the_committed_runs_give():
     """If this fails: `make results`."""
     assert results.PAGE.read_text(encoding="utf-8") == results.page(results.read())
+
+
+def test_the_page_of_speed_is_the_one_that_the_committed_results_give():
+    """If this fails: `make results`."""
+    assert results.PERFORMANCE.read_text(encoding="utf-8") == speed.page(results.read_speed())
 
 
 def test_every_committed_run_says_what_it_ran_on():
@@ -33,3 +41,26 @@ def test_backends_that_part_are_said_to():
     assert "All of them lie within the bound" in results.page(files)
     started[1]["first_losses"][3] *= 1.01
     assert "Not all of them lie within the bound" in results.page(files)
+
+
+def test_every_committed_time_says_what_it_was_taken_on():
+    for result in results.read_speed():
+        assert {"python", "dropout-policies", "torch", "commit"} <= set(result["versions"])
+        assert not result["versions"]["commit"].endswith("+"), "files were changed"
+        assert {"cpu", "cores"} <= set(result["machine"])
+
+
+@pytest.mark.parametrize("slower", [1.0, 3.0])
+def test_an_aim_that_is_missed_is_said_to_be(slower):
+    found = copy.deepcopy(results.read_speed())
+    for result in found:
+        if result["job"]["section"] == "torch" and "stock with dropout" in result["found"]:
+            (policy,) = result["job"]["policies"]
+            base = result["found"]["stock with dropout"]
+            result["found"][policy] = [slower * each for each in base]
+    (line,) = [
+        line
+        for line in speed.page(found).splitlines()
+        if line.startswith("| vertical and weight policies ÷ PyTorch")
+    ]
+    assert ("**not met**" in line) == (slower > 1.0)

@@ -91,6 +91,9 @@ def test_both_adapters_have_the_same_rooms():
         "sequence.py",
         "products.py",
         "fused.py",
+        "fused_cpu.py",
+        "fused_gpu.py",
+        "triton_kernels.py",
         "lstm_operator.py",
         "gru_operator.py",
     }

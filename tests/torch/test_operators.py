@@ -2,7 +2,15 @@
 
 import pytest
 import torch
-from dropout_policies_torch import cells, compiled, fused, operators, products, recurrence
+from dropout_policies_torch import (
+    cells,
+    compiled,
+    fused,
+    fused_cpu,
+    operators,
+    products,
+    recurrence,
+)
 from dropout_policies_torch.gru_operator import gru
 from dropout_policies_torch.lstm_operator import lstm
 from hypothesis import HealthCheck, given, settings
@@ -88,11 +96,11 @@ def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
 
 @pytest.fixture(params=["compiled", "by PyTorch's own functions"])
 def steps(request, monkeypatch):
-    """Both ways that an operator takes its steps."""
+    """Both ways that an operator takes its steps on a CPU."""
     if request.param == "compiled":
         assert compiled.library("fused") is not None, "the tests need a C compiler"
     else:
-        monkeypatch.setattr(fused, "fits", lambda *_: False)
+        monkeypatch.setattr(fused, "engine", lambda *_: None)
 
 
 @pytest.mark.usefixtures("steps")
@@ -162,7 +170,7 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype):
         acts = torch.stack(gates, dim=-1)[None].contiguous()
         hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
-        run = fused.Steps("lstm", zero, [None] * 6, range(1), True, **arrays)
+        run = fused_cpu.Steps("lstm", zero, [None] * 6, range(1), True, **arrays)
         run.forward(lambda seen: torch.zeros(len(seen), 4, dtype=dtype))
         one = torch.ones(1, dtype=torch.float64)
         if gate == 0:

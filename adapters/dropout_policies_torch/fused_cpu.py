@@ -1,0 +1,82 @@
+"""Steps on a CPU: `fused.c`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import fused
+from .compiled import in_memory, library
+
+SERIAL = 2**15
+"""Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
+
+
+class _Arrays(ctypes.Structure):
+    """`Layer` of fused.c."""
+
+    _fields_ = (
+        ("batch", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("acts", "hs", "cs", "squashed", "seen")),
+        *((name, ctypes.c_void_p) for name in ("h0", "c0", "scratch")),
+        ("kept", ctypes.c_int64),
+        ("masks", ctypes.c_void_p * 6),
+        ("strides", ctypes.c_int64 * 6),
+        *((name, ctypes.c_void_p) for name in ("d_hs", "d_gates", "d_h", "d_c")),
+    )
+
+
+def fits(acts: Tensor, state: Tensor) -> bool:
+    """Whether steps run compiled: on a CPU, in single or double precision, unless a step is so
+    large that many threads would share it."""
+    return (
+        in_memory(acts)
+        and acts.dtype in (torch.float32, torch.float64)
+        and state.numel() > 0
+        and (state.numel() <= SERIAL or torch.get_num_threads() <= 2)
+        and library("fused") is not None
+    )
+
+
+class Steps(fused.Steps):
+    """Each step a call of a compiled function."""
+
+    def __init__(self, *args: Any, **arrays: Any) -> None:
+        super().__init__(*args, **arrays)
+        compiled: Any = library("fused")
+        kind = "float" if self.h0.dtype == torch.float32 else "double"
+        self._start, self._step, self._step_back = (
+            getattr(compiled, f"{name}_{kind}")
+            for name in ("start", self.mode, f"{self.mode}_backward")
+        )
+        units = self.h0.numel()
+        self._scratch = self.h0.new_empty(3 * self.h0.shape[1])
+        given = {**self.arrays, "h0": self.h0, "seen": self.seen, "scratch": self._scratch}
+        pointers = (None if mask is None else mask.data_ptr() for mask in self.masks)
+        strides = (0 if mask is None or len(mask) == 1 else units for mask in self.masks)
+        self._layer = _Arrays(
+            *self.h0.shape,
+            kept=units if self.kept else 0,
+            masks=(ctypes.c_void_p * 6)(*pointers),
+            strides=(ctypes.c_int64 * 6)(*strides),
+            **{name: array.data_ptr() for name, array in given.items()},
+        )
+        self._at = ctypes.byref(self._layer)
+        self._number = {t: ctypes.c_int64(t) for t in (-1, *self.order)}
+
+    def start(self, t: int) -> None:
+        self._start(self._at, self._number[t])
+
+    def step(self, t: int, last: int, after: int, product: Tensor) -> None:
+        numbers = self._number
+        address = ctypes.c_void_p(product.data_ptr())
+        self._step(self._at, numbers[t], numbers[last], numbers[after], address)
+
+    def step_back(self, t: int, later: int, earlier: int, product: Tensor | None) -> None:
+        numbers = self._number
+        address = ctypes.c_void_p(None if product is None else product.data_ptr())
+        self._step_back(self._at, numbers[t], numbers[later], numbers[earlier], address)

@@ -1,0 +1,119 @@
+"""The speed benchmark: turns, ratios, aims, and a command that runs to its end. No times."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks.speed import __main__ as command
+from benchmarks.speed import aims, jobs, page, timing
+
+
+def test_contestants_take_turns_and_each_has_as_many():
+    calls = []
+    contestants = {name: (lambda name=name: calls.append(name)) for name in "abc"}
+    found = timing.interleaved(contestants, seconds=0.0)
+    assert {len(times) for times in found.values()} == {timing.ROUNDS[0]}
+    assert all(time > 0 for times in found.values() for time in times)
+    measured = "".join(dict.fromkeys(calls))
+    assert set(measured) == set("abc")
+    # In blocks of repeats: in each round every name once.
+    blocks = [calls[0]]
+    for name in calls:
+        if name != blocks[-1]:
+            blocks.append(name)
+    assert min(blocks.count(name) for name in "abc") >= timing.ROUNDS[0] // 2
+
+
+def test_a_ratio_is_the_median_pair_by_pair():
+    """One slow round does not count, and one in which the whole machine was slow even less."""
+    a, b = [2.0, 2.0, 2.0, 20.0, 30.0], [1.0, 1.0, 1.0, 10.0, 1.0]
+    middle, low, high = timing.ratio(a, b)
+    assert (middle, low) == (2.0, 2.0)
+    assert high == 2.0
+
+
+@pytest.mark.parametrize("list_of", [jobs.every, jobs.quick])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_jobs_have_names_of_their_own_and_come_back_from_json(list_of, device):
+    made = list(list_of(device))
+    assert len({job.name for job in made}) == len(made)
+    assert [jobs.Job.from_dict(json.loads(json.dumps(job.to_dict()))) for job in made] == made
+    sections = {job.section for job in made}
+    assert sections == set(jobs.SECTIONS) - (set() if device == "cpu" else {"keras"})
+
+
+def result(section, found, policies=("zaremba",), **others):
+    job = jobs.Job(section, "LSTM", jobs.SMALL, policies, **others)
+    return {
+        "job": job.to_dict(),
+        "found": found,
+        "versions": {"torch": "1"},
+        "machine": {"cpu": "one", "cores": 2},
+    }
+
+
+def test_an_aim_is_about_the_worst():
+    fast, slow = ([1.0] * 3, [1.5] * 3)
+    results = [
+        result("torch", {"stock": fast, "zaremba": fast, "stock with dropout": fast}),
+        result("torch", {"stock": fast, "awd": slow, "stock with dropout": fast}, ("awd",)),
+    ]
+    (aim,) = aims.aims(results)
+    assert aim.worst == ("LSTM awd, B20 T20 H200 L2", 1.5)
+    assert not aim.met
+    (aim,) = aims.aims(results[:1])
+    assert aim.met
+    assert "| zaremba | 1e+03 | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) |" in page.page(results)
+
+
+def test_growth_is_by_the_smallest():
+    sizes = {"35": 35.0, "70": 70.0, "140": 168.0}
+    by_size = {size: {"zaremba": [time], "stock": [1.0]} for size, time in sizes.items()}
+    job = jobs.Job("growth", "LSTM", jobs.SMALL, ("zaremba",))
+    times = aims.per_token(job, "T", by_size, "zaremba")
+    assert times == {35: 1 / 20, 70: 1 / 20, 140: 1.2 / 20}
+    assert aims.by_smallest(times) == {70: 1.0, 140: pytest.approx(1.2)}
+
+
+def test_what_is_not_installed_is_said_to_be():
+    text = page.page([result("peers", {"fastai AWD_LSTM": {"missing": "no module"}})])
+    assert "| fastai AWD_LSTM | not installed |" in text
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """One job of every section of PyTorch's, on layers of a few units."""
+    shape = jobs.Shape(2, 3, 4, 2)
+
+    def few(device):
+        for cell, policy in (("LSTM", "zaremba"), ("GRU", "variational")):
+            yield jobs.Job("torch", cell, shape, (policy,), device=device, seconds=0.0)
+        yield jobs.Job("memory", "LSTM", shape, ("awd",), device=device)
+        yield jobs.Job("masks", "LSTM", shape, ("zoneout",), device=device, seconds=0.0)
+
+    monkeypatch.setattr(command, "quick", few)
+
+
+def test_the_command_measures_and_goes_on_where_it_was(tiny, tmp_path):  # noqa: ARG001
+    run = CliRunner().invoke
+    done = run(command.app, ["--quick", "--out", str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
+    assert [each["job"]["section"] for each in found] == ["torch", "torch", "memory", "masks"]
+    memory = found[2]["found"]
+    assert 0 < memory["awd"]["evaluation"] < memory["awd"]["training"]
+    assert "[4/4]" in done.output
+    again = run(command.app, ["--quick", "--out", str(tmp_path), "--resume"])
+    assert again.exit_code == 0
+    assert "[" not in again.output.split("ratio")[0].strip()
+    assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == found
+
+
+def test_a_job_that_fails_ends_the_command_and_says_why(tmp_path, monkeypatch):
+    broken = jobs.Job("torch", "LSTM", jobs.Shape(2, 3, 4, 2), ("no-such-policy",), seconds=0.0)
+    monkeypatch.setattr(command, "quick", lambda _: [broken])
+    done = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert "no-such-policy" in done.output
+    assert "PolicyError" in done.output

@@ -1,0 +1,75 @@
+"""Triton's kernels, run on the CPU by its interpreter: the plain loop's results, to rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton", reason="Triton is there for Linux alone")
+
+SCRIPT = """
+import json
+import sys
+
+import torch
+from dropout_policies_torch import cells, fused, fused_gpu, operators, recurrence
+
+import dropout_policies as dp
+from tests.torch.test_operators import arguments
+
+fused.engine = lambda *_: fused_gpu.Steps
+fused_gpu.BLOCK = 8  # several programs, the last of them not full
+
+
+def results(run, mode, seed, kept, masked):
+    *values, direction, _ = arguments(mode, seed, masked=masked, requires_grad=False)
+    given = [each.detach().float().requires_grad_(kept) for each in values[:6]]
+    states = 2 if mode == "LSTM" else 1
+    x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
+    b_hh = biases[-1] if mode == "GRU" else 0 * biases[0]
+    weights = cells.Weights(w_ih, w_hh, biases[0], b_hh)
+    masks = {
+        site: mask.float()
+        for site, mask in zip(operators.SITES[mode], values[6:], strict=True)
+        if mask is not None
+    }
+    hs, end = run(mode, weights, x, tuple(start), masks, direction)
+    if not kept:
+        return [hs, *end]
+    loss = sum(each.sin().sum() for each in (hs, *end))
+    return [hs, *end, *torch.autograd.grad(loss, given)]
+
+
+def plainly(*args):
+    *first, direction = args
+    return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+
+
+far = {}
+for mode in ("LSTM", "GRU"):
+    for kept in (True, False):
+        for masked in (True, False):
+            for seed in range(3):
+                case = (mode, seed, kept, masked)
+                pairs = zip(results(operators.run, *case), results(plainly, *case), strict=True)
+                far[str(case)] = max(float((a - b).detach().abs().max()) for a, b in pairs)
+json.dump(far, sys.stdout)
+"""
+
+
+def test_steps_by_kernels_are_the_plain_loops():
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env=os.environ | {"TRITON_INTERPRET": "1"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    far = json.loads(done.stdout)
+    assert len(far) == 24
+    assert max(far.values()) < 5e-6, far
