@@ -11,6 +11,7 @@ import numpy as np
 from .ptb.presets import PRESETS
 from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference, with_rate
 from .speed import page as speed
+from .speed.pictures import pictures
 
 Result = dict[str, Any]
 
@@ -142,5 +143,5 @@ if __name__ == "__main__":
     PAGE.write_text(page(read()), encoding="utf-8")
     curves(read()["ptb-demo"], PICTURE)
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
-    drawn = speed.pictures(read_speed(), PERFORMANCE.parent)
+    drawn = pictures(read_speed(), PERFORMANCE.parent)
     print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, PERFORMANCE, *drawn)))

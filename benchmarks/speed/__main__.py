@@ -17,7 +17,8 @@ from rich.console import Console
 from ..checkpoint import write_atomically
 from .aims import Result, aims
 from .jobs import SECTIONS, Job, every, quick
-from .page import aims_table, pictures
+from .page import aims_table
+from .pictures import pictures
 
 Section = StrEnum("Section", {name: name for name in SECTIONS})  # type: ignore[misc]
 Device = StrEnum("Device", {name: name for name in ("cpu", "cuda")})  # type: ignore[misc]

@@ -1,16 +1,15 @@
-"""docs/performance.md and its pictures, from the results alone."""
+"""docs/performance.md, from the results alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.table import Table
 
 from .aims import Aim, Result, aims, by_smallest, of, own_dropout, per_token, same_dropout
-from .jobs import BACKENDS, CELLS, IN_LOOP, Job
+from .jobs import BACKENDS, CELLS, Job
 from .timing import median, ratio
 
 MIB = 2**20
@@ -284,99 +283,3 @@ def _peers(results: Sequence[Result]) -> str:
     ]  # fmt: skip
     head = ("layer", "ms", "ours", "÷ ours")
     return PEERS.format(shape=jobs[0][0].shape) + "\n" + _table(head, rows) if jobs else ""
-
-
-def pictures(results: Sequence[Result], folder: Path) -> list[Path]:
-    """Draw what there is to draw, as PNGs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    drawn = [_draw_growth(results, folder / "speed-growth.png")]
-    drawn.append(_draw_torch(results, folder / "speed-torch.png"))
-    return [path for path in drawn if path is not None]
-
-
-def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
-    from matplotlib import pyplot as plt
-
-    jobs = list(of(results, "growth"))
-    if not jobs:
-        return None
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
-    for axis, where in zip(("T", "B"), axes, strict=True):
-        drawn = set()
-        for job, found in jobs:
-            for name in ("stock", *job.policies):
-                if (job.cell, name) in drawn:
-                    continue
-                drawn.add((job.cell, name))
-                times = per_token(job, axis, found[axis], name)
-                style = "-" if job.cell == "LSTM" else "--"
-                names = ["stock", *dict.fromkeys(j.policies[0] for j, _ in jobs)]
-                colour = "0.4" if name == "stock" else f"C{names.index(name)}"
-                where.loglog(
-                    list(times),
-                    [1e6 * each for each in times.values()],
-                    style,
-                    color=colour,
-                    marker="o",
-                    markersize=3,
-                    label=f"{job.cell}, {name}",
-                )
-        where.set(xlabel=f"{axis} ({'steps' if axis == 'T' else 'samples'})")
-        where.grid(alpha=0.3, which="both")
-    axes[0].set(ylabel="µs per token")
-    axes[1].legend(fontsize="small")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
-
-
-def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
-    from matplotlib import pyplot as plt
-
-    jobs = list(of(results, "torch", compiled=True))
-    if not jobs:
-        return None
-    shapes = list(dict.fromkeys(job.shape for job, _ in jobs))
-    names = list(dict.fromkeys(job.policies[0] for job, _ in jobs))
-    figure, axes = plt.subplots(
-        1, len(shapes), figsize=(4.5 * len(shapes), 4), layout="constrained", squeeze=False
-    )
-    for shape, where in zip(shapes, axes[0], strict=True):
-        for job, found in jobs:
-            if job.shape != shape:
-                continue
-            (policy,) = job.policies
-            place = names.index(policy) + (0.15 if job.cell == "GRU" else -0.15)
-            colour = f"C{CELLS.index(job.cell)}"
-            held = [("stock", "o")] if policy in IN_LOOP else [("stock with dropout", "s")]
-            held += [("cell loop", "x")] if "cell loop" in found else []
-            for name, marker in held:
-                pair = (found[policy], found[name])
-                middle, low, high = ratio(*(pair[::-1] if name == "cell loop" else pair))
-                if name == "cell loop":
-                    middle, low, high = ratio(found[name], found["stock"])
-                where.errorbar(
-                    middle, place, xerr=[[middle - low], [high - middle]], fmt=marker, color=colour
-                )
-        where.axvline(1.0, color="0.5", linewidth=1)
-        where.set(title=str(shape), xlabel="training step ÷ the stock layer's")
-        where.set_yticks(range(len(names)), names)
-        where.invert_yaxis()
-        where.set_xlim(left=0)
-        where.grid(alpha=0.3, axis="x")
-    handles = [
-        plt.Line2D([], [], linestyle="", marker=marker, color=colour, label=label)
-        for marker, colour, label in (
-            ("o", "C0", "LSTM"),
-            ("o", "C1", "GRU"),
-            ("o", "0.4", "÷ the stock layer"),
-            ("s", "0.4", "÷ the stock layer with the same dropout"),
-            ("x", "0.4", "a loop over cells ÷ the stock layer"),
-        )
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path

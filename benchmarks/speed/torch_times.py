@@ -127,7 +127,7 @@ def _fastai(units: int, layers: int) -> nn.Module:
             self.inner = AWD_LSTM(4, units, units, layers, hidden_p=0.5, input_p=0.5, weight_p=0.5)
 
         def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
-            return self.inner(x.transpose(0, 1), from_embeds=True), None
+            return self.inner(x.transpose(0, 1), from_embeds=True).transpose(0, 1), None
 
     return OfEmbedded()
 
