@@ -23,6 +23,7 @@ from .catalog import (
     zaremba,
     zoneout,
 )
+from .diagram import diagram
 from .dispatch import apply
 from .errors import PolicyError
 from .plan import Slot
@@ -46,6 +47,7 @@ __all__ = [
     "apply",
     "average",
     "awd",
+    "diagram",
     "drop",
     "locked",
     "monte_carlo",

@@ -140,6 +140,12 @@ class Policy(Mapping[Site, Rule]):
         rules = ", ".join(f"{site.value}={rule}" for site, rule in self.items())
         return f"<policy {self.name}: {rules or 'no masks'}>"
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the policy on the unrolled network."""
+        from .diagram import diagram  # which draws policies, and so comes after them
+
+        return diagram(self).svg()
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (Policy.from_dict, (self.to_dict(),))
 
