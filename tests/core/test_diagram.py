@@ -1,4 +1,4 @@
-"""A policy on the unrolled grid: what is dashed, which masks are one, and how many lie on a path."""
+"""A policy on the unrolled grid: what is dashed, which masks are one, how many lie on a path."""
 
 import xml.etree.ElementTree as ET
 
