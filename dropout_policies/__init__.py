@@ -23,7 +23,7 @@ from .catalog import (
     zaremba,
     zoneout,
 )
-from .diagram import diagram
+from .diagram import Diagram
 from .dispatch import apply
 from .errors import PolicyError
 from .plan import Slot
@@ -38,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "Diagram",
     "Policy",
     "PolicyError",
     "Rule",
@@ -47,7 +48,6 @@ __all__ = [
     "apply",
     "average",
     "awd",
-    "diagram",
     "drop",
     "locked",
     "monte_carlo",

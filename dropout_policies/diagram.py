@@ -52,7 +52,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Diagram:
-    """A policy over L layers and T steps.
+    """A policy over L layers and T steps: `print` it, or write its `svg()` to a file.
 
     Args:
         policy: what falls where.
@@ -195,22 +195,6 @@ class Diagram:
         return self.svg()
 
 
-def diagram(
-    policy: Policy, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None
-) -> Diagram:
-    """A policy on the unrolled network: `print` it, or write its `svg()` to a file.
-
-    Args:
-        policy: what falls where.
-        layers, steps: L and T.
-        path: `(s, t)`, counted from 1: draws the path from x_s to y_t heavy and counts its masks.
-
-    Raises:
-        PolicyError: there are no layers, no steps or too many, or no such path.
-    """
-    return Diagram(policy, layers, steps, path)
-
-
 COLUMN, LINE, BOX = 84, 62, 26
 
 STYLE = """
@@ -268,7 +252,7 @@ def _svg(picture: Diagram) -> str:
         x = left + step * COLUMN
         bottom = top + (len(rows) + 1) * LINE // 2
         parts.append(_end(x, bottom + 2, "x", step + 1))
-        parts.append(_end(x, top + LINE // 2 - LINE // 2 + 4, "y", step + 1))
+        parts.append(_end(x, top + 4, "y", step + 1))
     return "".join(part for part in parts if part) + "</svg>\n"
 
 

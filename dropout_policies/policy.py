@@ -142,9 +142,9 @@ class Policy(Mapping[Site, Rule]):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the policy on the unrolled network."""
-        from .diagram import diagram  # which draws policies, and so comes after them
+        from .diagram import Diagram  # which draws policies, and so comes after them
 
-        return diagram(self).svg()
+        return Diagram(self).svg()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Policy.from_dict, (self.to_dict(),))

@@ -116,6 +116,32 @@ static inline void NAME(leave)(
     else UNITS seen[j] = h[j];
 }
 
+/* The gradient of h~ of step t, into d_new [H]: from outside, from what was zoned out, and through
+   the gates of the step `later`; what zoneout hands on stays in d_h. */
+static inline void NAME(reach)(
+    const Layer *layer, REAL *restrict d_new, int64_t t, int64_t later,
+    const REAL *restrict product, int64_t b
+) {
+    const int64_t size = layer->size;
+    const REAL *restrict pull = (REAL *)layer->d_hs + (t * layer->batch + b) * size;
+    REAL *restrict d_h = (REAL *)layer->d_h + b * size;
+    const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
+    UNITS d_new[j] = pull[j] + d_h[j];
+    if (later >= 0) {
+        const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
+        const REAL *restrict back = product + b * size;
+        if (hidden) UNITS d_new[j] += back[j] * hidden[j];
+        else UNITS d_new[j] += back[j];
+    }
+    if (update) {
+        UNITS d_h[j] = d_new[j] * update[j];
+        UNITS d_new[j] -= d_h[j];
+    } else {
+        UNITS d_h[j] = 0;
+    }
+    if (state) UNITS d_new[j] *= state[j];
+}
+
 /* What h0 is seen as by the first step. */
 void NAME(start)(const Layer *layer, int64_t t) {
     const int64_t size = layer->size;
@@ -173,29 +199,14 @@ void NAME(lstm_backward)(
         const REAL *restrict c_before = earlier < 0 ? (REAL *)layer->c0 + b * size
                                                     : (REAL *)layer->cs + earlier * all + b * size;
         const REAL *restrict squashed = (REAL *)layer->squashed + t * all + b * size;
-        const REAL *restrict pull = (REAL *)layer->d_hs + t * all + b * size;
         REAL *restrict d_i = (REAL *)layer->d_gates + 4 * (t * all + b * size);
         REAL *restrict d_f = d_i + size, *restrict d_g = d_f + size, *restrict d_o = d_g + size;
-        REAL *restrict d_h = (REAL *)layer->d_h + b * size;
         REAL *restrict d_c = (REAL *)layer->d_c + b * size;
         REAL *restrict d_new = layer->scratch;
         REAL *restrict kept = d_new + size, *restrict added = kept + size;
-        const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL), *state = MASK(STATE);
-        const REAL *h_update = MASK(HIDDEN_UPDATE), *c_update = MASK(CELL_UPDATE);
-        UNITS d_new[j] = pull[j] + d_h[j];
-        if (later >= 0) {
-            const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
-            const REAL *restrict back = product + b * size;
-            if (hidden) UNITS d_new[j] += back[j] * hidden[j];
-            else UNITS d_new[j] += back[j];
-        }
-        if (h_update) {
-            UNITS d_h[j] = d_new[j] * h_update[j];
-            UNITS d_new[j] -= d_h[j];
-        } else {
-            UNITS d_h[j] = 0;
-        }
-        if (state) UNITS d_new[j] *= state[j];
+        const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL);
+        const REAL *c_update = MASK(CELL_UPDATE);
+        NAME(reach)(layer, d_new, t, later, product, b);
         if (c_update) {
             UNITS kept[j] = d_c[j] * c_update[j];
             UNITS d_c[j] -= kept[j];
@@ -249,27 +260,12 @@ void NAME(gru_backward)(
         const REAL *restrict before = earlier < 0 ? (REAL *)layer->h0 + b * size
                                                   : (REAL *)layer->hs + earlier * all + b * size;
         const REAL *restrict brought = (REAL *)layer->cs + t * all + b * size;
-        const REAL *restrict pull = (REAL *)layer->d_hs + t * all + b * size;
         REAL *restrict d_n = (REAL *)layer->d_gates + 4 * (t * all + b * size);
         REAL *restrict d_r = d_n + size, *restrict d_z = d_r + size, *restrict d_b = d_z + size;
         REAL *restrict d_h = (REAL *)layer->d_h + b * size;
         REAL *restrict d_new = layer->scratch, *restrict scale = d_new + size;
-        const REAL *candidate = MASK(CANDIDATE), *state = MASK(STATE);
-        const REAL *update = MASK(HIDDEN_UPDATE);
-        UNITS d_new[j] = pull[j] + d_h[j];
-        if (later >= 0) {
-            const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
-            const REAL *restrict back = product + b * size;
-            if (hidden) UNITS d_new[j] += back[j] * hidden[j];
-            else UNITS d_new[j] += back[j];
-        }
-        if (update) {
-            UNITS d_h[j] = d_new[j] * update[j];
-            UNITS d_new[j] -= d_h[j];
-        } else {
-            UNITS d_h[j] = 0;
-        }
-        if (state) UNITS d_new[j] *= state[j];
+        const REAL *candidate = MASK(CANDIDATE);
+        NAME(reach)(layer, d_new, t, later, product, b);
         if (candidate) UNITS scale[j] = candidate[j];
         else UNITS scale[j] = 1;
         UNITS d_n[j] = d_new[j] * (1 - z[j]) * scale[j] * (1 - n[j] * n[j]);

@@ -33,7 +33,7 @@ def _in_onednn(weight: Tensor) -> bool:
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # A weight that is a part of a larger array would be read by a thousand times slower a way.
+    # A weight that is a part of a larger array would be read in a far slower way.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
     found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")

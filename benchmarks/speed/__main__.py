@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 
 from ..checkpoint import write_atomically
+from ..machine import versions
 from .aims import Result, aims
 from .jobs import SECTIONS, Job, every, quick
 from .page import aims_table
@@ -38,14 +39,11 @@ def speed(
     device: Annotated[
         Device, typer.Option(metavar="NAME", help="cpu or cuda, for what PyTorch measures.")
     ] = Device.cpu,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of PyTorch. [one for each core]")
-    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path(
         "runs/speed"
     ),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what has a result in --out.")
+        bool, typer.Option("--resume", help="Leave out what --out has from this commit.")
     ] = False,
 ) -> None:
     """Time policies beside the stock layers of PyTorch and Keras, and measure their memory.
@@ -65,9 +63,9 @@ def speed(
     started = time.monotonic()
     for number, job in enumerate(chosen, 1):
         place = out / job.name
-        if not (resume and (place / "result.json").exists()):
+        if not (resume and _is_there(place)):
             console.print(f"[{number}/{len(chosen)}] {job.name}", highlight=False, markup=False)
-            if not _run(job, place, threads):
+            if not _run(job, place):
                 log = (place / "log.txt").read_text(encoding="utf-8")
                 console.print(f"{job.name} failed:\n{log[-2000:]}", style="red", markup=False)
                 raise typer.Exit(1)
@@ -81,7 +79,13 @@ def speed(
         console.print(f"picture:  {picture}", highlight=False)
 
 
-def _run(job: Job, folder: Path, threads: int | None) -> bool:
+def _is_there(folder: Path) -> bool:
+    """Whether a job has a result, of the versions that there are now."""
+    path = folder / "result.json"
+    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["versions"] == versions()
+
+
+def _run(job: Job, folder: Path) -> bool:
     """Run a job to its end; whether it left a result."""
     write_atomically(folder / "job.json", json.dumps(job.to_dict()))
     (folder / "result.json").unlink(missing_ok=True)
@@ -90,8 +94,6 @@ def _run(job: Job, folder: Path, threads: int | None) -> bool:
         environment["KERAS_BACKEND"] = job.backend
     if not job.compiled:
         environment["DROPOUT_POLICIES_COMPILE"] = "0"
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "benchmarks.speed.worker", str(folder)]
         subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+import dropout_policies as dp
+
 VERTICAL = ("zaremba", "locked", "weight_drop", "awd")
 IN_LOOP = ("variational", "naive", "semeniuta", "rnndrop", "zoneout")
 POLICIES = (*VERTICAL, *IN_LOOP)
@@ -17,6 +19,11 @@ SECTIONS = ("torch", "keras", "memory", "growth", "masks", "peers")
 def policies(cell: str) -> tuple[str, ...]:
     """Those that a kind of layer can have: a GRU has no cell state for rnndrop to fall on."""
     return tuple(name for name in POLICIES if cell == "LSTM" or name != "rnndrop")
+
+
+def policy_of(name: str, cell: str) -> dp.Policy:
+    """A policy at its default rates, as a kind of layer can have it."""
+    return dp.zoneout(cell=0.0) if (name, cell) == ("zoneout", "GRU") else dp.catalog.resolve(name)
 
 
 @dataclass(frozen=True)

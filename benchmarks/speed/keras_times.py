@@ -10,7 +10,7 @@ import numpy as np
 
 import dropout_policies as dp
 
-from .jobs import Job
+from .jobs import Job, policy_of
 from .timing import Seconds, interleaved
 
 RATE = 0.5
@@ -18,7 +18,7 @@ KEYED = ("zaremba", "variational")
 
 
 def steps(job: Job) -> Seconds:
-    """Each policy, four of them with keyed masks too, and what Keras has."""
+    """Each policy, two of them with keyed masks too, and what Keras has."""
     made = {
         "stock": _model(job),
         "dropout": _model(job, dropout=RATE),
@@ -49,8 +49,7 @@ def _model(
     if between is not None:
         model.add(between())
     if policy is not None:
-        of = dp.zoneout(cell=0.0) if (policy, job.cell) == ("zoneout", "GRU") else policy
-        dp.apply(model, policy=of, seed=seed)
+        dp.apply(model, policy=policy_of(policy, job.cell), seed=seed)
     model.compile(optimizer=keras.optimizers.SGD(0.01), loss="mse")
     return model
 

@@ -8,7 +8,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from .aims import Aim, Result, aims, by_smallest, of, own_dropout, per_token, same_dropout
+from .aims import Aim, Result, aims, by_smallest, of, own_dropout, per_token, rises, same_dropout
 from .jobs import BACKENDS, CELLS, Job
 from .timing import median, ratio
 
@@ -30,6 +30,10 @@ NO_GPU = """
 **Nothing on this page was measured on a GPU.** For what PyTorch measures, `--device cuda` does.
 """
 
+NO_KERAS = """
+**Keras has not been measured yet**; `--section keras` does it.
+"""
+
 TORCH = """
 ## PyTorch
 
@@ -45,8 +49,9 @@ GROWTH = """
 
 Time per token of one layer of {units} units, from T={t[0]} to T={t[1]} at B={batch}, and from
 B={b[0]} to B={b[1]} at T={steps}: the most and the least that it comes to at any larger size ÷
-what it is at the smallest. It falls as B grows, as the stock layer's does, since a matrix product
-reads the weights once for all samples.
+what it is at the smallest, and the most ÷ what it is at any smaller size. It is not flat as B
+grows: it falls, as the stock layer's does, since a matrix product reads the weights once for all
+samples.
 
 ![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
 """
@@ -95,15 +100,19 @@ def _where(results: Sequence[Result]) -> str:
     machines = {_machine(result) for result in results}
     lines = [f"Measured on {machine}." for machine in sorted(machines)]
     gpu = any(result["job"]["device"] != "cpu" for result in results)
-    return "\n".join(lines) + "\n" + ("" if gpu else NO_GPU)
+    keras = any(result["job"]["section"] == "keras" for result in results)
+    return "\n".join(lines) + "\n" + NO_GPU * (not gpu) + NO_KERAS * (not keras)
 
 
 def _machine(result: Result) -> str:
     machine, versions = result["machine"], result["versions"]
     names = {"torch": "PyTorch", "keras": "Keras", "tensorflow-cpu": "TensorFlow", "jax": "JAX"}
     used = ", ".join(f"{names[n]} {versions[n]}" for n in names if n in versions)
-    place = f"{machine['cpu']}, {machine['cores']} cores"
-    return f"{place}{', ' + machine['gpu'] if 'gpu' in machine else ''}; {used}"
+    parts = [machine["cpu"], f"{machine['cores']} cores"]
+    if "torch_threads" in machine:
+        parts.append(f"{machine['torch_threads']} threads of PyTorch's")
+    parts += [machine["gpu"]] if "gpu" in machine else []
+    return f"{', '.join(parts)}; {used}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
@@ -114,7 +123,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -
 
 
 def _aims(found: Sequence[Aim]) -> str:
-    rows = [(a.text, a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.2f}") for a in found]
+    rows = [(a.text, a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.3f}") for a in found]
     head = ("ratio", "where it is worst", "", "aim", "worst")
     return "## What it may cost\n\n" + _table(head, rows, 3)
 
@@ -134,7 +143,7 @@ def aims_table(found: Sequence[Aim]) -> Table:
         table.add_column(heading, justify="right" if heading in ("aim", "worst") else "left")
     for aim in found:
         verdict = "met" if aim.met else "[red]not met[/red]"
-        table.add_row(aim.text, _limit(aim), f"{aim.worst[1]:.2f}", aim.worst[0], verdict)
+        table.add_row(aim.text, _limit(aim), f"{aim.worst[1]:.3f}", aim.worst[0], verdict)
     return table
 
 
@@ -245,7 +254,8 @@ def _growth(results: Sequence[Result]) -> str:
                 times = per_token(job, axis, found[axis], name)
                 by_size = by_smallest(times)
                 most, least = max(by_size.values()), min(by_size.values())
-                rows.append((job.cell, name, axis, f"{most:.2f}", f"{least:.2f}"))
+                rise = max(rises(times).values())
+                rows.append((job.cell, name, axis, f"{most:.2f}", f"{least:.2f}", f"{rise:.2f}"))
     rows = list({row[:3]: row for row in rows}.values())  # the stock layer's once
     job, found = jobs[0]
     sizes = {axis: sorted(map(int, found[axis])) for axis in ("T", "B")}
@@ -256,7 +266,7 @@ def _growth(results: Sequence[Result]) -> str:
         batch=job.shape.batch,
         steps=job.shape.steps,
     )
-    head = ("layer", "policy", "by", "most", "least")
+    head = ("layer", "policy", "by", "most", "least", "÷ any smaller")
     return text + "\n" + _table(head, rows, 3)
 
 

@@ -11,18 +11,11 @@ from dropout_policies_torch.cells import TYPES
 from torch import Tensor, nn
 from torch.nn import functional
 
-import dropout_policies as dp
 from dropout_policies.plan import Geometry, Placement, Plan, plan
 
-from .jobs import Job, Shape
+from .jobs import Job, Shape, policy_of
 
 RATE = 0.5
-
-
-def policy_of(name: str, cell: str) -> dp.Policy:
-    if name == "zoneout" and cell == "GRU":
-        return dp.zoneout(cell=0.0)  # which has no cell state
-    return dp.catalog.resolve(name, None)
 
 
 def layer(job: Job, policy: str, seed: int | None = None) -> nn.Module:

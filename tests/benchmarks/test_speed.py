@@ -76,6 +76,28 @@ def test_growth_is_by_the_smallest():
     assert aims.by_smallest(times) == {70: 1.0, 140: pytest.approx(1.2)}
 
 
+def test_a_rise_is_from_any_smaller_size_and_a_fall_is_not_flat():
+    times = {1: 4.0, 16: 1.0, 64: 0.8, 256: 1.0}
+    assert aims.rises(times) == {16: 0.25, 64: 0.8, 256: 1.25}
+    shape = jobs.Shape(1, 1, 4, 1)
+    by_b = {str(size): {"awd": [size * t], "stock": [1.0]} for size, t in times.items()}
+    by_t = {size: {"awd": [float(size)], "stock": [1.0]} for size in ("1", "2")}
+    made = result("growth", {"T": by_t, "B": by_b}, ("awd",))
+    made["job"]["shape"] = vars(shape)
+    met = {aim.text: (aim.met, round(aim.worst[1], 2)) for aim in aims.aims([made])}
+    assert met == {
+        "time per token, T to T: how far from 1 at larger ÷ at the smallest": (True, 0.0),
+        "time per token, B to B: how far from 1 at larger ÷ at the smallest": (False, 0.8),
+        "time per token at larger T ÷ at any smaller": (True, 1.0),
+        "time per token at larger B ÷ at any smaller": (False, 1.25),
+    }
+
+
+def test_an_aim_is_missed_by_the_figure_itself_not_by_its_rounding():
+    assert not aims.Aim("", 1.1, [("", 1.1004)]).met
+    assert aims.Aim("", 1.1, [("", 1.1)]).met
+
+
 def test_what_is_not_installed_is_said_to_be():
     text = page.page([result("peers", {"fastai AWD_LSTM": {"missing": "no module"}})])
     assert "| fastai AWD_LSTM | not installed |" in text
@@ -95,7 +117,8 @@ def tiny(monkeypatch):
     monkeypatch.setattr(command, "quick", few)
 
 
-def test_the_command_measures_and_goes_on_where_it_was(tiny, tmp_path):  # noqa: ARG001
+@pytest.mark.usefixtures("tiny")
+def test_the_command_measures_and_goes_on_where_it_was(tmp_path):
     run = CliRunner().invoke
     done = run(command.app, ["--quick", "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
@@ -108,6 +131,14 @@ def test_the_command_measures_and_goes_on_where_it_was(tiny, tmp_path):  # noqa:
     assert again.exit_code == 0
     assert "[" not in again.output.split("ratio")[0].strip()
     assert json.loads((tmp_path / "speed.json").read_text(encoding="utf-8")) == found
+
+    one = tmp_path / "memory-torch-LSTM-B2T3H4L2-awd" / "result.json"
+    older = json.loads(one.read_text(encoding="utf-8"))
+    older["versions"]["commit"] = "another"
+    one.write_text(json.dumps(older), encoding="utf-8")
+    third = run(command.app, ["--quick", "--out", str(tmp_path), "--resume"])
+    assert third.output.count("/4]") == 1
+    assert "[3/4]" in third.output
 
 
 def test_a_job_that_fails_ends_the_command_and_says_why(tmp_path, monkeypatch):

@@ -23,7 +23,7 @@ def grids(draw):
 def test_zaremba_has_l_plus_1_masks_on_every_path_and_naive_one_more_a_step(grid):
     layers, steps, (s, t) = grid
     count = {
-        name: dp.diagram(policy, layers, steps, path=(s, t)).corruptions
+        name: dp.Diagram(policy, layers, steps, path=(s, t)).corruptions
         for name, policy in {
             "none": dp.none(),
             "zaremba": dp.zaremba(),
@@ -45,7 +45,7 @@ def test_zaremba_has_l_plus_1_masks_on_every_path_and_naive_one_more_a_step(grid
 
 def test_the_text_is_the_papers_figure():
     assert (
-        str(dp.diagram(dp.zaremba(), path=(2, 4)))
+        str(dp.Diagram(dp.zaremba(), path=(2, 4)))
         == """\
 zaremba: L = 2, T = 4
 
@@ -64,7 +64,7 @@ heavy: from x2 to y4, through 3 masks"""
 
 def test_masks_of_a_sequence_have_one_letter_and_rules_inside_are_said():
     policy = dp.variational(0.5, 0.3, embedding=0.1) | dp.semeniuta(0.25)
-    lines = str(dp.diagram(policy, layers=1, steps=3)).splitlines()
+    lines = str(dp.Diagram(policy, layers=1, steps=3)).splitlines()
     assert lines[3:6] == [
         "  output   ┊a      ┊a      ┊a        0.5 per sequence",
         "  layer 1  □╌╌╌a╌╌╌□╌╌╌a╌╌╌□         hidden 0.3 per sequence; candidate 0.25 per step",
@@ -74,7 +74,7 @@ def test_masks_of_a_sequence_have_one_letter_and_rules_inside_are_said():
 
 def test_rates_by_layer_are_those_of_the_layer():
     policy = dp.zaremba([0.1, 0.0])
-    rows = {row.name: row for row in dp.diagram(policy).rows()}
+    rows = {row.name: row for row in dp.Diagram(policy).rows()}
     assert rows["input"].notes == "0.1 per step"
     assert rows["between"].mask is None
     assert rows["output"].mask is None
@@ -86,7 +86,7 @@ def test_rates_by_layer_are_those_of_the_layer():
 )
 def test_the_svg_has_the_texts_dashes(grid, policy):
     layers, steps, path = grid
-    drawn = dp.diagram(policy, layers, steps, path)
+    drawn = dp.Diagram(policy, layers, steps, path)
     root = ET.fromstring(drawn.svg())
     kinds = [(line.get("class") or "").split() for line in root.iter(f"{SVG}line")]
     assert len(kinds) == (layers + 1) * steps + layers * (steps - 1)
@@ -102,7 +102,7 @@ def test_the_svg_has_the_texts_dashes(grid, policy):
 
 def test_a_policy_shows_itself_in_a_notebook():
     shown = dp.awd()._repr_html_()
-    assert shown == dp.diagram(dp.awd()).svg()
+    assert shown == dp.Diagram(dp.awd()).svg()
     assert "recurrent_weight 0.5 per call" in shown
 
 
@@ -111,4 +111,4 @@ def test_a_policy_shows_itself_in_a_notebook():
 )
 def test_what_cannot_be_drawn_is_refused(arguments):
     with pytest.raises(dp.PolicyError, match="Received"):
-        dp.diagram(dp.zaremba(), **arguments)
+        dp.Diagram(dp.zaremba(), **arguments)
