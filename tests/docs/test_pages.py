@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from tests.support import documents
 from tests.support.documents import PAGES, ROOT
@@ -12,6 +13,9 @@ PLAIN = [p for p in PAGES if documents.has_code(p) and not documents.needs_keras
 
 @pytest.mark.parametrize("page", PLAIN, ids=lambda page: page.name)
 def test_the_code_of_a_page_runs(page):
+    # A reader's process is a new one. This one may hold graphs of the same layers, or the decision
+    # to make none.
+    torch._dynamo.reset()
     documents.run(page)
 
 
