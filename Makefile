@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Triton lies in a folder of its own: in one process with TensorFlow it aborts, and PyTorch imports
+# what it finds.
 # A process for each core, and one thread in each.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto
 
@@ -24,6 +26,9 @@ $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt pip
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable . --group dev
+ifeq ($(shell uname -sm),Linux x86_64)
+	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/triton triton
+endif
 	@touch $@
 
 .PHONY: env
