@@ -9,6 +9,7 @@ applied.remove()
 ```
 """
 
+from .audit import Audit, audit
 from .catalog import (
     awd,
     locked,
@@ -38,6 +39,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Applied",
+    "Audit",
     "Diagram",
     "Policy",
     "PolicyError",
@@ -46,6 +48,7 @@ __all__ = [
     "Site",
     "Slot",
     "apply",
+    "audit",
     "average",
     "awd",
     "drop",

@@ -10,6 +10,7 @@ from .catalog import resolve
 from .errors import PolicyError
 from .keyed import check_seed
 from .policy import Policy
+from .probing.probe import Probe
 from .report import Applied
 
 GROUP = "dropout_policies.adapters"
@@ -44,6 +45,9 @@ class Adapter(Protocol):
 
     def changed(self, model: Any) -> None:
         """Layers have changed: what was compiled of the model is out of date."""
+
+    def probe(self, model: Any) -> Probe:
+        """The model under audit."""
 
 
 def apply(

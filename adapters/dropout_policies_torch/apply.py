@@ -22,6 +22,7 @@ from .layers import GRU, LSTM, RNN
 from .memory import Before
 from .noise import OWN, Noisy
 from .own_cell import Unrolled, check_own
+from .probe import Probe
 from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
 from .wiring import beside, check_neighbours, unclear, uses
 
@@ -89,6 +90,9 @@ class TorchAdapter:
 
     def changed(self, model: nn.Module) -> None:
         """Nothing to do: torch.compile looks at attributes itself."""
+
+    def probe(self, model: nn.Module) -> Probe:
+        return Probe(model)
 
 
 def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[Found], list[Skipped]]:

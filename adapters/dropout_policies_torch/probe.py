@@ -1,0 +1,277 @@
+"""A `torch.nn.Module` under audit: run on other weights, with the same noise again and again."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from dropout_policies.errors import PolicyError
+from dropout_policies.probing.probe import Array, Parameter
+
+from .layers import Recurrent
+
+
+class Probe:
+    """See `dropout_policies.probing.probe.Probe`.
+
+    Raises:
+        PolicyError: the module is one step of a network, has no weights, or more than one
+            embedding.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+        self.name = _title(module)
+        if isinstance(module, nn.RNNCellBase):
+            raise PolicyError(
+                f"{self.name} is one step of a recurrent network. Give the audit the module that "
+                f"runs it over the steps of a sequence."
+            )
+        embeddings = [m for m in module.modules() if isinstance(m, nn.Embedding)]
+        if len(embeddings) > 1:
+            raise PolicyError(
+                f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
+                f"of tokens. Give it the recurrent layer alone."
+            )
+        self.embedding: str | None = None
+        for embedding in embeddings:
+            shape = embedding.weight.shape
+            named = (n for n, p in module.named_parameters() if p.shape == shape)
+            self.embedding = next(named, None)
+        first = next((p for p in module.parameters() if p.dim() == 2), None)
+        if first is None:
+            raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
+        widths = [embeddings[0].embedding_dim] if embeddings else list(_widths(module, first))
+        self._widths, self.features = widths, widths[0]
+        self._device, self._dtype = first.device, first.dtype
+        self._time_first = True
+        takes = inspect.signature(module.forward).parameters.values()
+        self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
+
+    def __enter__(self) -> Probe:
+        module = self.module
+        self._training = [(m, m.training) for m in module.modules()]
+        self._values = [(p, p.detach().clone(), p.grad) for p in module.parameters()]
+        self._before = self.noise()
+        try:
+            self._time_first = self._finds_time_first()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with torch.no_grad():
+            for parameter, value, gradient in self._values:
+                parameter.copy_(value)
+                parameter.grad = gradient
+        self.replay(self._before)
+        for module, training in self._training:
+            module.training = training
+
+    def parameters(self) -> list[Parameter]:
+        return [
+            Parameter(name, tuple(value.shape), False)
+            for name, value in self.module.named_parameters()
+            if name != self.embedding
+        ]
+
+    def run(
+        self,
+        weights: Mapping[str, Array],
+        x: Array,
+        batch: int,
+        states: Sequence[Array] | None,
+        training: bool,
+    ) -> Array:
+        rows, tokens = np.unique(x, axis=0, return_inverse=True)
+        with torch.no_grad():
+            own = dict(self.module.named_parameters())
+            for name, value in weights.items():
+                own[name].copy_(torch.from_numpy(value))
+            if self.embedding is None:
+                made = torch.from_numpy(x).to(self._device, self._dtype)
+                made = made[:, None].expand(len(x), batch, x.shape[-1])
+            else:
+                if len(rows) > len(own[self.embedding]):
+                    raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
+                own[self.embedding][: len(rows)].copy_(torch.from_numpy(rows))
+                made = torch.from_numpy(tokens.reshape(-1, 1)).to(self._device)
+                made = made.expand(len(x), batch)
+            y = self._call(made if self._time_first else made.transpose(0, 1), training, states)
+        return y if self._time_first else y.swapaxes(0, 1)
+
+    def _call(
+        self, x: Tensor, training: bool, states: Sequence[Array] | None = None
+    ) -> npt.NDArray[np.float64]:
+        self.module.train(training)
+        given = [torch.from_numpy(s).to(self._device, self._dtype) for s in states or ()]
+        also = [tuple(given) if len(given) > 1 else given[0]] if given else []
+        for value in _tensors(self.module(x.contiguous(), *also)):
+            if value.dim() == 3 and value.shape[:2] == x.shape[:2]:
+                return value.double().numpy(force=True)
+        raise PolicyError(
+            f"{self.name} gives no output for every step, and the audit reads it there. Received: "
+            f"input {tuple(x.shape)}. Give it the recurrent layer alone."
+        )
+
+    def _finds_time_first(self) -> bool:
+        """Whether a change goes on along the first axis of the input, or along the second one."""
+        for number, parameter in enumerate(self.module.parameters()):
+            generator = torch.Generator().manual_seed(number)
+            values = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.data.copy_(values / max(parameter.shape[-1:], default=1) ** 0.5)
+        moved, errors = None, []
+        for width in self._widths:
+            self.features = width
+            try:
+                moved = self._moved()
+                break
+            except (RuntimeError, ValueError) as error:
+                if isinstance(error, PolicyError):
+                    raise
+                errors.append(str(error))
+        if moved is None:
+            raise PolicyError(
+                f"{self.name} does not run on an input of {' or '.join(map(str, self._widths))} "
+                f"features: {errors[0]}"
+            )
+        along = [bool(moved[[0, 2], 1].any()), bool(moved[1, [0, 2]].any())]
+        if sum(along) != 1:
+            where = "along both axes of its output" if all(along) else "nowhere"
+            raise PolicyError(
+                f"{self.name}: what comes in at one step is seen later {where}. The audit needs a "
+                f"recurrent network that gives an output for every step."
+            )
+        return along[0]
+
+    def _moved(self) -> npt.NDArray[np.bool_]:
+        """Which outputs change with the input at (1, 1), of 3 by 3."""
+        outputs = []
+        for value in (0, 1):
+            if self.embedding is None:
+                x = torch.ones(3, 3, self.features, device=self._device, dtype=self._dtype)
+            else:
+                x = torch.zeros(3, 3, device=self._device, dtype=torch.long)
+            x[1, 1] = 1 - value
+            self.replay(self._before)
+            with torch.no_grad():
+                outputs.append(self._call(x, False))
+        return np.asarray((outputs[0] != outputs[1]).any(axis=-1))
+
+    def noise(self) -> Any:
+        generators = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        kept = [(m, _kept(vars(m))) for m in self.module.modules()]
+        buffers = [(b, b.clone()) for b in self.module.buffers()]
+        return generators, cuda, kept, buffers
+
+    def replay(self, noise: Any) -> None:
+        (python, array, cpu), cuda, kept, buffers = noise
+        random.setstate(python)
+        np.random.set_state(array)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+        for module, attributes in kept:
+            _put_back(vars(module), attributes)
+        with torch.no_grad():
+            for buffer, value in buffers:
+                buffer.copy_(value)
+
+
+SKIPPED = ("_parameters", "_buffers", "_modules", "training")
+"""What a module holds that is no state of its noise, or is put back by itself."""
+
+
+def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, and copies of what may change within them."""
+    return {k: (v, _copy(v)) for k, v in attributes.items() if k not in SKIPPED}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, Tensor):
+        return None if isinstance(value, nn.Parameter) else value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, list):
+        return list(value)
+    if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
+        return _kept(vars(value))
+    return None
+
+
+def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
+    for key in [k for k in attributes if k not in kept and k not in SKIPPED]:
+        del attributes[key]
+    for key, (value, copied) in kept.items():
+        attributes[key] = value
+        if copied is None:
+            continue
+        if isinstance(value, torch.Generator):
+            value.set_state(copied)
+        elif isinstance(value, Tensor):
+            value.data.copy_(copied)
+        elif isinstance(value, np.ndarray):
+            value[...] = copied
+        elif isinstance(value, np.random.Generator):
+            value.bit_generator.state = copied
+        elif isinstance(value, random.Random):
+            value.setstate(copied)
+        elif isinstance(value, list):
+            value[:] = copied
+        else:
+            _put_back(vars(value), copied)
+
+
+def _tensors(result: Any) -> Iterator[Tensor]:
+    """The tensors of what a module gives back, from the first on."""
+    if isinstance(result, Tensor):
+        yield result
+    elif isinstance(result, Mapping):
+        for part in result.values():
+            yield from _tensors(part)
+    elif isinstance(result, tuple | list):
+        for part in result:
+            yield from _tensors(part)
+
+
+def _widths(module: nn.Module, first: Tensor) -> Iterator[int]:
+    """What D may be, by the module's own word or its first matrix."""
+    for part in module.modules():
+        if isinstance(size := getattr(part, "input_size", None), int):
+            yield size
+            return
+    rows, columns = first.shape
+    yield columns
+    # One matrix for x and h, side by side; or one that is laid out the other way round.
+    yield from (columns - rows // gates for gates in (4, 3, 1) if columns > rows // gates)
+    yield rows
+
+
+def _title(module: nn.Module) -> str:
+    """The class, and, of a recurrent layer, what of its constructor's arguments matters here."""
+    kind = type(module)
+    where = "nn." if kind.__module__.startswith("torch.nn.") else ""
+    said = []
+    if isinstance(module, nn.RNNBase):
+        said = [f"{module.input_size}, {module.hidden_size}"]
+        said += [f"num_layers={module.num_layers}"] if module.num_layers > 1 else []
+        said += ["bidirectional=True"] if module.bidirectional else []
+        said += [f"dropout={module.dropout:g}"] if module.dropout else []
+    if isinstance(module, Recurrent) and module.placement is not None:
+        said.append(f"policy={module.placement.policy.name!r}")
+    return f"{where}{kind.__qualname__}({', '.join(said)})"

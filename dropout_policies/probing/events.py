@@ -1,0 +1,176 @@
+"""What a unit remembers, as the noise that falls on it explains it.
+
+With no hidden state to see, every unit of a small-signal network is a recurrence of one number. All
+that noise can do to it in a few steps is tried, and what was seen says which of it happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sites import UPDATES, Site
+from .probe import Array
+
+EXIT = Site.OUTPUT
+"""Stands for what falls on h on its way out of the cell, whatever comes next."""
+
+SITES: dict[int, tuple[Site, ...]] = {
+    4: (EXIT, Site.CANDIDATE, Site.CELL, Site.HIDDEN_UPDATE, Site.CELL_UPDATE),
+    3: (EXIT, Site.CANDIDATE, Site.STATE, Site.HIDDEN_UPDATE),
+    1: (EXIT, Site.HIDDEN, Site.STATE, Site.HIDDEN_UPDATE),
+}
+"""What may fall on a unit, by the number of its gates. (On an LSTM, h itself masked is seen at the
+output as a mask on its way out; the recurrent weights tell them apart.)"""
+
+MOST = 3
+"""How many sites at once are tried."""
+
+SAMPLE = 200
+"""On how many units sets of sites are tried."""
+
+REMEMBERED = 0.5
+"""How much of a state lasts to the next step, at gates that are half open."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """What fell on the units: 1 where it did, 0 where not, NaN where that cannot be told.
+
+    Args:
+        sites: the fewest sites that explain everything; None if none do.
+        bits: by site, `[U, T]`.
+        kept: by site, what is multiplied with what is not dropped.
+    """
+
+    sites: tuple[Site, ...] | None
+    bits: Mapping[Site, Array]
+    kept: Mapping[Site, float]
+
+
+def follow(
+    gates: int,
+    values: Mapping[Site, Array],
+    entering: Array,
+    state: Array,
+    remembered: float = REMEMBERED,
+) -> Array:
+    """What leaves a unit, `[N, T]`.
+
+    Args:
+        gates: of its cell.
+        values: by site, `[N, T]`: what is multiplied; for an update, how much of what was stays.
+        entering: what its candidate sees, `[N, T]`.
+        state: c of an LSTM before the first step (its h is 0), h of the others, `[N]`.
+        remembered: how much of a state lasts to the next step.
+    """
+    shape = entering.shape
+    ones, zeros = np.ones(shape), np.zeros(shape)
+
+    def of(site: Site, step: int) -> Array:
+        return values.get(site, zeros if site in UPDATES else ones)[:, step]
+
+    leaving = np.zeros(shape)
+    h = np.zeros(len(state)) if gates == 4 else state
+    for t in range(shape[1]):
+        new = remembered * of(Site.HIDDEN, t) * state + of(Site.CANDIDATE, t) * entering[:, t]
+        new = new * of(Site.CELL, t)
+        stays = of(Site.HIDDEN_UPDATE, t)
+        h = stays * h + (1.0 - stays) * new * of(Site.STATE, t)
+        stays = of(Site.CELL_UPDATE, t)
+        state = stays * state + (1.0 - stays) * new if gates == 4 else h
+        leaving[:, t] = h * of(EXIT, t)
+    return leaving
+
+
+def simulate(gates: int, values: Mapping[Site, Array], steps: int, cases: int = 1) -> Array:
+    """What is seen of a signal that comes in at each step, and of an initial state, `[N, T, T+1]`;
+    arguments as for `follow`."""
+    seen = np.zeros((cases, steps, steps + 1))
+    for source in range(steps + 1):
+        entering = np.zeros((cases, steps))
+        entering[:, source : source + 1] = 1.0
+        seen[..., source] = follow(gates, values, entering, np.full(cases, float(source == steps)))
+    return seen
+
+
+def explain(gates: int, responses: Array, scales: Mapping[Site, Sequence[float]]) -> list[Events]:
+    """The fewest sites that explain what was seen of some units; all such sets, if none does [].
+
+    Args:
+        gates: of their cell.
+        responses: `[U, T, T+1]`, NaN where nothing was seen.
+        scales: by site, what may be multiplied with what is not dropped; 1 if it is not named.
+    """
+    informative = np.isfinite(responses).any(axis=(1, 2))
+    seen = responses.reshape(len(responses), -1)[informative]
+    if not len(seen):
+        return []
+    sample = seen[np.linspace(0, len(seen) - 1, min(len(seen), SAMPLE)).astype(int)]
+    steps = responses.shape[1]
+    explained: list[Events] = []
+    for sites, kept in _hypotheses(SITES[gates], scales):
+        if explained and len(sites) > len(explained[0].sites or ()):
+            break
+        table, bits = _table(gates, sites, kept, steps)
+        if not _matches(sample, table).any(axis=1).all():
+            continue
+        fits = _matches(seen, table)
+        if not fits.any(axis=1).all():
+            continue
+        found = {}
+        for site in sites:
+            told = np.full((len(responses), steps), np.nan)
+            share = fits.astype(float) @ bits[site] / fits.sum(axis=1, keepdims=True)
+            told[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
+            found[site] = told
+        if not any(events.sites == sites for events in explained):
+            explained.append(Events(sites, found, kept))
+    return explained
+
+
+def _hypotheses(
+    sites: Sequence[Site], scales: Mapping[Site, Sequence[float]]
+) -> Iterator[tuple[tuple[Site, ...], dict[Site, float]]]:
+    """Sets of sites, the smallest first, each with what it may multiply by."""
+    for count in range(MOST + 1):
+        for chosen in combinations(sites, count):
+            drops = [site for site in chosen if site not in UPDATES]
+            for kept in product(*(_apart(scales.get(site, (1.0,))) for site in drops)):
+                yield chosen, dict(zip(drops, kept, strict=True))
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Values that are not the same but for rounding."""
+    return list({round(value, 4): value for value in values}.values())
+
+
+def _table(
+    gates: int, sites: Sequence[Site], kept: Mapping[Site, float], steps: int
+) -> tuple[Array, dict[Site, Array]]:
+    """All that can happen in some steps: what is seen, `[N, T*(T+1)]`, and when what falls."""
+    width = steps * len(sites)
+    numbers = np.arange(2**width)
+    every = (numbers[:, None] >> np.arange(width)[None, :]) & 1
+    bits = {
+        site: every[:, steps * i : steps * (i + 1)].astype(float) for i, site in enumerate(sites)
+    }
+    values = {
+        site: fallen if site in UPDATES else (1.0 - fallen) * kept[site]
+        for site, fallen in bits.items()
+    }
+    seen = simulate(gates, values, steps, len(numbers))
+    return seen.reshape(len(numbers), -1), bits
+
+
+def _matches(seen: Array, table: Array) -> npt.NDArray[np.bool_]:
+    """Which cases `[N, E]` what was seen of each unit `[U, E]` agrees with, `[U, N]`."""
+    fits = np.ones((len(seen), len(table)), bool)
+    for entry in range(seen.shape[1]):
+        one, other = seen[:, entry, None], table[None, :, entry]
+        fits &= np.isnan(one) | (np.abs(one - other) <= 1e-3 + 3e-3 * np.abs(other))
+    return fits

@@ -1,0 +1,248 @@
+"""From many draws of masks to what can be said of them: rate, lifetime, and who shares them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import log, sqrt
+from typing import Literal
+
+import numpy as np
+
+from ..rule import Gates, Kind, Lifetime
+from ..sites import UPDATES, Site
+from .probe import Array
+
+Verdict = Literal["masked", "whole", "undecided"]
+
+CERTAIN = log(1e-4)
+"""What happens by chance less often than this is not chance."""
+
+FEWEST = 50
+"""Elements to see before a connection is called whole."""
+
+Z = 2.576
+"""Of a 99% interval."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What an audit found at one site of one layer in one direction.
+
+    Args:
+        site, layer, direction: where; layers from 0, direction 0 forward and 1 backward.
+        verdict: whether masks fall here.
+        rate: the share of elements that were dropped (zoneout: that stayed).
+        interval: in which the rate lies, with 99% confidence.
+        elements: how many independent elements were seen.
+        per: how long a mask lives; `call` is one for all steps and samples.
+        shared: whether all samples of a batch have one mask.
+        gates: whether the gates have one mask.
+        scaled: whether what is kept is divided by 1 − rate.
+        frozen: whether every call has the same masks.
+        note: what else there is to say.
+
+    What cannot be told is None.
+    """
+
+    site: Site
+    layer: int
+    direction: int
+    verdict: Verdict
+    rate: float = 0.0
+    interval: tuple[float, float] = (0.0, 1.0)
+    elements: int = 0
+    per: Lifetime | None = None
+    shared: bool | None = None
+    gates: Gates | None = None
+    scaled: bool | None = None
+    frozen: bool | None = None
+    note: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        return "zoneout" if self.site in UPDATES else "drop"
+
+    def text(self) -> str:
+        """In one line, without the place."""
+        if self.verdict == "undecided":
+            return f"undecided{f': {self.note}' if self.note else ''}"
+        low, high = self.interval
+        if self.verdict == "whole":
+            return f"whole (rate below {high:.2g})"
+        parts = [f"{self.kind} {self.rate:.3g} [{low:.3g}, {high:.3g}]"]
+        parts.append(f"per {self.per}" if self.per else "lifetime undecided")
+        parts += ["one mask for the batch"] if self.shared and self.per != "call" else []
+        parts += ["untied gates"] if self.gates == "untied" else []
+        parts += ["not scaled"] if self.scaled is False and self.kind == "drop" else []
+        parts += ["the same at every call"] if self.frozen else []
+        parts += [self.note] if self.note else []
+        return ", ".join(parts)
+
+
+def finding(
+    site: Site,
+    layer: int,
+    direction: int,
+    bits: Array,
+    kept: float = 1.0,
+    gates: Gates | None = None,
+    other: tuple[float, float] = (1.0, 1.0),
+    per: Lifetime | None = None,
+) -> Finding:
+    """What draws of a mask say.
+
+    Args:
+        site, layer, direction: where.
+        bits: `[N, T, B, F]`: 1 where dropped, 0 where not, NaN where that could not be seen.
+        kept: what is multiplied with what is not dropped.
+        gates: whether they share the mask.
+        other: between which bounds something else multiplies it too.
+        per: how long it lives, where that is known.
+    """
+    seen = np.isfinite(bits)
+    if not (bits == 1.0).any():
+        count = int(seen.sum())
+        if count < FEWEST:
+            why = f"only {count} elements could be seen"
+            return Finding(site, layer, direction, "undecided", elements=count, note=why)
+        bound = (0.0, 1.0 - 0.01 ** (1.0 / count))
+        return Finding(site, layer, direction, "whole", 0.0, bound, count)
+    over_steps, over_batch = (_differs(bits, axis) for axis in (1, 2))
+    over_draws = _differs(bits, 0)
+    # One of each that are the same is an element of its own.
+    single = bits
+    for axis, differs in ((2, over_batch), (1, over_steps), (0, over_draws)):
+        if differs is False:
+            single = _first(single, axis)
+    known = single[np.isfinite(single)]
+    rate, interval = proportion(int(known.sum()), len(known))
+    if per is None and over_steps is not None:
+        if over_steps:
+            per = "step"
+        elif over_batch is not None:
+            per = "sequence" if over_batch else "call"
+    scaled, note = None, ""
+    if site not in UPDATES:
+        scaled, note = _scaled(kept, rate, interval, other)
+    return Finding(
+        site,
+        layer,
+        direction,
+        "masked",
+        rate,
+        interval,
+        len(known),
+        per,
+        None if over_batch is None else not over_batch,
+        gates,
+        scaled,
+        None if over_draws is None else not over_draws,
+        note,
+    )
+
+
+def _scaled(
+    kept: float, rate: float, interval: tuple[float, float], other: tuple[float, float]
+) -> tuple[bool | None, str]:
+    if other == (1.0, 1.0) and abs(kept - 1.0) < 2e-3:
+        return False, ""
+    low, high = (1.0 / (1.0 - bound) for bound in interval)
+    if low * other[0] * 0.998 <= kept <= high * other[1] * 1.002:
+        return True, ""
+    if not np.isfinite(kept):
+        return None, ""
+    return None, f"what is kept is multiplied by {kept:.3g}, not by {1.0 / (1.0 - rate):.3g}"
+
+
+def _differs(bits: Array, axis: int) -> bool | None:
+    """Whether elements that only differ along an axis are dropped apart; None if too few were
+    seen to tell."""
+    known = np.isfinite(bits)
+    counts = known.sum(axis=axis)
+    sums = np.where(known, bits, 0.0).sum(axis=axis)
+    groups = counts >= 2
+    if ((sums > 0) & (sums < counts))[groups].any():
+        return True
+    rate = float(np.nanmean(bits))
+    if not groups.any() or not 0.0 < rate < 1.0:
+        return None
+    # How likely it would be that none differ, were they independent.
+    sizes = counts[groups]
+    chance = np.log(rate**sizes + (1.0 - rate) ** sizes).sum()
+    return False if chance < CERTAIN else None
+
+
+def _first(bits: Array, axis: int) -> Array:
+    """The first of what was seen along an axis, which stays with length 1."""
+    known = np.isfinite(bits)
+    place = np.expand_dims(known.argmax(axis=axis), axis)
+    return np.take_along_axis(bits, place, axis)
+
+
+def proportion(hits: int, count: int) -> tuple[float, tuple[float, float]]:
+    """A share and its 99% interval (Wilson 1927)."""
+    share = hits / count
+    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
+    half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
+    return share, (max(0.0, middle - half), min(1.0 - 1e-9, middle + half))
+
+
+def one_mask(first: Array, second: Array) -> bool:
+    """Whether two sites have the same masks, `[N, T, B, F]` each."""
+    if first.shape[1:3] != second.shape[1:3]:
+        return False
+    width = min(first.shape[-1], second.shape[-1])
+    a, b = first[..., :width], second[..., :width]
+    both = np.isfinite(a) & np.isfinite(b)
+    if not both.any() or (a[both] != b[both]).any():
+        return False
+    rate = float(a[both].mean())
+    chance = rate**2 + (1.0 - rate) ** 2
+    return 0.0 < rate < 1.0 and int(both.sum()) * log(chance) < 2 * CERTAIN
+
+
+def by_feature(values: Array, columns: Array) -> tuple[Array, Array, bool]:
+    """What several units see of a feature, put together.
+
+    Args:
+        values: `[..., R, n]`, what unit k sees on route r of feature `columns[r, k]`.
+        columns: `[R, n]`.
+
+    Returns:
+        bits `[..., F]` (1 dropped, 0 not, NaN not seen) and the features `[F]` that they are of;
+        and whether some units saw a feature that others did not see at the same time.
+    """
+    flat, order = values.reshape(*values.shape[:-2], -1), columns.ravel()
+    features = np.unique(order)
+    bits = np.full((*flat.shape[:-1], len(features)), np.nan)
+    conflict = False
+    for number, feature in enumerate(features):
+        part = flat[..., order == feature]
+        zero, there = (part == 0.0).any(axis=-1), (np.abs(part) > 0.0).any(axis=-1)
+        conflict = conflict or bool((zero & there).any())
+        bits[..., number] = np.where(there, 0.0, np.where(zero, 1.0, np.nan))
+    return bits, features, conflict
+
+
+def kept_value(values: Array) -> float:
+    """The commonest of what is there and not 0; NaN if nothing is."""
+    there = values[np.isfinite(values) & (values != 0.0)]
+    return float(np.median(there)) if len(there) else float("nan")
+
+
+def dropped_entries(values: Array, columns: Array) -> tuple[Array, Array]:
+    """Masks on the single entries of a matrix, told from masks on its columns.
+
+    Args:
+        values: `[N, T, B, R, n]`, where some units see a feature that others do not.
+        columns: `[R, n]`.
+
+    Returns:
+        bits of entries `[N, 1, 1, R*n]`, and of columns `[N, T, B, F]`.
+    """
+    there, seen = np.abs(values) > 0.0, np.isfinite(values)
+    alive, count = there.any(axis=(1, 2)), seen.sum(axis=(1, 2))
+    entries = np.where(alive, 0.0, np.where(count >= 3, 1.0, np.nan))  # [N, R, n]
+    left = np.where(alive[:, None, None], values, np.nan)
+    bits, _, _ = by_feature(left, columns)
+    return entries.reshape(len(entries), 1, 1, -1), bits

@@ -1,0 +1,115 @@
+"""An audit's course: find the network, look at many draws of its noise, say what fell where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import PolicyError
+from ..sites import Site
+from .discovery import AMPLITUDE, discover
+from .network import Network, Place
+from .probe import Array, Probe
+from .reading import Measured, Reading
+from .views import BATCH, STEPS, View, Viewer, gain, initial
+
+ENOUGH = 1500
+"""Elements of the scarcest mask that are seen before the draws end."""
+
+FEW, MOST = 8, 40
+"""How many draws there are at least and at most."""
+
+GATED = 6
+"""In how many of them gates are looked at one by one."""
+
+
+def measure(probe: Probe) -> Measured:
+    """Measure a module.
+
+    Raises:
+        PolicyError: the audit cannot see into it, or its noise cannot be played again.
+    """
+    network = discover(probe)
+    noise = probe.noise()
+    memory = _memory(probe, network, noise)
+
+    def viewer(noise: Any, training: bool, apart: bool = False) -> Viewer:
+        def run(weights: Any, x: Array, states: Sequence[Array] | None = None) -> Array:
+            probe.replay(noise)
+            return probe.run(weights, x, BATCH, states, training)
+
+        return Viewer(network, run, probe.features, memory, apart)
+
+    _check_replay(probe, viewer(noise, True))
+    for apart in (False, True):
+        reading = _read(probe, network, viewer, noise, apart)
+        if not reading.keeps_back:
+            break
+    return reading.measured()
+
+
+def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) -> Reading:
+    """Look at draws until enough is seen, and at evaluation twice."""
+    rests = viewer(noise, False)
+    draws: list[dict[Place, View]] = []
+    gates: list[dict[Place, dict[Site, Array]]] = []
+    while len(draws) < MOST and (len(draws) < FEW or _scarcest(draws) < ENOUGH):
+        looks = viewer(noise, True, apart)
+        draws.append(looks.look())
+        if len(gates) < GATED:
+            gates.append(looks.gates())
+        noise = _next(probe, noise)
+    return Reading(network, draws, gates, rests, viewer(noise, False), probe.embedding is not None)
+
+
+def _memory(probe: Probe, network: Network, noise: Any) -> int:
+    """How many parts of an initial state the module takes, as is seen at its output."""
+    cell = network.layer(network.layers - 1)[0]
+    for parts in (2, 1) if cell.kind.states == 2 else (1,):
+
+        def run(weights: Any, x: Array, states: Sequence[Array] | None = None) -> Array:
+            probe.replay(noise)
+            return probe.run(weights, x, BATCH, states, training=False)
+
+        looks = Viewer(network, run, probe.features, parts)
+        setting = looks.remembering(cell)
+        nothing = np.zeros((STEPS, probe.features))
+        try:
+            y = run(setting.arrays, nothing, initial(cell, looks))
+        except Exception:  # whatever a module raises that takes no such state
+            continue
+        first = 0 if cell.place[1] == 0 else STEPS - 1
+        seen = y[first, :, network.leaves_at(cell)] / (AMPLITUDE * gain(cell, True))
+        if parts == cell.kind.states and (seen > 0.05).all():
+            return parts
+    return 0
+
+
+def _check_replay(probe: Probe, looks: Viewer) -> None:
+    x = np.full((STEPS, probe.features), AMPLITUDE)
+    cell = looks.network.layer(0)[0]
+    arrays = looks.remembering(cell).arrays
+    if not np.array_equal(looks.run(arrays, x), looks.run(arrays, x)):
+        raise PolicyError(
+            f"{probe.name}: its noise cannot be played again: two calls from one state of every "
+            f"random generator that the audit knows gave different outputs."
+        )
+
+
+def _next(probe: Probe, noise: Any) -> Any:
+    """The noise of the call after one."""
+    probe.replay(noise)
+    probe.run({}, np.zeros((STEPS, probe.features)), BATCH, None, training=True)
+    return probe.noise()
+
+
+def _scarcest(draws: Sequence[dict[Place, View]]) -> int:
+    """How many elements were seen of the mask of which fewest were."""
+    counts = [
+        sum(int(np.isfinite(getattr(draw[place], name)).sum()) for draw in draws)
+        for place in draws[0]
+        for name in ("entry", "hidden", "exits")
+    ]
+    return min(counts)

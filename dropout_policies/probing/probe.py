@@ -1,0 +1,70 @@
+"""What an adapter offers to the audit: a module that runs on other weights, again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+class Parameter(NamedTuple):
+    """A trainable array of a module.
+
+    Args:
+        name: its name in the module.
+        shape: its shape.
+        transposed: whether a matrix is `[in, out]`, as in Keras, and not `[out, in]`.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    transposed: bool
+
+
+class Probe(Protocol):
+    """A module under audit; a context manager that puts it back, bit for bit, at its end."""
+
+    name: str
+    """As a report calls it: its class, and what its constructor was given."""
+    features: int
+    """D, the width of what comes into its first layer."""
+    embedding: str | None
+    """The parameter `[V, D]` that tokens are looked up in, where the module takes tokens."""
+    states: int
+    """How many parts of an initial state it takes (2: h and c), or 0."""
+
+    def parameters(self) -> Sequence[Parameter]:
+        """Its trainable arrays in the order in which they were made, without the embedding."""
+
+    def run(
+        self,
+        weights: Mapping[str, Array],
+        x: Array,
+        batch: int,
+        states: Sequence[Array] | None,
+        training: bool,
+    ) -> Array:
+        """What the module gives back, `[T, B, F]`, on given weights.
+
+        Args:
+            weights: new values for some parameters; the others stay as they are.
+            x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
+                the embedding that its tokens stand for: steps of equal rows are one token.
+            batch: B.
+            states: the parts of the initial state, `[L*K, B, H]` each; None for the module's own.
+            training: in which mode.
+        """
+
+    def noise(self) -> Any:
+        """Everything that the noise of the next call depends on."""
+
+    def replay(self, noise: Any) -> None:
+        """Have the next call draw the same noise as the call that came after `noise()`."""
+
+    def __enter__(self) -> Probe: ...
+
+    def __exit__(self, *error: object) -> None: ...

@@ -1,0 +1,279 @@
+"""What many draws of noise say of every site."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..rule import Gates
+from ..sites import WEIGHTS, Site
+from .evidence import (
+    Finding,
+    by_feature,
+    dropped_entries,
+    finding,
+    kept_value,
+    one_mask,
+)
+from .network import Cell, Network, Place
+from .probe import Array
+from .resting import Means, agrees, means_of
+from .units import Explanation, chosen, explanations
+from .views import STEPS, View, Viewer
+
+Key = tuple[Site, int, int]
+"""A site of a layer in a direction."""
+
+AROUND = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
+"""Sites that are seen by what goes into gates, and out of a cell."""
+
+
+class Measured(NamedTuple):
+    """What was measured.
+
+    Args:
+        network: the module.
+        findings: for every site of every cell, in order.
+        evaluation: what evaluation does.
+        notes: what else there is to say.
+    """
+
+    network: Network
+    findings: list[Finding]
+    evaluation: str
+    notes: list[str]
+
+
+class Reading:
+    """All that was seen, and what it says.
+
+    Args:
+        network: the module.
+        draws: what was seen in each draw of noise.
+        gates: what the gates were seen to see, in some of them.
+        rests, again: look at evaluation, at two moments.
+        embedded: whether tokens come in.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        draws: list[dict[Place, View]],
+        gates: list[dict[Place, dict[Site, Array]]],
+        rests: Viewer,
+        again: Viewer,
+        embedded: bool,
+    ) -> None:
+        self.network, self.draws, self.gates = network, draws, gates
+        self.rests, self.again, self.embedded = rests, again, embedded
+        self.forgets = rests.forgets
+        self.resting = {cell.place: rests.remembered(cell) for cell in network.cells.values()}
+        self.notes: list[str] = []
+        self.findings: dict[Key, Finding] = {}
+        self.bits: dict[Key, Array] = {}
+        self.kept: dict[Key, float] = {}
+        found = {cell.place: self._explanations(cell) for cell in network.cells.values()}
+        self.units = chosen(found, self._all_agree)
+        for layer in range(network.layers):
+            for cell in network.layer(layer):
+                self._entry(cell)
+                self._hidden(cell)
+                self._state(cell)
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether units keep what was before, or do what is not understood: then signals have to
+        come in one at a time."""
+        return any(one.keeps_back for one in self.units.values())
+
+    def measured(self) -> Measured:
+        order = sorted(self.findings.values(), key=_order)
+        return Measured(self.network, order, self._evaluation(), self._ties())
+
+    def _all(self, cell: Cell, name: str) -> Array:
+        return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
+
+    def _add(self, cell: Cell, site: Site, bits: Array, kept: float, **more: Any) -> None:
+        layer, direction = cell.place
+        key = (site, layer, direction)
+        kept = kept if self.forgets else float("nan")
+        self.findings[key] = finding(site, layer, direction, bits, kept, **more)
+        self.bits[key], self.kept[key] = bits, kept
+
+    # What comes into a cell
+
+    def _entry(self, cell: Cell) -> None:
+        layer = cell.place[0]
+        site = Site.INPUT if layer == 0 else Site.BETWEEN
+        values, columns = self._all(cell, "entry"), self.draws[0][cell.place].entry_columns
+        bits, features, conflict = by_feature(values, columns)
+        entries = None
+        if conflict:
+            entries, bits = dropped_entries(values, columns)
+        for lower in self.network.layer(layer - 1) if layer else []:
+            dead, first = self._dead(lower), self.network.offset(lower)
+            inside = (features >= first) & (features < first + dead.shape[-1])
+            known = dead[..., features[inside] - first]
+            bits[..., inside] = np.where(known == 0.0, bits[..., inside], np.nan)
+        other = self._embedding(cell) if layer == 0 and self.embedded else (1.0, 1.0)
+        kept = kept_value(values)
+        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, kept, other)
+
+    def _into(
+        self,
+        cell: Cell,
+        site: Site,
+        weight: Site,
+        bits: Array,
+        entries: Array | None,
+        kept: float,
+        other: tuple[float, float] = (1.0, 1.0),
+    ) -> None:
+        """What goes into the gates, and the weights through which it does."""
+        if entries is None:
+            self._add(cell, site, bits, kept, gates=self._tied(cell, site), other=other)
+            count = int(np.isfinite(bits).any(axis=(1, 2)).sum())
+            self._add(cell, weight, np.zeros((1, 1, 1, count)), 1.0)
+            return
+        alone = not (bits == 1.0).any()
+        self._add(cell, site, bits, 1.0 if alone else float("nan"))
+        self._add(cell, weight, entries, kept if alone else float("nan"), per="call")
+
+    def _tied(self, cell: Cell, site: Site) -> Gates | None:
+        """Whether a mask is one for all gates, as far as they can be seen one by one."""
+        if cell.kind.gates == 1:
+            return "tied"
+        told = False
+        for draw in self.gates:
+            seen = draw[cell.place].get(site)
+            if seen is None:
+                continue
+            first, others = seen[0], seen[1:]
+            both = np.isfinite(first) & np.isfinite(others)
+            if (both & (first != others)).any():
+                return "untied"
+            told = told or bool((both & (first == 1.0)).any() and (both & (first == 0.0)).any())
+        return "tied" if told else None
+
+    def _embedding(self, cell: Cell) -> tuple[float, float]:
+        """Word types that are dropped: nothing comes in at any step where one is."""
+        fed = self._all(cell, "fed")[..., None]  # [N, T, B, 1]
+        width = len(np.unique(self.draws[0][cell.place].entry_columns))
+        if width < 8:
+            layer, direction = -1, 0
+            why = f"{width} features are too few to tell a word's dropout from that of its features"
+            found = Finding(Site.EMBEDDING, layer, direction, "undecided", note=why)
+            self.findings[Site.EMBEDDING, layer, direction] = found
+            return (1.0, 1.0)
+        found = finding(Site.EMBEDDING, -1, 0, 1.0 - fed)
+        if found.per == "step":
+            found = replace(
+                found, verdict="undecided", note="whole vectors go missing step by step"
+            )
+        self.findings[Site.EMBEDDING, -1, 0] = replace(found, scaled=None, note="")
+        if found.verdict != "masked":
+            return (1.0, 1.0)
+        low, high = found.interval
+        return (1.0 / (1.0 - low), 1.0 / (1.0 - high))
+
+    # What becomes of h
+
+    def _seen(self, cell: Cell) -> tuple[Array, Array, Array | None]:
+        """What the recurrent weights do not see of h (1), `[N, T, B, F]`; of which units; and
+        which of their entries are dropped, if some are."""
+        values, columns = self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns
+        bits, features, conflict = by_feature(values, columns)
+        if not conflict:
+            return bits, features, None
+        entries, bits = dropped_entries(values, columns)
+        return bits, features, entries
+
+    def _explanations(self, cell: Cell) -> list[Explanation]:
+        exits, (bits, features, _) = self._all(cell, "exits"), self._seen(cell)
+        seen = np.full(exits.shape, np.nan)
+        inside = features < exits.shape[-1]
+        seen[..., features[inside]] = bits[..., inside]
+        hidden = self._all(cell, "hidden")
+        return explanations(cell, self._all(cell, "response"), hidden, exits, seen)
+
+    def _hidden(self, cell: Cell) -> None:
+        bits, features, entries = self._seen(cell)
+        dead = self._dead(cell)
+        for number, feature in enumerate(features):
+            known = dead[..., feature] if feature < dead.shape[-1] else np.nan
+            bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
+        kept = kept_value(self._all(cell, "hidden")) / self.units[cell.place].scale()
+        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, kept)
+
+    def _dead(self, cell: Cell) -> Array:
+        """Where there is nothing of the moment in h; without biases that is not known, and only
+        what goes into and out of cells is."""
+        shape = self._all(cell, "exits").shape
+        one = self.units[cell.place]
+        unseen = not np.isfinite(self._all(cell, "response")).any()
+        return np.zeros(shape) if unseen else one.dead(shape)
+
+    def _state(self, cell: Cell) -> None:
+        one, responses = self.units[cell.place], self._all(cell, "response")
+        inner = [s for s in Site if s in cell.kind.sites and s not in AROUND | WEIGHTS]
+        if cell.place[0] == self.network.layers - 1:
+            inner.append(Site.OUTPUT)
+        for site in inner:
+            if one.bits is None:
+                key = (site, *cell.place)
+                self.findings[key] = Finding(*key, "undecided", note=one.why)
+            elif site in one.bits:
+                self._add(cell, site, one.bits[site], one.kept.get(site, 1.0))
+            else:
+                units = int(np.isfinite(responses).any(axis=(1, 4)).sum())
+                self._add(cell, site, np.zeros((1, 1, 1, units * STEPS)), 1.0)
+
+    def _all_agree(self, means: Sequence[Means]) -> bool:
+        return all(self._agrees(cell, means) for cell in self.network.cells.values())
+
+    def _agrees(self, cell: Cell, means: Sequence[Means]) -> bool:
+        seen = self.resting[cell.place].copy()
+        seen[..., :STEPS] /= self.rests.below(cell)
+        return agrees(self.network, cell, seen, means, self.forgets)
+
+    # What holds for the whole
+
+    def _ties(self) -> list[str]:
+        """Sites that have one mask."""
+        masked = [k for k, f in self.findings.items() if f.verdict == "masked" and k in self.bits]
+        return [
+            f"{_text(second)} and {_text(first)} have one mask"
+            for number, first in enumerate(masked)
+            for second in masked[:number]
+            if one_mask(self.bits[first], self.bits[second])
+        ]
+
+    def _evaluation(self) -> str:
+        cells = self.network.cells.values()
+        for cell in cells:
+            later = self.again.remembered(cell)
+            if not np.array_equal(self.resting[cell.place], later, equal_nan=True):
+                return "random"
+        hidden = {place: view.hidden for place, view in self.rests.look().items()}
+        shares = {p: np.unique(np.round(h[np.isfinite(h)], 3)) for p, h in hidden.items()}
+        even = all(np.abs(values - 1.0).max(initial=0.0) < 3e-3 for values in shares.values())
+        if even and self._all_agree([{}]):
+            return "identity"
+        if any(f.verdict == "undecided" for f in self.findings.values()):
+            return "undecided"
+        means = means_of(list(self.findings.values()), self.kept)
+        if self._all_agree(means):
+            return "mean of the masks"
+        return "neither the identity nor the mean of the masks"
+
+
+def _order(found: Finding) -> tuple[int, int, int]:
+    return (found.layer, found.direction, found.site.number)
+
+
+def _text(key: tuple[Site, int, int]) -> str:
+    site, layer, direction = key
+    return f"{site.value} of layer {layer + 1}{' backward' * direction}"

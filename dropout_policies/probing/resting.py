@@ -1,0 +1,111 @@
+"""What evaluation does: nothing, or each mask's mean in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ..sites import UPDATES, WEIGHTS, Site
+from .events import REMEMBERED, follow
+from .evidence import Finding, proportion
+from .network import Cell, Network, Place
+from .probe import Array
+from .views import STEPS
+
+Means = Mapping[Place, Mapping[Site, float]]
+"""By cell and site, what stands in a mask's place."""
+
+
+def predicted(network: Network, cell: Cell, means: Means, forgets: bool) -> Array:
+    """What is seen at step t of a signal that comes into a network at step s, and of an initial
+    state of the cell, that alone remembers: `[T, T+1]`, over what there is at once without noise.
+
+    Args:
+        network: the network, of which every layer sees the mean of what comes in.
+        cell: the cell that remembers.
+        means: what stands in the masks' places.
+        forgets: whether the other cells forget; they remember too if not.
+    """
+
+    def through(passed: Cell, signal: Array, state: float = 0.0) -> Array:
+        here = means.get(passed.place, {})
+        values = {site: np.full((1, STEPS), mean) for site, mean in here.items()}
+        into = here.get(Site.INPUT, 1.0)
+        remembers = passed is cell or (not forgets and passed.kind.gates > 1)
+        turn = -1 if passed.place[1] == 1 else 1
+        y = follow(
+            passed.kind.gates,
+            values,
+            into * signal[None, ::turn],
+            np.array([state]),
+            REMEMBERED if remembers else 0.0,
+        )
+        return y[0, ::turn]
+
+    seen = np.zeros((STEPS, STEPS + 1))
+    for source in range(STEPS + 1):
+        signal = np.zeros(STEPS)
+        signal[source : source + 1] = 1.0
+        for layer in range(cell.place[0]):
+            cells = network.layer(layer)
+            widths = [c.width for c in cells]
+            signal = np.average([through(c, signal) for c in cells], axis=0, weights=widths)
+        signal = through(cell, signal, float(source == STEPS))
+        for upper in network.above(cell):
+            signal = through(upper, signal)
+        seen[:, source] = signal
+    return seen
+
+
+def agrees(
+    network: Network, cell: Cell, seen: Array, means: Sequence[Means], forgets: bool
+) -> bool:
+    """Whether what was seen in evaluation, `[T, B, n, T+1]`, is what means predict.
+
+    Args:
+        means: at the measured rates, and at both ends of their intervals.
+    """
+    middle, *ends = (predicted(network, cell, mean, forgets) for mean in means)
+    room = np.max([np.abs(end - middle) for end in ends], axis=0) if ends else 0.0
+    there = np.isfinite(seen)
+    off = np.abs(seen - middle[:, None, None])
+    return bool(
+        (off <= (room + 3e-3 * np.maximum(middle, 1e-3) + 1e-3)[:, None, None])[there].all()
+    )
+
+
+def means_of(
+    findings: Sequence[Finding], kept: Mapping[tuple[Site, int, int], float]
+) -> list[Means]:
+    """What stands in the place of the masks that were found, if it is their mean: at the measured
+    rates, and at both ends of their intervals."""
+    made: list[dict[Place, dict[Site, float]]] = [{}, {}, {}]
+    for found in findings:
+        if found.verdict != "masked" or found.site in (Site.EMBEDDING, Site.HIDDEN, *WEIGHTS):
+            continue
+        for means, rate in zip(made, (found.rate, *found.interval), strict=True):
+            site = Site.INPUT if found.site is Site.BETWEEN else found.site
+            here = means.setdefault((found.layer, found.direction), {})
+            here[site] = mean(
+                found.site,
+                rate,
+                kept.get((found.site, found.layer, found.direction), 1.0),
+                found.rate,
+            )
+    return list(made)
+
+
+def mean(site: Site, rate: float, kept: float, middle: float) -> float:
+    """The mean of a mask."""
+    if site in UPDATES:
+        return rate
+    scaled = abs(kept * (1.0 - middle) - 1.0) < 0.15
+    return 1.0 if scaled and abs(kept - 1.0) > 2e-3 else (1.0 - rate) * kept
+
+
+def mean_at(site: Site, bits: Array, kept: float) -> list[float]:
+    """The same of where something fell: 1 where it did, 0 where not, NaN where not seen."""
+    known = bits[np.isfinite(bits)]
+    rate, interval = proportion(int(known.sum()), len(known))
+    return [mean(site, share, kept, rate) for share in (rate, *interval)]
