@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -27,11 +27,17 @@ SITES: dict[int, tuple[Site, ...]] = {
 """What may fall on a unit, by the number of its gates. (On an LSTM, h itself masked is seen at the
 output as a mask on its way out; the recurrent weights tell them apart.)"""
 
+LASTING = (Site.CELL, Site.STATE, Site.HIDDEN)
+"""Sites whose masks multiply what is carried, again at every step."""
+
 MOST = 3
 """How many sites at once are tried."""
 
 SAMPLE = 200
 """On how many units sets of sites are tried."""
+
+ROUNDS = 60
+"""How often likely rates are made likelier."""
 
 REMEMBERED = 0.5
 """How much of a state lasts to the next step, at gates that are half open."""
@@ -42,14 +48,14 @@ class Events:
     """What fell on the units: 1 where it did, 0 where not, NaN where that cannot be told.
 
     Args:
-        sites: the fewest sites that explain everything; None if none do.
+        sites: the fewest sites that explain everything.
         bits: by site, `[U, T]`.
-        kept: by site, what is multiplied with what is not dropped.
+        likely: by site, the likeliest rate, and on how many elements it rests.
     """
 
-    sites: tuple[Site, ...] | None
+    sites: tuple[Site, ...]
     bits: Mapping[Site, Array]
-    kept: Mapping[Site, float]
+    likely: Mapping[Site, tuple[float, float]]
 
 
 def follow(
@@ -98,13 +104,14 @@ def simulate(gates: int, values: Mapping[Site, Array], steps: int, cases: int = 
     return seen
 
 
-def explain(gates: int, responses: Array, scales: Mapping[Site, Sequence[float]]) -> list[Events]:
+def explain(gates: int, responses: Array, growth: float) -> list[Events]:
     """The fewest sites that explain what was seen of some units; all such sets, if none does [].
 
     Args:
         gates: of their cell.
-        responses: `[U, T, T+1]`, NaN where nothing was seen.
-        scales: by site, what may be multiplied with what is not dropped; 1 if it is not named.
+        responses: `[U, T, T+1]`, NaN where nothing was seen, over what is there at once of a
+            signal that nothing has dropped.
+        growth: what a state is multiplied by from step to step, where nothing is dropped.
     """
     informative = np.isfinite(responses).any(axis=(1, 2))
     seen = responses.reshape(len(responses), -1)[informative]
@@ -113,10 +120,10 @@ def explain(gates: int, responses: Array, scales: Mapping[Site, Sequence[float]]
     sample = seen[np.linspace(0, len(seen) - 1, min(len(seen), SAMPLE)).astype(int)]
     steps = responses.shape[1]
     explained: list[Events] = []
-    for sites, kept in _hypotheses(SITES[gates], scales):
-        if explained and len(sites) > len(explained[0].sites or ()):
+    for sites in _hypotheses(SITES[gates]):
+        if explained and len(sites) > len(explained[0].sites):
             break
-        table, bits = _table(gates, sites, kept, steps)
+        table, bits = _table(gates, sites, growth, steps)
         if not _matches(sample, table).any(axis=1).all():
             continue
         fits = _matches(seen, table)
@@ -128,29 +135,57 @@ def explain(gates: int, responses: Array, scales: Mapping[Site, Sequence[float]]
             share = fits.astype(float) @ bits[site] / fits.sum(axis=1, keepdims=True)
             told[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
             found[site] = told
-        if not any(events.sites == sites for events in explained):
-            explained.append(Events(sites, found, kept))
+        explained.append(Events(sites, found, _likely(fits, bits, steps)))
     return explained
 
 
-def _hypotheses(
-    sites: Sequence[Site], scales: Mapping[Site, Sequence[float]]
-) -> Iterator[tuple[tuple[Site, ...], dict[Site, float]]]:
-    """Sets of sites, the smallest first, each with what it may multiply by."""
+def _likely(
+    fits: npt.NDArray[np.bool_], bits: Mapping[Site, Array], steps: int
+) -> dict[Site, tuple[float, float]]:
+    """The rates under which what was seen is likeliest (expectation and maximization), for what
+    can be told of an event depends on the event itself.
+
+    A site whose events need never change from step to step counts once for each unit.
+    """
+    lasting = [site for site, of in bits.items() if _lasts(fits, of)]
+    for site in lasting:
+        fits = fits & _constant(bits[site])
+    rates = dict.fromkeys(bits, 0.3)
+    share: dict[Site, Array] = {}
+    for _ in range(ROUNDS):
+        weight = fits.astype(float)
+        for site, rate in rates.items():
+            count = bits[site].sum(axis=1) / (steps if site in lasting else 1)
+            most = 1 if site in lasting else steps
+            weight = weight * (rate**count * (1.0 - rate) ** (most - count))
+        weight /= weight.sum(axis=1, keepdims=True)
+        share = {site: weight @ of for site, of in bits.items()}
+        rates = {s: float(np.clip(q.mean(), 1e-9, 1.0 - 1e-9)) for s, q in share.items()}
+    found = {}
+    for site, rate in rates.items():
+        unsure = share[site] * (1.0 - share[site]) / (rate * (1.0 - rate))
+        elements = np.clip(1.0 - unsure, 0.0, 1.0)
+        found[site] = (rate, float(elements.sum() / (steps if site in lasting else 1)))
+    return found
+
+
+def _constant(bits: Array) -> npt.NDArray[np.bool_]:
+    return np.ptp(bits, axis=1) == 0.0
+
+
+def _lasts(fits: npt.NDArray[np.bool_], bits: Array) -> bool:
+    """Whether every unit can be explained with a site's events the same at all steps."""
+    return bool(fits[:, _constant(bits)].any(axis=1).all())
+
+
+def _hypotheses(sites: Sequence[Site]) -> Iterator[tuple[Site, ...]]:
+    """Sets of sites, the smallest first."""
     for count in range(MOST + 1):
-        for chosen in combinations(sites, count):
-            drops = [site for site in chosen if site not in UPDATES]
-            for kept in product(*(_apart(scales.get(site, (1.0,))) for site in drops)):
-                yield chosen, dict(zip(drops, kept, strict=True))
-
-
-def _apart(values: Sequence[float]) -> list[float]:
-    """Values that are not the same but for rounding."""
-    return list({round(value, 4): value for value in values}.values())
+        yield from combinations(sites, count)
 
 
 def _table(
-    gates: int, sites: Sequence[Site], kept: Mapping[Site, float], steps: int
+    gates: int, sites: Sequence[Site], growth: float, steps: int
 ) -> tuple[Array, dict[Site, Array]]:
     """All that can happen in some steps: what is seen, `[N, T*(T+1)]`, and when what falls."""
     width = steps * len(sites)
@@ -159,11 +194,15 @@ def _table(
     bits = {
         site: every[:, steps * i : steps * (i + 1)].astype(float) for i, site in enumerate(sites)
     }
+    # Whichever of these it is that a state grows by, what is seen is the same.
+    grows = next((site for site in LASTING if site in sites), None)
     values = {
-        site: fallen if site in UPDATES else (1.0 - fallen) * kept[site]
+        site: fallen if site in UPDATES else (1.0 - fallen) * (growth if site is grows else 1.0)
         for site, fallen in bits.items()
     }
     seen = simulate(gates, values, steps, len(numbers))
+    if grows in (Site.CELL, Site.STATE):
+        seen[..., :steps] /= growth  # once already when the signal comes in
     return seen.reshape(len(numbers), -1), bits
 
 

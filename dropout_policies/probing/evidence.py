@@ -84,20 +84,19 @@ def finding(
     layer: int,
     direction: int,
     bits: Array,
-    kept: float = 1.0,
     gates: Gates | None = None,
-    other: tuple[float, float] = (1.0, 1.0),
     per: Lifetime | None = None,
+    likely: tuple[float, float] | None = None,
 ) -> Finding:
     """What draws of a mask say.
 
     Args:
         site, layer, direction: where.
         bits: `[N, T, B, F]`: 1 where dropped, 0 where not, NaN where that could not be seen.
-        kept: what is multiplied with what is not dropped.
         gates: whether they share the mask.
-        other: between which bounds something else multiplies it too.
         per: how long it lives, where that is known.
+        likely: the rate, and on how many elements it rests, where that does not show in the bits
+            alone.
     """
     seen = np.isfinite(bits)
     if not (bits == 1.0).any():
@@ -115,15 +114,16 @@ def finding(
         if differs is False:
             single = _first(single, axis)
     known = single[np.isfinite(single)]
-    rate, interval = proportion(int(known.sum()), len(known))
+    hits, count = float(known.sum()), float(len(known))
+    if likely is not None:
+        shared = bits.shape[2] if over_batch is False else 1
+        hits, count = likely[0] * likely[1] / shared, likely[1] / shared
+    rate, interval = proportion(hits, count)
     if per is None and over_steps is not None:
         if over_steps:
             per = "step"
         elif over_batch is not None:
             per = "sequence" if over_batch else "call"
-    scaled, note = None, ""
-    if site not in UPDATES:
-        scaled, note = _scaled(kept, rate, interval, other)
     return Finding(
         site,
         layer,
@@ -131,27 +131,13 @@ def finding(
         "masked",
         rate,
         interval,
-        len(known),
+        round(count),
         per,
         None if over_batch is None else not over_batch,
         gates,
-        scaled,
+        None,
         None if over_draws is None else not over_draws,
-        note,
     )
-
-
-def _scaled(
-    kept: float, rate: float, interval: tuple[float, float], other: tuple[float, float]
-) -> tuple[bool | None, str]:
-    if other == (1.0, 1.0) and abs(kept - 1.0) < 2e-3:
-        return False, ""
-    low, high = (1.0 / (1.0 - bound) for bound in interval)
-    if low * other[0] * 0.998 <= kept <= high * other[1] * 1.002:
-        return True, ""
-    if not np.isfinite(kept):
-        return None, ""
-    return None, f"what is kept is multiplied by {kept:.3g}, not by {1.0 / (1.0 - rate):.3g}"
 
 
 def _differs(bits: Array, axis: int) -> bool | None:
@@ -179,7 +165,7 @@ def _first(bits: Array, axis: int) -> Array:
     return np.take_along_axis(bits, place, axis)
 
 
-def proportion(hits: int, count: int) -> tuple[float, tuple[float, float]]:
+def proportion(hits: float, count: float) -> tuple[float, tuple[float, float]]:
     """A share and its 99% interval (Wilson 1927)."""
     share = hits / count
     middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..rule import Gates
 from ..sites import WEIGHTS, Site
+from .events import LASTING, SITES
 from .evidence import (
     Finding,
     by_feature,
@@ -21,11 +22,15 @@ from .evidence import (
 from .network import Cell, Network, Place
 from .probe import Array
 from .resting import Means, agrees, means_of
+from .scales import Key, with_scales
 from .units import Explanation, chosen, explanations
 from .views import STEPS, View, Viewer
 
-Key = tuple[Site, int, int]
-"""A site of a layer in a direction."""
+EMBEDDED: Key = (Site.EMBEDDING, -1, 0)
+"""Where the finding of an embedding stands."""
+
+INSIDE = (Site.CANDIDATE, Site.CELL, Site.STATE)
+"""Sites within a cell whose masks are on h already when it leaves."""
 
 AROUND = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
 """Sites that are seen by what goes into gates, and out of a cell."""
@@ -74,7 +79,7 @@ class Reading:
         self.notes: list[str] = []
         self.findings: dict[Key, Finding] = {}
         self.bits: dict[Key, Array] = {}
-        self.kept: dict[Key, float] = {}
+        self.scales: list[tuple[float, list[Key]]] = []
         found = {cell.place: self._explanations(cell) for cell in network.cells.values()}
         self.units = chosen(found, self._all_agree)
         for layer in range(network.layers):
@@ -82,6 +87,7 @@ class Reading:
                 self._entry(cell)
                 self._hidden(cell)
                 self._state(cell)
+        self._scale()
 
     @property
     def keeps_back(self) -> bool:
@@ -96,12 +102,10 @@ class Reading:
     def _all(self, cell: Cell, name: str) -> Array:
         return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
 
-    def _add(self, cell: Cell, site: Site, bits: Array, kept: float, **more: Any) -> None:
-        layer, direction = cell.place
-        key = (site, layer, direction)
-        kept = kept if self.forgets else float("nan")
-        self.findings[key] = finding(site, layer, direction, bits, kept, **more)
-        self.bits[key], self.kept[key] = bits, kept
+    def _add(self, cell: Cell, site: Site, bits: Array, **more: Any) -> None:
+        key = (site, *cell.place)
+        self.findings[key] = finding(*key, bits, **more)
+        self.bits[key] = bits
 
     # What comes into a cell
 
@@ -114,33 +118,31 @@ class Reading:
         if conflict:
             entries, bits = dropped_entries(values, columns)
         for lower in self.network.layer(layer - 1) if layer else []:
-            dead, first = self._dead(lower), self.network.offset(lower)
-            inside = (features >= first) & (features < first + dead.shape[-1])
-            known = dead[..., features[inside] - first]
-            bits[..., inside] = np.where(known == 0.0, bits[..., inside], np.nan)
-        other = self._embedding(cell) if layer == 0 and self.embedded else (1.0, 1.0)
-        kept = kept_value(values)
-        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, kept, other)
+            if self.units[lower.place].whole or not self._sees_units(lower):
+                continue
+            # What the recurrent weights see of h is there, whatever becomes of it above.
+            first, (unseen, units, _) = self.network.offset(lower), self._seen(lower)
+            for number, feature in enumerate(features):
+                at = np.flatnonzero(units == feature - first)
+                if first <= feature < first + lower.width:
+                    there = unseen[..., at[0]] == 0.0 if len(at) else False
+                    bits[..., number] = np.where(there, bits[..., number], np.nan)
+        if layer == 0 and self.embedded:
+            self._embedding(cell)
+        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries)
+        parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
+        for lower in self.network.layer(layer - 1) if layer else []:
+            parts += [(inner, *lower.place) for inner in INSIDE]
+        self.scales.append((kept_value(values), parts))
 
     def _into(
-        self,
-        cell: Cell,
-        site: Site,
-        weight: Site,
-        bits: Array,
-        entries: Array | None,
-        kept: float,
-        other: tuple[float, float] = (1.0, 1.0),
+        self, cell: Cell, site: Site, weight: Site, bits: Array, entries: Array | None
     ) -> None:
         """What goes into the gates, and the weights through which it does."""
         if entries is None:
-            self._add(cell, site, bits, kept, gates=self._tied(cell, site), other=other)
-            count = int(np.isfinite(bits).any(axis=(1, 2)).sum())
-            self._add(cell, weight, np.zeros((1, 1, 1, count)), 1.0)
-            return
-        alone = not (bits == 1.0).any()
-        self._add(cell, site, bits, 1.0 if alone else float("nan"))
-        self._add(cell, weight, entries, kept if alone else float("nan"), per="call")
+            entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
+        self._add(cell, site, bits, gates=self._tied(cell, site))
+        self._add(cell, weight, entries, per="call")
 
     def _tied(self, cell: Cell, site: Site) -> Gates | None:
         """Whether a mask is one for all gates, as far as they can be seen one by one."""
@@ -158,26 +160,17 @@ class Reading:
             told = told or bool((both & (first == 1.0)).any() and (both & (first == 0.0)).any())
         return "tied" if told else None
 
-    def _embedding(self, cell: Cell) -> tuple[float, float]:
+    def _embedding(self, cell: Cell) -> None:
         """Word types that are dropped: nothing comes in at any step where one is."""
         fed = self._all(cell, "fed")[..., None]  # [N, T, B, 1]
         width = len(np.unique(self.draws[0][cell.place].entry_columns))
-        if width < 8:
-            layer, direction = -1, 0
+        found = finding(*EMBEDDED, 1.0 - fed)
+        why = ""
+        if found.verdict == "masked" and width < 8:
             why = f"{width} features are too few to tell a word's dropout from that of its features"
-            found = Finding(Site.EMBEDDING, layer, direction, "undecided", note=why)
-            self.findings[Site.EMBEDDING, layer, direction] = found
-            return (1.0, 1.0)
-        found = finding(Site.EMBEDDING, -1, 0, 1.0 - fed)
-        if found.per == "step":
-            found = replace(
-                found, verdict="undecided", note="whole vectors go missing step by step"
-            )
-        self.findings[Site.EMBEDDING, -1, 0] = replace(found, scaled=None, note="")
-        if found.verdict != "masked":
-            return (1.0, 1.0)
-        low, high = found.interval
-        return (1.0 / (1.0 - low), 1.0 / (1.0 - high))
+        elif found.per == "step":
+            why = "whole vectors go missing step by step"
+        self.findings[EMBEDDED] = replace(found, verdict="undecided", note=why) if why else found
 
     # What becomes of h
 
@@ -196,8 +189,7 @@ class Reading:
         seen = np.full(exits.shape, np.nan)
         inside = features < exits.shape[-1]
         seen[..., features[inside]] = bits[..., inside]
-        hidden = self._all(cell, "hidden")
-        return explanations(cell, self._all(cell, "response"), hidden, exits, seen)
+        return explanations(cell, self._all(cell, "response"), seen)
 
     def _hidden(self, cell: Cell) -> None:
         bits, features, entries = self._seen(cell)
@@ -205,16 +197,20 @@ class Reading:
         for number, feature in enumerate(features):
             known = dead[..., feature] if feature < dead.shape[-1] else np.nan
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
-        kept = kept_value(self._all(cell, "hidden")) / self.units[cell.place].scale()
-        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, kept)
+        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries)
+        parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
+        kept = kept_value(self._all(cell, "hidden"))
+        self.scales.append((kept, [(site, *cell.place) for site in parts]))
 
     def _dead(self, cell: Cell) -> Array:
         """Where there is nothing of the moment in h; without biases that is not known, and only
         what goes into and out of cells is."""
         shape = self._all(cell, "exits").shape
         one = self.units[cell.place]
-        unseen = not np.isfinite(self._all(cell, "response")).any()
-        return np.zeros(shape) if unseen else one.dead(shape)
+        return one.dead(shape) if self._sees_units(cell) else np.zeros(shape)
+
+    def _sees_units(self, cell: Cell) -> bool:
+        return bool(np.isfinite(self._all(cell, "response")).any())
 
     def _state(self, cell: Cell) -> None:
         one, responses = self.units[cell.place], self._all(cell, "response")
@@ -226,10 +222,29 @@ class Reading:
                 key = (site, *cell.place)
                 self.findings[key] = Finding(*key, "undecided", note=one.why)
             elif site in one.bits:
-                self._add(cell, site, one.bits[site], one.kept.get(site, 1.0))
+                self._add(cell, site, one.bits[site], likely=one.likely[site])
             else:
                 units = int(np.isfinite(responses).any(axis=(1, 4)).sum())
-                self._add(cell, site, np.zeros((1, 1, 1, units * STEPS)), 1.0)
+                self._add(cell, site, np.zeros((1, 1, 1, units * STEPS)))
+        if one.bits is None:
+            return
+        last = [(Site.OUTPUT, *cell.place)]
+        if upper := self.network.above(cell)[:1]:
+            last = [(Site.BETWEEN, *upper[0].place)]
+        inside = [(site, *cell.place) for site in INSIDE]
+        self.scales.append((one.at_once, inside + last))
+        lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
+        self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
+
+    def _scale(self) -> None:
+        """Say whether what is kept is scaled; without biases nobody knows how large it was."""
+        drops = {
+            key: found
+            for key, found in self.findings.items()
+            if found.verdict == "masked" and found.kind == "drop"
+        }
+        if self.forgets:
+            self.findings |= with_scales(drops, self.scales)
 
     def _all_agree(self, means: Sequence[Means]) -> bool:
         return all(self._agrees(cell, means) for cell in self.network.cells.values())
@@ -264,7 +279,7 @@ class Reading:
             return "identity"
         if any(f.verdict == "undecided" for f in self.findings.values()):
             return "undecided"
-        means = means_of(list(self.findings.values()), self.kept)
+        means = means_of(list(self.findings.values()))
         if self._all_agree(means):
             return "mean of the masks"
         return "neither the identity nor the mean of the masks"

@@ -8,10 +8,13 @@ import numpy as np
 
 from ..sites import UPDATES, WEIGHTS, Site
 from .events import REMEMBERED, follow
-from .evidence import Finding, proportion
+from .evidence import Finding
 from .network import Cell, Network, Place
 from .probe import Array
 from .views import STEPS
+
+WIDE = 1.6
+"""From a 99% interval to one of four standard deviations."""
 
 Means = Mapping[Place, Mapping[Site, float]]
 """By cell and site, what stands in a mask's place."""
@@ -75,37 +78,24 @@ def agrees(
     )
 
 
-def means_of(
-    findings: Sequence[Finding], kept: Mapping[tuple[Site, int, int], float]
-) -> list[Means]:
+def means_of(findings: Sequence[Finding]) -> list[Means]:
     """What stands in the place of the masks that were found, if it is their mean: at the measured
-    rates, and at both ends of their intervals."""
+    rates, and at both ends of wide intervals around them."""
     made: list[dict[Place, dict[Site, float]]] = [{}, {}, {}]
     for found in findings:
         if found.verdict != "masked" or found.site in (Site.EMBEDDING, Site.HIDDEN, *WEIGHTS):
             continue
-        for means, rate in zip(made, (found.rate, *found.interval), strict=True):
-            site = Site.INPUT if found.site is Site.BETWEEN else found.site
+        site = Site.INPUT if found.site is Site.BETWEEN else found.site
+        for means, rate in zip(made, (found.rate, *wide(found)), strict=True):
             here = means.setdefault((found.layer, found.direction), {})
-            here[site] = mean(
-                found.site,
-                rate,
-                kept.get((found.site, found.layer, found.direction), 1.0),
-                found.rate,
-            )
+            if found.site in UPDATES:
+                here[site] = rate
+            elif found.scaled is False:
+                here[site] = 1.0 - rate
     return list(made)
 
 
-def mean(site: Site, rate: float, kept: float, middle: float) -> float:
-    """The mean of a mask."""
-    if site in UPDATES:
-        return rate
-    scaled = abs(kept * (1.0 - middle) - 1.0) < 0.15
-    return 1.0 if scaled and abs(kept - 1.0) > 2e-3 else (1.0 - rate) * kept
-
-
-def mean_at(site: Site, bits: Array, kept: float) -> list[float]:
-    """The same of where something fell: 1 where it did, 0 where not, NaN where not seen."""
-    known = bits[np.isfinite(bits)]
-    rate, interval = proportion(int(known.sum()), len(known))
-    return [mean(site, share, kept, rate) for share in (rate, *interval)]
+def wide(found: Finding) -> tuple[float, float]:
+    """Bounds of a rate that chance alone does not pass in any of many audits."""
+    low, high = (found.rate + WIDE * (bound - found.rate) for bound in found.interval)
+    return max(low, 0.0), min(high, 1.0)

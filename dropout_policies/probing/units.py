@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from typing import Any
 
 import numpy as np
 
 from ..sites import UPDATES, Site
-from .events import EXIT, SITES, explain
-from .evidence import kept_value
+from .events import EXIT, REMEMBERED, SITES, Events, explain
+from .evidence import finding, kept_value
 from .network import Cell, Place
 from .probe import Array
-from .resting import Means, mean_at
+from .resting import Means, means_of
 from .views import BATCH, STEPS
 
 MOST = 100
@@ -28,18 +28,27 @@ class Explanation:
     Args:
         bits: by site, where it fell, `[N, T, B, n]`: 1 where it did, 0 where not, NaN where that
             cannot be told; None if nothing explains what was seen.
-        kept: by site, what is multiplied with what is not dropped.
+        likely: by site, the likeliest rate, and on how many elements it rests.
+        at_once: what an h that nothing has dropped is multiplied by on its way out of the cell.
+        growth: what a state that nothing has dropped is multiplied by from step to step.
         why: why nothing explains it.
     """
 
     bits: Mapping[Site, Array] | None
-    kept: Mapping[Site, float] = field(default_factory=dict)
+    likely: Mapping[Site, tuple[float, float]] = field(default_factory=dict)
+    at_once: float = 1.0
+    growth: float = 1.0
     why: str = ""
 
     @property
     def keeps_back(self) -> bool:
         """Whether units keep what was before, or do what is not understood."""
         return self.bits is None or bool(UPDATES & set(self.bits))
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing falls on h within the cell."""
+        return self.bits is not None and not set(self.bits) - {EXIT, Site.HIDDEN, Site.CELL_UPDATE}
 
     def dead(self, shape: tuple[int, ...]) -> Array:
         """Where a unit's h has nothing in it of what comes in at the moment, `[N, T, B, n]`."""
@@ -51,44 +60,61 @@ class Explanation:
                 dead = np.where(bits == 1.0, 1.0, np.where(np.isnan(bits), np.nan, dead))
         return dead
 
-    def scale(self) -> float:
-        """What an h that nothing falls on is multiplied by within the cell."""
-        inside = [kept for site, kept in self.kept.items() if site not in (EXIT, Site.HIDDEN)]
-        return float(np.prod(inside)) if inside else 1.0
 
-
-def explanations(
-    cell: Cell, responses: Array, hidden: Array, exits: Array, seen: Array
-) -> list[Explanation]:
+def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]:
     """All that explains what was seen of a cell's units as well as anything simpler does.
 
     Args:
         cell: the cell.
         responses: `[N, T, B, n, T+1]`, see `View.response`.
-        hidden, exits: what its recurrent weights, and what comes next, see of h.
         seen: where the recurrent weights see nothing of a unit (1), `[N, T, B, n]`.
     """
     if not np.isfinite(responses).any():
         return [Explanation(None, why="a layer without biases cannot be seen through")]
-    n = responses.shape[3]
     flat = _in_own_time(responses, cell.place[1])
-    total = kept_value(np.stack([flat[:, t, t] for t in range(STEPS)]))
-    into_gates, leaving = kept_value(hidden), kept_value(exits)
-    ratio = leaving / into_gates if np.isfinite(into_gates) and into_gates else 1.0
-    scales: dict[Site, tuple[float, ...]] = {
-        site: (1.0, total, total / ratio) for site in Site if site not in UPDATES
-    }
-    scales[EXIT] = (1.0, total, ratio)
-    scales[Site.HIDDEN] = (1.0, into_gates, into_gates / total)
+    once = np.stack([flat[:, t, t] for t in range(STEPS)], axis=-1)
+    at_once = kept_value(once)
+    later = np.stack([flat[:, t + 1, t] for t in range(STEPS - 1)], axis=-1)
+    grown = _quotients(later, once[:, :-1]) / REMEMBERED
+    # What stays as it was under zoneout looks as if it had grown.
+    stays = np.abs(grown - 1.0 / REMEMBERED) <= 1e-2
+    flat[..., :STEPS] /= at_once if np.isfinite(at_once) else 1.0
+    explained: list[Events] = []
+    for values in (grown[~stays], grown[stays], np.ones(1)):
+        growth = kept_value(values)
+        if np.isfinite(growth):
+            explained = explain(cell.kind.gates, _leaving_whole(flat, growth), growth)
+        if explained:
+            break
     found = []
-    for events in explain(cell.kind.gates, flat, scales):
-        shape = (len(responses), BATCH, n, STEPS)
+    for events in explained:
+        shape = (len(responses), BATCH, responses.shape[3], STEPS)
         bits = {s: _in_order(b.reshape(shape), cell.place[1]) for s, b in events.bits.items()}
         name = _exit(cell, bits, seen)
         if name is not None:
-            kept = {name if s is EXIT else s: value for s, value in events.kept.items()}
-            found.append(Explanation({name if s is EXIT else s: b for s, b in bits.items()}, kept))
+            named = {site: name if site is EXIT else site for site in events.sites}
+            found.append(
+                Explanation(
+                    {named[site]: b for site, b in bits.items()},
+                    {named[site]: value for site, value in events.likely.items()},
+                    at_once if np.isfinite(at_once) else 1.0,
+                    growth,
+                )
+            )
     return found or [Explanation(None, why="what falls on the state is none of the sites")]
+
+
+def _leaving_whole(responses: Array, growth: float) -> Array:
+    """Responses without what an initial state is multiplied by on its way out of the cell."""
+    first = kept_value(responses[:, 0, STEPS]) / (REMEMBERED * growth)
+    if not np.isfinite(first):
+        return responses
+    return np.concatenate([responses[..., :STEPS], responses[..., STEPS:] / first], axis=-1)
+
+
+def _quotients(values: Array, by: Array) -> Array:
+    there = np.isfinite(values) & np.isfinite(by) & (by != 0.0)
+    return np.divide(values, by, out=np.full(values.shape, np.nan), where=there)
 
 
 def _in_own_time(responses: Array, direction: int) -> Array:
@@ -153,11 +179,12 @@ def _alike(those: Sequence[Explanation]) -> Explanation:
 
 
 def _means(one: Mapping[Place, Explanation]) -> list[Means]:
-    """What evaluation puts in the masks' places, at the measured rates and at their bounds."""
-    made: list[dict[Place, dict[Site, float]]] = [{}, {}, {}]
-    for place, explanation in one.items():
+    """What evaluation puts in the masks' places, if it is their mean."""
+    found = []
+    for (layer, direction), explanation in one.items():
         for site, bits in (explanation.bits or {}).items():
-            values = mean_at(site, bits, explanation.kept.get(site, 1.0))
-            for means, value in zip(made, values, strict=True):
-                means.setdefault(place, {})[site] = value
-    return list(made)
+            likely = explanation.likely[site]
+            unscaled = max(explanation.at_once, explanation.growth) < 1.0 + 2e-3
+            made = finding(site, layer, direction, bits, likely=likely)
+            found.append(replace(made, scaled=not unscaled))
+    return means_of(found)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from ..sites import Site
 from .discovery import AMPLITUDE
@@ -104,7 +105,7 @@ class Viewer:
         entry, entry_columns = self._entry(cell, path, driven)
         hidden, hidden_columns = self._hidden(cell, path, size)
         exits = _over(path[..., :n], upper[..., :n])
-        response = self._response(cell, upper[..., :n], size)
+        response = self._response(cell, upper[..., :n], size, np.isfinite(fed))
         return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)
 
     def remembering(self, cell: Cell) -> Setting:
@@ -136,7 +137,7 @@ class Viewer:
         x = np.zeros((STEPS, self.features))
         x[list(steps)] = AMPLITUDE
         count = self.network.visible(cell)
-        columns = _routes(count, cell.width if hidden else cell.into.columns)
+        columns = _routes(count, cell.width if hidden else cell.into.columns, int(hidden))
         strong = OPEN / (AMPLITUDE * self.below(cell))
         block = cell.back if hidden else cell.into
         base = Setting(self.network, remembers=[cell]).feed(cell).pass_up(cell)
@@ -211,6 +212,8 @@ class Viewer:
         common = np.repeat(_common(size)[..., None], size.shape[-1], axis=-1)
         size = np.where(np.isfinite(size) & (size != 0.0), size, common)
         reached = np.abs(path).max(axis=-1) > 0.0
+        # Where no unit lets anything through, what comes in is of no account.
+        size = np.where(reached[..., None], size, 1.0)
         fed = np.where(reached, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
         return _clean(alive), size, fed
 
@@ -237,7 +240,7 @@ class Viewer:
         return _clean(np.stack(seen, axis=-2)), columns
 
     def _hidden(self, cell: Cell, path: Array, size: Array) -> tuple[Array, Array]:
-        columns = _routes(path.shape[-1], cell.width)
+        columns = _routes(path.shape[-1], cell.width, first=1)
         after = 1 if cell.place[1] == 0 else -1
         whole = FAINT * self._gain(cell) * back_gain(cell, not self.forgets)
         later = np.full_like(path, np.nan)
@@ -253,7 +256,9 @@ class Viewer:
             seen.append(_over((then - base) / whole, later * _wide(size, cell.width)[..., route]))
         return _clean(np.stack(seen, axis=-2)), columns
 
-    def _response(self, cell: Cell, upper: Array, size: Array) -> Array:
+    def _response(
+        self, cell: Cell, upper: Array, size: Array, reached: npt.NDArray[np.bool_]
+    ) -> Array:
         """See `View.response`; the cells above forget, or nothing can be said."""
         n = upper.shape[-1]
         if not self.forgets and self.network.above(cell):
@@ -262,6 +267,9 @@ class Viewer:
         if not self.forgets or len(self.combs) < STEPS or cell.place[0] == 0:
             for step in range(STEPS):
                 found[..., step] = _over(found[..., step], size[step][None, :, :n])
+                # What no unit lets through at once may be any size when it is seen later.
+                others = np.arange(STEPS) != step
+                found[np.ix_(others, ~reached[step], np.arange(n), [step])] = np.nan
             return _clean(found)
         # Cells below that keep what was before hand on more than the step that comes in.
         entering = self._entering(cell)
@@ -277,15 +285,16 @@ class Viewer:
     def _entering(self, cell: Cell) -> Array:
         """What comes into a cell at step t of a signal that comes into the network at step s
         alone, `[T, T, B]`."""
+        whole = AMPLITUDE * self._gain(cell)
         still = Setting(self.network).pass_up(cell).drive(cell, AMPLITUDE)
-        path = self._seen(cell, self.run(still.arrays, np.zeros((STEPS, self.features))))
+        path = self._seen(cell, self.run(still.arrays, np.zeros((STEPS, self.features)))) / whole
         setting = Setting(self.network).feed(cell).pass_up(cell)
         entering = np.zeros((STEPS, STEPS, BATCH))
         for step in range(STEPS):
             x = np.zeros((STEPS, self.features))
             x[step] = AMPLITUDE
-            y = _over(self._seen(cell, self.run(setting.arrays, x)), path / AMPLITUDE)
-            entering[:, step] = np.nanmedian(y, axis=-1) / AMPLITUDE
+            y = self._seen(cell, self.run(setting.arrays, x)) / whole
+            entering[:, step] = _commonest(_over(y, path))
         return entering
 
     def remembered(self, cell: Cell) -> Array:
@@ -325,16 +334,29 @@ def initial(cell: Cell, viewer: Viewer) -> list[Array]:
     return parts
 
 
+def _commonest(values: Array) -> Array:
+    """What most of the values that are there are, along the last axis; NaN where no two thirds of
+    them are the same."""
+    flat = values.reshape(-1, values.shape[-1])
+    found = np.full(len(flat), np.nan)
+    for number, row in enumerate(flat):
+        there = row[np.isfinite(row)]
+        same = np.abs(there[:, None] - there[None, :]) <= 1e-4
+        if len(there) and same.sum(axis=0).max() >= 2 * len(there) / 3:
+            found[number] = there[same.sum(axis=0).argmax()]
+    return found.reshape(values.shape[:-1])
+
+
 def _wide(sizes: Array, width: int) -> Array:
     """Sizes `[T, B, n]` of all units of a cell: those that are not seen are as the commonest."""
     more = np.repeat(_common(sizes)[..., None], max(width - sizes.shape[-1], 0), axis=-1)
     return np.concatenate([sizes[..., :width], more], axis=-1)
 
 
-def _routes(n: int, columns: int) -> Array:
-    """Which feature each unit sees, on each route."""
+def _routes(n: int, columns: int, first: int = 0) -> Array:
+    """Which feature each unit sees, on each route; none itself, if the first is 1."""
     stride = max(1, columns // ROUTES) if columns > n else 1
-    return (np.arange(n)[None, :] + stride * np.arange(ROUTES)[:, None]) % columns
+    return (np.arange(n)[None, :] + first + stride * np.arange(ROUTES)[:, None]) % columns
 
 
 def _one_to_one(route: Array, units: int, columns: int) -> Array:
