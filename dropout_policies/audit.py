@@ -10,7 +10,8 @@ from . import catalog
 from .dispatch import adapter_for
 from .policy import Policy
 from .probing.evidence import Finding
-from .probing.measure import Measured, measure
+from .probing.measure import measure
+from .probing.reading import Measured
 from .rule import Rule
 from .sites import VERTICAL, Site
 
@@ -112,7 +113,7 @@ class Audit:
             if rule is None:
                 return None
             rules[site.value] = rule
-        return Policy(name=self.policy or f"like {self.nearest}", **rules)
+        return Policy(**rules, name=self.policy or f"like {self.nearest}")  # type: ignore[arg-type]
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain JSON values."""

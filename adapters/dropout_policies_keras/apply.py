@@ -20,6 +20,7 @@ from .embedding import Embedding, take_training
 from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
 from .memory import OWN, Before, Traces, known_cells
 from .noise import Noisy
+from .probe import Probe
 from .recurrence import cells_of
 from .wiring import Layer, Wiring, halves, layers_of, retrace
 
@@ -100,6 +101,9 @@ class KerasAdapter:
 
     def changed(self, model: Layer) -> None:
         retrace(model)
+
+    def probe(self, model: Layer) -> Probe:
+        return Probe(model)
 
 
 def find_embeddings(model: Layer, policy: Policy) -> list[Found]:

@@ -11,9 +11,7 @@ import numpy as np
 from ..errors import PolicyError
 from .network import TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
 from .probe import Array, Parameter, Probe
-
-AMPLITUDE = 1e-3
-"""How large signals are: small enough to be linear in float32's precision."""
+from .signals import AMPLITUDE
 
 Run = Callable[[Mapping[str, Array], Array], Array]
 
@@ -54,7 +52,7 @@ def _discover(parameters: Sequence[Parameter], probe: Probe) -> Network:
         probe.replay(noise)
         return probe.run(weights, x, 1, None, training=False)
 
-    matrices = [p for p in parameters if len(p.shape) == 2 and min(p.shape) > 2]
+    matrices = [p for p in parameters if p.is_matrix]
     if not matrices:
         raise _NotSeenError("it has no weights of its own that are matrices")
     back = _recurrent(matrices, parameters, run, probe.features)
@@ -185,7 +183,7 @@ def _direction(
     both are so, by what is below."""
     weights = _random(parameters)
     for parameter in parameters:
-        if len(parameter.shape) == 1 or min(parameter.shape) <= 2:
+        if not parameter.is_matrix:
             weights[parameter.name] = np.zeros(parameter.shape)
     view = slice(recurrent.start, recurrent.stop)
     changed = {name: array.copy() for name, array in weights.items()}
@@ -229,7 +227,7 @@ def _with_biases(network: Network, run: Run, features: int) -> Network:
     for p in network.parameters:
         if len(p.shape) == 1:
             vectors.append(Bias(p))
-        elif len(p.shape) == 2 and p.shape[0] == 2:
+        elif not p.is_matrix and p.shape[0] == 2:
             vectors += [Bias(p, 0), Bias(p, 1)]
     x = np.zeros((1, features))
     cells = dict(network.cells)
@@ -268,7 +266,7 @@ def _memories(network: Network, run: Run, features: int) -> dict[int, Gates]:
         x = np.zeros((2, features))
         x[first] = AMPLITUDE
         start = network.leaves_at(cell)
-        best = (np.inf, None)
+        best: tuple[float, tuple[int, float] | None] = (np.inf, None)
         for gate, sign in product(range(kind), (-1.0, 1.0)):
             if gate == gates.candidate:
                 continue

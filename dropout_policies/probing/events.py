@@ -33,8 +33,14 @@ LASTING = (Site.CELL, Site.STATE, Site.HIDDEN)
 MOST = 3
 """How many sites at once are tried."""
 
-SAMPLE = 200
+SAMPLE = 150
 """On how many units sets of sites are tried."""
+
+UNITS = 600
+"""On how many units the set that explains those is held to."""
+
+UNLIKELY = 15.0
+"""How much less likely, as a logarithm, an explanation may be than another."""
 
 ROUNDS = 60
 """How often likely rates are made likelier."""
@@ -50,11 +56,13 @@ class Events:
     Args:
         sites: the fewest sites that explain everything.
         bits: by site, `[U, T]`.
+        likelihood: of what was seen, at the likeliest rates, as a logarithm.
         likely: by site, the likeliest rate, and on how many elements it rests.
     """
 
     sites: tuple[Site, ...]
     bits: Mapping[Site, Array]
+    likelihood: float
     likely: Mapping[Site, tuple[float, float]]
 
 
@@ -113,11 +121,12 @@ def explain(gates: int, responses: Array, growth: float) -> list[Events]:
             signal that nothing has dropped.
         growth: what a state is multiplied by from step to step, where nothing is dropped.
     """
-    informative = np.isfinite(responses).any(axis=(1, 2))
-    seen = responses.reshape(len(responses), -1)[informative]
-    if not len(seen):
+    informative = np.flatnonzero(np.isfinite(responses).any(axis=(1, 2)))
+    if not len(informative):
         return []
-    sample = seen[np.linspace(0, len(seen) - 1, min(len(seen), SAMPLE)).astype(int)]
+    informative = informative[_spread(len(informative), UNITS)]
+    seen = responses.reshape(len(responses), -1)[informative]
+    sample = seen[_spread(len(seen), SAMPLE)]
     steps = responses.shape[1]
     explained: list[Events] = []
     for sites in _hypotheses(SITES[gates]):
@@ -135,15 +144,20 @@ def explain(gates: int, responses: Array, growth: float) -> list[Events]:
             share = fits.astype(float) @ bits[site] / fits.sum(axis=1, keepdims=True)
             told[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
             found[site] = told
-        explained.append(Events(sites, found, _likely(fits, bits, steps)))
-    return explained
+        explained.append(Events(sites, found, *_likely(fits, bits, steps)))
+    best = max((events.likelihood for events in explained), default=0.0)
+    return [events for events in explained if events.likelihood > best - UNLIKELY]
+
+
+def _spread(count: int, most: int) -> npt.NDArray[np.int_]:
+    return np.linspace(0, count - 1, min(count, most)).astype(int)
 
 
 def _likely(
     fits: npt.NDArray[np.bool_], bits: Mapping[Site, Array], steps: int
-) -> dict[Site, tuple[float, float]]:
-    """The rates under which what was seen is likeliest (expectation and maximization), for what
-    can be told of an event depends on the event itself.
+) -> tuple[float, dict[Site, tuple[float, float]]]:
+    """How likely what was seen is, and at which rates it is likeliest: found by expectation and
+    maximization, for whether an event can be told depends on the event itself.
 
     A site whose events need never change from step to step counts once for each unit.
     """
@@ -152,12 +166,14 @@ def _likely(
         fits = fits & _constant(bits[site])
     rates = dict.fromkeys(bits, 0.3)
     share: dict[Site, Array] = {}
+    likelihood = 0.0
     for _ in range(ROUNDS):
         weight = fits.astype(float)
         for site, rate in rates.items():
             count = bits[site].sum(axis=1) / (steps if site in lasting else 1)
             most = 1 if site in lasting else steps
             weight = weight * (rate**count * (1.0 - rate) ** (most - count))
+        likelihood = float(np.log(weight.sum(axis=1)).sum())
         weight /= weight.sum(axis=1, keepdims=True)
         share = {site: weight @ of for site, of in bits.items()}
         rates = {s: float(np.clip(q.mean(), 1e-9, 1.0 - 1e-9)) for s, q in share.items()}
@@ -166,11 +182,12 @@ def _likely(
         unsure = share[site] * (1.0 - share[site]) / (rate * (1.0 - rate))
         elements = np.clip(1.0 - unsure, 0.0, 1.0)
         found[site] = (rate, float(elements.sum() / (steps if site in lasting else 1)))
-    return found
+    return likelihood, found
 
 
 def _constant(bits: Array) -> npt.NDArray[np.bool_]:
-    return np.ptp(bits, axis=1) == 0.0
+    same: npt.NDArray[np.bool_] = np.ptp(bits, axis=1) == 0.0
+    return same
 
 
 def _lasts(fits: npt.NDArray[np.bool_], bits: Array) -> bool:

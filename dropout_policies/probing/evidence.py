@@ -7,10 +7,12 @@ from math import log, sqrt
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..rule import Gates, Kind, Lifetime
 from ..sites import UPDATES, Site
 from .probe import Array
+from .signals import Routes
 
 Verdict = Literal["masked", "whole", "undecided"]
 
@@ -100,12 +102,12 @@ def finding(
     """
     seen = np.isfinite(bits)
     if not (bits == 1.0).any():
-        count = int(seen.sum())
-        if count < FEWEST:
-            why = f"only {count} elements could be seen"
-            return Finding(site, layer, direction, "undecided", elements=count, note=why)
-        bound = (0.0, 1.0 - 0.01 ** (1.0 / count))
-        return Finding(site, layer, direction, "whole", 0.0, bound, count)
+        number = int(seen.sum())
+        if number < FEWEST:
+            why = f"only {number} elements could be seen"
+            return Finding(site, layer, direction, "undecided", elements=number, note=why)
+        bound = (0.0, 1.0 - 0.01 ** (1.0 / number))
+        return Finding(site, layer, direction, "whole", 0.0, bound, number)
     over_steps, over_batch = (_differs(bits, axis) for axis in (1, 2))
     over_draws = _differs(bits, 0)
     # One of each that are the same is an element of its own.
@@ -147,7 +149,7 @@ def _differs(bits: Array, axis: int) -> bool | None:
     counts = known.sum(axis=axis)
     sums = np.where(known, bits, 0.0).sum(axis=axis)
     groups = counts >= 2
-    if ((sums > 0) & (sums < counts))[groups].any():
+    if (groups & (sums > 0) & (sums < counts)).any():
         return True
     rate = float(np.nanmean(bits))
     if not groups.any() or not 0.0 < rate < 1.0:
@@ -187,7 +189,7 @@ def one_mask(first: Array, second: Array) -> bool:
     return 0.0 < rate < 1.0 and int(both.sum()) * log(chance) < 2 * CERTAIN
 
 
-def by_feature(values: Array, columns: Array) -> tuple[Array, Array, bool]:
+def by_feature(values: Array, columns: Routes) -> tuple[Array, Routes, bool]:
     """What several units see of a feature, put together.
 
     Args:
@@ -216,7 +218,7 @@ def kept_value(values: Array) -> float:
     return float(np.median(there)) if len(there) else float("nan")
 
 
-def dropped_entries(values: Array, columns: Array) -> tuple[Array, Array]:
+def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
     """Masks on the single entries of a matrix, told from masks on its columns.
 
     Args:
@@ -227,7 +229,8 @@ def dropped_entries(values: Array, columns: Array) -> tuple[Array, Array]:
         bits of entries `[N, 1, 1, R*n]`, and of columns `[N, T, B, F]`.
     """
     there, seen = np.abs(values) > 0.0, np.isfinite(values)
-    alive, count = there.any(axis=(1, 2)), seen.sum(axis=(1, 2))
+    alive: npt.NDArray[np.bool_] = np.asarray(there.any(axis=(1, 2)))
+    count = seen.sum(axis=(1, 2))
     entries = np.where(alive, 0.0, np.where(count >= 3, 1.0, np.nan))  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
     bits, _, _ = by_feature(left, columns)

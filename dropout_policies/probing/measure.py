@@ -9,11 +9,12 @@ import numpy as np
 
 from ..errors import PolicyError
 from ..sites import Site
-from .discovery import AMPLITUDE, discover
+from .discovery import discover
 from .network import Network, Place
 from .probe import Array, Probe
 from .reading import Measured, Reading
-from .views import BATCH, STEPS, View, Viewer, gain, initial
+from .signals import AMPLITUDE, BATCH, STEPS, gain
+from .views import View, Viewer, initial
 
 ENOUGH = 1500
 """Elements of the scarcest mask that are seen before the draws end."""
@@ -67,6 +68,8 @@ def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) 
 def _memory(probe: Probe, network: Network, noise: Any) -> int:
     """How many parts of an initial state the module takes, as is seen at its output."""
     cell = network.layer(network.layers - 1)[0]
+    if not probe.takes_states:
+        return 0
     for parts in (2, 1) if cell.kind.states == 2 else (1,):
 
         def run(weights: Any, x: Array, states: Sequence[Array] | None = None) -> Array:
@@ -90,7 +93,7 @@ def _memory(probe: Probe, network: Network, noise: Any) -> int:
 def _check_replay(probe: Probe, looks: Viewer) -> None:
     x = np.full((STEPS, probe.features), AMPLITUDE)
     cell = looks.network.layer(0)[0]
-    arrays = looks.remembering(cell).arrays
+    arrays = looks.remembering(cell).feed(cell).arrays
     if not np.array_equal(looks.run(arrays, x), looks.run(arrays, x)):
         raise PolicyError(
             f"{probe.name}: its noise cannot be played again: two calls from one state of every "

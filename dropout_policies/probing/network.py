@@ -169,17 +169,17 @@ class Setting:
         self.arrays: dict[str, Array] = {}
         for cell in network.cells.values():
             blocks = [cell.into, cell.back, *([cell.projection] if cell.projection else [])]
-            for part in (*blocks, *cell.biases):
-                self.arrays[part.parameter.name] = np.zeros(part.parameter.shape)
+            named = [b.parameter for b in blocks] + [b.parameter for b in cell.biases]
+            self.arrays |= {p.name: np.zeros(p.shape) for p in named}
         for cell in network.cells.values():
             if cell.projection is not None:
                 self._put(cell.projection, np.eye(cell.width, cell.units))
             memory = network.of(cell).memory
             if memory is not None and cell.biases and cell not in remembers:
                 self._shut(cell, *memory)
-        ends = [network.decoder] if network.decoder is not None else []
-        for end in (*ends, *network.added):
-            self.arrays[end.parameter.name] = np.zeros(end.parameter.shape)
+        ends = [b.parameter for b in network.added]
+        ends += [network.decoder.parameter] if network.decoder is not None else []
+        self.arrays |= {p.name: np.zeros(p.shape) for p in ends}
 
     def _put(self, block: Block, matrix: Array, first: int = 0) -> None:
         array = self.arrays[block.parameter.name]

@@ -24,6 +24,11 @@ class Parameter(NamedTuple):
     shape: tuple[int, ...]
     transposed: bool
 
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it may be the weights of a connection; a bias of two rows is none."""
+        return len(self.shape) == 2 and "bias" not in self.name
+
 
 class Probe(Protocol):
     """A module under audit; a context manager that puts it back, bit for bit, at its end."""
@@ -34,8 +39,8 @@ class Probe(Protocol):
     """D, the width of what comes into its first layer."""
     embedding: str | None
     """The parameter `[V, D]` that tokens are looked up in, where the module takes tokens."""
-    states: int
-    """How many parts of an initial state it takes (2: h and c), or 0."""
+    takes_states: bool
+    """Whether it may take an initial state."""
 
     def parameters(self) -> Sequence[Parameter]:
         """Its trainable arrays in the order in which they were made, without the embedding."""

@@ -23,8 +23,9 @@ from .network import Cell, Network, Place
 from .probe import Array
 from .resting import Means, agrees, means_of
 from .scales import Key, with_scales
+from .signals import STEPS, Routes
 from .units import Explanation, chosen, explanations
-from .views import STEPS, View, Viewer
+from .views import View, Viewer
 
 EMBEDDED: Key = (Site.EMBEDDING, -1, 0)
 """Where the finding of an embedding stands."""
@@ -136,12 +137,18 @@ class Reading:
         self.scales.append((kept_value(values), parts))
 
     def _into(
-        self, cell: Cell, site: Site, weight: Site, bits: Array, entries: Array | None
+        self,
+        cell: Cell,
+        site: Site,
+        weight: Site,
+        bits: Array,
+        entries: Array | None,
+        likely: tuple[float, float] | None = None,
     ) -> None:
         """What goes into the gates, and the weights through which it does."""
         if entries is None:
             entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
-        self._add(cell, site, bits, gates=self._tied(cell, site))
+        self._add(cell, site, bits, gates=self._tied(cell, site), likely=likely)
         self._add(cell, weight, entries, per="call")
 
     def _tied(self, cell: Cell, site: Site) -> Gates | None:
@@ -174,7 +181,7 @@ class Reading:
 
     # What becomes of h
 
-    def _seen(self, cell: Cell) -> tuple[Array, Array, Array | None]:
+    def _seen(self, cell: Cell) -> tuple[Array, Routes, Array | None]:
         """What the recurrent weights do not see of h (1), `[N, T, B, F]`; of which units; and
         which of their entries are dropped, if some are."""
         values, columns = self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns
@@ -197,7 +204,9 @@ class Reading:
         for number, feature in enumerate(features):
             known = dead[..., feature] if feature < dead.shape[-1] else np.nan
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
-        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries)
+        # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
+        likely = self.units[cell.place].likely.get(Site.HIDDEN)
+        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
         kept = kept_value(self._all(cell, "hidden"))
         self.scales.append((kept, [(site, *cell.place) for site in parts]))

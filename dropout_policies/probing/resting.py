@@ -11,7 +11,7 @@ from .events import REMEMBERED, follow
 from .evidence import Finding
 from .network import Cell, Network, Place
 from .probe import Array
-from .views import STEPS
+from .signals import STEPS
 
 WIDE = 1.6
 """From a 99% interval to one of four standard deviations."""

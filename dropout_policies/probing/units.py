@@ -15,7 +15,7 @@ from .evidence import finding, kept_value
 from .network import Cell, Place
 from .probe import Array
 from .resting import Means, means_of
-from .views import BATCH, STEPS
+from .signals import BATCH, STEPS, over
 
 MOST = 100
 """How many combinations of explanations evaluation is asked about."""
@@ -75,7 +75,7 @@ def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]
     once = np.stack([flat[:, t, t] for t in range(STEPS)], axis=-1)
     at_once = kept_value(once)
     later = np.stack([flat[:, t + 1, t] for t in range(STEPS - 1)], axis=-1)
-    grown = _quotients(later, once[:, :-1]) / REMEMBERED
+    grown = over(later, once[:, :-1]) / REMEMBERED
     # What stays as it was under zoneout looks as if it had grown.
     stays = np.abs(grown - 1.0 / REMEMBERED) <= 1e-2
     flat[..., :STEPS] /= at_once if np.isfinite(at_once) else 1.0
@@ -110,11 +110,6 @@ def _leaving_whole(responses: Array, growth: float) -> Array:
     if not np.isfinite(first):
         return responses
     return np.concatenate([responses[..., :STEPS], responses[..., STEPS:] / first], axis=-1)
-
-
-def _quotients(values: Array, by: Array) -> Array:
-    there = np.isfinite(values) & np.isfinite(by) & (by != 0.0)
-    return np.divide(values, by, out=np.full(values.shape, np.nan), where=there)
 
 
 def _in_own_time(responses: Array, direction: int) -> Array:

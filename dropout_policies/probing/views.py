@@ -4,17 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from ..sites import Site
-from .discovery import AMPLITUDE
 from .network import Cell, Network, Place, Setting
 from .probe import Array
-
-STEPS, BATCH, ROUTES = 4, 3, 3
-"""T and B of every call, and how many ways features are led to units."""
+from .signals import (
+    AMPLITUDE,
+    BATCH,
+    STEPS,
+    Routes,
+    back_gain,
+    clean,
+    common,
+    commonest,
+    gain,
+    one_to_one,
+    over,
+    routes,
+    wide,
+)
 
 RECURRENT = 0.5
 """The weight of the hidden state where that is what makes a simple cell remember."""
@@ -50,18 +62,25 @@ class View:
     exits: Array
     fed: Array
     response: Array
-    entry_columns: Array
-    hidden_columns: Array
+    entry_columns: Routes
+    hidden_columns: Routes
 
 
-def gain(cell: Cell, remembers: bool) -> float:
-    """How large h is for a small signal that the candidate sees."""
-    return {4: 0.25, 3: 0.5 if remembers else 1.0, 1: 1.0}[cell.kind.gates]
+class Driven(NamedTuple):
+    """What becomes of the mean of x in a cell.
 
+    Args:
+        path: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`; 0 also
+            where it sees nothing.
+        size: how much of the mean of x it sees, `[T, B, n]`.
+        fed: whether that is anything, `[T, B]`; NaN where no unit could show it.
+        through: `path`, also where nothing comes in.
+    """
 
-def back_gain(cell: Cell, remembers: bool) -> float:
-    """The same for what the candidate sees of the hidden state: a GRU's reset gate halves it."""
-    return gain(cell, remembers) * (0.5 if cell.kind.gates == 3 else 1.0)
+    path: Array
+    size: Array
+    fed: Array
+    through: Array
 
 
 class Viewer:
@@ -87,6 +106,7 @@ class Viewer:
             cell.biases and (cell.kind.gates == 1 or network.of(cell).memory is not None)
             for cell in network.cells.values()
         )
+        self.apart = apart
         self.combs = [[step] for step in range(STEPS)]
         if self.forgets and not apart:
             self.combs = [list(range(first, STEPS, 2)) for first in range(2)]
@@ -97,14 +117,14 @@ class Viewer:
         driven = {cell.place: self._driven(cell) for cell in cells}
         return {cell.place: self._view(cell, driven) for cell in cells}
 
-    def _view(self, cell: Cell, driven: Mapping[Place, tuple[Array, Array, Array]]) -> View:
-        path, size, fed = driven[cell.place]
+    def _view(self, cell: Cell, driven: Mapping[Place, Driven]) -> View:
+        path, size, fed, _ = driven[cell.place]
         above = self.network.above(cell)
-        upper = driven[above[0].place][0] if above else np.ones_like(path)
+        upper = driven[above[0].place][3] if above else np.ones_like(path)
         n = min(path.shape[-1], upper.shape[-1])
         entry, entry_columns = self._entry(cell, path, driven)
         hidden, hidden_columns = self._hidden(cell, path, size)
-        exits = _over(path[..., :n], upper[..., :n])
+        exits = over(path[..., :n], upper[..., :n])
         response = self._response(cell, upper[..., :n], size, np.isfinite(fed))
         return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)
 
@@ -137,7 +157,7 @@ class Viewer:
         x = np.zeros((STEPS, self.features))
         x[list(steps)] = AMPLITUDE
         count = self.network.visible(cell)
-        columns = _routes(count, cell.width if hidden else cell.into.columns, int(hidden))
+        columns = routes(count, cell.width if hidden else cell.into.columns, int(hidden))
         strong = OPEN / (AMPLITUDE * self.below(cell))
         block = cell.back if hidden else cell.into
         base = Setting(self.network, remembers=[cell]).feed(cell).pass_up(cell)
@@ -149,7 +169,7 @@ class Viewer:
             seen = []
             for route in columns:
                 setting = Setting(self.network, remembers=[cell]).feed(cell).pass_up(cell)
-                matrix = _one_to_one(route, cell.units, block.columns)
+                matrix = one_to_one(route, cell.units, block.columns)
                 if hidden:
                     size = 1.0 if gate == candidate else strong / gain(cell, True)
                     setting.back(cell, size * matrix, gate)
@@ -194,11 +214,10 @@ class Viewer:
                     then[step] = y[step + after]
         return now, then
 
-    def _driven(self, cell: Cell) -> tuple[Array, Array, Array]:
-        """How much of what a unit's candidate sees arrives at the output, `[T, B, n]`; and how
-        much of the mean of x it sees, `[T, B, n]`; and whether that is anything, `[T, B]`.
+    def _driven(self, cell: Cell) -> Driven:
+        """What becomes of the mean of x in a cell.
 
-        Without biases to tell them apart, the first is relative to its commonest value.
+        Without biases to tell them apart, the path is relative to its commonest value.
         """
         y = self._now_and_next(Setting(self.network).feed(cell).pass_up(cell), cell)[0]
         y /= self._gain(cell)
@@ -208,25 +227,26 @@ class Viewer:
             still = self.run(setting.arrays, np.zeros((STEPS, self.features)))
             path = self._seen(cell, still) / (AMPLITUDE * self._gain(cell))
         alive = np.where(np.abs(y) > 1e-6, path, 0.0)
-        size = _over(y, alive)
-        common = np.repeat(_common(size)[..., None], size.shape[-1], axis=-1)
-        size = np.where(np.isfinite(size) & (size != 0.0), size, common)
-        reached = np.abs(path).max(axis=-1) > 0.0
+        size = over(y, alive)
+        shared = np.repeat(common(size)[..., None], size.shape[-1], axis=-1)
+        size = np.where(np.isfinite(size) & (size != 0.0), size, shared)
+        reached = np.abs(path).max(axis=-1) > 1e-6
         # Where no unit lets anything through, what comes in is of no account.
         size = np.where(reached[..., None], size, 1.0)
         fed = np.where(reached, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
-        return _clean(alive), size, fed
+        through = alive if self.apart else path
+        return Driven(clean(alive), size, fed, clean(through))
 
     def _entry(
-        self, cell: Cell, path: Array, driven: Mapping[Place, tuple[Array, Array, Array]]
-    ) -> tuple[Array, Array]:
-        columns = _routes(path.shape[-1], cell.into.columns)
+        self, cell: Cell, path: Array, driven: Mapping[Place, Driven]
+    ) -> tuple[Array, Routes]:
+        columns = routes(path.shape[-1], cell.into.columns)
         below = self.network.layer(cell.place[0] - 1) if cell.place[0] else []
         # What every feature that comes in is without noise, [T, B, D].
         sizes = np.ones((STEPS, BATCH, cell.into.columns))
         if below:
             sizes = np.concatenate(
-                [_wide(driven[c.place][1], c.width) * gain(c, not self.forgets) for c in below],
+                [wide(driven[c.place].size, c.width) * gain(c, not self.forgets) for c in below],
                 axis=-1,
             )
         seen = []
@@ -234,13 +254,13 @@ class Viewer:
             setting = Setting(self.network).pass_up(cell)
             for lower in below:
                 setting.feed(lower)
-            setting.into(cell, _one_to_one(route, cell.units, cell.into.columns))
+            setting.into(cell, one_to_one(route, cell.units, cell.into.columns))
             now, _ = self._now_and_next(setting, cell)
-            seen.append(_over(now / self._gain(cell), path * sizes[..., route]))
-        return _clean(np.stack(seen, axis=-2)), columns
+            seen.append(over(now / self._gain(cell), path * sizes[..., route]))
+        return clean(np.stack(seen, axis=-2)), columns
 
-    def _hidden(self, cell: Cell, path: Array, size: Array) -> tuple[Array, Array]:
-        columns = _routes(path.shape[-1], cell.width, first=1)
+    def _hidden(self, cell: Cell, path: Array, size: Array) -> tuple[Array, Routes]:
+        columns = routes(path.shape[-1], cell.width, first=1)
         after = 1 if cell.place[1] == 0 else -1
         whole = FAINT * self._gain(cell) * back_gain(cell, not self.forgets)
         later = np.full_like(path, np.nan)
@@ -251,10 +271,10 @@ class Viewer:
         seen = []
         for route in columns:
             setting = Setting(self.network).feed(cell).pass_up(cell)
-            setting.back(cell, FAINT * _one_to_one(route, cell.units, cell.back.columns))
+            setting.back(cell, FAINT * one_to_one(route, cell.units, cell.back.columns))
             _, then = self._now_and_next(setting, cell)
-            seen.append(_over((then - base) / whole, later * _wide(size, cell.width)[..., route]))
-        return _clean(np.stack(seen, axis=-2)), columns
+            seen.append(over((then - base) / whole, later * wide(size, cell.width)[..., route]))
+        return clean(np.stack(seen, axis=-2)), columns
 
     def _response(
         self, cell: Cell, upper: Array, size: Array, reached: npt.NDArray[np.bool_]
@@ -263,14 +283,14 @@ class Viewer:
         n = upper.shape[-1]
         if not self.forgets and self.network.above(cell):
             return np.full((STEPS, BATCH, n, STEPS + 1), np.nan)
-        found = _over(self.remembered(cell)[..., :n, :], upper[..., None])
+        found = over(self.remembered(cell)[..., :n, :], upper[..., None])
         if not self.forgets or len(self.combs) < STEPS or cell.place[0] == 0:
             for step in range(STEPS):
-                found[..., step] = _over(found[..., step], size[step][None, :, :n])
+                found[..., step] = over(found[..., step], size[step][None, :, :n])
                 # What no unit lets through at once may be any size when it is seen later.
-                others = np.arange(STEPS) != step
-                found[np.ix_(others, ~reached[step], np.arange(n), [step])] = np.nan
-            return _clean(found)
+                later = np.outer(np.arange(STEPS) != step, ~reached[step])
+                found[..., step] = np.where(later[..., None], np.nan, found[..., step])
+            return clean(found)
         # Cells below that keep what was before hand on more than the step that comes in.
         entering = self._entering(cell)
         for sample in range(BATCH):
@@ -280,7 +300,7 @@ class Viewer:
                 found[:, sample, :, :STEPS] = part @ np.linalg.inv(matrix)
             else:
                 found[:, sample, :, :STEPS] = np.nan
-        return _clean(found)
+        return clean(found)
 
     def _entering(self, cell: Cell) -> Array:
         """What comes into a cell at step t of a signal that comes into the network at step s
@@ -294,7 +314,7 @@ class Viewer:
             x = np.zeros((STEPS, self.features))
             x[step] = AMPLITUDE
             y = self._seen(cell, self.run(setting.arrays, x)) / whole
-            entering[:, step] = _commonest(_over(y, path))
+            entering[:, step] = commonest(over(y, path))
         return entering
 
     def remembered(self, cell: Cell) -> Array:
@@ -332,53 +352,3 @@ def initial(cell: Cell, viewer: Viewer) -> list[Array]:
     size = {4: 0.5, 3: 0.5, 1: 1.0}[cell.kind.gates]
     parts[-1][rows.index(cell.place)] = AMPLITUDE * size
     return parts
-
-
-def _commonest(values: Array) -> Array:
-    """What most of the values that are there are, along the last axis; NaN where no two thirds of
-    them are the same."""
-    flat = values.reshape(-1, values.shape[-1])
-    found = np.full(len(flat), np.nan)
-    for number, row in enumerate(flat):
-        there = row[np.isfinite(row)]
-        same = np.abs(there[:, None] - there[None, :]) <= 1e-4
-        if len(there) and same.sum(axis=0).max() >= 2 * len(there) / 3:
-            found[number] = there[same.sum(axis=0).argmax()]
-    return found.reshape(values.shape[:-1])
-
-
-def _wide(sizes: Array, width: int) -> Array:
-    """Sizes `[T, B, n]` of all units of a cell: those that are not seen are as the commonest."""
-    more = np.repeat(_common(sizes)[..., None], max(width - sizes.shape[-1], 0), axis=-1)
-    return np.concatenate([sizes[..., :width], more], axis=-1)
-
-
-def _routes(n: int, columns: int, first: int = 0) -> Array:
-    """Which feature each unit sees, on each route; none itself, if the first is 1."""
-    stride = max(1, columns // ROUTES) if columns > n else 1
-    return (np.arange(n)[None, :] + first + stride * np.arange(ROUTES)[:, None]) % columns
-
-
-def _one_to_one(route: Array, units: int, columns: int) -> Array:
-    matrix = np.zeros((units, columns))
-    matrix[np.arange(len(route)), route] = 1.0
-    return matrix
-
-
-def _over(value: Array, by: Array) -> Array:
-    """A quotient, NaN where there is nothing to divide by."""
-    there = np.isfinite(by) & (np.abs(by) > 1e-5)
-    return np.divide(value, by, out=np.full(value.shape, np.nan), where=there)
-
-
-def _common(values: Array) -> Array:
-    """The median of what is there and not 0, along the last axis; NaN where nothing is."""
-    there = np.where(np.isfinite(values) & (np.abs(values) > 1e-6), values, np.nan)
-    flat = there.reshape(-1, there.shape[-1])
-    found = [np.median(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in flat]
-    return np.array(found).reshape(there.shape[:-1])
-
-
-def _clean(values: Array) -> Array:
-    """What is 0 but for rounding is 0."""
-    return np.where(np.abs(values) < 1e-4, 0.0, values)

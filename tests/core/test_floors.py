@@ -15,6 +15,9 @@ FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
+SPARED = {KERAS / "probe.py": {"torch"}}
+"""Keras gives no access to PyTorch's random state, which its dropout draws from there."""
+
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
     TORCH: {"keras", "tensorflow", "jax", "dropout_policies_keras"} | UPSTAIRS,
@@ -45,7 +48,8 @@ def test_nothing_is_imported_from_above_or_beside(floor):
     files = sorted(floor.rglob("*.py"))
     assert files
     for file in files:
-        assert not banned(file.read_text(encoding="utf-8"), BANS[floor]), file
+        bans = BANS[floor] - SPARED.get(file, set())
+        assert not banned(file.read_text(encoding="utf-8"), bans), file
 
 
 @pytest.mark.parametrize(

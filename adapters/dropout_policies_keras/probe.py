@@ -1,0 +1,196 @@
+"""A Keras layer or model under audit: run on other weights, with the same noise again and again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from dropout_policies.errors import PolicyError
+from dropout_policies.probing.probe import Array, Parameter
+
+from .layers import Recurrent
+from .wiring import Layer, layers_of
+
+FLAGS = {"return_sequences": True, "return_state": False, "stateful": False}
+"""How recurrent layers are set while they are under audit."""
+
+
+class Probe:
+    """See `dropout_policies.probing.probe.Probe`.
+
+    Raises:
+        PolicyError: the layer is not built, has no weights, or more than one embedding.
+    """
+
+    takes_states: bool
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.name = _title(layer)
+        if not layer.built:
+            raise PolicyError(
+                f"{self.name} is not built, and has no weights yet. Build it first, for instance "
+                f"by calling it on a batch."
+            )
+        everything = list(dict.fromkeys(layers_of(layer)))
+        embeddings = [x for x in everything if isinstance(x, keras.layers.Embedding)]
+        if len(embeddings) > 1:
+            raise PolicyError(
+                f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
+                f"of tokens. Give it the recurrent layer alone."
+            )
+        weights = [w for w in layer.weights if len(w.shape) in (1, 2)]
+        self._weights = {f"{w.path}#{number}": w for number, w in enumerate(weights)}
+        first = next((w for w in weights if len(w.shape) == 2), None)
+        if first is None:
+            raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
+        self.embedding: str | None = None
+        self.features = int(first.shape[0])
+        if embeddings:
+            matrix = embeddings[0].embeddings
+            self.embedding = next(n for n, w in self._weights.items() if w is matrix)
+            self.features = int(matrix.shape[1])
+        self._recurrent = [
+            x for x in everything if isinstance(x, keras.layers.RNN | keras.layers.Bidirectional)
+        ]
+        self.takes_states = isinstance(layer, keras.layers.RNN)
+        self._runs: dict[tuple[bool, int], keras.Model] = {}
+
+    def __enter__(self) -> Probe:
+        self._flags = [
+            (layer, name, getattr(layer, name))
+            for layer in self._recurrent
+            for name in FLAGS
+            if hasattr(layer, name)
+        ]
+        self._before = [(v, ops.convert_to_numpy(v.value).copy()) for v in self._variables()]
+        self._generators = _generators()
+        for layer, name, _ in self._flags:
+            _set(layer, name, FLAGS[name])
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for layer, name, value in self._flags:
+            _set(layer, name, value)
+        self.replay((self._before, self._generators))
+
+    def _variables(self) -> list[keras.Variable]:
+        return list({id(v): v for v in (*self.layer.weights, *self.layer.variables)}.values())
+
+    def parameters(self) -> list[Parameter]:
+        return [
+            Parameter(name, tuple(weight.shape), True)
+            for name, weight in self._weights.items()
+            if name != self.embedding
+        ]
+
+    def run(
+        self,
+        weights: Mapping[str, Array],
+        x: Array,
+        batch: int,
+        states: Sequence[Array] | None,
+        training: bool,
+    ) -> Array:
+        for name, value in weights.items():
+            self._weights[name].assign(value.astype(np.float32))
+        if self.embedding is None:
+            given = np.repeat(x[None].astype(np.float32), batch, axis=0)
+        else:
+            rows, tokens = np.unique(x, axis=0, return_inverse=True)
+            matrix = self._weights[self.embedding]
+            if len(rows) > matrix.shape[0]:
+                raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
+            full = ops.convert_to_numpy(matrix.value).copy()
+            full[: len(rows)] = rows
+            matrix.assign(full)
+            given = np.repeat(tokens.reshape(1, -1), batch, axis=0)
+        also = [part[place].astype(np.float32) for place in _cells(states) for part in states or ()]
+        key = (training, len(also))
+        if key not in self._runs:
+            self._runs[key] = _Run(self.layer, training)
+        y = np.asarray(self._runs[key].predict_on_batch([given, *also] if also else given))
+        if y.ndim != 3 or y.shape[:2] != (batch, len(x)):
+            raise PolicyError(
+                f"{self.name} gives no output for every step, and the audit reads it there. "
+                f"Received: an output {y.shape} for {batch} samples of {len(x)} steps. Give it the "
+                f"recurrent layer alone."
+            )
+        return y.swapaxes(0, 1).astype(np.float64)
+
+    def noise(self) -> Any:
+        own = {id(weight) for weight in self.layer.weights}
+        rest = [v for v in self._variables() if id(v) not in own]
+        return [(v, ops.convert_to_numpy(v.value).copy()) for v in rest], _generators()
+
+    def replay(self, noise: Any) -> None:
+        values, (python, array, own) = noise
+        for variable, value in values:
+            variable.assign(value)
+        random.setstate(python)
+        np.random.set_state(array)
+        if own is not None:
+            import torch
+
+            torch.set_rng_state(own)
+
+
+def _generators() -> tuple[Any, Any, Any]:
+    """The state of generators that no layer holds. On the torch backend, Keras's dropout without a
+    seed draws from PyTorch's, to which Keras itself gives no access."""
+    own = None
+    if keras.backend.backend() == "torch":
+        import torch
+
+        own = torch.get_rng_state()
+    return random.getstate(), np.random.get_state(), own
+
+
+class _Run(keras.Model):  # type: ignore[misc] # keras has no types
+    """Runs a layer in one mode; `predict_on_batch` compiles it, in Keras's own way, and hands its
+    random state on."""
+
+    def __init__(self, inner: Layer, in_training: bool) -> None:
+        super().__init__()
+        self.inner, self.in_training = inner, in_training
+
+    def call(self, inputs: Any) -> Any:
+        x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
+        if isinstance(self.inner, keras.Sequential):  # which would hold T to what it was built for
+            for layer in self.inner.layers:
+                x = _called(layer, x, self.in_training)
+            return x
+        if not states:
+            return _called(self.inner, x, self.in_training)
+        return self.inner(x, initial_state=states, training=self.in_training)
+
+
+def _called(layer: Layer, x: Any, training: bool) -> Any:
+    return layer(x, training=training) if layer._call_has_training_arg else layer(x)
+
+
+def _set(layer: Layer, name: str, value: bool) -> None:
+    object.__setattr__(layer, name, value)
+
+
+def _cells(states: Sequence[Array] | None) -> range:
+    return range(len(states[0])) if states else range(0)
+
+
+def _title(layer: Layer) -> str:
+    """The class, and, of a recurrent layer, what of its constructor's arguments matters here."""
+    said = []
+    if isinstance(layer, keras.layers.Bidirectional):
+        return f"Bidirectional({_title(layer.forward_layer)})"
+    for name in ("units", "dropout", "recurrent_dropout"):
+        value = getattr(layer, name, None) if isinstance(layer, keras.layers.RNN) else None
+        if isinstance(value, int | float) and value:
+            said.append(f"{value}" if name == "units" else f"{name}={value:g}")
+    if isinstance(layer, Recurrent) and layer.placement is not None:
+        said.append(f"policy={layer.placement.policy.name!r}")
+    return f"{type(layer).__name__}({', '.join(said)})"
