@@ -156,10 +156,15 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
     random state on."""
 
     def __init__(self, inner: Layer, in_training: bool) -> None:
-        super().__init__()
+        super().__init__(name="audited")
         self.inner, self.in_training = inner, in_training
 
     def call(self, inputs: Any) -> Any:
+        for layer in layers_of(self.inner):
+            # Keras does so for a layer's only cell, but not for those that are stacked.
+            if hasattr(layer, "reset_dropout_mask"):
+                layer.reset_dropout_mask()
+                layer.reset_recurrent_dropout_mask()
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
         if isinstance(self.inner, keras.Sequential):  # which would hold T to what it was built for
             for layer in self.inner.layers:
