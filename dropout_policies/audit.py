@@ -206,9 +206,10 @@ def _audit(name: str, found: Measured) -> Audit:
     cells = found.network.cells
     layers = found.network.layers
     fits = [(_differences(catalog.resolve(n), found.findings), n) for n in catalog.names()]
-    masks = any(f.verdict == "masked" for f in found.findings)
-    # Where anything is masked, that nothing is would be no comparison.
-    fits = [(texts, n) for texts, n in fits if catalog.resolve(n).active or not masks]
+    # A policy that masks nothing of what is masked here would be no comparison.
+    masked = {f.site for f in found.findings if f.verdict == "masked"}
+    near = [(texts, n) for texts, n in fits if any(map(catalog.resolve(n).masks, masked))]
+    fits = near or [fit for fit in fits if not catalog.resolve(fit[1]).active]
     differences, nearest = min(fits, key=lambda fit: len(fit[0]))
     evaluation = catalog.resolve(nearest).evaluation
     if found.evaluation not in (evaluation, "undecided"):

@@ -127,14 +127,14 @@ class Probe:
         for number, parameter in enumerate(self.module.parameters()):
             generator = torch.Generator().manual_seed(number)
             values = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(values / max(parameter.shape[-1:], default=1) ** 0.5)
+            parameter.data.copy_(values / max(parameter.shape, default=1))
         moved, errors = None, []
         for width in self._widths:
             self.features = width
             try:
                 moved = self._moved()
                 break
-            except (RuntimeError, ValueError) as error:
+            except (RuntimeError, ValueError, TypeError) as error:
                 if isinstance(error, PolicyError):
                     raise
                 errors.append(str(error))
@@ -143,6 +143,7 @@ class Probe:
                 f"{self.name} does not run on an input of {' or '.join(map(str, self._widths))} "
                 f"features: {errors[0]}"
             )
+        self.replay(self._before)
         along = [bool(moved[[0, 2], 1].any()), bool(moved[1, [0, 2]].any())]
         if sum(along) != 1:
             where = "along both axes of its output" if all(along) else "nowhere"
