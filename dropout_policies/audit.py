@@ -139,6 +139,7 @@ class Audit:
                     "elements": f.elements,
                     "per": f.per,
                     "shared": f.shared,
+                    "alike": f.alike,
                     "gates": f.gates,
                     "scaled": f.scaled,
                     "frozen": f.frozen,
@@ -252,6 +253,8 @@ def _unlike(rule: Rule, found: Finding) -> Iterator[str]:
         yield f"has a mask per {found.per}, not per {rule.per}"
     elif found.shared and rule.per != "call":
         yield "has one mask for all samples of a batch"
+    if found.alike:
+        yield "has one mask for all units"
     if found.gates is not None and found.gates != rule.gates:
         yield f"has {found.gates} masks for its gates, not {rule.gates} ones"
     if found.scaled is not None and rule.kind == "drop" and found.scaled != rule.scaled:

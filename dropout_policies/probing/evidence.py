@@ -38,6 +38,7 @@ class Finding:
         elements: how many independent elements were seen.
         per: how long a mask lives; `call` is one for all steps and samples.
         shared: whether all samples of a batch have one mask.
+        alike: whether all units have one.
         gates: whether the gates have one mask.
         scaled: whether what is kept is divided by 1 − rate.
         frozen: whether every call has the same masks.
@@ -55,6 +56,7 @@ class Finding:
     elements: int = 0
     per: Lifetime | None = None
     shared: bool | None = None
+    alike: bool | None = None
     gates: Gates | None = None
     scaled: bool | None = None
     frozen: bool | None = None
@@ -74,6 +76,7 @@ class Finding:
         parts = [f"{self.kind} {self.rate:.3g} [{low:.3g}, {high:.3g}]"]
         parts.append(f"per {self.per}" if self.per else "lifetime undecided")
         parts += ["one mask for the batch"] if self.shared and self.per != "call" else []
+        parts += ["one mask for all units"] if self.alike else []
         parts += ["untied gates"] if self.gates == "untied" else []
         parts += ["not scaled"] if self.scaled is False and self.kind == "drop" else []
         parts += ["the same at every call"] if self.frozen else []
@@ -108,17 +111,20 @@ def finding(
             return Finding(site, layer, direction, "undecided", elements=number, note=why)
         bound = (0.0, 1.0 - 0.01 ** (1.0 / number))
         return Finding(site, layer, direction, "whole", 0.0, bound, number)
-    over_steps, over_batch = (_differs(bits, axis) for axis in (1, 2))
-    over_draws = _differs(bits, 0)
+    over_draws, over_steps, over_batch, over_units = (_differs(bits, axis) for axis in range(4))
+    if per == "call":
+        over_steps = over_batch = False
     # One of each that are the same is an element of its own.
     single = bits
-    for axis, differs in ((2, over_batch), (1, over_steps), (0, over_draws)):
+    ways = enumerate((over_draws, over_steps, over_batch, over_units))
+    for axis, differs in reversed(list(ways)):
         if differs is False:
             single = _first(single, axis)
     known = single[np.isfinite(single)]
     hits, count = float(known.sum()), float(len(known))
     if likely is not None:
         shared = bits.shape[2] if over_batch is False else 1
+        shared *= bits.shape[3] if over_units is False else 1
         hits, count = likely[0] * likely[1] / shared, likely[1] / shared
     rate, interval = proportion(hits, count)
     if per is None and over_steps is not None:
@@ -136,6 +142,7 @@ def finding(
         round(count),
         per,
         None if over_batch is None else not over_batch,
+        None if over_units is None or bits.shape[3] == 1 else not over_units,
         gates,
         None,
         None if over_draws is None else not over_draws,

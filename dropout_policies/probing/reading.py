@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ from .evidence import (
 )
 from .network import Cell, Network, Place
 from .probe import Array
-from .resting import Means, agrees, means_of
+from .resting import Expected, agrees, expected
 from .scales import Key, with_scales
 from .signals import STEPS, Routes
 from .units import Explanation, chosen, explanations
@@ -60,7 +59,7 @@ class Reading:
         network: the module.
         draws: what was seen in each draw of noise.
         gates: what the gates were seen to see, in some of them.
-        rests, again: look at evaluation, at two moments.
+        rests: looks at evaluation.
         embedded: whether tokens come in.
     """
 
@@ -70,11 +69,10 @@ class Reading:
         draws: list[dict[Place, View]],
         gates: list[dict[Place, dict[Site, Array]]],
         rests: Viewer,
-        again: Viewer,
         embedded: bool,
     ) -> None:
         self.network, self.draws, self.gates = network, draws, gates
-        self.rests, self.again, self.embedded = rests, again, embedded
+        self.rests, self.embedded = rests, embedded
         self.forgets = rests.forgets
         self.resting = {cell.place: rests.remembered(cell) for cell in network.cells.values()}
         self.notes: list[str] = []
@@ -255,13 +253,13 @@ class Reading:
         if self.forgets:
             self.findings |= with_scales(drops, self.scales)
 
-    def _all_agree(self, means: Sequence[Means]) -> bool:
-        return all(self._agrees(cell, means) for cell in self.network.cells.values())
+    def _all_agree(self, wanted: Expected) -> bool:
+        return all(self._agrees(cell, wanted) for cell in self.network.cells.values())
 
-    def _agrees(self, cell: Cell, means: Sequence[Means]) -> bool:
+    def _agrees(self, cell: Cell, wanted: Expected) -> bool:
         seen = self.resting[cell.place].copy()
         seen[..., :STEPS] /= self.rests.below(cell)
-        return agrees(self.network, cell, seen, means, self.forgets)
+        return agrees(self.network, cell, seen, wanted, self.forgets)
 
     # What holds for the whole
 
@@ -276,20 +274,14 @@ class Reading:
         ]
 
     def _evaluation(self) -> str:
-        cells = self.network.cells.values()
-        for cell in cells:
-            later = self.again.remembered(cell)
-            if not np.array_equal(self.resting[cell.place], later, equal_nan=True):
-                return "random"
         hidden = {place: view.hidden for place, view in self.rests.look().items()}
         shares = {p: np.unique(np.round(h[np.isfinite(h)], 3)) for p, h in hidden.items()}
         even = all(np.abs(values - 1.0).max(initial=0.0) < 3e-3 for values in shares.values())
-        if even and self._all_agree([{}]):
+        if even and self._all_agree(Expected({})):
             return "identity"
         if any(f.verdict == "undecided" for f in self.findings.values()):
             return "undecided"
-        means = means_of(list(self.findings.values()))
-        if self._all_agree(means):
+        if self._all_agree(expected(list(self.findings.values()))):
             return "mean of the masks"
         return "neither the identity nor the mean of the masks"
 

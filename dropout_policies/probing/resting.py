@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,38 +62,51 @@ def predicted(network: Network, cell: Cell, means: Means, forgets: bool) -> Arra
     return seen
 
 
-def agrees(
-    network: Network, cell: Cell, seen: Array, means: Sequence[Means], forgets: bool
-) -> bool:
-    """Whether what was seen in evaluation, `[T, B, n, T+1]`, is what means predict.
+class Expected(NamedTuple):
+    """What evaluation has in the masks' places.
 
     Args:
-        means: at the measured rates, and at both ends of their intervals.
+        means: at the measured rates.
+        others: the same, with one rate at one end of its interval, and at the other.
     """
-    middle, *ends = (predicted(network, cell, mean, forgets) for mean in means)
-    room = np.max([np.abs(end - middle) for end in ends], axis=0) if ends else 0.0
+
+    means: Means
+    others: Sequence[tuple[Means, Means]] = ()
+
+
+def agrees(network: Network, cell: Cell, seen: Array, expected: Expected, forgets: bool) -> bool:
+    """Whether what was seen in evaluation, `[T, B, n, T+1]`, is what means predict."""
+    middle = predicted(network, cell, expected.means, forgets)
+    room = 1e-3 + 3e-3 * np.abs(middle)
+    for pair in expected.others:
+        ends = [np.abs(predicted(network, cell, means, forgets) - middle) for means in pair]
+        room = room + np.max(ends, axis=0)
     there = np.isfinite(seen)
     off = np.abs(seen - middle[:, None, None])
-    return bool(
-        (off <= (room + 3e-3 * np.maximum(middle, 1e-3) + 1e-3)[:, None, None])[there].all()
-    )
+    return bool((off <= np.broadcast_to(room[:, None, None], off.shape))[there].all())
 
 
-def means_of(findings: Sequence[Finding]) -> list[Means]:
-    """What stands in the place of the masks that were found, if it is their mean: at the measured
-    rates, and at both ends of wide intervals around them."""
-    made: list[dict[Place, dict[Site, float]]] = [{}, {}, {}]
+def expected(findings: Sequence[Finding]) -> Expected:
+    """What stands in the place of the masks that were found, if it is their mean."""
+    middle: dict[Place, dict[Site, float]] = {}
+    ends: list[tuple[Place, Site, list[float]]] = []
     for found in findings:
         if found.verdict != "masked" or found.site in (Site.EMBEDDING, Site.HIDDEN, *WEIGHTS):
             continue
+        if found.site not in UPDATES and found.scaled is not False:
+            continue
         site = Site.INPUT if found.site is Site.BETWEEN else found.site
-        for means, rate in zip(made, (found.rate, *wide(found)), strict=True):
-            here = means.setdefault((found.layer, found.direction), {})
-            if found.site in UPDATES:
-                here[site] = rate
-            elif found.scaled is False:
-                here[site] = 1.0 - rate
-    return list(made)
+        rates = [found.rate, *wide(found)]
+        values = rates if found.site in UPDATES else [1.0 - rate for rate in rates]
+        place = (found.layer, found.direction)
+        middle.setdefault(place, {})[site] = values[0]
+        ends.append((place, site, values[1:]))
+
+    def changed(place: Place, site: Site, value: float) -> Means:
+        return {**middle, place: {**middle[place], site: value}}
+
+    others = [(changed(p, s, low), changed(p, s, high)) for p, s, (low, high) in ends]
+    return Expected(middle, others)
 
 
 def wide(found: Finding) -> tuple[float, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from .events import EXIT, REMEMBERED, SITES, Events, explain
 from .evidence import finding, kept_value
 from .network import Cell, Place
 from .probe import Array
-from .resting import Means, means_of
+from .resting import Expected, expected
 from .signals import BATCH, STEPS, over
 
 MOST = 100
@@ -91,7 +90,7 @@ def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]
         shape = (len(responses), BATCH, responses.shape[3], STEPS)
         bits = {s: _in_order(b.reshape(shape), cell.place[1]) for s, b in events.bits.items()}
         name = _exit(cell, bits, seen)
-        if name is not None:
+        if name is not None and _grows(cell, events.sites, name, at_once, growth):
             named = {site: name if site is EXIT else site for site in events.sites}
             found.append(
                 Explanation(
@@ -102,6 +101,19 @@ def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]
                 )
             )
     return found or [Explanation(None, why="what falls on the state is none of the sites")]
+
+
+def _grows(
+    cell: Cell, sites: Sequence[Site], exit_name: Site, at_once: float, growth: float
+) -> bool:
+    """Whether sites can multiply h at once, and a state from step to step, by what was seen."""
+    if not np.isfinite(at_once):
+        return True
+    drops = {exit_name if site is EXIT else site for site in sites} - UPDATES - {Site.HIDDEN}
+    if not drops:
+        return abs(at_once - 1.0) < 3e-3
+    lasting = drops <= {Site.CELL} or (drops <= {Site.STATE} and cell.kind.gates == 3)
+    return not lasting or abs(at_once - growth) < 3e-3 * growth
 
 
 def _leaving_whole(responses: Array, growth: float) -> Array:
@@ -146,7 +158,9 @@ def _exit(cell: Cell, bits: Mapping[Site, Array], seen: Array) -> Site | None:
     return EXIT if abs(without - rate) <= spread + 0.02 else None
 
 
-def chosen(found: Mapping[Place, Sequence[Explanation]], agrees: Any) -> dict[Place, Explanation]:
+def chosen(
+    found: Mapping[Place, Sequence[Explanation]], agrees: Callable[[Expected], bool]
+) -> dict[Place, Explanation]:
     """One explanation for each cell: where there are several, those that evaluation agrees with.
 
     Args:
@@ -155,7 +169,7 @@ def chosen(found: Mapping[Place, Sequence[Explanation]], agrees: Any) -> dict[Pl
     """
     if all(len(those) == 1 for those in found.values()):
         return {place: those[0] for place, those in found.items()}
-    fitting = [one for one in islice(_combined(found), MOST) if agrees(_means(one))]
+    fitting = [one for one in islice(_combined(found), MOST) if agrees(_expected(one))]
     if len(fitting) == 1:
         return fitting[0]
     return {place: those[0] if len(those) == 1 else _alike(those) for place, those in found.items()}
@@ -173,7 +187,7 @@ def _alike(those: Sequence[Explanation]) -> Explanation:
     return Explanation(None, why=f"{', '.join(sites)} would do the same here")
 
 
-def _means(one: Mapping[Place, Explanation]) -> list[Means]:
+def _expected(one: Mapping[Place, Explanation]) -> Expected:
     """What evaluation puts in the masks' places, if it is their mean."""
     found = []
     for (layer, direction), explanation in one.items():
@@ -182,4 +196,4 @@ def _means(one: Mapping[Place, Explanation]) -> list[Means]:
             unscaled = max(explanation.at_once, explanation.growth) < 1.0 + 2e-3
             made = finding(site, layer, direction, bits, likely=likely)
             found.append(replace(made, scaled=not unscaled))
-    return means_of(found)
+    return expected(found)

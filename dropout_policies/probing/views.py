@@ -118,12 +118,12 @@ class Viewer:
         return {cell.place: self._view(cell, driven) for cell in cells}
 
     def _view(self, cell: Cell, driven: Mapping[Place, Driven]) -> View:
-        path, size, fed, _ = driven[cell.place]
+        path, size, fed, through = driven[cell.place]
         above = self.network.above(cell)
         upper = driven[above[0].place][3] if above else np.ones_like(path)
         n = min(path.shape[-1], upper.shape[-1])
-        entry, entry_columns = self._entry(cell, path, driven)
-        hidden, hidden_columns = self._hidden(cell, path, size)
+        entry, entry_columns = self._entry(cell, through, driven)
+        hidden, hidden_columns = self._hidden(cell, through, size)
         exits = over(path[..., :n], upper[..., :n])
         response = self._response(cell, upper[..., :n], size, np.isfinite(fed))
         return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)

@@ -1,0 +1,89 @@
+"""What an audit must find: modules, with the truth about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import dropout_policies as dp
+from dropout_policies.audit import Audit
+from dropout_policies.probing.resting import wide
+from dropout_policies.rule import Rule
+from dropout_policies.sites import VERTICAL, WEIGHTS, Site
+
+Key = tuple[Site, int, int]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module that is audited.
+
+    Args:
+        name: what it is.
+        make: makes it.
+        rules: the rule at each site, layer and direction where masks fall.
+        policy: the policy that it is; None for one that the catalogue does not have.
+        evaluation: what evaluation does.
+    """
+
+    name: str
+    make: Callable[[], Any]
+    rules: dict[Key, Rule] = field(default_factory=dict)
+    policy: str | None = None
+    evaluation: str = "identity"
+
+
+def of_policy(
+    name: str,
+    make: Callable[[], Any],
+    policy: dp.Policy,
+    layers: int = 1,
+    directions: tuple[int, ...] = (0,),
+    tokens: bool = False,
+) -> Case:
+    """A module that is under a policy, as one stack."""
+    rules: dict[Key, Rule] = {}
+    for site, rule in policy.items():
+        if not rule.active or (site is Site.EMBEDDING and not tokens):
+            continue
+        where = range(layers)
+        if site in VERTICAL:
+            where = {Site.INPUT: [0], Site.BETWEEN: where[1:], Site.OUTPUT: [layers - 1]}[site]
+        if site is Site.EMBEDDING:
+            rules[site, -1, 0] = rule
+            continue
+        rules |= {(site, n, d): rule.of_layers(n, 1) for n in where for d in directions}
+    known = policy.name if policy.name in dp.names() else None
+    return Case(name, make, rules, known, policy.evaluation)
+
+
+def errors(case: Case, audit: Audit) -> list[str]:
+    """What an audit says that is not so, or does not say."""
+    wrong = [f"policy {audit.policy}, not {case.policy}"] * (audit.policy != case.policy)
+    wrong += [f"evaluation {audit.evaluation}"] * (audit.evaluation != case.evaluation)
+    seen = {(f.site, f.layer, f.direction) for f in audit.findings}
+    wrong += [f"{key} is not looked at" for key in set(case.rules) - seen]
+    for found in audit.findings:
+        key = (found.site, found.layer, found.direction)
+        rule = case.rules.get(key)
+        where = f"{found.site.value} of layer {found.layer}, direction {found.direction}"
+        if found.verdict != ("whole" if rule is None else "masked"):
+            wrong.append(f"{where}: {found.text()}, and it is {rule}")
+            continue
+        if rule is None:
+            continue
+        low, high = wide(found)
+        said: dict[str, tuple[Any, Any]] = {
+            "per": (found.per, rule.per),
+            "shared": (found.shared, rule.per == "call"),
+            "frozen": (found.frozen, False),
+        }
+        if rule.kind == "drop" and found.site not in WEIGHTS | {Site.EMBEDDING}:
+            said["scaled"] = (found.scaled, rule.scaled)
+        if found.gates is not None:
+            said["gates"] = (found.gates, rule.gates)
+        wrong += [f"{where}: {word} {a}, not {b}" for word, (a, b) in said.items() if a != b]
+        if not low <= rule.rate <= high:
+            wrong.append(f"{where}: {found.text()}, and the rate is {rule.rate}")
+    return wrong

@@ -1,0 +1,213 @@
+"""The audit says nothing false of PyTorch modules, whoever wrote them, and leaves no trace."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from dropout_policies_torch import GRU, LSTM, masks
+from torch import nn
+
+import dropout_policies as dp
+from tests.support.audited import errors
+from tests.support.mutants import MASK_MUTANTS, mutated_masks
+from tests.support.torch_audited import Loop, Model, cases
+from tests.support.torch_mutants import in_values
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_verdict_is_false(case):
+    torch.manual_seed(5)
+    audit = dp.audit(case.make())
+    assert errors(case, audit) == [], str(audit)
+
+
+def test_a_false_verdict_is_noticed():
+    """The truth about one module does not fit the audit of another."""
+    truth = {case.name: case for case in CASES}
+    torch.manual_seed(5)
+    audit = dp.audit(truth["LSTM, 2 layers: naive"].make())
+    for other in ("zaremba", "variational", "none"):
+        assert errors(truth[f"LSTM, 2 layers: {other}"], audit)
+
+
+INPUT_WEIGHTS = dp.Policy(input_weight=dp.drop(0.5, per="call"), name="input weights")
+STATE = dp.Policy(state=dp.drop(0.5), name="state")
+MATTERS = {
+    "weights not masked": "weight_drop",
+    "input weights not masked": INPUT_WEIGHTS,
+    "state not masked": STATE,
+    "candidate not masked": "semeniuta",
+    "cell not masked": "rnndrop",
+    "cell not zoned": "zoneout",
+    "hidden state not zoned": "zoneout",
+}
+"""A policy that a change of masks matters to, where that is not `zaremba`."""
+
+
+ALIKE = {"between and output swapped"}
+"""Masks of one kind that change places are the same noise to whoever sees no key."""
+
+
+@pytest.mark.parametrize("name", sorted(set(MASK_MUTANTS) - ALIKE))
+def test_wrong_masks_are_not_called_by_the_policys_name(name, monkeypatch):
+    """Whatever is changed in the masks of a policy is seen."""
+    monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), MASK_MUTANTS[name]))
+    torch.manual_seed(5)
+    policy = dp.catalog.resolve(MATTERS.get(name, dp.zaremba(0.3)))
+    audit = dp.audit(LSTM(8, 8, num_layers=2, policy=policy))
+    assert audit.policy != policy.name or audit.notes or audit.undecided, str(audit)
+
+
+def everything(module):
+    """All that could be left changed of a module and of the process."""
+    return (
+        {name: value.clone() for name, value in module.state_dict().items()},
+        [(name, type(part), part.training) for name, part in module.named_modules()],
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        random.getstate(),
+        module(torch.ones(3, 2, 9))[0],
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LSTM(9, 8, 2, dropout=0.5),
+        lambda: LSTM(9, 8, policy="zaremba", seed=3),
+        lambda: GRU(9, 8, policy=dp.zaremba(dp.ramp(0.1, 0.5, 100))),
+    ],
+)
+def test_nothing_is_left_changed(make, training):
+    torch.manual_seed(1)
+    module = make().train(training)
+    module(torch.ones(3, 2, 9))[0].sum().backward()
+    other = copy.deepcopy(module)
+    gradients = [p.grad.clone() for p in module.parameters()]
+    torch.manual_seed(2)
+    before = everything(other)
+    torch.manual_seed(2)
+    dp.audit(module)
+    after = everything(module)
+    for a, b in zip(before[0].items(), after[0].items(), strict=True):
+        assert a[0] == b[0]
+        assert torch.equal(a[1], b[1])
+    assert before[1] == after[1]
+    assert all(torch.equal(a, p.grad) for a, p in zip(gradients, module.parameters(), strict=True))
+    for a, b in zip(before[2:], after[2:], strict=True):
+        assert (
+            np.array_equal(a, b)
+            if isinstance(a, np.ndarray)
+            else (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)
+        )
+    assert getattr(module, "calls", 0) == getattr(other, "calls", 0)
+
+
+def test_nothing_is_left_changed_where_it_cannot_be_seen_into():
+    class Strange(Loop):
+        def forward(self, x):
+            return super().forward(x) ** 2
+
+    module = Strange("zaremba")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(dp.PolicyError, match="cannot see into"):
+        dp.audit(module)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (nn.LSTMCell(3, 4), "one step"),
+        (nn.Linear(3, 4), "seen later nowhere"),
+        (nn.Dropout(0.5), "no weights"),
+        (nn.Sequential(nn.Embedding(5, 8), nn.Embedding(5, 8)), "2 embeddings"),
+    ],
+)
+def test_what_is_no_recurrent_network_is_refused(module, words):
+    with pytest.raises(dp.PolicyError, match=words):
+        dp.audit(module)
+
+
+def test_what_only_gives_its_last_step_is_refused():
+    class Last(Model):
+        def forward(self, tokens):
+            return super().forward(tokens)[:, -1]
+
+    with pytest.raises(dp.PolicyError, match="no output for every step"):
+        dp.audit(Last())
+
+
+def test_noise_that_cannot_be_played_again_is_refused():
+    class Own(Loop):
+        def forward(self, x):
+            noise = np.random.default_rng().random(x.shape) < 0.5
+            return super().forward(x * torch.from_numpy(noise).to(x) if self.training else x)
+
+    with pytest.raises(dp.PolicyError, match="cannot be played again"):
+        dp.audit(Own("none"))
+
+
+def test_masks_that_fall_in_evaluation_are_refused():
+    class Always(LSTM):
+        def train(self, mode=True):
+            return super().train(mode or True)
+
+    with pytest.raises(dp.PolicyError, match="evaluation is random"):
+        dp.audit(Always(9, 8, policy="zaremba"))
+
+
+def test_layers_without_biases_leave_something_undecided():
+    torch.manual_seed(0)
+    audit = dp.audit(nn.LSTM(9, 8, 2, dropout=0.4, bias=False))
+    assert audit.at("between", 1).verdict == "masked"
+    assert audit.at("hidden").verdict == "whole"
+    assert audit.at("between", 1).scaled is None
+    assert {f.site.value for f in audit.undecided} >= {"cell", "candidate"}
+
+
+def test_the_same_mask_at_every_call_is_seen():
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(9, 8)
+            self.mask = (torch.rand(4, 3, 9) < 0.5).float() * 2
+
+        def forward(self, x):
+            held = self.mask[: len(x), : x.shape[1]]
+            return self.rnn(x * held if self.training and held.shape == x.shape else x)[0]
+
+    torch.manual_seed(0)
+    found = dp.audit(Frozen()).at("input")
+    assert found.verdict == "masked"
+    assert found.frozen
+
+
+def test_how_it_reads():
+    torch.manual_seed(0)
+    audit = dp.audit(nn.LSTM(9, 8, 2, dropout=0.5))
+    assert audit.policy is None
+    assert audit.nearest == "zaremba"
+    assert audit.differences == ("input is whole", "output of layer 2 is whole")
+    assert audit.connections == (1, 3)
+    assert [audit.corruptions(n) for n in (0, 5)] == [1, 1]
+    first, second, *_ = str(audit).splitlines()
+    assert first == (
+        "nn.LSTM(9, 8, num_layers=2, dropout=0.5): no policy of the catalogue; nearest: zaremba"
+    )
+    assert second.strip().startswith("1 of 3 vertical connections masked")
+    assert audit.to_dict()["findings"][0]["site"] == "input"
+    assert audit.measured() is None or "between" in {s.value for s in audit.measured()}
+
+
+def test_a_measured_policy_is_a_policy():
+    torch.manual_seed(0)
+    policy = dp.audit(LSTM(9, 8, num_layers=2, policy="variational")).measured()
+    wanted = dp.variational()
+    assert set(policy) | {dp.Site.EMBEDDING} == set(wanted)
+    assert all(policy[site].per == "sequence" for site in policy)
