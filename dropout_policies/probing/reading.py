@@ -128,6 +128,8 @@ class Reading:
                     bits[..., number] = np.where(there, bits[..., number], np.nan)
         if layer == 0 and self.embedded:
             self._embedding(cell)
+            # A dropped word says nothing of the masks of its features.
+            bits[self._all(cell, "fed") == 0.0] = np.nan
         self._into(cell, site, Site.INPUT_WEIGHT, bits, entries)
         parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
         for lower in self.network.layer(layer - 1) if layer else []:

@@ -79,7 +79,10 @@ def errors(case: Case, audit: Audit) -> list[str]:
             "shared": (found.shared, rule.per == "call"),
             "frozen": (found.frozen, False),
         }
-        if rule.kind == "drop" and found.site not in WEIGHTS | {Site.EMBEDDING}:
+        behind_words = found.site is Site.INPUT and (Site.EMBEDDING, -1, 0) in case.rules
+        if behind_words and found.scaled is None:
+            pass  # what words' dropout multiplies by is in it too
+        elif rule.kind == "drop" and found.site not in WEIGHTS | {Site.EMBEDDING}:
             said["scaled"] = (found.scaled, rule.scaled)
         if found.gates is not None:
             said["gates"] = (found.gates, rule.gates)

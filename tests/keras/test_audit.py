@@ -1,0 +1,65 @@
+"""The audit says nothing false of Keras layers and models, and leaves no trace."""
+
+import random
+
+import keras
+import numpy as np
+import pytest
+from dropout_policies_keras import LSTM
+from keras import layers, ops
+
+import dropout_policies as dp
+from tests.support.audited import errors
+from tests.support.keras_audited import cases
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_verdict_is_false(case):
+    keras.utils.set_random_seed(3)
+    audit = dp.audit(case.make())
+    assert errors(case, audit) == [], str(audit)
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_nothing_is_left_changed(seed):
+    keras.utils.set_random_seed(1)
+    layer = LSTM(8, policy="zaremba", seed=seed, stateful=True)
+    layer.build((2, None, 9))
+    layer(np.ones((2, 4, 9), np.float32), training=True)
+    before = [ops.convert_to_numpy(v.value).copy() for v in layer.variables]
+    settings = layer.get_config()
+    numbers, python = np.random.get_state()[1].copy(), random.getstate()
+    dp.audit(layer)
+    after = [ops.convert_to_numpy(v.value) for v in layer.variables]
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    assert layer.get_config() == settings
+    assert np.array_equal(np.random.get_state()[1], numbers)
+    assert random.getstate() == python
+
+
+def test_a_compiled_model_trains_on_after_an_audit():
+    """As one that was not audited: the same losses, to the last bit."""
+    losses = []
+    for audited in (False, True):
+        keras.utils.set_random_seed(2)
+        model = keras.Sequential(
+            [
+                keras.Input((None, 9)),
+                LSTM(8, return_sequences=True, policy="zaremba", rate=0.3, seed=5),
+                layers.Dense(3),
+            ]
+        )
+        model.compile("sgd", "mse")
+        x, y = np.ones((2, 5, 9), np.float32), np.ones((2, 5, 3), np.float32)
+        first = model.train_on_batch(x, y)
+        if audited:
+            dp.audit(model)
+        losses.append((first, *(model.train_on_batch(x, y) for _ in range(2))))
+    assert losses[0] == losses[1]
+
+
+def test_a_layer_that_is_not_built_is_refused():
+    with pytest.raises(dp.PolicyError, match="is not built"):
+        dp.audit(layers.LSTM(8, dropout=0.5))
