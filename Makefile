@@ -72,6 +72,15 @@ test-all: $(READY) ## Run every test with many more cases of the suite, and writ
 	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras
 	$(RUN) -m tests.support.conformance_page
 
+.PHONY: audited
+audited: $(READY) ## Audit the set of layers that tests audit, and write docs/audited.md
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group peers
+	$(RUN) -m tests.support.audit_page torch
+	KERAS_BACKEND=tensorflow $(RUN) -m tests.support.audit_page keras
+	KERAS_BACKEND=jax $(RUN) -m tests.support.audit_page keras
+	KERAS_BACKEND=torch $(RUN) -m tests.support.audit_page keras
+	$(RUN) -m tests.support.audit_page page
+
 .PHONY: lint
 lint: $(READY) ## Check style and types
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,185 @@
+"""What the audit concludes from what it sees, on noise that is made up and so known."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from dropout_policies.probing import events
+from dropout_policies.probing.events import SITES, explain, simulate
+from dropout_policies.probing.evidence import (
+    Finding,
+    by_feature,
+    dropped_entries,
+    finding,
+    one_mask,
+    proportion,
+)
+from dropout_policies.probing.scales import with_scales
+from dropout_policies.sites import UPDATES, Site
+
+STEPS = 4
+PAIRS = [
+    (gates, pair)
+    for gates, sites in SITES.items()
+    for count in (0, 1, 2)
+    for pair in combinations(sites, count)
+]
+
+
+def fallen(sites, rate=0.3, units=400, held=False, seed=0):
+    random = np.random.default_rng(seed)
+    shape = (units, 1 if held else STEPS)
+    return {
+        site: np.broadcast_to(random.random(shape) < rate, (units, STEPS)).astype(float)
+        for site in sites
+    }
+
+
+def responses(gates, bits, seed=1, unseen=0.2):
+    """What is seen of units on which something falls, and some of it not at all."""
+    values = {s: b if s in UPDATES else 1.0 - b for s, b in bits.items()}
+    seen = simulate(gates, values, STEPS, 400)
+    hidden = np.random.default_rng(seed).random((400, STEPS, 1)) < unseen
+    return np.where(hidden, np.nan, seen)
+
+
+@pytest.mark.parametrize(("gates", "sites"), PAIRS)
+def test_what_fell_is_found(gates, sites):
+    bits = fallen(sites)
+    best, *others = explain(gates, responses(gates, bits), 1.0)
+    assert not others
+    assert set(best.sites) == set(sites)
+    for site, told in best.bits.items():
+        known = np.isfinite(told)
+        assert known.sum() > 200
+        assert np.array_equal(told[known], bits[site][known])
+        rate, elements = best.likely[site]
+        assert abs(rate - bits[site].mean()) < 0.06
+        assert elements > 200
+
+
+def test_a_rate_is_not_that_of_what_can_be_told():
+    """At the first step, a mask on its way out hides whether a candidate was dropped: the share of
+    those that are told is off, and the likeliest rate is not."""
+    sites = (events.EXIT, Site.CANDIDATE)
+    bits = fallen(sites, rate=0.5)
+    (best,) = explain(4, responses(4, bits, unseen=0.5), 1.0)
+    told = best.bits[Site.CANDIDATE]
+    true = bits[Site.CANDIDATE].mean()
+    off = abs(np.nanmean(told) - true)
+    assert off > 0.025
+    assert abs(best.likely[Site.CANDIDATE][0] - true) < off / 2
+
+
+def test_what_no_site_explains_is_not_explained():
+    seen = responses(4, fallen((Site.CELL,)))
+    seen[0, 2, 1] = 0.777
+    assert explain(4, seen, 1.0) == []
+
+
+def test_masks_held_on_cell_or_candidate_are_told_apart_by_an_initial_state_alone():
+    seen = responses(4, fallen((Site.CELL,), held=True), unseen=0.0)
+    with_state = {event.sites for event in explain(4, seen, 1.0)}
+    assert (Site.CANDIDATE,) not in with_state
+    seen[..., STEPS] = np.nan
+    assert {(Site.CELL,), (Site.CANDIDATE,)} <= {e.sites for e in explain(4, seen, 1.0)}
+
+
+def drawn(steps=STEPS, batch=3, units=8, draws=30, rate=0.4, seed=0):
+    shape = [draws, STEPS, 3, 8]
+    random = np.random.default_rng(seed)
+    base = random.random((draws, steps, batch, units)) < rate
+    return np.broadcast_to(base, shape).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("bits", "per", "shared", "alike"),
+    [
+        (drawn(), "step", False, False),
+        (drawn(steps=1), "sequence", False, False),
+        (drawn(steps=1, batch=1), "call", True, False),
+        (drawn(batch=1), "step", True, False),
+        (drawn(units=1), "step", False, True),
+    ],
+)
+def test_how_long_a_mask_lives_and_who_shares_it(bits, per, shared, alike):
+    found = finding(Site.INPUT, 0, 0, bits)
+    assert (found.verdict, found.per, found.shared, found.alike) == ("masked", per, shared, alike)
+    assert found.frozen is False
+    assert found.interval[0] < 0.4 < found.interval[1]
+
+
+def test_one_mask_for_all_calls_is_seen():
+    bits = np.repeat(drawn(draws=1), 30, axis=0)
+    assert finding(Site.INPUT, 0, 0, bits).frozen is True
+
+
+def test_little_is_not_taken_for_nothing():
+    assert finding(Site.INPUT, 0, 0, np.full((1, 1, 1, 20), np.nan)).verdict == "undecided"
+    assert finding(Site.INPUT, 0, 0, np.zeros((1, 1, 1, 20))).verdict == "undecided"
+    whole = finding(Site.INPUT, 0, 0, np.zeros((1, 1, 1, 2000)))
+    assert whole.verdict == "whole"
+    assert whole.interval[1] == pytest.approx(1 - 0.01 ** (1 / 2000))
+    few = np.zeros((1, 2, 2, 200))
+    few[0, :, :, :20] = 1.0
+    assert finding(Site.INPUT, 0, 0, few).per is not None
+    few[0, 1] = np.nan
+    assert finding(Site.INPUT, 0, 0, few).per is None
+
+
+def test_an_interval_holds_the_rate():
+    share, (low, high) = proportion(30, 100)
+    assert share == 0.3
+    assert (low, high) == (pytest.approx(0.1975, abs=1e-3), pytest.approx(0.4274, abs=1e-3))
+
+
+def test_masks_of_entries_are_told_from_masks_of_columns():
+    random = np.random.default_rng(0)
+    columns = (np.arange(8)[None] + np.arange(3)[:, None]) % 8
+    column = np.repeat((random.random((20, 4, 3, 1, 8)) < 0.7) * 1.0, 3, axis=-2)
+    seen = np.stack([column[..., r, columns[r]] for r in range(3)], axis=-2)
+    bits, features, conflict = by_feature(seen, columns)
+    assert not conflict
+    assert np.array_equal(bits, 1.0 - column[..., 0, :])
+    assert list(features) == list(range(8))
+    entry = (random.random((20, 1, 1, 3, 8)) < 0.5) * 1.0
+    assert by_feature(seen * entry, columns)[2]
+    entries, left = dropped_entries(seen * entry, columns)
+    known = np.isfinite(entries)
+    wrong = entries[known] != (1.0 - entry).reshape(20, 1, 1, 24)[known]
+    assert wrong.mean() < 0.01  # an entry that its column hid twelve times
+    there = np.isfinite(left)
+    assert np.array_equal(left[there], (1.0 - column[..., 0, :])[there])
+
+
+def test_one_mask_at_two_sites_is_seen():
+    first, second = drawn(), drawn(seed=1)
+    assert one_mask(first, first)
+    assert not one_mask(first, second)
+    assert not one_mask(np.zeros_like(first), np.zeros_like(first))
+
+
+def masked(site, rate):
+    return Finding(site, 0, 0, "masked", rate, (rate - 0.02, rate + 0.02))
+
+
+A, B = (Site.CANDIDATE, 0, 0), (Site.OUTPUT, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("product", "scaled"),
+    [(1.0, (False, False)), (1 / 0.7 / 0.4, (True, True)), (1 / 0.4, (False, True))],
+)
+def test_scales_are_told_from_their_product(product, scaled):
+    found = {A: masked(Site.CANDIDATE, 0.3), B: masked(Site.OUTPUT, 0.6)}
+    made = with_scales(found, [(product, [A, B])])
+    assert (made[A].scaled, made[B].scaled) == scaled
+
+
+def test_a_scale_that_could_be_eithers_is_nobodys():
+    found = {A: masked(Site.CANDIDATE, 0.5), B: masked(Site.OUTPUT, 0.5)}
+    made = with_scales(found, [(2.0, [A, B])])
+    assert (made[A].scaled, made[B].scaled) == (None, None)
+    made = with_scales(found, [(7.0, [A, B])])
+    assert made[A].note == "what is kept is multiplied by 7"
