@@ -12,6 +12,7 @@ from .policy import Policy
 from .probing.evidence import Finding
 from .probing.measure import measure
 from .probing.reading import Measured
+from .probing.resting import wide
 from .rule import Rule
 from .sites import VERTICAL, Site
 
@@ -206,7 +207,7 @@ def audit(model: Any) -> Audit:
 def _audit(name: str, found: Measured) -> Audit:
     cells = found.network.cells
     layers = found.network.layers
-    fits = [(_differences(catalog.resolve(n), found.findings), n) for n in catalog.names()]
+    fits = [(unlike(catalog.resolve(n), found.findings), n) for n in catalog.names()]
     # A policy that masks nothing of what is masked here would be no comparison.
     masked = {f.site for f in found.findings if f.verdict == "masked"}
     near = [(texts, n) for texts, n in fits if any(map(catalog.resolve(n).masks, masked))]
@@ -228,8 +229,14 @@ def _audit(name: str, found: Measured) -> Audit:
     )
 
 
-def _differences(policy: Policy, findings: Sequence[Finding]) -> list[str]:
-    """What is otherwise than under a policy, whatever the rates."""
+def unlike(policy: Policy, findings: Sequence[Finding], rates: bool = False) -> list[str]:
+    """What is otherwise than under a policy, as text.
+
+    Args:
+        policy: what is compared with.
+        findings: what was found; what is undecided is not compared.
+        rates: whether rates count too.
+    """
     texts: list[str] = []
     for found in findings:
         rule = policy.get(found.site)
@@ -244,6 +251,10 @@ def _differences(policy: Policy, findings: Sequence[Finding]) -> list[str]:
             texts.append(f"{where} is whole")
         elif rule is not None:
             texts += [f"{where} {text}" for text in _unlike(rule, found)]
+            rate = rule.of_layer(max(found.layer, 0))
+            low, high = wide(found)
+            if rates and isinstance(rate, float) and not low <= rate <= high:
+                texts.append(f"{where} has rate {found.rate:.3g}, not {rate:g}")
     return texts
 
 
