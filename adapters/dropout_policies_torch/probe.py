@@ -172,6 +172,13 @@ class Probe:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         kept = [(m, _kept(vars(m))) for m in self.module.modules()]
         buffers = [(b, b.clone()) for b in self.module.buffers()]
+        before = getattr(self, "_before", None)
+        if before is not None:
+            # A state that a module carries from call to call is the one that it came with.
+            first = {id(m): attributes for m, attributes in before[2]}
+            kept = [(m, _as_before(now, first.get(id(m), {}))) for m, now in kept]
+            values = {id(b): value for b, value in before[3] if b.is_floating_point()}
+            buffers = [(b, values.get(id(b), value)) for b, value in buffers]
         return generators, cuda, kept, buffers
 
     def replay(self, noise: Any) -> None:
@@ -213,6 +220,19 @@ def _copy(value: Any) -> Any:
     if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
         return _kept(vars(value))
     return None
+
+
+def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as they were at first, but for those that noise may be drawn by: generators and
+    counters."""
+    return {**before, **{k: v for k, v in now.items() if k in before and _is_source(v[0])}}
+
+
+def _is_source(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point()
+    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
+    return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
 
 
 def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
