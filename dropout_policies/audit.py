@@ -29,7 +29,7 @@ class Audit:
         layers: L.
         directions: 1, or 2 for a bidirectional one.
         findings: for every site of every layer and direction, in that order.
-        evaluation: `"identity"`, `"mean of the masks"`, `"random"`, or what else it does.
+        evaluation: `"identity"`, `"mean of the masks"`, `"undecided"`, or that it is neither.
         notes: what else was found.
         policy: the name of the policy that fits, or None.
         nearest: the name of the policy that fits best.

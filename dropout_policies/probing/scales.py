@@ -18,6 +18,9 @@ Key = tuple[Site, int, int]
 CLOSE = 2e-3
 """How far a product may be off, for rounding."""
 
+MOST = 14
+"""Of how many masks together ways are tried; of more, nothing is said."""
+
 
 def with_scales(
     findings: Mapping[Key, Finding], seen: Sequence[tuple[float, Sequence[Key]]]
@@ -58,6 +61,8 @@ def _told(
 ) -> dict[Key, Finding]:
     """What all ways to explain some products have in common."""
     order = sorted(group)
+    if len(order) > MOST:
+        return {}
     ways = [dict(zip(order, way, strict=True)) for way in product((True, False), repeat=len(order))]
     fitting = [w for w in ways if all(_agrees(findings, value, keys, w) for value, keys in known)]
     if not fitting:

@@ -120,7 +120,7 @@ class Viewer:
     def _view(self, cell: Cell, driven: Mapping[Place, Driven]) -> View:
         path, size, fed, through = driven[cell.place]
         above = self.network.above(cell)
-        upper = driven[above[0].place][3] if above else np.ones_like(path)
+        upper = driven[above[0].place].through if above else np.ones_like(path)
         n = min(path.shape[-1], upper.shape[-1])
         entry, entry_columns = self._entry(cell, through, driven)
         hidden, hidden_columns = self._hidden(cell, through, size)

@@ -184,3 +184,10 @@ def test_a_scale_that_could_be_eithers_is_nobodys():
     assert (made[A].scaled, made[B].scaled) == (None, None)
     made = with_scales(found, [(7.0, [A, B])])
     assert made[A].note == "what is kept is multiplied by 7"
+
+
+def test_of_many_scales_together_nothing_is_said():
+    keys = [(Site.BETWEEN, layer, 0) for layer in range(30)]
+    found = {key: Finding(*key, "masked", 0.5, (0.45, 0.55)) for key in keys}
+    made = with_scales(found, [(4.0, keys[n : n + 2]) for n in range(29)])
+    assert all(each.scaled is None for each in made.values())
