@@ -14,10 +14,7 @@ from .probing.measure import measure
 from .probing.reading import Measured
 from .probing.resting import wide
 from .rule import Rule
-from .sites import VERTICAL, Site
-
-CARRIED = (Site.HIDDEN, Site.STATE, Site.CELL)
-"""Sites whose masks fall on what goes from step to step."""
+from .sites import CARRIED, VERTICAL, Site
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class Audit:
         directions: 1, or 2 for a bidirectional one.
         findings: for every site of every layer and direction, in that order.
         evaluation: `"identity"`, `"mean of the masks"`, `"undecided"`, or that it is neither.
-        notes: what else was found.
+        notes: which sites have one mask in common, as no policy has it.
         policy: the name of the policy that fits, or None.
         nearest: the name of the policy that fits best.
         differences: what is otherwise than under that one; nothing if it fits.
@@ -167,7 +164,6 @@ class Audit:
             place = "" if f.layer < 0 else f"layer {f.layer + 1} "
             place += "backward " * (f.direction == 1)
             yield f"    {place}{f.site.value}: {f.text()}"
-        yield from (f"  {note}" for note in self.notes)
         yield from (f"  unlike {self.nearest}: {text}" for text in self.differences)
 
     @property
@@ -216,6 +212,7 @@ def _audit(name: str, found: Measured) -> Audit:
     evaluation = catalog.resolve(nearest).evaluation
     if found.evaluation not in (evaluation, "undecided"):
         differences = [*differences, f"evaluation is {found.evaluation}, not {evaluation}"]
+    differences = [*differences, *found.notes]
     return Audit(
         name,
         layers,

@@ -15,10 +15,7 @@ from .errors import PolicyError
 from .policy import Policy
 from .rates import highest
 from .rule import Rule
-from .sites import VERTICAL, Site
-
-CARRIED = (Site.HIDDEN, Site.STATE, Site.CELL)
-"""Sites whose masks fall on what goes from step to step."""
+from .sites import CARRIED, VERTICAL, Site
 
 MOST = 26
 """Masks have letters for names."""

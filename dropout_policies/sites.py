@@ -68,6 +68,9 @@ _NUMBER = {site: number for number, site in enumerate(Site)}
 VERTICAL = frozenset({Site.INPUT, Site.BETWEEN, Site.OUTPUT})
 """The L+1 vertical connections of a stack of L layers (Zaremba et al. 2014, figure 2)."""
 
+CARRIED = (Site.HIDDEN, Site.STATE, Site.CELL)
+"""Sites whose masks fall on what goes from step to step."""
+
 GATED = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
 """What goes into the gates, and may have a mask for each of them (`gates="untied"`)."""
 

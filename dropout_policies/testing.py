@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .audit import CARRIED, Audit, audit, unlike
+from .audit import Audit, audit, unlike
 from .catalog import resolve
 from .diagram import MOST, Diagram
 from .policy import Policy
+from .sites import CARRIED
 
 STEPS = 4
 """T in the picture of a failure."""
@@ -63,6 +64,7 @@ def assert_placement(model: Any, policy: str | Policy) -> Audit:
     found = audit(model)
     lines = unlike(wanted, found.findings, rates=isinstance(policy, Policy))
     lines += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in found.undecided]
+    lines += found.notes
     if found.evaluation != wanted.evaluation:
         lines.append(f"evaluation is {found.evaluation}, not {wanted.evaluation}")
     return _checked(found, f"is not under {wanted.name}", lines)

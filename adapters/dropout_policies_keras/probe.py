@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -176,7 +177,8 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
 
 
 def _called(layer: Layer, x: Any, training: bool) -> Any:
-    return layer(x, training=training) if layer._call_has_training_arg else layer(x)
+    takes = "training" in inspect.signature(layer.call).parameters
+    return layer(x, training=training) if takes else layer(x)
 
 
 def _set(layer: Layer, name: str, value: bool) -> None:

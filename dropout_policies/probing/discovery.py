@@ -116,11 +116,11 @@ def _layers(
             decoder = Block(matrix, 0, columns)
             continue
         if partner is None:
-            into, recurrent, units, turned = _joined(matrix, (leaving or width, width))
+            into, recurrent, units = _joined(matrix, (leaving or width, width))
         else:
             free.remove(partner)
             into, recurrent = Block(matrix, 0, columns), Block(partner, 0, _size(partner)[1])
-            units, turned = recurrent.columns, False
+            units = recurrent.columns
         projection = None
         if forward and _is_projection(forward[0], recurrent, rows):
             projection = Block(forward.pop(0), 0, _size(matrix)[0] // 4)
@@ -135,7 +135,7 @@ def _layers(
         if not joins:
             width = leaving or width
             layer, leaving = layer + 1, 0
-        if into.columns != width or turned:
+        if into.columns != width:
             raise _NotSeenError(f"{matrix.name} does not take the {width} features before it")
         place = (layer, direction)
         cells[place] = Cell(place, into, recurrent, units, projection)
@@ -161,13 +161,13 @@ def _partner(
     return min(near or fitting, key=lambda m: abs(order[m.name] - order[matrix.name]), default=None)
 
 
-def _joined(matrix: Parameter, widths: tuple[int, int]) -> tuple[Block, Block, int, bool]:
+def _joined(matrix: Parameter, widths: tuple[int, int]) -> tuple[Block, Block, int]:
     """One matrix for what comes in and the hidden state, side by side."""
     rows, columns = _size(matrix)
     for width in widths:
         units = columns - width
         if units > 0 and rows % units == 0 and rows // units in TYPES:
-            return Block(matrix, 0, width), Block(matrix, width, columns), units, False
+            return Block(matrix, 0, width), Block(matrix, width, columns), units
     raise _NotSeenError(f"{matrix.name} {tuple(matrix.shape)} does not fit what comes before it")
 
 

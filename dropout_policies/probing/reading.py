@@ -43,7 +43,7 @@ class Measured(NamedTuple):
         network: the module.
         findings: for every site of every cell, in order.
         evaluation: what evaluation does.
-        notes: what else there is to say.
+        notes: which sites have one mask in common.
     """
 
     network: Network
@@ -75,7 +75,6 @@ class Reading:
         self.rests, self.embedded = rests, embedded
         self.forgets = rests.forgets
         self.resting = {cell.place: rests.remembered(cell) for cell in network.cells.values()}
-        self.notes: list[str] = []
         self.findings: dict[Key, Finding] = {}
         self.bits: dict[Key, Array] = {}
         self.scales: list[tuple[float, list[Key]]] = []
