@@ -11,7 +11,7 @@ from torch import nn
 
 import dropout_policies as dp
 from tests.support.audited import errors
-from tests.support.mutants import MASK_MUTANTS, mutated_masks
+from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 from tests.support.torch_audited import Loop, Model, cases
 from tests.support.torch_mutants import in_values
 
@@ -52,10 +52,13 @@ ALIKE = {"between and output swapped"}
 """Masks of one kind that change places are the same noise to whoever sees no key."""
 
 
-@pytest.mark.parametrize("name", sorted(set(MASK_MUTANTS) - ALIKE))
+WRONG = {name: m for name, m in (MASK_MUTANTS | DRAW_MUTANTS).items() if name not in ALIKE}
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_wrong_masks_are_not_called_by_the_policys_name(name, monkeypatch):
     """Whatever is changed in the masks of a policy is seen."""
-    monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), MASK_MUTANTS[name]))
+    monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), WRONG[name]))
     torch.manual_seed(5)
     policy = dp.catalog.resolve(MATTERS.get(name, dp.zaremba(0.3)))
     audit = dp.audit(LSTM(8, 8, num_layers=2, policy=policy))
