@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 from . import catalog
+from .comparison import unlike
+from .diagram import Diagram, Row
 from .dispatch import adapter_for
 from .policy import Policy
 from .probing.evidence import Finding
 from .probing.measure import measure
 from .probing.reading import Measured
-from .probing.resting import wide
-from .rule import Rule
 from .sites import CARRIED, VERTICAL, Site
 
 
@@ -95,23 +96,43 @@ class Audit:
         first = min((f.direction for f in found), default=0)
         return [f for f in found if f.direction == first]
 
-    def measured(self) -> Policy | None:
-        """A policy with the rules that were measured; None where the layers do not agree."""
-        rules: dict[str, Rule] = {}
-        for site in Site:
-            here = [f for f in self.findings if f.site is site]
-            if any(f.verdict == "undecided" for f in here):
-                return None
-            masked = [f for f in here if f.verdict == "masked"]
-            if not masked:
-                continue
-            if len(masked) != len(here) or any(f.per is None for f in masked):
-                return None
-            rule = _rule(masked)
-            if rule is None:
-                return None
-            rules[site.value] = rule
-        return Policy(**rules, name=self.policy or f"like {self.nearest}")  # type: ignore[arg-type]
+    def diagram(
+        self,
+        policy: str | Policy | None = None,
+        steps: int = 4,
+        path: tuple[int, int] | None = None,
+    ) -> Diagram:
+        """What was measured, on the unrolled network.
+
+        Args:
+            policy: what it is compared with; rows that are unlike it are marked. The policy that
+                fits, or the nearest, if left out.
+            steps: T.
+            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
+                the masks of.
+
+        Raises:
+            PolicyError: no such policy, no steps or more than 26, or no such path.
+        """
+        wanted = catalog.resolve(self.nearest if policy is None else policy)
+        rates = isinstance(policy, Policy)
+        wrong = {difference.finding for difference in unlike(wanted, self.findings, rates)}
+        rows = []
+        for layer in range(self.layers):
+            into = [f for f in self.findings if f.site in (Site.INPUT, Site.BETWEEN)]
+            words = [f for f in self.findings if f.site is Site.EMBEDDING and layer == 0]
+            here = [f for f in self.findings if f.layer == layer and f.site not in VERTICAL]
+            name = "between" if layer else "input"
+            rows.append(_row(name, [f for f in into if f.layer == layer], words, wrong))
+            carried = [f for f in here if f.site in CARRIED]
+            inside = [f for f in here if f.site not in CARRIED]
+            rows.append(_row(f"layer {layer + 1}", carried, inside, wrong))
+        rows.append(_row("output", [f for f in self.findings if f.site is Site.OUTPUT], [], wrong))
+        return Diagram(self.name, rows, steps, path, wanted.name)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the measured network, and the report."""
+        return f"{self.diagram().svg()}<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
         """The audit as plain JSON values."""
@@ -208,11 +229,12 @@ def _audit(name: str, found: Measured) -> Audit:
     masked = {f.site for f in found.findings if f.verdict == "masked"}
     near = [(texts, n) for texts, n in fits if any(map(catalog.resolve(n).masks, masked))]
     fits = near or [fit for fit in fits if not catalog.resolve(fit[1]).active]
-    differences, nearest = min(fits, key=lambda fit: len(fit[0]))
+    unlikes, nearest = min(fits, key=lambda fit: len(fit[0]))
+    differences = list(map(str, unlikes))
     evaluation = catalog.resolve(nearest).evaluation
     if found.evaluation not in (evaluation, "undecided"):
-        differences = [*differences, f"evaluation is {found.evaluation}, not {evaluation}"]
-    differences = [*differences, *found.notes]
+        differences.append(f"evaluation is {found.evaluation}, not {evaluation}")
+    differences += found.notes
     return Audit(
         name,
         layers,
@@ -226,61 +248,25 @@ def _audit(name: str, found: Measured) -> Audit:
     )
 
 
-def unlike(policy: Policy, findings: Sequence[Finding], rates: bool = False) -> list[str]:
-    """What is otherwise than under a policy, as text.
-
-    Args:
-        policy: what is compared with.
-        findings: what was found; what is undecided is not compared.
-        rates: whether rates count too.
-    """
-    texts: list[str] = []
-    for found in findings:
-        rule = policy.get(found.site)
-        rule = rule if rule is not None and rule.active else None
-        where = f"{found.site.value} of layer {found.layer + 1}{' backward' * found.direction}"
-        where = found.site.value if found.layer < 0 or found.site is Site.INPUT else where
-        if found.verdict == "undecided":
-            continue
-        if rule is None and found.verdict == "masked":
-            texts.append(f"{where} is masked ({found.text()})")
-        elif rule is not None and found.verdict == "whole":
-            texts.append(f"{where} is whole")
-        elif rule is not None:
-            texts += [f"{where} {text}" for text in _unlike(rule, found)]
-            rate = rule.of_layer(max(found.layer, 0))
-            low, high = wide(found)
-            if rates and isinstance(rate, float) and not low <= rate <= high:
-                texts.append(f"{where} has rate {found.rate:.3g}, not {rate:g}")
-    return texts
-
-
-def _unlike(rule: Rule, found: Finding) -> Iterator[str]:
-    """How a mask differs from a rule."""
-    if found.per is not None and found.per != rule.per:
-        yield f"has a mask per {found.per}, not per {rule.per}"
-    elif found.shared and rule.per != "call":
-        yield "has one mask for all samples of a batch"
-    if found.alike:
-        yield "has one mask for all units"
-    if found.gates is not None and found.gates != rule.gates:
-        yield f"has {found.gates} masks for its gates, not {rule.gates} ones"
-    if found.scaled is not None and rule.kind == "drop" and found.scaled != rule.scaled:
-        yield "is scaled" if found.scaled else "is not scaled"
-    elif found.note:
-        yield f": {found.note}"
-    if found.frozen:
-        yield "has the same mask at every call"
-
-
-def _rule(masked: Sequence[Finding]) -> Rule | None:
-    """The rule that all of some findings are, at their common rate; None if they are not one."""
-    first = masked[0]
-    kinds = {(f.per, f.gates or "tied", f.scaled) for f in masked}
-    if len(kinds) > 1:
-        return None
-    assert first.per is not None
-    rate = sum(f.rate * f.elements for f in masked) / sum(f.elements for f in masked)
-    return Rule(
-        round(rate, 3), first.per, first.kind, first.gates or "tied", first.scaled is not False
+def _row(name: str, line: Sequence[Finding], beside: Sequence[Finding], wrong: Set[Finding]) -> Row:
+    """What was found on a row's connections, and beside them."""
+    masked = [f for f in line if f.verdict == "masked"]
+    unknown = not masked and any(f.verdict == "undecided" for f in line)
+    lives = {f.per for f in masked}
+    notes: list[str] = []
+    for found in (*line, *beside):
+        short = "" if found.site in VERTICAL else f"{found.site.value} "
+        if found.verdict == "masked":
+            notes.append(f"{'backward ' * found.direction}{short}{found.text()}")
+        elif found in wrong:
+            notes.append(f"{short}whole")
+    open_ = [f.site.value for f in (*line, *beside) if f.verdict == "undecided"]
+    notes += [f"undecided: {', '.join(dict.fromkeys(open_))}"] if open_ else []
+    return Row(
+        name,
+        "; ".join(dict.fromkeys(notes)),
+        None if unknown else bool(masked),
+        lives.pop() if len(lives) == 1 else None,
+        any(f.verdict == "masked" and f.site is not Site.EMBEDDING for f in beside),
+        any(f in wrong for f in (*line, *beside)),
     )

@@ -13,8 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from .audit import audit as measure
-from .audit import unlike
 from .catalog import names, resolve
+from .comparison import unlike
 from .diagram import Diagram
 from .errors import PolicyError
 from .policy import Policy
@@ -28,7 +28,26 @@ app = typer.Typer(
 console = Console(highlight=False, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _picture(ending: str, help_text: str) -> Any:
+    def check(path: Path | None) -> Path | None:
+        if path is not None and path.suffix != ending:
+            raise typer.BadParameter(f"write a file name that ends with {ending}")
+        return path
+
+    return typer.Option(help=help_text, callback=check)
+
+
+Svg = Annotated[Path | None, _picture(".svg", "Write the picture to this file.")]
+Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotlib.")]
 Name = Annotated[str, typer.Argument(help="A policy's name; `list` shows them.")]
+
+
+def _save(drawn: Diagram, *paths: Path | None) -> None:
+    for path in paths:
+        if path is not None:
+            drawn.save(path)
 
 
 def _print_json(data: Any) -> None:
@@ -55,14 +74,14 @@ def show(
     policy: Name,
     layers: Annotated[int, typer.Option(help="L")] = 2,
     steps: Annotated[int, typer.Option(help="T")] = 4,
-    svg: Annotated[Path | None, typer.Option(help="Write the picture to this file.")] = None,
+    svg: Svg = None,
+    png: Png = None,
     as_json: AsJson = False,
 ) -> None:
     """A policy on the unrolled network."""
     found = resolve(policy)
-    drawn = Diagram(found, layers, steps, path=(1, steps))
-    if svg is not None:
-        svg.write_text(drawn.svg(), encoding="utf-8")
+    drawn = found.diagram(layers, steps, path=(1, steps))
+    _save(drawn, svg, png)
     if as_json:
         _print_json({**found.to_dict(), "corruptions": drawn.corruptions})
         return
@@ -103,6 +122,8 @@ def audit(
     kwargs: Annotated[str, typer.Option(help="Its named ones, as a JSON object.")] = "{}",
     features: Annotated[int, typer.Option(help="D, for a Keras layer that has to be built.")] = 16,
     expect: Annotated[str | None, typer.Option(help="The policy that it has to be.")] = None,
+    svg: Svg = None,
+    png: Png = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure where a recurrent layer masks. Exits with 1 if it is not what was expected."""
@@ -110,6 +131,7 @@ def audit(
     if hasattr(made, "built") and not made.built:
         made.build((None, None, features))
     found = measure(made)
+    _save(found.diagram(expect), svg, png)
     if as_json:
         _print_json(found.to_dict())
     else:
@@ -121,7 +143,7 @@ def audit(
     if expect is not None:
         differences = unlike(resolve(expect), found.findings)
         if differences or found.undecided:
-            typer.echo(f"not {expect}: {'; '.join(differences) or 'undecided'}", err=True)
+            typer.echo(f"not {expect}: {'; '.join(map(str, differences)) or 'undecided'}", err=True)
             raise typer.Exit(1)
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
+from .diagram import Diagram, rows_under
 from .errors import PolicyError
 from .rates import Schedule
 from .rule import Rule
@@ -140,11 +141,24 @@ class Policy(Mapping[Site, Rule]):
         rules = ", ".join(f"{site.value}={rule}" for site, rule in self.items())
         return f"<policy {self.name}: {rules or 'no masks'}>"
 
+    def diagram(
+        self, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None
+    ) -> Diagram:
+        """The policy on the unrolled network.
+
+        Args:
+            layers, steps: L and T.
+            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
+                the masks of.
+
+        Raises:
+            PolicyError: there are no layers, no steps or more than 26, or no such path.
+        """
+        return Diagram(self.name, rows_under(self, layers), steps, path)
+
     def _repr_html_(self) -> str:
         """What a notebook shows: the policy on the unrolled network."""
-        from .diagram import Diagram  # which draws policies, and so comes after them
-
-        return Diagram(self).svg()
+        return self.diagram().svg()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Policy.from_dict, (self.to_dict(),))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from types import TracebackType
 
+from .diagram import Diagram, Row
 from .memory import Memory
 from .plan import Placement, masked_connections
 from .policy import Policy
@@ -45,6 +47,24 @@ class Touched:
     def masked(self) -> int:
         """How many vertical connections of this object are masked."""
         return masked_connections(self.placement, self.layers)
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows of a diagram: what comes into each of its layers, and the layer; and what
+        leaves it, where the stack ends there."""
+        here = self.placement
+
+        def rule(site: Site, inner: int) -> Rule | None:
+            falls = here.falls(site, inner)
+            return here.policy[site].of_layers(here.depth + inner, 1) if falls else None
+
+        for number, (site, inner) in enumerate(here.vertical(self.layers)):
+            yield Row.connection(site.value, rule(site, inner))
+            if number == self.layers:
+                return
+            name = self.name if self.layers == 1 else f"{self.name}, layer {inner + 1}"
+            inside = [s for s in Site if s not in VERTICAL | {Site.EMBEDDING}]
+            rules = {s: made for s in inside if (made := rule(s, inner)) is not None}
+            yield Row.layer(name, rules)
 
     def sites(self) -> str:
         """The rules that run on this object, as text."""
@@ -101,6 +121,12 @@ class Stack:
         return sum(len(m.placement.vertical(m.layers)) for m in self.members)
 
     @property
+    def forked(self) -> bool:
+        """Whether it begins or ends at several layers, and so is no chain."""
+        places = [member.placement for member in self.members]
+        return [sum(p.first for p in places), sum(p.last for p in places)] != [1, 1]
+
+    @property
     def masked(self) -> int:
         """How many of the vertical connections are masked."""
         return sum(member.masked for member in self.members)
@@ -130,6 +156,30 @@ class Applied:
     def touched(self) -> tuple[Touched, ...]:
         """Every layer object under the policy, in stack order."""
         return tuple(member for stack in self.stacks for member in stack.members)
+
+    def diagrams(self, steps: int = 4, path: tuple[int, int] | None = None) -> tuple[Diagram, ...]:
+        """Each stack on the unrolled network; where layers fork or join, each layer by itself.
+
+        Args:
+            steps: T.
+            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
+                the masks of.
+
+        Raises:
+            PolicyError: no steps or more than 26, or no such path.
+        """
+        drawn = []
+        for stack in self.stacks:
+            parts = [[m] for m in stack.members] if stack.forked else [list(stack.members)]
+            for part in parts:
+                title = f"{self.policy.name} on {' and '.join(member.name for member in part)}"
+                rows = _closed([row for member in part for row in member.rows()])
+                drawn.append(Diagram(title, rows, steps, path))
+        return tuple(drawn)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its stacks, and the report."""
+        return "".join(d.svg() for d in self.diagrams()) + f"<pre>{escape(str(self))}</pre>"
 
     @property
     def active(self) -> bool:
@@ -184,3 +234,9 @@ class Applied:
 
     def __repr__(self) -> str:
         return f"<Applied {self}>"
+
+
+def _closed(rows: list[Row]) -> list[Row]:
+    """The rows, with a connection on top: of layers that others take in, a whole one, since it is
+    masked at the door of those."""
+    return rows if len(rows) % 2 else [*rows, Row("output", "masked where it is taken in")]

@@ -36,6 +36,9 @@ def test_show_draws_and_counts(tmp_path):
     assert "heavy: from x1 to y4, through 4 masks" in text
     assert (tmp_path / "a.svg").read_text().startswith("<svg")
     assert json.loads(run("show", "naive", "--json")[1])["corruptions"] == 6
+    code, _, error = run("show", "zaremba", "--png", str(tmp_path / "a.svg"))
+    assert code == 2
+    assert "ends with .png" in error
 
 
 def test_compare_tells_by_its_exit_code():
@@ -45,10 +48,13 @@ def test_compare_tells_by_its_exit_code():
     assert run("compare", "zaremba", "zaremba")[0] == 0
 
 
-def test_audit_measures_and_tells_by_its_exit_code():
+def test_audit_measures_and_tells_by_its_exit_code(tmp_path):
     stock = ["audit", "torch.nn:LSTM", "--args", "[8, 8, 2]", "--kwargs", '{"dropout": 0.5}']
-    code, text, _ = run(*stock)
+    pictures = ["--svg", str(tmp_path / "a.svg"), "--png", str(tmp_path / "a.png")]
+    code, text, _ = run(*stock, *pictures)
     assert code == 0
+    assert "✗ input" in (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     assert "1 of 3 vertical connections masked" in text
     code, _, error = run(*stock, "--expect", "zaremba")
     assert code == 1

@@ -1,12 +1,17 @@
 """A policy on the unrolled grid: what is dashed, which masks are one, how many lie on a path."""
 
+import sys
 import xml.etree.ElementTree as ET
 
+import matplotlib.image
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
+from dropout_policies.diagram import Row
+from dropout_policies.drawing import COLOURS
 
 SVG = "{http://www.w3.org/2000/svg}"
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 8))
@@ -23,7 +28,7 @@ def grids(draw):
 def test_zaremba_has_l_plus_1_masks_on_every_path_and_naive_one_more_a_step(grid):
     layers, steps, (s, t) = grid
     count = {
-        name: dp.Diagram(policy, layers, steps, path=(s, t)).corruptions
+        name: policy.diagram(layers, steps, path=(s, t)).corruptions
         for name, policy in {
             "none": dp.none(),
             "zaremba": dp.zaremba(),
@@ -45,7 +50,7 @@ def test_zaremba_has_l_plus_1_masks_on_every_path_and_naive_one_more_a_step(grid
 
 def test_the_text_is_the_papers_figure():
     assert (
-        str(dp.Diagram(dp.zaremba(), path=(2, 4)))
+        str(dp.zaremba().diagram(path=(2, 4)))
         == """\
 zaremba: L = 2, T = 4
 
@@ -64,7 +69,7 @@ heavy: from x2 to y4, through 3 masks"""
 
 def test_masks_of_a_sequence_have_one_letter_and_rules_inside_are_said():
     policy = dp.variational(0.5, 0.3, embedding=0.1) | dp.semeniuta(0.25)
-    lines = str(dp.Diagram(policy, layers=1, steps=3)).splitlines()
+    lines = str(policy.diagram(layers=1, steps=3)).splitlines()
     assert lines[3:6] == [
         "  output   ┊a      ┊a      ┊a        0.5 per sequence",
         "  layer 1  □╌╌╌a╌╌╌□╌╌╌a╌╌╌□         hidden 0.3 per sequence; candidate 0.25 per step",
@@ -74,10 +79,10 @@ def test_masks_of_a_sequence_have_one_letter_and_rules_inside_are_said():
 
 def test_rates_by_layer_are_those_of_the_layer():
     policy = dp.zaremba([0.1, 0.0])
-    rows = {row.name: row for row in dp.Diagram(policy).rows()}
+    rows = {row.name: row for row in policy.diagram().rows}
     assert rows["input"].notes == "0.1 per step"
-    assert rows["between"].mask is None
-    assert rows["output"].mask is None
+    assert rows["between"].masked is False
+    assert rows["output"].masked is False
 
 
 @given(
@@ -86,23 +91,24 @@ def test_rates_by_layer_are_those_of_the_layer():
 )
 def test_the_svg_has_the_texts_dashes(grid, policy):
     layers, steps, path = grid
-    drawn = dp.Diagram(policy, layers, steps, path)
+    drawn = policy.diagram(layers, steps, path)
     root = ET.fromstring(drawn.svg())
-    kinds = [(line.get("class") or "").split() for line in root.iter(f"{SVG}line")]
-    assert len(kinds) == (layers + 1) * steps + layers * (steps - 1)
+    lines = list(root.iter(f"{SVG}line"))
+    assert len(lines) == (layers + 1) * steps + layers * (steps - 1)
     assert len(list(root.iter(f"{SVG}rect"))) == layers * steps
     masked = sum(
-        row.mask is not None
-        for number, row in enumerate(drawn.rows())
+        bool(row.masked)
+        for number, row in enumerate(drawn.rows)
         for _ in range(steps if number % 2 == 0 else steps - 1)
     )
-    assert sum("masked" in kind for kind in kinds) == masked
-    assert sum(set(kind) == {"masked", "heavy"} for kind in kinds) == drawn.corruptions
+    dashed = [line for line in lines if line.get("stroke-dasharray")]
+    assert len(dashed) == masked
+    assert sum(line.get("stroke-width") == "4" for line in dashed) == drawn.corruptions
 
 
 def test_a_policy_shows_itself_in_a_notebook():
     shown = dp.awd()._repr_html_()
-    assert shown == dp.Diagram(dp.awd()).svg()
+    assert shown == dp.awd().diagram().svg()
     assert "recurrent_weight 0.5 per call" in shown
 
 
@@ -111,4 +117,69 @@ def test_a_policy_shows_itself_in_a_notebook():
 )
 def test_what_cannot_be_drawn_is_refused(arguments):
     with pytest.raises(dp.PolicyError, match="Received"):
-        dp.Diagram(dp.zaremba(), **arguments)
+        dp.zaremba().diagram(**arguments)
+
+
+def test_what_is_wrong_or_unknown_is_marked():
+    rows = [Row("input", "whole", wrong=True), Row("layer 1", masked=None), Row("output")]
+    drawn = dp.Diagram("a layer", rows, steps=2, path=(1, 2), wanted="zaremba")
+    assert (
+        str(drawn)
+        == """\
+a layer: L = 1, T = 2
+
+           y1      y2
+  output   │       ┃
+  layer 1  ■━━━?━━━■
+✗ input    ┃       │         whole
+           x1      x2
+
+?: not decided
+✗: unlike zaremba
+heavy: from x1 to y2, through an unknown number of masks"""
+    )
+    assert drawn.corruptions is None
+    assert "✗ input" in drawn.svg()
+
+
+def test_a_diagram_is_saved_as_its_name_says(tmp_path):
+    drawn = dp.naive().diagram(path=(1, 3))
+    for name in ("a.svg", "a.png", "a.txt"):
+        drawn.save(tmp_path / name)
+    assert (tmp_path / "a.svg").read_text(encoding="utf-8") == drawn.svg()
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == f"{drawn}\n"
+    with pytest.raises(dp.PolicyError, match=r"\.svg, \.png or \.txt.*a\.pdf"):
+        drawn.save(tmp_path / "a.pdf")
+
+
+def colours(diagram, path):
+    """How many pixels of a PNG are near each colour."""
+    diagram.save(path)
+    pixels = np.round(255 * matplotlib.image.imread(path)[..., :3]).astype(int)
+    return {
+        name: int(
+            (np.abs(pixels - [int(code[i : i + 2], 16) for i in (1, 3, 5)]) < 8).all(-1).sum()
+        )
+        for name, code in COLOURS.items()
+    }
+
+
+def test_the_png_shows_what_the_text_does(tmp_path):
+    """Masks, the path and what is wrong each have a colour of their own."""
+    path = tmp_path / "a.png"
+    plain = colours(dp.none().diagram(), path)
+    assert plain["ink"] > 1000
+    assert not any(plain[name] for name in ("mask", "path", "wrong", "band"))
+    assert colours(dp.zaremba().diagram(), path)["mask"] > 100
+    assert colours(dp.zaremba().diagram(path=(1, 4)), path)["path"] > 1000
+    rows = [Row("input", wrong=True), Row("layer 1"), Row("output")]
+    marked = colours(dp.Diagram("a layer", rows, wanted="zaremba"), path)
+    assert marked["wrong"] > 50
+    assert marked["band"] > 10_000
+
+
+def test_a_png_without_matplotlib_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(dp.PolicyError, match=r"dropout-policies\[pictures\]"):
+        dp.none().diagram().save(tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()

@@ -10,13 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from tests.support import cases
+from dropout_policies.testing import strategies
 
-embedding = st.builds(dp.Rule, cases.rates, st.sampled_from(["sequence", "call"]))
-by_site = {
-    site.value: embedding if site is dp.Site.EMBEDDING else cases.rules(site, layers=2, gates=4)
-    for site in dp.Site
-}
+by_site = {site.value: strategies.rules(site, layers=2) for site in dp.Site}
 policies = st.builds(
     lambda rules, name, citation: dp.Policy(name=name, citation=citation, **rules),
     st.fixed_dictionaries({}, optional=by_site),

@@ -68,6 +68,14 @@ def test_a_fork_masks_each_way_once_and_always_alike():
         a = lstm("a")(start)
         applied = dp.apply(keras.Model(start, [lstm("b")(a), lstm("c")(a)]), "zaremba", seed=1)
         assert ends(applied) == [["a"], ["b", "c"]]
+        drawn = applied.diagrams()  # a chain would show what is not there
+        assert [d.title for d in drawn] == ["zaremba on a", "zaremba on b", "zaremba on c"]
+        assert [[r.masked for r in d.rows] for d in drawn] == [
+            [True, False, False],
+            [True, False, True],
+            [True, False, True],
+        ]
+        assert drawn[0].rows[-1].notes == "masked where it is taken in"
         return [(t.name, t.placement.layer) for t in applied.touched]
 
     assert placements() == placements() == [("a", 0), ("b", 1), ("c", 2)]

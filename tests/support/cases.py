@@ -13,7 +13,7 @@ from dropout_policies import cells, keyed, reference
 from dropout_policies.plan import Geometry, Placement, in_evaluation, plan
 from dropout_policies.rates import rate_at
 from dropout_policies.reference import Weights
-from dropout_policies.sites import GATED, UPDATES, WEIGHTS, Site
+from dropout_policies.testing import strategies
 
 FORMS = ("steps first", "batch first", "unbatched", "sorted")
 """How a framework that has a choice is handed the input: unbatched if B is 1 and nothing is padded,
@@ -212,51 +212,8 @@ def means(wanted, call: int) -> dict:
     }
 
 
-rates = st.sampled_from([0.1, 0.5, 0.65, 0.9]) | st.floats(0.01, 0.95)
-schedules = st.builds(
-    lambda a, b, c: dp.schedule({0: a, 2: b, 3: c}), st.just(0.0) | rates, rates, rates
-)
-lifetimes = st.sampled_from(["step", "sequence"])
-
-
-def rules(site: Site, layers: int, gates: int) -> st.SearchStrategy[dp.Rule]:
-    """Every rule that can stand at a site of a stack of so many layers, with so many gates."""
-    rate = rates | schedules | st.lists(rates, min_size=layers, max_size=layers).map(tuple)
-    if site in UPDATES:
-        return st.builds(dp.Rule, rate, lifetimes, st.just("zoneout"))
-    some = ["tied", "untied"] if site in GATED and gates else ["tied"]
-    per = st.just("call") if site in WEIGHTS else lifetimes
-    return st.builds(dp.Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans())
-
-
-def policy_for(name: str, cell: str, rate: object = None) -> dp.Policy | None:
-    """A published policy on a kind of layer: without the sites that it does not have; None where
-    nothing is left of it."""
-    chosen = dp.catalog.resolve(name, rate)
-    sites = CELLS[cell].type.sites | {Site.EMBEDDING}
-    rest = {site.value: rule for site, rule in chosen.items() if site in sites}
-    if chosen and not rest:
-        return None
-    return dp.Policy(name=chosen.name, citation=chosen.citation, **rest)
-
-
-@st.composite
-def policies(draw: st.DrawFn, names: tuple[str, ...], cell: str, layers: int) -> dp.Policy:
-    """Published policies at any rate, and "mixed": a rule of its own at each of some sites."""
-    there = [n for n in names if n == "mixed" or policy_for(n, cell) is not None]
-    name = draw(st.sampled_from(there))
-    if name == "mixed":
-        kind = CELLS[cell].type
-        sites = sorted(kind.sites)
-        chosen = draw(st.sets(st.sampled_from(sites), min_size=1, max_size=5))
-        each = {site.value: draw(rules(site, layers, kind.gates)) for site in sorted(chosen)}
-        return dp.Policy(**each, name="mixed")
-    if name == "none":
-        return dp.none()
-    return policy_for(name, cell, draw(st.none() | rates))
-
-
-MIXED = ("mixed", *(name for name in dp.names()))
+MIXED = (strategies.MIXED, *dp.names())
+"""The names of all policies to draw from."""
 
 
 @st.composite
@@ -268,8 +225,11 @@ def cases(
     projections: bool = True,
 ) -> Case:
     """Random cases of policies and kinds of layer, small enough to run many of them."""
-    hidden_size = draw(st.integers(1, 6))
-    batch, steps = draw(st.integers(1, 5)), draw(st.integers(1, 8))
+    cell = draw(st.sampled_from(kinds))
+    kind = CELLS[cell].type
+    projected = projections and cell == "lstm"
+    sizes = draw(strategies.geometries(kind, directions, projected))
+    batch, steps = sizes.batch, sizes.steps
     lengths = draw(
         st.none()
         | st.lists(st.integers(1, steps), min_size=batch, max_size=batch).map(
@@ -279,18 +239,16 @@ def cases(
     form = draw(st.sampled_from(FORMS))
     if form == "sorted" and lengths is not None:
         lengths = tuple(sorted(lengths, reverse=True))
-    cell, layers = draw(st.sampled_from(kinds)), draw(st.integers(1, 3))
-    projected = projections and cell == "lstm"
     return Case(
-        policy=draw(policies(names, cell, layers)),
+        policy=draw(strategies.policies(kind, sizes.layers, names)),
         cell=cell,
         form=form,
         row_offset=draw(st.integers(0, 3)),
-        layers=layers,
-        directions=draw(st.sampled_from(directions)),
-        input_size=draw(st.integers(1, 5)),
-        hidden_size=hidden_size,
-        proj_size=draw(st.integers(0, hidden_size - 1)) if projected else 0,
+        layers=sizes.layers,
+        directions=sizes.directions,
+        input_size=sizes.input_size,
+        hidden_size=sizes.hidden_size,
+        proj_size=sizes.proj_size,
         batch=batch,
         steps=steps,
         bias=draw(st.booleans()),

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 import dropout_policies as dp
 from dropout_policies import keyed
 from dropout_policies.plan import Placement, Slot, plan
+from dropout_policies.testing.strategies import published
 
-from .cases import Case, cases, policy_for
+from .cases import CELLS, Case, cases
 from .properties import Subject, equals_oracle, evaluation_is_what_it_says
 
 FOLDER = Path(__file__).parents[2] / "build" / "conformance"
@@ -61,7 +62,7 @@ class Layer:
         """Whether there is something of the policy that can fall on it."""
         if policy == "mixed":
             return not self.by_step
-        chosen = policy_for(policy, self.kind)
+        chosen = published(policy, CELLS[self.kind].type)
         return chosen is not None and not (
             self.by_step and any(rule.per != "step" for rule in chosen.values())
         )

@@ -419,3 +419,35 @@ def test_what_a_policy_added_goes_with_it():
     lstm.row_offset = 7
     dp.apply(lstm, "zaremba", seed=1)
     assert (lstm.row_offset, lstm.calls) == (0, 0)
+
+
+def test_what_was_applied_is_drawn_stack_by_stack():
+    model = Pair()
+    rate = {"input": 0.1, "between": [0.0, 0.2], "output": 0.3, "hidden": [0.0, 0.4]}
+    policy = dp.naive().with_rates(rate)
+    with dp.apply(model, policy, stacks=[["low", "high"]]) as applied:
+        (drawn,) = applied.diagrams(path=(1, 4))
+        shown = applied._repr_html_()
+    assert drawn.title == "naive on low and high"
+    assert [(row.name, row.masked, row.notes) for row in drawn.rows] == [
+        ("input", True, "0.1 per step"),
+        ("low", False, ""),
+        ("between", True, "0.2 per step"),
+        ("high", True, "hidden 0.4 per step"),
+        ("output", True, "0.3 per step"),
+    ]
+    assert drawn.corruptions == 6
+    assert drawn.rows[1:] != policy.diagram().rows[1:]
+    assert shown.count("<svg") == 1
+    assert "low (torch.nn.LSTM): input 0.1 per step" in shown
+    with dp.apply(model, "naive", stacks=[["low"], ["high"]]) as applied:
+        titles = [drawn.title for drawn in applied.diagrams()]
+    assert titles == ["naive on low", "naive on high"]
+
+
+def test_layers_of_one_object_are_drawn_as_layers_of_it():
+    with dp.apply(Model(nn.LSTM(D, D, num_layers=2)), "zaremba") as applied:
+        (drawn,) = applied.diagrams()
+    names = ["input", "rnn, layer 1", "between", "rnn, layer 2", "output"]
+    assert [row.name for row in drawn.rows] == names
+    assert [row.masked for row in drawn.rows] == [True, False, True, False, True]

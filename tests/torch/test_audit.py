@@ -205,12 +205,32 @@ def test_how_it_reads():
     )
     assert second.strip().startswith("1 of 3 vertical connections masked")
     assert audit.to_dict()["findings"][0]["site"] == "input"
-    assert audit.measured() is None or "between" in {s.value for s in audit.measured()}
 
 
-def test_a_measured_policy_is_a_policy():
+def test_what_was_measured_is_drawn_layer_by_layer():
     torch.manual_seed(0)
-    policy = dp.audit(LSTM(9, 8, num_layers=2, policy="variational")).measured()
-    wanted = dp.variational()
-    assert set(policy) | {dp.Site.EMBEDDING} == set(wanted)
-    assert all(policy[site].per == "sequence" for site in policy)
+    audit = dp.audit(LSTM(9, 8, num_layers=2, policy="awd", rate={"between": [0.0, 0.3]}))
+    drawn = audit.diagram(path=(1, 3))
+    assert [(row.name, row.masked, row.per, row.inside) for row in drawn.rows] == [
+        ("input", True, "sequence", False),
+        ("layer 1", False, None, True),
+        ("between", True, "sequence", False),
+        ("layer 2", False, None, True),
+        ("output", True, "sequence", False),
+    ]
+    assert not any(row.wrong for row in drawn.rows)
+    assert drawn.corruptions == audit.corruptions(2) == 3
+    other = audit.diagram("zaremba")
+    assert [row.name for row in other.rows if row.wrong] == [row.name for row in drawn.rows]
+    assert "unlike zaremba" in str(other)
+    assert "<svg" in audit._repr_html_()
+
+
+def test_what_is_undecided_is_drawn_so():
+    torch.manual_seed(0)
+    drawn = dp.audit(nn.LSTM(9, 8, 2, bias=False)).diagram(path=(1, 2))
+    layer = drawn.rows[1]
+    assert layer.masked is None
+    assert "undecided: state, cell" in layer.notes
+    assert drawn.corruptions is None
+    assert "?: not decided" in str(drawn)

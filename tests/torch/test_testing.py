@@ -6,7 +6,11 @@ from dropout_policies_torch import LSTM
 from torch import nn
 
 import dropout_policies as dp
-from dropout_policies.testing import assert_placement, assert_recurrent_state_unmasked
+from dropout_policies.testing import (
+    PlacementError,
+    assert_placement,
+    assert_recurrent_state_unmasked,
+)
 from tests.support.torch_audited import Loop
 
 
@@ -43,12 +47,31 @@ def test_a_placement_passes_at_any_rate_and_a_policy_at_its_own():
 
 
 def test_another_placement_fails_with_the_grid():
-    with pytest.raises(AssertionError) as failure:
+    with pytest.raises(PlacementError) as failure:
         assert_placement(LSTM(9, 8, num_layers=2, policy="naive"), "zaremba")
     text = str(failure.value)
     assert "is not under zaremba:\n  hidden of layer 1 is masked" in text
-    assert "■╌╌╌" in text or "■┅┅┅" in text
+    assert "\n✗ layer 2  ■┅┅┅b┅┅┅■" in text
+    assert "\n  between  ┇a" in text
     assert "heavy: from x1 to y4, through 6 masks" in text
+    assert failure.value.audit.policy == "naive"
+
+
+def test_layers_that_do_not_agree_are_drawn_each_as_it_is():
+    """Two of three vertical connections whole, and only these marked."""
+    with pytest.raises(PlacementError) as failure:
+        assert_placement(nn.LSTM(9, 8, 2, dropout=0.5), dp.zaremba(0.5))
+    rows = failure.value.diagram.rows
+    assert [row.name for row in rows if row.wrong] == ["input", "output"]
+    assert [row.name for row in rows if row.masked] == ["between"]
+    assert failure.value.diagram.corruptions == 1
+
+
+def test_a_rate_that_is_asked_for_and_is_another_is_marked():
+    layer = LSTM(9, 8, policy="zaremba", rate={"input": 0.2, "output": 0.5})
+    with pytest.raises(PlacementError) as failure:
+        assert_placement(layer, dp.zaremba(0.5))
+    assert [row.name for row in failure.value.diagram.rows if row.wrong] == ["input"]
 
 
 def test_an_unknown_policy_is_an_error_of_its_own():

@@ -1,0 +1,1 @@
+"""dropout-policies in pytest; nothing of it is imported before a test asks."""

@@ -1,0 +1,104 @@
+"""Assertions on where a module masks; a failure shows what was measured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..audit import Audit, audit
+from ..catalog import resolve
+from ..comparison import unlike
+from ..diagram import MOST, Diagram, Row
+from ..policy import Policy
+from ..sites import CARRIED
+
+STEPS = 4
+"""T in the picture of a failure."""
+
+
+class PlacementError(AssertionError):
+    """Masks do not fall where they should.
+
+    Args:
+        headline: what is wrong, in a line.
+        lines: each thing that is.
+        audit: what was measured.
+        diagram: that, on the unrolled network, with what is wrong marked; None for networks too
+            deep to draw.
+    """
+
+    __module__ = "dropout_policies.testing"  # as users import it, and as pytest then writes it
+
+    def __init__(
+        self, headline: str, lines: list[str], audit: Audit, diagram: Diagram | None
+    ) -> None:
+        self.audit, self.diagram = audit, diagram
+        listed = "\n".join(f"  {line}" for line in lines)
+        drawn = f"\n\n{diagram}" if diagram is not None else ""
+        super().__init__(f"{headline}:\n{listed}{drawn}")
+
+
+def assert_recurrent_state_unmasked(model: Any) -> Audit:
+    """Assert that no mask falls on what a recurrent layer or model carries from step to step.
+
+    Args:
+        model: as for `dropout_policies.audit`.
+
+    Returns:
+        The audit.
+
+    Raises:
+        PlacementError: h on its way into the gates, h itself or c is masked in some layer, or
+            whether they are cannot be told; an `AssertionError`.
+        PolicyError: the audit cannot see into the model.
+    """
+    __tracebackhide__ = True
+    found = audit(model)
+    wrong = [f for f in found.findings if f.site in CARRIED and f.verdict != "whole"]
+    lines = [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in wrong]
+    if not lines:
+        return found
+    layers = {f"layer {f.layer + 1}" for f in wrong}
+    drawn = _drawn(found, None)
+    if drawn is not None:
+        rows = [_marked(row, row.name in layers) for row in drawn.rows]
+        drawn = Diagram(drawn.title, rows, drawn.steps, drawn.path, "a state that is whole")
+    headline = f"{found.name} carries a state that masks fall on"
+    raise PlacementError(headline, lines, found, drawn)
+
+
+def assert_placement(model: Any, policy: str | Policy) -> Audit:
+    """Assert that masks fall where a policy has them, and nowhere else.
+
+    Args:
+        model: as for `dropout_policies.audit`.
+        policy: a policy's name, for its placement at any rates; or a `Policy`, whose rates have
+            to lie in the measured intervals too.
+
+    Returns:
+        The audit.
+
+    Raises:
+        PlacementError: masks fall elsewhere, live longer or shorter, or have another rate; or
+            something that matters cannot be told; an `AssertionError`.
+        PolicyError: the audit cannot see into the model, or there is no such policy.
+    """
+    __tracebackhide__ = True
+    wanted = resolve(policy)
+    found = audit(model)
+    lines = list(map(str, unlike(wanted, found.findings, rates=isinstance(policy, Policy))))
+    lines += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in found.undecided]
+    lines += found.notes
+    if found.evaluation != wanted.evaluation:
+        lines.append(f"evaluation is {found.evaluation}, not {wanted.evaluation}")
+    if lines:
+        headline = f"{found.name} is not under {wanted.name}"
+        raise PlacementError(headline, lines, found, _drawn(found, policy))
+    return found
+
+
+def _drawn(found: Audit, policy: str | Policy | None) -> Diagram | None:
+    return found.diagram(policy, STEPS, path=(1, STEPS)) if found.layers < MOST else None
+
+
+def _marked(row: Row, wrong: bool) -> Row:
+    return Row(row.name, row.notes, row.masked, row.per, row.inside, wrong)
