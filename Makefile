@@ -56,6 +56,14 @@ speed: $(READY) ## Time policies beside the stock layers and other libraries (an
 results: $(READY) ## Write docs/results.md and docs/performance.md from benchmarks/results
 	$(RUN) -m benchmarks.results
 
+.PHONY: pictures
+pictures: $(READY) ## Write docs/pictures: every policy on the unrolled network
+	$(RUN) -m tests.support.pictures
+
+.PHONY: docs
+docs: $(READY) ## Build the documentation's pages into build/site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
 .PHONY: test
 test: $(READY) ## Run every test, Keras's once per backend
 	$(PYTEST) tests --ignore tests/keras

@@ -147,7 +147,8 @@ class Policy(Mapping[Site, Rule]):
         """The policy on the unrolled network.
 
         Args:
-            layers, steps: L and T.
+            layers: L.
+            steps: T.
             path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
                 the masks of.
 

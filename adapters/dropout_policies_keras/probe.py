@@ -171,6 +171,8 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
             for layer in self.inner.layers:
                 x = _called(layer, x, self.in_training)
             return x
+        if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
+            return self.inner.call(x, training=self.in_training)  # a functional one, likewise
         if not states:
             return _called(self.inner, x, self.in_training)
         return self.inner(x, initial_state=states, training=self.in_training)

@@ -42,7 +42,10 @@ class Unrolled(Noisy, nn.Module):
         input_size: D; the cell's own attribute if left out.
         hidden_size: H, likewise.
         batch_first: whether input and output are `[B, T, ...]`.
-        policy, rate, seed, stack: as in `LSTM`.
+        policy: as in `LSTM`.
+        rate: as in `LSTM`.
+        seed: as in `LSTM`.
+        stack: as in `LSTM`.
 
     Raises:
         PolicyError: a size is not known, a site lies inside the cell, or what `LSTM` raises.

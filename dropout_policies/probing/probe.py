@@ -12,17 +12,14 @@ Array = npt.NDArray[np.float64]
 
 
 class Parameter(NamedTuple):
-    """A trainable array of a module.
-
-    Args:
-        name: its name in the module.
-        shape: its shape.
-        transposed: whether a matrix is `[in, out]`, as in Keras, and not `[out, in]`.
-    """
+    """A trainable array of a module."""
 
     name: str
+    """Its name in the module."""
     shape: tuple[int, ...]
+    """Its shape."""
     transposed: bool
+    """Whether a matrix is `[in, out]`, as in Keras, and not `[out, in]`."""
 
     @property
     def is_matrix(self) -> bool:
@@ -31,7 +28,10 @@ class Parameter(NamedTuple):
 
 
 class Probe(Protocol):
-    """A module under audit; a context manager that puts it back, bit for bit, at its end."""
+    """A module under audit; a context manager that puts it back, bit for bit, at its end.
+
+    `run`, `noise` and `replay` are called hundreds of times for one audit.
+    """
 
     name: str
     """As a report calls it: its class, and what its constructor was given."""

@@ -11,6 +11,6 @@ def test_there_are_such_pages():
     assert {"README.md", "keras.md"} <= {page.name for page in PAGES}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=documents.name)
 def test_the_code_of_a_page_runs(page):
     documents.run(page)

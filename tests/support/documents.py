@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -29,6 +29,11 @@ def blocks(page: Path) -> list[Block]:
         Block(found[1], found[2], text.count("\n", 0, found.start()) + 2)
         for found in FENCE.finditer(text)
     ]
+
+
+def name(page: Path) -> str:
+    """What a page is called where several are."""
+    return str(page.relative_to(ROOT))
 
 
 def has_code(page: Path) -> bool:

@@ -1,0 +1,294 @@
+"""Dropout policies on tinyrnn: an adapter in one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import tinyrnn
+from tinyrnn import Array, State, sigmoid
+
+from dropout_policies import Applied, Policy, PolicyError, Site, Slot, cells, keyed, plan
+from dropout_policies.memory import SwappedLayer
+from dropout_policies.probing.probe import Parameter
+from dropout_policies.rates import rate_at
+from dropout_policies.report import Skipped, Touched
+from dropout_policies.stacks import Found, Use, group, place
+from dropout_policies.tape import Tape
+
+SITES = cells.LSTM.sites
+"""Where `recurrence` lets noise fall; a policy with a site that is not among them is refused."""
+
+
+def draw(wanted: plan.Plan, seed: int | None, call: int) -> dict[Slot, Array]:
+    """The masks of a call, each of its planned shape: keyed, or from the framework's generator."""
+    if seed is not None:
+        return keyed.masks(wanted, seed, call)
+    drawn = {}
+    for slot, mask in wanted.items():
+        rate = rate_at(mask.rate, call)
+        keep = tinyrnn.generator.random(mask.shape) >= rate
+        drawn[slot] = np.where(keep, *mask.rule.values(rate))
+    return drawn
+
+
+def means(wanted: plan.Plan, call: int) -> dict[Slot, Array]:
+    """What stands for the masks in evaluation: the mean of each, where that is not 1."""
+    return {
+        slot: np.full(mask.shape, mask.rule.mean(rate_at(mask.rate, call)))
+        for slot, mask in plan.in_evaluation(wanted).items()
+    }
+
+
+def into_gates(value: Array, weight: Array, mask: Array | None) -> Array:
+    """What a value `[B, F]` brings to the gates `[B, 4*H]`, under one mask for all of them
+    `[B, F]`, or one for each, side by side `[B, 4*F]`."""
+    if mask is None:
+        return value @ weight.T
+    masks = np.split(mask, mask.shape[-1] // value.shape[-1], axis=-1)
+    parts = zip(masks, np.split(weight, len(masks)), strict=True)
+    return np.concatenate([(value * m) @ w.T for m, w in parts], axis=-1)
+
+
+def recurrence(
+    layer: tinyrnn.LSTM, x: Array, state: State, masks: Mapping[Site, Array]
+) -> tuple[Array, State]:
+    """x `[T, B, D]` to y `[T, B, H]` and the last state, under masks `[T or 1, B, F]`."""
+    whole = np.ones((1, 1, 1))
+    w_ih = layer.w_ih * masks.get(Site.INPUT_WEIGHT, whole)[0]
+    w_hh = layer.w_hh * masks.get(Site.RECURRENT_WEIGHT, whole)[0]
+    h, c = state
+    y = np.empty((*x.shape[:2], layer.units))
+    for t in range(len(x)):
+        m = {site: mask[t if len(mask) > 1 else 0] for site, mask in masks.items()}  # [B, F]
+        entry = m.get(Site.INPUT, m.get(Site.BETWEEN))
+        gates = into_gates(x[t], w_ih, entry) + into_gates(h, w_hh, m.get(Site.HIDDEN)) + layer.b
+        i, f, g, o = np.split(gates, 4, axis=-1)
+        new_c = sigmoid(f) * c + sigmoid(i) * np.tanh(g) * m.get(Site.CANDIDATE, 1.0)
+        new_c = new_c * m.get(Site.CELL, 1.0)
+        new_h = sigmoid(o) * np.tanh(new_c) * m.get(Site.STATE, 1.0)
+        stay_h, stay_c = m.get(Site.HIDDEN_UPDATE, 0.0), m.get(Site.CELL_UPDATE, 0.0)
+        h = stay_h * h + (1.0 - stay_h) * new_h
+        c = stay_c * c + (1.0 - stay_c) * new_c
+        y[t] = h * m.get(Site.OUTPUT, 1.0)  # what leaves; the h that is carried on is whole
+    return y, (h, c)
+
+
+@dataclass
+class Keys:
+    """What the masks of a layer's calls are drawn from."""
+
+    seed: int | None  # for keyed masks; None for the framework's generator
+    call: int = 0  # how many there were
+    hold: bool = False  # every call has the masks of the first
+    always: bool = False  # masks fall in evaluation too
+    rates_at: int | None = None  # the call whose rates hold, where a schedule is not to move
+
+
+class PolicyLSTM(tinyrnn.LSTM):
+    """A `tinyrnn.LSTM` under a policy: `apply` makes one of a layer by a swap of its class."""
+
+    placement: plan.Placement
+    keys: Keys
+    tape: Tape | None
+
+    def __call__(self, x: Array, state: State | None = None) -> tuple[Array, State]:
+        start = self.start(x, state)  # refuses a wrong width before a mask can hide it
+        masks = self.masks(*x.shape[:2])
+        return recurrence(self, x, start, masks) if masks else super().__call__(x, state)
+
+    def masks(self, steps: int, batch: int) -> dict[Site, Array]:
+        """The masks of a call, or what stands for them in evaluation; the call is counted."""
+        keys, tape = self.keys, self.tape
+        wanted = plan.plan(
+            self.placement, plan.Geometry(self.inputs, self.units, batch=batch, steps=steps)
+        )
+        if keys.rates_at is not None:
+            wanted = plan.at_call(wanted, keys.rates_at)
+        call = 0 if keys.hold else keys.call
+        if not (self.training or keys.always or (tape is not None and tape.plays)):
+            drawn = means(wanted, call)
+        elif tape is None:
+            drawn = draw(wanted, keys.seed, call)
+        else:
+            drawn = tape.masks(
+                wanted, lambda: draw(wanted, keys.seed, call), np.asarray, np.asarray
+            )
+        keys.call += self.training or keys.always
+        return {slot.site: mask for slot, mask in drawn.items()}
+
+    def sample(self, seed: int, hold: bool) -> Keys:
+        """Have masks fall in evaluation too, keyed by a seed; see `dropout_policies.sampling`."""
+        before = self.keys
+        rates_at = before.call if before.rates_at is None else before.rates_at
+        self.keys = Keys(seed, hold=hold, always=True, rates_at=rates_at)
+        return before
+
+    def resume(self, before: Keys) -> None:
+        """Put the layer's own keys back."""
+        self.keys = before
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, policy={self.placement.policy.name!r})"
+
+
+class Before(SwappedLayer):
+    """A layer as it was, and the way back."""
+
+    def restore(self) -> None:
+        """Put the layer back."""
+        self.layer.__class__ = self.kind
+        for name in PolicyLSTM.__annotations__:
+            del vars(self.layer)[name]
+
+
+def layers_of(model: Any) -> dict[str, tinyrnn.Layer]:
+    """The layers of a model by name, in the order in which values flow; or a layer that is one."""
+    return model.layers if isinstance(model, tinyrnn.Model) else {"model": model}
+
+
+def find(model: Any) -> tuple[list[Found], list[Skipped]]:
+    """The layers that a policy can go on, and those that it cannot, with the reason."""
+    names: dict[tinyrnn.Layer, list[str]] = {}
+    for name, layer in layers_of(model).items():
+        names.setdefault(layer, []).append(name)
+    found, skipped = [], []
+    for layer, (name, *aliases) in names.items():
+        if type(layer) is tinyrnn.LSTM:
+            found.append(Found(name, layer, "tinyrnn.LSTM", aliases=tuple(aliases)))
+        elif isinstance(layer, tinyrnn.LSTM):
+            why = "a subclass, whose own steps would be lost"
+            skipped.append(Skipped(name, type(layer).__name__, why))
+    return found, skipped
+
+
+def uses(model: Any, found: Sequence[Found]) -> list[Use]:
+    """Where layers run, and what feeds each there: the one before it, if that is recurrent too."""
+    items = {item.layer: item for item in found}
+    made: list[Use] = []
+    before: list[Use] = []
+    for layer in layers_of(model).values():
+        before = [Use(items[layer], before)] if layer in items else []
+        made += before
+    return made
+
+
+def check(model: Any, policy: Policy, found: Sequence[Found], skipped: Sequence[Skipped]) -> None:
+    """Everything that can be wrong with the layers themselves.
+
+    Raises:
+        PolicyError: there is none, one has a policy already, or one lacks a site of this one.
+    """
+    for name, layer in ADAPTER.under_policy(model).items():
+        raise PolicyError(
+            f"{name} (tinyrnn.LSTM) is under policy {layer.placement.policy.name!r} already. Call "
+            f"remove() on what apply returned before applying {policy.name!r}."
+        )
+    if not found:
+        others = "".join(f" It has {left.name} ({left.kind}): {left.why}." for left in skipped)
+        raise PolicyError(
+            f"{model!r} has no recurrent layer that policy {policy.name!r} can go on "
+            f"(tinyrnn.LSTM).{others}"
+        )
+    for item in found:
+        plan.check_sites(policy, f"{item.name} ({item.kind})", SITES)
+
+
+class Probe:
+    """A layer or model under audit; see `dropout_policies.probing.probe.Probe`."""
+
+    embedding = None
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.name = model, repr(model)
+        self.layers = list(layers_of(model).values())
+        self.features = self.layers[0].inputs
+        self.takes_states = isinstance(model, tinyrnn.LSTM)
+
+    def __enter__(self) -> Probe:
+        self._modes = [(layer, layer.training) for layer in self.layers]
+        self._values = [(a, a.copy()) for a in self.model.parameters().values()]
+        self._noise = self.noise()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.replay(self._noise)
+        for array, value in self._values:
+            array[...] = value
+        for layer, training in self._modes:
+            layer.training = training
+
+    def parameters(self) -> list[Parameter]:
+        return [Parameter(name, a.shape, False) for name, a in self.model.parameters().items()]
+
+    def run(
+        self,
+        weights: Mapping[str, Array],
+        x: Array,
+        batch: int,
+        states: Sequence[Array] | None,
+        training: bool,
+    ) -> Array:
+        own = self.model.parameters()
+        for name, value in weights.items():
+            own[name][...] = value
+        self.model.train(training)
+        given = [tuple(part[0] for part in states)] if states else []  # from [1, B, H] each
+        found = self.model(np.repeat(x[:, None], batch, axis=1), *given)
+        y: Array = found[0] if isinstance(found, tuple) else found
+        return y
+
+    def noise(self) -> Any:
+        layers = ADAPTER.under_policy(self.model).values()
+        return tinyrnn.generator.bit_generator.state, [(x, replace(x.keys)) for x in layers]
+
+    def replay(self, noise: Any) -> None:
+        tinyrnn.generator.bit_generator.state, layers = noise
+        for layer, keys in layers:
+            layer.keys = replace(keys)
+
+
+class TinyAdapter:
+    """The tinyrnn side of `dropout_policies`; see `dropout_policies.dispatch.Adapter`."""
+
+    precedence = 0
+
+    def owns(self, model: Any) -> bool:
+        return isinstance(model, tinyrnn.Model | tinyrnn.Layer)
+
+    def apply(
+        self,
+        model: Any,
+        policy: Policy,
+        seed: int | None,
+        stacks: Sequence[Sequence[str]] | None,
+    ) -> Applied:
+        found, skipped = find(model)
+        check(model, policy, found, skipped)
+        groups = group(found, uses(model, found), (), stacks)
+        places = place(policy, groups)
+        # Nothing has been changed so far, and nothing raises from here on.
+        before = [Before(item.name, item.layer, PolicyLSTM) for item in found]
+        for item in found:
+            item.layer.__class__ = PolicyLSTM
+            vars(item.layer).update(placement=places[item], keys=Keys(seed), tape=None)
+        rows = [[member.item for member in members] for members in groups]
+        touched = [[Touched(i.name, i.kind, i.layers, places[i]) for i in row] for row in rows]
+        return Applied(policy, touched, skipped, before)
+
+    def under_policy(self, model: Any) -> dict[str, PolicyLSTM]:
+        return {n: x for n, x in layers_of(model).items() if isinstance(x, PolicyLSTM)}
+
+    def random_seed(self) -> int:
+        return int(tinyrnn.generator.integers(2**32))
+
+    def changed(self, model: Any) -> None:
+        """Nothing is compiled here."""
+
+    def probe(self, model: Any) -> Probe:
+        return Probe(model)
+
+
+ADAPTER = TinyAdapter()
