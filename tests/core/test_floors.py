@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "dropout_policies"
 TORCH = ROOT / "adapters" / "dropout_policies_torch"
 KERAS = ROOT / "adapters" / "dropout_policies_keras"
+PYTEST = ROOT / "adapters" / "dropout_policies_pytest"
 FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
@@ -21,6 +22,7 @@ SPARED = {KERAS / "probe.py": {"torch"}}
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
     TORCH: {"keras", "tensorflow", "jax", "dropout_policies_keras"} | UPSTAIRS,
+    PYTEST: FRAMEWORKS | ADAPTERS | UPSTAIRS,
     KERAS: {"torch", "tensorflow", "jax", "keras.src", "dropout_policies_torch"} | UPSTAIRS,
 }
 
