@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 
 from .ptb.presets import PRESETS
 from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference, with_rate
+from .ptb.texts import TEXTS
 from .speed import page as speed
 from .speed.pictures import pictures
 
@@ -40,6 +43,14 @@ masks at the same places; the learning rate of the first 200 steps is a quarter 
 The largest relative difference of any step's loss over those steps:
 """
 
+AVERAGED = """## Models averaged
+
+The probabilities of models that differ in their seeds, averaged word by word
+(`python -m benchmarks.ptb ensemble RUN...`), as in the paper's table 1.
+
+| corpus | each model | models | valid | test |
+|---|---|---:|---:|---:|"""
+
 STARTED = (
     "| preset | policy | backends | steps | largest difference | bound |\n"
     "|---|---|---|---:|---:|---:|"
@@ -63,12 +74,21 @@ def read_speed() -> list[Result]:
 def page(files: dict[str, list[Result]]) -> str:
     """The whole page."""
     parts = [HEAD]
-    trained = [result for runs in files.values() for result in runs if not _same(result)]
-    for preset in PRESETS:
-        runs = [result for result in trained if result["config"]["preset"] == preset]
-        if runs:
-            parts.append(_perplexities(preset, runs))
-    started = [result for runs in files.values() for result in runs if _same(result)]
+    everything = [result for results in files.values() for result in results]
+    runs = [result for result in everything if "config" in result]
+    for corpus, preset in product(TEXTS, PRESETS):
+        here = [
+            run
+            for run in runs
+            if not _same(run)
+            and (run["corpus"]["name"], run["config"]["preset"]) == (corpus, preset)
+        ]
+        if here:
+            parts.append(_perplexities(corpus, preset, here))
+    averaged = [result for result in everything if "averages" in result]
+    if averaged:
+        parts.append(_averages(averaged))
+    started = [run for run in runs if _same(run)]
     if started:
         parts.append(_starts(started))
     return "\n".join(parts)
@@ -78,11 +98,11 @@ def _same(result: Result) -> bool:
     return bool(result["config"]["same_start"])
 
 
-def _perplexities(preset: str, runs: list[Result]) -> str:
+def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
     corpus, paper = runs[0]["corpus"], PRESETS[preset].paper
     tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
     lines = [
-        f"## Penn Treebank, `--preset {preset}`\n",
+        f"## {TEXTS[name].title}, `--preset {preset}`\n",
         f"{tokens} tokens for training, validation and test; {corpus['vocabulary']:,} words.\n",
         "| policy | backend | seed | epochs | train | valid | test | run on |",
         "|---|---|---:|---:|---:|---:|---:|---|",
@@ -108,6 +128,22 @@ def _perplexities(preset: str, runs: list[Result]) -> str:
             f"rises; under zaremba both fall.]({PICTURE.name})"
         )
     return "\n".join(lines) + "\n"
+
+
+def _averages(results: list[Result]) -> str:
+    return "\n".join([AVERAGED, *(line for result in results for line in _averaged(result))]) + "\n"
+
+
+def _averaged(result: Result) -> Iterator[str]:
+    title = TEXTS[result["corpus"]].title
+    members = "; ".join(sorted({_member(member) for member in result["members"]}))
+    for row in result["averages"]:
+        figures = f"{rounded(row['valid_perplexity'])} | {rounded(row['test_perplexity'])}"
+        yield f"| {title} | {members} | {row['models']} | {figures} |"
+
+
+def _member(config: dict[str, Any]) -> str:
+    return f"{config['preset']}, {with_rate(config)}, {config['trained_epochs']} epochs"
 
 
 def _where(run: Result) -> str:

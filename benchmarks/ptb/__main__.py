@@ -13,13 +13,15 @@ import typer
 from rich.console import Console
 
 import dropout_policies as dp
+from dropout_policies.catalog import ZAREMBA, resolve
 
-from ..checkpoint import write_atomically
+from ..checkpoint import CheckpointError, write_atomically
 from .config import BACKENDS, RunConfig
 from .corpus import CorpusError
 from .corpus import load as load_corpus
 from .presets import PRESETS
-from .summary import compare_starts, curves, read_results, summary
+from .summary import averages, compare_starts, curves, read_results, summary
+from .trained import average, load, write
 from .worker import INTERRUPTED
 
 Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[misc]
@@ -28,8 +30,9 @@ PresetName = StrEnum("PresetName", {name: name for name in PRESETS})  # type: ig
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
-@app.command()
+@app.callback(invoke_without_command=True)
 def ptb(
+    context: typer.Context,
     backend: Annotated[
         list[Backend],
         typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}; several times to compare."),
@@ -45,11 +48,16 @@ def ptb(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(dp.names())}; several times to compare. [the preset's]",
+            help=f"{', '.join(dp.names())}, or some joined by +, as zaremba+zoneout; several times "
+            "to compare. [the preset's]",
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help="Dropout rate in [0, 1). [the preset's]")
+        float | None,
+        typer.Option(
+            help="Dropout rate in [0, 1). [the preset's for zaremba and naive, and the catalogue's "
+            "own for the others]"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and masks.")] = 1,
     epochs: Annotated[
@@ -87,6 +95,8 @@ def ptb(
 
     Example: `python -m benchmarks.ptb --backend torch --backend jax --policy none --policy zaremba`
     """
+    if context.invoked_subcommand is not None:
+        return
     console = Console()
     recipe = PRESETS[preset.value]
     if same_start and len(set(backend)) < 2:
@@ -120,6 +130,58 @@ def ptb(
     raise typer.Exit(code)
 
 
+Folder = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="A run's folder, as --out has them.", show_default=False),
+]
+Where = Annotated[Backend, typer.Option(metavar="NAME", help="Where the models are to run.")]
+
+
+@app.command()
+def ensemble(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Folders of runs, as --out has them."),
+    ],
+    backend: Where = Backend.torch,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the line of results to this file.")
+    ] = None,
+) -> None:
+    """Average the probabilities of trained models, one more at a time."""
+    console = Console()
+    try:
+        first = load(runs[0], backend.value)
+        models = [first, *(load(run, backend.value, first.corpus) for run in runs[1:])]
+    except (CorpusError, CheckpointError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    found = average(models, backend.value)
+    console.print(averages(found))
+    if out is not None:
+        write_atomically(out, json.dumps(found) + "\n")
+        console.print(f"results: {out}", highlight=False)
+
+
+@app.command()
+def sample(
+    run: Folder,
+    start: Annotated[str, typer.Argument(help="The first words.")] = "the meaning of life is",
+    words: Annotated[int, typer.Option(min=1, help="How many more.")] = 30,
+    temperature: Annotated[float, typer.Option(min=0.05, help="Lower: likelier words.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 1,
+    backend: Where = Backend.torch,
+) -> None:
+    """Let a trained model go on from some words (the paper's table 2)."""
+    console = Console()
+    try:
+        model = load(run, backend.value)
+    except (CorpusError, CheckpointError) as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    console.print(write(model, start, words, temperature, seed), markup=False, highlight=False)
+
+
 def _config(
     preset: str,
     backend: str,
@@ -129,9 +191,12 @@ def _config(
     epochs: int,
     same_start: bool,
 ) -> RunConfig:
-    chosen = None if policy == "none" else PRESETS[preset].rate if rate is None else rate
-    dp.catalog.resolve(policy, chosen)
-    return RunConfig(preset, backend, policy, chosen, seed, epochs, same_start)
+    # The preset's rate is the paper's, for the paper's placements; others have rates of their own.
+    papers = resolve(policy.partition("+")[0]).citation == ZAREMBA
+    chosen = PRESETS[preset].rate if rate is None and papers else rate
+    config = RunConfig(preset, backend, policy, chosen, seed, epochs, same_start)
+    config.placement  # noqa: B018 # refused now, if it is to be refused
+    return config
 
 
 def _run(

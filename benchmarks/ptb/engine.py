@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -17,14 +17,23 @@ Weights = dict[str, Array]
 [4*H, H] and `lstm.{l}.bias` [4*H] with gates i, f, g, o; `output.weight` [V, H], `output.bias`."""
 
 
+MOST_WORDS = 64
+"""How many words a text may begin with, and go on for."""
+
+
 class Engine(Protocol):
     """A language model in one framework: embedding, stacked LSTM under a policy, softmax."""
 
     def train_window(self, x: Tokens, y: Tokens, learning_rate: float) -> float:
         """One step of SGD on a window `[B, T]`, carrying the state on; mean nats per token."""
 
-    def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
-        """Mean nats per token over weighted windows of one shape, from a zero state, no masks."""
+    def nats(self, windows: Iterable[tuple[Tokens, Tokens]]) -> Iterator[Array]:
+        """What each word of y costs, `[B, T]`, over windows of one shape that carry the state on
+        from zero; no masks."""
+
+    def next_word(self, words: Tokens) -> Array:
+        """The log-probability of each word after some words `[T]`, `[V]`; from a zero state, no
+        masks. T is at most `MOST_WORDS`."""
 
     def reset(self) -> None:
         """Set the carried state to zero."""
@@ -40,6 +49,25 @@ class Engine(Protocol):
 
     def calls(self) -> int:
         """How many training calls the masks have been drawn for."""
+
+
+def perplexity(engine: Engine, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
+    """Of weighted windows, in evaluation."""
+    return float(np.exp(mean_nats([engine], windows)))
+
+
+def mean_nats(engines: Sequence[Engine], windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
+    """What a word costs where the models' probabilities are averaged; `windows` are weighted."""
+    cut = list(windows)
+    each = [engine.nats((x, y) for x, y, _ in cut) for engine in engines]
+    total = count = 0.0
+    for (_, _, weight), *costs in zip(cut, *each, strict=True):
+        # Of the mean probability, from the lowest cost on, so that nothing vanishes.
+        least = np.minimum.reduce(costs)
+        mean = np.mean([np.exp(least - cost) for cost in costs], axis=0)
+        total += float(((least - np.log(mean)) * weight).sum(dtype=np.float64))
+        count += float(weight.sum())
+    return total / count
 
 
 def initial_weights(config: RunConfig, vocabulary: int) -> Weights:

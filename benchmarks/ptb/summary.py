@@ -58,6 +58,18 @@ def summary(results: list[Result]) -> Table:
     return table
 
 
+def averages(result: Result) -> Table:
+    """How the average of models gets better with their number."""
+    table = _table(
+        f"models averaged, on {result['corpus']}", ("with",), ("models", "valid", "test")
+    )
+    for row, member in zip(result["averages"], result["members"], strict=True):
+        name = f"{member['preset']} {with_rate(member)}, {member['backend']}, seed {member['seed']}"
+        figures = (rounded(row["valid_perplexity"]), rounded(row["test_perplexity"]))
+        table.add_row(name, str(row["models"]), *figures)
+    return table
+
+
 def with_rate(config: dict[str, Any]) -> str:
     """A run's policy and rate, as tables and legends have them."""
     return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")

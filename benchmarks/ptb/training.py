@@ -15,7 +15,7 @@ from ..machine import machine, versions
 from .batches import columns, evaluation_windows, window_count, windows
 from .config import RunConfig
 from .corpus import Corpus
-from .engine import Engine
+from .engine import Engine, perplexity
 from .presets import learning_rate
 
 FIRST_STEPS = 200
@@ -189,7 +189,7 @@ class Run:
         return self.windows * self.preset.window * self.preset.batch
 
     def _perplexity(self, tokens: Any, batch: int, steps: int) -> float:
-        return math.exp(self.engine.evaluate(evaluation_windows(tokens, batch, steps)))
+        return perplexity(self.engine, evaluation_windows(tokens, batch, steps))
 
 
 def _json_line(record: dict[str, Any]) -> str:

@@ -87,6 +87,51 @@ def test_a_start_that_differs_is_said_to(two_backends):
     assert re.search(r"2\.0\de-03 +41 +no", console.export_text())
 
 
+def models(tmp_path, *arguments, code=0):
+    """What `ensemble` or `sample` prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.ptb", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=environment(tmp_path),
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_trained_models_are_averaged_whatever_they_were_trained_in(two_backends, tmp_path):
+    _, out = two_backends
+    runs = [out / f"demo-zaremba-0.5-{backend}-s1-same" for backend in ("torch", "jax")]
+    printed = models(tmp_path, "ensemble", *runs, "--out", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())
+    assert [member["backend"] for member in found["members"]] == ["torch", "jax"]
+    single, both = (row["test_perplexity"] for row in found["averages"])
+    trained = json.loads((runs[0] / "result.json").read_text())["test_perplexity"]
+    assert single == pytest.approx(trained, rel=1e-5)
+    assert both == pytest.approx(trained, rel=0.01)  # from one start they are nearly one model
+    assert f"{both:.1f}" in printed
+    assert "no run's folder" in models(tmp_path, "ensemble", tmp_path, code=1)
+
+
+def test_a_trained_model_writes(two_backends, tmp_path):
+    _, out = two_backends
+    run = out / "demo-zaremba-0.5-jax-s1-same"
+    printed = models(tmp_path, "sample", run, "the", "--words", 12)
+    assert printed.startswith("the ")
+    assert len(printed.split()) == 13
+
+
+def test_a_policy_has_its_own_rates_and_several_are_joined(tmp_path):
+    """zaremba takes the preset's rate, zoneout the catalogue's."""
+    arguments = ("--policy", "zaremba+zoneout", "--policy", "locked", "--epochs", 1)
+    ptb(tmp_path, *arguments)
+    runs = sorted(folder.name for folder in (tmp_path / "out").iterdir() if folder.is_dir())
+    assert runs == ["demo-locked-torch-s1", "demo-zaremba+zoneout-0.5-torch-s1"]
+    assert "both set a rule for input" in ptb(tmp_path, "--policy", "zaremba+locked", code=1)
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     """Ctrl-C, as a terminal sends it: to the whole group of processes."""
     arguments = ("--policy", "zaremba", "--epochs", 2)

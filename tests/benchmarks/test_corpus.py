@@ -10,9 +10,13 @@ import pytest
 import requests.exceptions
 
 from benchmarks.ptb import corpus as corpora
-from benchmarks.ptb.corpus import FILES, Corpus, CorpusError, File, load, part, read_ptb, synthetic
+from benchmarks.ptb.corpus import Corpus, CorpusError, load, part, read, synthetic
+from benchmarks.ptb.texts import TEXTS as KNOWN
+from benchmarks.ptb.texts import File
 
-PTB = Path(__file__).parents[2].parent / "shared" / "data" / "ptb"
+DATA = Path(__file__).parents[2].parent / "shared" / "data"
+REAL = [name for name in KNOWN if (DATA / name).is_dir()]
+"""Wherever they lie beside this repository."""
 
 TEXTS = {
     "train": " the cat saw the <unk> \n a dog saw N cats \n the dog ran \n",
@@ -29,10 +33,16 @@ def described(texts):
     }
 
 
-def written(folder, texts):
+def expect(monkeypatch, texts, name="ptb"):
+    """Have the table of a known text be that of others."""
+    changed = KNOWN[name]._replace(files=described(texts), words=10)
+    monkeypatch.setitem(corpora.TEXTS, name, changed)
+
+
+def written(folder, texts, name="ptb"):
     folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (folder / f"ptb.{name}.txt").write_bytes(text.encode())
+    for which, text in texts.items():
+        (folder / KNOWN[name].name(which)).write_bytes(text.encode())
     return folder
 
 
@@ -43,8 +53,7 @@ def words(corpus, name):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A folder with three small files, which are the ones expected."""
-    monkeypatch.setattr(corpora, "FILES", described(TEXTS))
-    monkeypatch.setattr(corpora, "WORDS", 10)
+    expect(monkeypatch, TEXTS)
     return written(tmp_path / "ptb", TEXTS)
 
 
@@ -65,7 +74,7 @@ def fails_with(monkeypatch, error):
 
 
 def test_the_words_of_a_folder_are_numbered_by_falling_frequency(small):
-    corpus = read_ptb(small)
+    corpus = read(small)
     assert " ".join(corpus.vocabulary) == "<eos> the dog saw <unk> N a cat cats ran"
     assert words(corpus, "train") == TEXTS["train"].replace("\n", "<eos>").strip()
     assert words(corpus, "test") == "a cat ran <eos> the cat ran <eos>"
@@ -74,22 +83,32 @@ def test_the_words_of_a_folder_are_numbered_by_falling_frequency(small):
     assert str(small) in corpus.source
 
 
-# The real text too, wherever it lies beside this repository.
-@pytest.mark.parametrize("real", [False, True] if PTB.is_dir() else [False])
+@pytest.mark.parametrize("real", [None, *REAL])
 def test_a_corpus_has_the_counts_of_its_table(small, monkeypatch, real):
     if real:
-        monkeypatch.setattr(corpora, "FILES", FILES)
-        monkeypatch.setattr(corpora, "WORDS", 10_000)
-    corpus = load(PTB if real else small)
-    for name, file in corpora.FILES.items():
+        monkeypatch.undo()
+    corpus = load(DATA / real if real else small)
+    table = corpora.TEXTS[corpus.name]
+    assert corpus.name == (real or "ptb")
+    for name, file in table.files.items():
         assert len(getattr(corpus, name)) == file.tokens
     counts = np.bincount(corpus.train)
-    assert len(counts) == len(corpus.vocabulary) == corpora.WORDS
+    assert len(counts) == len(corpus.vocabulary) == table.words
     assert (np.diff(counts) <= 0).all()
 
 
+def test_the_text_is_known_by_its_files(tmp_path, monkeypatch):
+    expect(monkeypatch, TEXTS, "wikitext-2")
+    folder = written(tmp_path / "wiki", TEXTS, "wikitext-2")
+    corpus = read(folder)
+    assert (corpus.name, corpus.source) == ("wikitext-2", f"WikiText-2 in {folder}")
+    (folder / "wiki.train.tokens").unlink()
+    with pytest.raises(CorpusError, match=r"No file wiki\.train\.tokens in .*CC BY-SA"):
+        read(folder)
+
+
 def test_the_table_of_files_has_the_papers_counts():
-    tokens = [(name, file.tokens) for name, file in FILES.items()]
+    tokens = [(name, file.tokens) for name, file in KNOWN["ptb"].files.items()]
     assert tokens == [("train", 929_589), ("valid", 73_760), ("test", 82_430)]
 
 
@@ -110,7 +129,7 @@ def test_a_missing_file_is_named(small, name):
 
 @pytest.mark.parametrize("name", ["train", "valid", "test"])
 def test_a_truncated_file_is_refused_with_both_sums_and_sizes(small, name):
-    path, expected = small / f"ptb.{name}.txt", corpora.FILES[name]
+    path, expected = small / f"ptb.{name}.txt", corpora.TEXTS["ptb"].files[name]
     path.write_bytes(path.read_bytes()[:-5])
     received = hashlib.sha256(path.read_bytes()).hexdigest()
     with pytest.raises(CorpusError, match=rf"ptb\.{name}\.txt is truncated") as error:
@@ -137,14 +156,15 @@ def test_a_flipped_bit_is_refused(small, position):
     ],
 )
 def test_a_wrong_vocabulary_is_refused(small, monkeypatch, changed, message):
-    monkeypatch.setattr(corpora, "FILES", described(TEXTS | changed))
+    expect(monkeypatch, TEXTS | changed)
     written(small, changed)
     with pytest.raises(CorpusError, match="Wrong vocabulary.*" + message):
         load(small)
 
 
 def test_a_wrong_number_of_tokens_is_refused(small, monkeypatch):
-    monkeypatch.setitem(corpora.FILES, "test", corpora.FILES["test"]._replace(tokens=9))
+    files = corpora.TEXTS["ptb"].files
+    monkeypatch.setitem(files, "test", files["test"]._replace(tokens=9))
     with pytest.raises(CorpusError, match=r"ptb\.test\.txt must have 9 tokens.*Received: 8\."):
         load(small)
 
@@ -198,11 +218,11 @@ def test_the_download_is_checked_cached_and_quiet(small, monkeypatch, tmp_path, 
     level = pooch.get_logger().level
     with caplog.at_level(logging.WARNING):
         corpus = load()
-    assert words(corpus, "train") == words(read_ptb(small), "train")
+    assert words(corpus, "train") == words(read(small), "train")
     assert str(cache) in corpus.source
     assert asked == [
         (f"{corpora.MIRROR}ptb.{name}.txt", f"sha256:{file.sha256}")
-        for name, file in corpora.FILES.items()
+        for name, file in corpora.TEXTS["ptb"].files.items()
     ]
     assert caplog.records == []
     assert pooch.get_logger().level == level
@@ -280,7 +300,7 @@ def test_a_part_with_room_for_all_words_keeps_them_and_the_floor():
 
 
 def test_the_unknown_word_of_the_text_is_the_same_as_that_of_the_part(small):
-    cut = part(read_ptb(small), 16, 6, 5)
+    cut = part(read(small), 16, 6, 5)
     assert cut.vocabulary == ("<unk>", "<eos>", "the", "dog", "saw")
     assert words(cut, "train").startswith("the <unk> saw the <unk> <eos> <unk> dog")
 

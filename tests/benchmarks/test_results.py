@@ -24,20 +24,31 @@ def test_every_committed_run_says_what_it_ran_on():
             assert {"python", "dropout-policies", "commit"} <= set(run["versions"])
             assert not run["versions"]["commit"].endswith("+"), "files were changed"
             assert {"cpu", "cores"} <= set(run["machine"])
-            assert run["config"]["seed"] is not None
+            for config in run.get("members") or [run["config"]]:
+                assert config["seed"] is not None
 
 
 def test_a_changed_figure_changes_the_page():
     files = results.read()
     changed = copy.deepcopy(files)
-    run = next(run for runs in changed.values() for run in runs if not run["config"]["same_start"])
+    each = [run for runs in changed.values() for run in runs if "config" in run]
+    run = next(run for run in each if not run["config"]["same_start"])
     run["epochs"][-1]["valid_perplexity"] += 1.0
     assert results.page(changed) != results.page(files)
 
 
+def test_averages_are_on_the_page():
+    files = copy.deepcopy(results.read())
+    member = {**files["ptb-small"][0]["config"], "trained_epochs": 13}
+    row = {"models": 2, "valid_perplexity": 111.14, "test_perplexity": 107.26}
+    files["new"] = [{"members": [member, member], "corpus": "ptb", "averages": [row]}]
+    assert "| Penn Treebank | small, none, 13 epochs | 2 | 111.1 | 107.3 |" in results.page(files)
+
+
 def test_backends_that_part_are_said_to():
     files = copy.deepcopy(results.read())
-    started = [run for runs in files.values() for run in runs if run["config"]["same_start"]]
+    each = [run for runs in files.values() for run in runs if "config" in run]
+    started = [run for run in each if run["config"]["same_start"]]
     assert "All of them lie within the bound" in results.page(files)
     started[1]["first_losses"][3] *= 1.01
     assert "Not all of them lie within the bound" in results.page(files)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ptb.batches import columns, evaluation_windows, windows
-from benchmarks.ptb.engine import initial_weights
+from benchmarks.ptb.engine import initial_weights, mean_nats
 from benchmarks.ptb.engines.keras_engine import KerasEngine
 from benchmarks.ptb.engines.torch_engine import TorchEngine
 from benchmarks.ptb.presets import PRESETS
@@ -28,7 +28,7 @@ def batches():
     return list(windows(columns(tiny_corpus().train, TINY.batch), TINY.window))
 
 
-@pytest.mark.parametrize("policy", ["none", "zaremba", "naive"])
+@pytest.mark.parametrize("policy", ["none", "zaremba", "naive", "awd", "zaremba+zoneout"])
 def test_from_a_common_start_both_frameworks_train_alike(policy):
     """Losses, weights and carried state: plain SGD, clipping and masks are the same."""
     ours, other = engines(policy)
@@ -56,16 +56,21 @@ def test_gradients_are_clipped_alike(monkeypatch):
     assert np.sqrt(moved) <= 5 * 0.05 * (1 + 1e-5)
 
 
-def test_evaluation_counts_every_token_once_and_moves_nothing():
-    ours, other = engines("zaremba")
+@pytest.mark.parametrize("policy", ["zaremba", "variational", "zoneout"])
+def test_evaluation_counts_every_token_once_and_moves_nothing(policy):
+    ours, other = engines(policy)
     (x, y), *_ = batches()
     ours.train_window(x, y, 1.0)
     other.restore(ours.weights(), ours.carried(), ours.calls())
     before, calls = ours.carried(), ours.calls()
     for batch, steps in ((4, 5), (1, 40)):
         text = tiny_corpus().valid
-        nats = [e.evaluate(evaluation_windows(text, batch, steps)) for e in (ours, other)]
+        nats = [mean_nats([e], evaluation_windows(text, batch, steps)) for e in (ours, other)]
         np.testing.assert_allclose(*nats, rtol=1e-5)
+    for words in (x[0], x[0, :1]):
+        next_words = [engine.next_word(words) for engine in (ours, other)]
+        np.testing.assert_allclose(*next_words, atol=1e-5)
+        assert np.exp(next_words[0]).sum() == pytest.approx(1.0)
     assert ours.calls() == calls
     for name, array in ours.carried().items():
         np.testing.assert_array_equal(array, before[name])

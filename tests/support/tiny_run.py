@@ -23,7 +23,7 @@ TINY = presets.Preset(8, 0.5, "zaremba", 5, 0.5, 10, 2.0, 3, 5.0, batch=4)
 
 
 def config(backend="torch", policy="zaremba", seed=1, epochs=3, same_start=True) -> RunConfig:
-    rate = None if policy == "none" else 0.5
+    rate = 0.5 if policy.startswith(("zaremba", "naive")) else None
     return RunConfig("tiny", backend, policy, rate, seed, epochs, same_start)
 
 

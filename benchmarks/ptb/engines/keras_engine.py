@@ -2,36 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any
 
 import keras
 import numpy as np
-from dropout_policies_keras import LSTM
+from dropout_policies_keras import LSTM, Embedding
 from keras import ops
 
 from ..config import RunConfig
-from ..engine import Array, Tokens, Weights
+from ..engine import MOST_WORDS, Array, Tokens, Weights
 
 
 def language_model(config: RunConfig, vocabulary: int, batch: int, steps: int) -> keras.Model:
     """Embedding, stateful LSTMs under a policy, and a dense layer: `[B, T]` to `[B, T, V]`."""
     preset = config.recipe
     words = keras.Input(batch_shape=(batch, steps), dtype="int32")
-    x = keras.layers.Embedding(vocabulary, preset.units, name="embedding")(words)
+    x = Embedding(vocabulary, preset.units, name="embedding", **config.word_types)(words)
     for layer in range(preset.layers):
         x = LSTM(
             preset.units,
             return_sequences=True,
             stateful=True,
-            policy=config.policy,
-            rate=config.rate,
+            policy=config.placement,
             seed=config.start_seed,
             stack=(layer, preset.layers),
             name=f"lstm_{layer}",
         )(x)
     return keras.Model(words, keras.layers.Dense(vocabulary, name="output")(x))
+
+
+class Costs(keras.layers.Layer):
+    """Words `[B, T]` and logits `[B, T, V]` to what each word costs in nats, `[B, T]`."""
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        words, logits = inputs
+        chosen = ops.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
+        return ops.logsumexp(logits, axis=-1) - chosen
 
 
 def window_loss(y: object, logits: object) -> object:
@@ -83,16 +91,21 @@ class KerasEngine:
             self.model.optimizer.learning_rate = learning_rate
         return float(self.model.train_on_batch(x, y)) / x.shape[1]
 
-    def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
-        model, nats, count = None, 0.0, 0.0
-        for x, y, weight in windows:
+    def nats(self, windows: Iterable[tuple[Tokens, Tokens]]) -> Iterator[Array]:
+        model = None
+        for x, y in windows:
             if model is None:
                 model = self.evaluator(*x.shape)
-                model.set_weights(self.model.get_weights())
-                self._reset(model)
-            nats += float(model.test_on_batch(x, y, sample_weight=weight))
-            count += float(weight.sum())
-        return nats / count
+                self._put_into(model)
+            yield model.predict_on_batch([x, y])
+
+    def next_word(self, words: Tokens) -> Array:
+        model = self.evaluator(1, MOST_WORDS, whole=True)
+        self._put_into(model)
+        x = np.zeros((1, MOST_WORDS), np.int32)
+        x[0, : len(words)] = words
+        logits = np.asarray(model.predict_on_batch(x)[0, len(words) - 1], np.float64)
+        return (logits - np.logaddexp.reduce(logits)).astype(np.float32)
 
     def reset(self) -> None:
         self._reset(self.model)
@@ -119,17 +132,32 @@ class KerasEngine:
         for layer, lstm in enumerate(self._lstms(self.model)):
             lstm.states[0].assign(carried["h"][layer])
             lstm.states[1].assign(carried["c"][layer])
-            lstm.calls = calls
+        for name in self._noisy():
+            self.model.get_layer(name).calls = calls
 
     def load(self, weights: Weights) -> None:
         for name, (variable, turned) in self._named().items():
             variable.assign(weights[name].T if turned else weights[name])
 
-    def _evaluator(self, batch: int, steps: int) -> keras.Model:
+    def _evaluator(self, batch: int, steps: int, whole: bool = False) -> keras.Model:
+        """A model of that shape: to costs, or to the whole distribution of each next word."""
         model = language_model(self.config, self.vocabulary, batch, steps)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum")
-        model.compile(loss=loss)
-        return model
+        if whole:
+            return model
+        words = keras.Input(batch_shape=(batch, steps), dtype="int32")
+        return keras.Model([*model.inputs, words], Costs()((words, model.outputs[0])))
+
+    def _put_into(self, model: keras.Model) -> None:
+        """Give an evaluator the weights and rates of now, and a zero state."""
+        model.set_weights(self.model.get_weights())
+        for name in self._noisy():
+            model.get_layer(name).calls = self.model.get_layer(name).calls
+        self._reset(model)
+
+    def _noisy(self) -> list[str]:
+        """The layers under the policy."""
+        words = ["embedding"] if self.config.word_types else []
+        return [*words, *(lstm.name for lstm in self._lstms(self.model))]
 
     def _named(self) -> dict[str, tuple[keras.Variable, bool]]:
         """Each weight's variable, and whether Keras keeps it transposed."""

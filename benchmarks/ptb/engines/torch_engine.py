@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
-from dropout_policies_torch import LSTM
+from dropout_policies_torch import LSTM, Embedding
 from torch import Tensor, nn
 
 from ..config import RunConfig
@@ -21,13 +21,12 @@ class LanguageModel(nn.Module):
     def __init__(self, vocabulary: int, config: RunConfig) -> None:
         super().__init__()
         preset = config.recipe
-        self.embedding = nn.Embedding(vocabulary, preset.units)
+        self.embedding = Embedding(vocabulary, preset.units, **config.word_types)
         self.lstm = LSTM(
             preset.units,
             preset.units,
             num_layers=preset.layers,
-            policy=config.policy,
-            rate=config.rate,
+            policy=config.placement,
             seed=config.start_seed,
         )
         self.output = nn.Linear(preset.units, vocabulary)
@@ -82,16 +81,20 @@ class TorchEngine:
             gradient.mul_(scale)
 
     @torch.no_grad()
-    def evaluate(self, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
+    def nats(self, windows: Iterable[tuple[Tokens, Tokens]]) -> Iterator[Array]:
         self.model.eval()
-        state, nats, count = None, 0.0, 0.0
-        for x, y, weight in windows:
+        state = None
+        for x, y in windows:
             state = self._zeros(len(x)) if state is None else state
             logits, state = self.model(self._tensor(x.T), state)
-            losses = self.loss(logits.flatten(0, 1), self._tensor(y.T).flatten())
-            nats += float((losses * self._tensor(weight.T).flatten()).sum())
-            count += float(weight.sum())
-        return nats / count
+            costs = self.loss(logits.flatten(0, 1), self._tensor(y.T).flatten())
+            yield costs.reshape(y.T.shape).T.cpu().numpy()
+
+    @torch.no_grad()
+    def next_word(self, words: Tokens) -> Array:
+        self.model.eval()
+        logits, _ = self.model(self._tensor(words[:, None]), self._zeros(1))
+        return logits[-1, 0].log_softmax(-1).cpu().numpy()
 
     def reset(self) -> None:
         self.state = self._zeros(self.preset.batch)
@@ -108,7 +111,9 @@ class TorchEngine:
     def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
         self.load(weights)
         self.state = self._tensor(carried["h"]), self._tensor(carried["c"])
-        self.model.lstm.calls = calls
+        for layer in (self.model.lstm, self.model.embedding):
+            if layer.placement is not None:
+                layer.calls = calls
 
     @torch.no_grad()
     def load(self, weights: Weights) -> None:
