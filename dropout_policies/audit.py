@@ -9,8 +9,9 @@ from typing import Any
 
 from . import catalog
 from .comparison import unlike
-from .diagram import Diagram, Row
+from .diagram import Diagram
 from .dispatch import adapter_for
+from .grid import Row
 from .policy import Policy
 from .probing.evidence import Finding
 from .probing.measure import measure

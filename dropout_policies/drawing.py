@@ -1,4 +1,4 @@
-"""Diagrams as pictures: laid out once as lines, boxes and texts; written as SVG, or as PNG."""
+"""Grids as pictures: laid out once as lines, boxes and texts; written as SVG, or as PNG."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from .diagram import Diagram
 from .errors import PolicyError
+from .grid import Grid
 
 COLUMN, LINE, BOX = 84, 31, 26
 """Pixels from step to step, from row to row, and along a cell."""
@@ -98,16 +98,16 @@ class Picture(NamedTuple):
     shapes: list[Line | Box | Text]
 
 
-def lay_out(diagram: Diagram) -> Picture:
+def lay_out(grid: Grid) -> Picture:
     """Where everything stands."""
-    rows, names = diagram.rows, max(len(row.name) for row in diagram.rows)
+    rows, names = grid.rows, max(len(row.name) for row in grid.rows)
     left, top = 40 + int(LETTER * names), 40
-    notes = left + (diagram.steps - 1) * COLUMN + 64
+    notes = left + (grid.steps - 1) * COLUMN + 64
     bottom = top + (len(rows) + 1) * LINE
     widest = max(LETTER * len(text) for text in [*(row.notes for row in rows), ""])
-    legend = list(diagram.legend())
+    legend = list(grid.legend())
     width = int(max(notes + widest + 12, 12 + LETTER * max(map(len, legend), default=0)))
-    shapes: list[Line | Box | Text] = [Text(12, 20, diagram.title)]
+    shapes: list[Line | Box | Text] = [Text(12, 20, grid.title)]
     for number, row in enumerate(rows):
         y = top + (len(rows) - number) * LINE
         if row.wrong:
@@ -119,8 +119,8 @@ def lay_out(diagram: Diagram) -> Picture:
     for number in range(len(rows)):
         y = top + (len(rows) - number) * LINE
         draw = _layer if number % 2 else _connections
-        shapes.extend(draw(diagram, number, left, y))
-    for step in range(diagram.steps):
+        shapes.extend(draw(grid, number, left, y))
+    for step in range(grid.steps):
         x = left + step * COLUMN
         shapes.append(Text(x, bottom + 14, "x", centred=True, lower=str(step + 1)))
         shapes.append(Text(x, top + 4, "y", centred=True, lower=str(step + 1)))
@@ -130,34 +130,34 @@ def lay_out(diagram: Diagram) -> Picture:
     return Picture(width, bottom + 36 + 18 * len(legend), shown)
 
 
-def _connections(diagram: Diagram, number: int, left: int, y: float) -> Iterator[Line | Text]:
-    row, ends = diagram.rows[number], LINE - BOX / 2
-    for step in range(diagram.steps):
+def _connections(grid: Grid, number: int, left: int, y: float) -> Iterator[Line | Text]:
+    row, ends = grid.rows[number], LINE - BOX / 2
+    for step in range(grid.steps):
         x = left + step * COLUMN
-        heavy = diagram.heavy(number, step)
+        heavy = grid.heavy(number, step)
         yield Line(x, y + ends, x, y - ends, row.masked is True, heavy)
         yield Text(x + 6, y + 4, row.letter(step), "mask", SMALL)
 
 
-def _layer(diagram: Diagram, number: int, left: int, y: float) -> Iterator[Line | Box | Text]:
-    row, half = diagram.rows[number], BOX / 2
-    for step in range(diagram.steps):
+def _layer(grid: Grid, number: int, left: int, y: float) -> Iterator[Line | Box | Text]:
+    row, half = grid.rows[number], BOX / 2
+    for step in range(grid.steps):
         x = left + step * COLUMN
         if step:
-            heavy = diagram.heavy(number, step)
+            heavy = grid.heavy(number, step)
             yield Line(x - COLUMN + half, y, x - half, y, row.masked is True, heavy)
             yield Text(x - COLUMN / 2 - 3, y - 6, row.letter(step), "mask", SMALL)
         yield Box(x - half, y - half, BOX, BOX, "mask" if row.inside else "ink")
 
 
-def svg(diagram: Diagram) -> str:
-    """A diagram as an SVG document; its colours follow the page."""
-    width, height, shapes = lay_out(diagram)
-    title = f"{diagram.title}, {diagram.layers} layers over {diagram.steps} steps"
+def svg(grid: Grid) -> str:
+    """A grid as an SVG document; its colours follow the page."""
+    width, height, shapes = lay_out(grid)
+    title = f"{grid.title}, {grid.layers} layers over {grid.steps} steps"
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="dp-diagram" role="img" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{escape(title)}</title><desc>{escape(str(diagram))}</desc>"
+        f"<title>{escape(title)}</title><desc>{escape(str(grid))}</desc>"
         f"<style>{STYLE}</style>"
     )
     return head + "".join(map(_element, shapes)) + "</svg>\n"
@@ -185,8 +185,8 @@ def _element(shape: Line | Box | Text) -> str:
     )
 
 
-def png(diagram: Diagram, path: Path) -> None:
-    """Write a diagram as a PNG, on white.
+def png(grid: Grid, path: Path) -> None:
+    """Write a grid as a PNG, on white.
 
     Raises:
         PolicyError: Matplotlib is not there.
@@ -201,7 +201,7 @@ def png(diagram: Diagram, path: Path) -> None:
             f"A PNG needs Matplotlib: pip install 'dropout-policies[pictures]', or write an SVG. "
             f"Received: {path}"
         ) from None
-    width, height, shapes = lay_out(diagram)
+    width, height, shapes = lay_out(grid)
     points = 72 / 100  # of a pixel, at 100 to the inch
     figure = Figure((width / 100, height / 100), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)
@@ -231,22 +231,3 @@ def png(diagram: Diagram, path: Path) -> None:
                 zorder=depth,
             )
     figure.savefig(path)
-
-
-def save(diagram: Diagram, path: Path) -> None:
-    """Write a diagram as the ending of a file's name says.
-
-    Raises:
-        PolicyError: another ending than `.svg`, `.png` and `.txt`, or a PNG without Matplotlib.
-    """
-    if path.suffix == ".png":
-        png(diagram, path)
-    elif path.suffix == ".svg":
-        path.write_text(diagram.svg(), encoding="utf-8")
-    elif path.suffix == ".txt":
-        path.write_text(f"{diagram}\n", encoding="utf-8")
-    else:
-        raise PolicyError(
-            f"A diagram is written to a file whose name ends with .svg, .png or .txt. "
-            f"Received: {path}"
-        )

@@ -6,8 +6,9 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
-from .diagram import Diagram, rows_under
+from .diagram import Diagram
 from .errors import PolicyError
+from .grid import rows_under
 from .rates import Schedule
 from .rule import Rule
 from .sites import Site

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 from types import TracebackType
 
-from .diagram import Diagram, Row
+from .diagram import Diagram
+from .grid import Row
 from .memory import Memory
 from .plan import Placement, masked_connections
 from .policy import Policy

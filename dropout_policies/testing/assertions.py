@@ -7,7 +7,8 @@ from typing import Any
 from ..audit import Audit, audit
 from ..catalog import resolve
 from ..comparison import unlike
-from ..diagram import MOST, Diagram, Row
+from ..diagram import Diagram
+from ..grid import MOST, Row
 from ..policy import Policy
 from ..sites import CARRIED
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies.diagram import Row
 from dropout_policies.drawing import COLOURS
+from dropout_policies.grid import Row
 
 SVG = "{http://www.w3.org/2000/svg}"
 sizes = st.tuples(st.integers(1, 5), st.integers(1, 8))

@@ -69,7 +69,7 @@ def execute(path: Path) -> NotebookNode:
             resources={"metadata": {"path": str(path.parent)}},
         )
         environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
-        client.execute(env={**environment, "IPYTHONDIR": folder})
+        client.execute(cleanup_kc=True, env={**environment, "IPYTHONDIR": folder})
     return clean(notebook)
 
 

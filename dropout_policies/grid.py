@@ -1,0 +1,202 @@
+"""The unrolled network as a grid of layers and steps: what is masked, and what is whole.
+
+As in the paper (Zaremba et al. 2014, figure 2), a connection is dashed where a mask falls on it and
+solid where it is whole; a path from an input to a later output (its figure 3) can be drawn heavy,
+and its masks are counted. Policies, audits and reports make the rows; here they become text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from .errors import PolicyError
+from .rule import Lifetime, Rule
+from .sites import CARRIED, VERTICAL, Site
+
+MOST = 26
+"""Masks have letters for names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the grid: a vertical connection of every step, or a layer.
+
+    Args:
+        name: of the connection or layer.
+        notes: the rules that fall here, as text.
+        masked: whether masks fall on its connections, from below or from step to step; None where
+            that is not known.
+        per: how long such a mask lives; None where that is not known.
+        inside: whether a rule falls within the cells: on an update, or on weights.
+        wrong: whether it is marked as other than it should be.
+    """
+
+    name: str
+    notes: str = ""
+    masked: bool | None = False
+    per: Lifetime | None = None
+    inside: bool = False
+    wrong: bool = False
+
+    @staticmethod
+    def connection(name: str, rule: Rule | None, words: Rule | None = None) -> Row:
+        """A vertical connection under a rule; `words` is the one on the embedding before it."""
+        notes = [rule.text()] if rule is not None else []
+        notes += [f"word types {words.text()}"] if words is not None else []
+        return Row(name, "; ".join(notes), rule is not None, rule.per if rule else None)
+
+    @staticmethod
+    def layer(name: str, rules: Mapping[Site, Rule]) -> Row:
+        """A layer under the rules on its cells."""
+        carried = [rules[site] for site in CARRIED if site in rules]
+        notes = "; ".join(f"{site.value} {rule.text()}" for site, rule in rules.items())
+        per = carried[0].per if carried else None
+        return Row(name, notes, bool(carried), per, any(site not in CARRIED for site in rules))
+
+    def letter(self, step: int) -> str:
+        """The name of the mask of a step, from 0: one letter for one mask; "" where there is none.
+
+        Rows have masks of their own, whatever the letters.
+        """
+        if self.masked is False:
+            return ""
+        if self.masked is None or self.per is None:
+            return "?"
+        return chr(ord("a") + (step if self.per == "step" else 0))
+
+
+def rows_under(rules: Mapping[Site, Rule], layers: int) -> tuple[Row, ...]:
+    """The rows of L layers under the rules of a policy."""
+
+    def rule(site: Site, depth: int) -> Rule | None:
+        here = rules[site].of_layers(depth, 1) if site in rules else None
+        return here if here is not None and here.active else None
+
+    inside = [site for site in Site if site not in VERTICAL | {Site.EMBEDDING}]
+    found = [Row.connection("input", rule(Site.INPUT, 0), rule(Site.EMBEDDING, 0))]
+    for depth in range(layers):
+        here = {site: made for site in inside if (made := rule(site, depth)) is not None}
+        found.append(Row.layer(f"layer {depth + 1}", here))
+        if depth + 1 < layers:
+            found.append(Row.connection("between", rule(Site.BETWEEN, depth + 1)))
+    return (*found, Row.connection("output", rule(Site.OUTPUT, layers - 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """L layers over T steps, and what is to be marked; `print` it.
+
+    Args:
+        title: what is drawn.
+        rows: from the bottom up, connections and layers by turns: the input, layer 1, what is
+            between, layer 2, ..., the output.
+        steps: T.
+        path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy; or None.
+        wanted: what rows marked as wrong are unlike.
+
+    Raises:
+        PolicyError: there are no layers, no steps or too many, or no such path.
+    """
+
+    title: str
+    rows: Sequence[Row]
+    steps: int = 4
+    path: tuple[int, int] | None = None
+    wanted: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.rows) < 3 or len(self.rows) % 2 == 0 or not 1 <= self.steps <= MOST:
+            raise PolicyError(
+                f"A diagram has at least one layer, with a connection below and above each, and "
+                f"1 to {MOST} steps. Received: {len(self.rows)} rows, steps={self.steps}"
+            )
+        if self.path is not None:
+            s, t = self.path
+            if not 1 <= s <= t <= self.steps:
+                raise PolicyError(
+                    f"A path goes from a step s to a step t with 1 <= s <= t <= {self.steps}. "
+                    f"Received: path={self.path}"
+                )
+
+    @property
+    def layers(self) -> int:
+        """L."""
+        return len(self.rows) // 2
+
+    def heavy(self, row: int, step: int) -> bool:
+        """Whether the path goes along the connection of a row into a step, both from 0.
+
+        It goes up at s as far as the last layer, along it to t, and out.
+        """
+        if self.path is None:
+            return False
+        s, t = self.path[0] - 1, self.path[1] - 1
+        last = 2 * self.layers
+        if row == last - 1:
+            return s < step <= t
+        return step == (t if row == last else s) and row % 2 == 0
+
+    @property
+    def corruptions(self) -> int | None:
+        """How many masks lie on the path, under `zaremba` L+1, whatever t − s; None where that is
+        not known."""
+        along = [
+            row.masked
+            for number, row in enumerate(self.rows)
+            for step in range(self.steps)
+            if self.heavy(number, step)
+        ]
+        return None if None in along else sum(map(bool, along))
+
+    def __str__(self) -> str:
+        return "\n".join(line.rstrip() for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        margin = max(len(row.name) for row in self.rows) + 4
+        yield f"{self.title}: L = {self.layers}, T = {self.steps}"
+        yield ""
+        yield " " * margin + self._ends("y")
+        for number in reversed(range(len(self.rows))):
+            row = self.rows[number]
+            drawn = self._cells(number, row) if number % 2 else self._ups(number, row)
+            yield f"{'✗' if row.wrong else ' '} {row.name:<{margin - 2}}{drawn}  {row.notes}"
+        yield " " * margin + self._ends("x")
+        yield ""
+        yield from self.legend()
+
+    def _ends(self, letter: str) -> str:
+        return "".join(f"{letter}{step + 1:<7}" for step in range(self.steps))
+
+    def _ups(self, number: int, row: Row) -> str:
+        parts = []
+        for step in range(self.steps):
+            marks = "┃┇" if self.heavy(number, step) else "│┊"
+            parts.append(f"{marks[row.masked is True]}{row.letter(step):<7}")
+        return "".join(parts)
+
+    def _cells(self, number: int, row: Row) -> str:
+        box = "□" if row.inside else "■"
+        parts = [box]
+        for step in range(1, self.steps):
+            marks = "━┅" if self.heavy(number, step) else "─╌"
+            line = marks[row.masked is True] * 3
+            middle = row.letter(step) or line[0]
+            parts.append(f"{line}{middle}{line}{box}")
+        return "".join(parts) + " " * 7
+
+    def legend(self) -> Iterator[str]:
+        """What the marks mean, of those that are there."""
+        if any(row.masked for row in self.rows):
+            yield "dashed: masked, and in a row one letter is one mask; solid: whole"
+        if any("?" in row.letter(0) for row in self.rows):
+            yield "?: not decided"
+        if any(row.inside for row in self.rows):
+            yield "□: a rule falls inside the cell, or on its weights"
+        if any(row.wrong for row in self.rows):
+            yield f"✗: unlike {self.wanted}"
+        if self.path is not None:
+            s, t = self.path
+            count = self.corruptions
+            masks = "an unknown number of masks" if count is None else f"{count} masks"
+            yield f"heavy: from x{s} to y{t}, through {'1 mask' if count == 1 else masks}"
