@@ -1,6 +1,6 @@
 """What a step does beside its product, in one pass: compiled C on a CPU, Triton on a GPU.
 
-Where neither can be had, an operator takes PyTorch's own functions, one after another.
+What both have in common; `engine` chooses one of them.
 """
 
 from __future__ import annotations
@@ -99,15 +99,6 @@ class Steps(ABC):
             t, later, earlier: numbers of steps, -1 where there is none.
             product: what `later` brings back to the h that its gates saw, `[B, H]`.
         """
-
-
-def engine(acts: Tensor, state: Tensor) -> type[Steps] | None:
-    """Who takes steps of these gates `[T, B, G*H]` and state `[B, H]`; None for nobody."""
-    from . import fused_cpu, fused_gpu
-
-    if fused_cpu.fits(acts, state):
-        return fused_cpu.Steps
-    return fused_gpu.Steps if fused_gpu.fits(acts, state) else None
 
 
 def through(back: Tensor, masks: Masks, backward: bool) -> Tensor:

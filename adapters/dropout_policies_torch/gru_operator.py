@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import engine as engines
 from . import fused, products
 from .sequence import Operator, again, before, four, or_zeros, order, pulls, slices, whole
 
@@ -44,7 +45,7 @@ def _forward(
     hs = acts.new_empty(steps, batch, size)
     brought = acts.new_empty(steps if keep else 1, batch, size)
     masks = (hidden, candidate, None, state, hidden_update, None)
-    engine = fused.engine(acts, h0)
+    engine = engines.engine(acts, h0)
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": brought}
         run = engine("gru", h0, masks, order(steps, backward), keep, **arrays)
@@ -144,7 +145,7 @@ def _gates_back(
     steps, batch, size = hs.shape
     d_gates = hs.new_empty(steps, batch, 4 * size)
     by_recurrent = products.by(w_hh.t(), batch)
-    engine = fused.engine(acts, h0)
+    engine = engines.engine(acts, h0)
     if engine is None:
         d_h = _steps_back(
             d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward

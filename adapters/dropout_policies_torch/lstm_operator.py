@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import engine as engines
 from . import fused, products
 from .sequence import Operator, again, before, four, or_zeros, order, pulls, shifted, slices, whole
 
@@ -47,7 +48,7 @@ def _forward(
     hs = acts.new_empty(steps, batch, size)
     cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    engine = fused.engine(acts, h0)
+    engine = engines.engine(acts, h0)
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
         run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
@@ -160,7 +161,7 @@ def _gates_back(
     """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
     d_gates = torch.empty_like(acts)
     by_recurrent = products.by(w_hh.t(), len(h0))
-    engine = fused.engine(acts, h0)
+    engine = engines.engine(acts, h0)
     if engine is None:
         back = _steps_back(
             d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, by_recurrent, masks, backward

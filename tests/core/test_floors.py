@@ -96,6 +96,7 @@ def test_both_adapters_have_the_same_rooms():
         "operators.py",
         "sequence.py",
         "products.py",
+        "engine.py",
         "fused.py",
         "fused_cpu.py",
         "fused_gpu.py",

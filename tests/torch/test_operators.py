@@ -5,7 +5,7 @@ import torch
 from dropout_policies_torch import (
     cells,
     compiled,
-    fused,
+    engine,
     fused_cpu,
     operators,
     products,
@@ -100,7 +100,7 @@ def steps(request, monkeypatch):
     if request.param == "compiled":
         assert compiled.library("fused") is not None, "the tests need a C compiler"
     else:
-        monkeypatch.setattr(fused, "engine", lambda *_: None)
+        monkeypatch.setattr(engine, "engine", lambda *_: None)
 
 
 @pytest.mark.usefixtures("steps")

@@ -17,12 +17,12 @@ import json
 import sys
 
 import torch
-from dropout_policies_torch import cells, fused, fused_gpu, operators, recurrence
+from dropout_policies_torch import cells, engine, fused_gpu, operators, recurrence
 
 import dropout_policies as dp
 from tests.torch.test_operators import arguments
 
-fused.engine = lambda *_: fused_gpu.Steps
+engine.engine = lambda *_: fused_gpu.Steps
 fused_gpu.BLOCK = 8  # several programs, the last of them not full
 
 
