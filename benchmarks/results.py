@@ -109,7 +109,7 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
     ]
     for run in runs:
         config, last = run["config"], run["epochs"][-1]
-        test = rounded(run["test_perplexity"]) or "not finished"
+        test = rounded(run.get("test_perplexity")) or "not finished"
         lines.append(
             f"| {with_rate(config)} | {config['backend']} | {config['seed']} "
             f"| {len(run['epochs'])} of {config['epochs']} | {rounded(last['train_perplexity'])} "

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,18 +11,16 @@ import typer
 from rich.console import Console
 
 import dropout_policies as dp
-from dropout_policies.catalog import ZAREMBA, resolve
 
 from ..checkpoint import CheckpointError, write_atomically
-from .config import BACKENDS, RunConfig
+from ..config import BACKENDS
+from ..launch import Backend, configure, launch
 from .corpus import CorpusError
 from .corpus import load as load_corpus
 from .presets import PRESETS
-from .summary import averages, compare_starts, curves, read_results, summary
+from .summary import averages, compare_starts, curves, summary
 from .trained import average, load, write
-from .worker import INTERRUPTED
 
-Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[misc]
 PresetName = StrEnum("PresetName", {name: name for name in PRESETS})  # type: ignore[misc]
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -98,15 +94,14 @@ def ptb(
     if context.invoked_subcommand is not None:
         return
     console = Console()
-    recipe = PRESETS[preset.value]
     if same_start and len(set(backend)) < 2:
         raise typer.BadParameter(
             "compares backends: give --backend twice or more", param_hint="--same-start"
         )
     try:
         configs = [
-            _config(preset.value, b.value, p, rate, seed, epochs or recipe.epochs, same_start)
-            for p in policy or [recipe.policy]
+            configure("ptb", preset.value, b.value, p, rate, seed, epochs, same_start)
+            for p in policy or [PRESETS[preset.value].policy]
             for b in backend
         ]
         source = load_corpus(data).source
@@ -114,14 +109,8 @@ def ptb(
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(f"corpus: {source}", highlight=False, soft_wrap=True)
-    code = 0
-    for config in configs:
-        code = _run(config, data, out, resume, checkpoint_minutes)
-        if code:
-            break
-    results = read_results(out, [config.name for config in configs])
+    code, results = launch(configs, data, out, resume, checkpoint_minutes)
     if results:
-        write_atomically(out / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results))
         picture = curves(results, out / "curves.png")
         console.print(summary(results))
         if same_start and len(backend) > 1:
@@ -180,43 +169,6 @@ def sample(
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         raise typer.Exit(1) from None
     console.print(write(model, start, words, temperature, seed), markup=False, highlight=False)
-
-
-def _config(
-    preset: str,
-    backend: str,
-    policy: str,
-    rate: float | None,
-    seed: int,
-    epochs: int,
-    same_start: bool,
-) -> RunConfig:
-    # The preset's rate is the paper's, for the paper's placements; others have rates of their own.
-    papers = resolve(policy.partition("+")[0]).citation == ZAREMBA
-    chosen = PRESETS[preset].rate if rate is None and papers else rate
-    config = RunConfig(preset, backend, policy, chosen, seed, epochs, same_start)
-    config.placement  # noqa: B018 # refused now, if it is to be refused
-    return config
-
-
-def _run(
-    config: RunConfig, data: Path | None, out: Path, resume: bool, checkpoint_minutes: float
-) -> int:
-    folder = out / config.name
-    job = {
-        "config": config.to_dict(),
-        "data": None if data is None else str(data.resolve()),
-        "resume": resume,
-        "checkpoint_minutes": checkpoint_minutes,
-    }
-    write_atomically(folder / "job.json", json.dumps(job))
-    worker = subprocess.Popen([sys.executable, "-m", "benchmarks.ptb.worker", str(folder)])
-    while True:
-        try:
-            return worker.wait()
-        except KeyboardInterrupt:  # the worker got it too, and is writing its checkpoint
-            if worker.poll() is not None:
-                return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pooch
 import requests.exceptions  # what pooch downloads with
 
+from ..task import DataError
 from . import grammar
 from .texts import TEXTS, Text
 
@@ -38,7 +39,7 @@ NETWORK = (
 )
 
 
-class CorpusError(ValueError):
+class CorpusError(DataError):
     """A text that cannot be read, is not what it should be, or is too short for what is asked."""
 
 

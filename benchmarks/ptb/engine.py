@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from .config import RunConfig
+from ..config import RunConfig
+from ..task import uniform
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -76,7 +77,6 @@ def initial_weights(config: RunConfig, vocabulary: int) -> Weights:
     One bias per gate, whatever the framework has, so that every framework trains the same model.
     """
     preset = config.recipe
-    rng = np.random.default_rng(config.start_seed)
     units = preset.units
     shapes: dict[str, tuple[int, ...]] = {"embedding": (vocabulary, units)}
     for layer in range(preset.layers):
@@ -84,7 +84,4 @@ def initial_weights(config: RunConfig, vocabulary: int) -> Weights:
         shapes[f"lstm.{layer}.w_hh"] = (4 * units, units)
         shapes[f"lstm.{layer}.bias"] = (4 * units,)
     shapes |= {"output.weight": (vocabulary, units), "output.bias": (vocabulary,)}
-    return {
-        name: rng.uniform(-preset.init, preset.init, shape).astype(np.float32)
-        for name, shape in shapes.items()
-    }
+    return uniform(shapes, preset.init, config.start_seed)

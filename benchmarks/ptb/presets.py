@@ -46,8 +46,3 @@ PRESETS = {
     "medium": Preset(650, 0.5, "zaremba", 35, 0.05, 6, 1.2, 39, 5.0, paper=(86.2, 82.7)),
     "large": Preset(1500, 0.65, "zaremba", 35, 0.04, 14, 1.15, 55, 10.0, paper=(82.2, 78.4)),
 }
-
-
-def learning_rate(preset: Preset, epoch: int) -> float:
-    """The learning rate in an epoch, counted from 0."""
-    return float(preset.learning_rate / preset.decay ** max(0, epoch + 1 - preset.full_epochs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,13 +16,6 @@ Result = dict[str, Any]
 
 TOLERANCE = 1e-3
 """How far the loss of a common start may differ between backends, relative."""
-
-
-def read_results(out: Path, runs: list[str]) -> list[Result]:
-    """The results of the named runs that have any epochs, in that order."""
-    paths = [out / run / "result.json" for run in runs]
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
-    return [result for result in results if result["epochs"]]
 
 
 def summary(results: list[Result]) -> Table:
@@ -45,7 +37,7 @@ def summary(results: list[Result]) -> Table:
             rounded(epochs[-1]["train_perplexity"]),
             rounded(epochs[-1]["valid_perplexity"]),
             rounded(min(epoch["valid_perplexity"] for epoch in epochs)),
-            rounded(result["test_perplexity"]),
+            rounded(result.get("test_perplexity")),
             f"{np.median([epoch['words_per_second'] for epoch in epochs]):,.0f}",
         )
     table.add_section()

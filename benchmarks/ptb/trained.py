@@ -12,24 +12,29 @@ import numpy as np
 
 from .. import checkpoint
 from ..checkpoint import CheckpointError
+from ..config import RunConfig
 from ..machine import machine, versions
-from . import corpus as corpora
 from .batches import evaluation_windows
-from .config import RunConfig
 from .corpus import UNKNOWN, Corpus
 from .engine import MOST_WORDS, Engine, mean_nats
-from .engines import make
-from .training import TEST_STEPS
+from .task import TEST_STEPS, LanguageModelling, make
 
 
 class Trained(NamedTuple):
     """A run's model, in the backend that it is to be evaluated in."""
 
-    folder: Path
     config: RunConfig
-    corpus: Corpus
-    engine: Engine
+    """As it was trained."""
+    task: LanguageModelling
     epochs: int
+
+    @property
+    def engine(self) -> Engine:
+        return self.task.engine
+
+    @property
+    def corpus(self) -> Corpus:
+        return self.task.corpus
 
 
 def load(folder: Path, backend: str, known: Corpus | None = None) -> Trained:
@@ -42,7 +47,7 @@ def load(folder: Path, backend: str, known: Corpus | None = None) -> Trained:
 
     Raises:
         CheckpointError: there is no such run, or its checkpoint cannot be read.
-        CorpusError: its text cannot be read.
+        DataError: its text cannot be read.
     """
     try:
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
@@ -50,27 +55,23 @@ def load(folder: Path, backend: str, known: Corpus | None = None) -> Trained:
         raise CheckpointError(f"{folder} is no run's folder: it has no job.json.") from error
     config = RunConfig.from_dict(job["config"])
     arrays, record = checkpoint.load(folder / "checkpoint.safetensors")
-    corpus = known or corpora.load(None if job["data"] is None else Path(job["data"]))
-    if known is None and config.recipe.part is not None:
-        corpus = corpora.part(corpus, *config.recipe.part)
-    trained_on = record["identity"]["corpus"]
-    here = {"name": corpus.name, "vocabulary": len(corpus.vocabulary)}
-    if {key: trained_on[key] for key in here} != here:
+    task = make(
+        replace(config, backend=backend), None if job["data"] is None else Path(job["data"]), known
+    )
+    trained_on, here = record["identity"]["corpus"], task.record()["corpus"]
+    if any(trained_on[key] != here[key] for key in ("name", "vocabulary")):
         raise CheckpointError(
             f"{folder} was trained on {trained_on['name']} with {trained_on['vocabulary']:,} "
-            f"words. Received: {corpus.name} with {len(corpus.vocabulary):,}."
+            f"words. Received: {here['name']} with {here['vocabulary']:,}."
         )
-    engine = make(replace(config, backend=backend), len(corpus.vocabulary))
-    weights = {name: array for name, array in arrays.items() if not name.startswith("carried.")}
-    carried = {name.removeprefix("carried."): arrays[name] for name in arrays.keys() - weights}
-    engine.restore(weights, carried, int(record["calls"]))
-    return Trained(folder, config, corpus, engine, int(record["progress"]["epoch"]))
+    task.restore(arrays, int(record["calls"]))
+    return Trained(config, task, int(record["progress"]["epoch"]))
 
 
 def average(models: Sequence[Trained], backend: str) -> dict[str, Any]:
     """The perplexities of the first 1, 2, ..., N models with their probabilities averaged, as a
     line of results (Zaremba et al. 2014, table 1, "model averaging")."""
-    corpus, batch = models[0].corpus, models[0].config.recipe.batch
+    corpus, batch = models[0].corpus, models[0].task.batch
     found = []
     for count in range(1, len(models) + 1):
         engines = [model.engine for model in models[:count]]

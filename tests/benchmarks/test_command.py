@@ -150,9 +150,9 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"stopped in epoch [12], window \d+; go on .* --resume", printed)
+    assert re.search(r"stopped in epoch [12], batch \d+; go on .* --resume", printed)
     _, record = load(folder / "checkpoint.safetensors")
-    assert 0 < record["progress"]["epoch"] * 99 + record["progress"]["window"] < 198
+    assert 0 < record["progress"]["epoch"] * 99 + record["progress"]["batch"] < 198
 
     ptb(tmp_path, *arguments, "--resume")
     resumed = json.loads((folder / "result.json").read_text())

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from benchmarks.checkpoint import CheckpointError
+from benchmarks.ptb import corpus as corpora
 from benchmarks.ptb import trained
 from benchmarks.ptb.batches import evaluation_windows
 from benchmarks.ptb.corpus import synthetic
 from benchmarks.ptb.engine import mean_nats
-from benchmarks.ptb.training import TEST_STEPS
+from benchmarks.ptb.task import TEST_STEPS
 from tests.support.tiny_run import config, hooks, run_in, tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -38,10 +39,10 @@ def loaded(runs):
 def test_a_model_is_what_was_trained(runs):
     (model,) = loaded(runs[:1])
     assert model.epochs == 2
-    for name, array in runs[0].engine.weights().items():
+    for name, array in runs[0].task.engine.weights().items():
         np.testing.assert_array_equal(model.engine.weights()[name], array)
     found = trained.average([model], "torch")["averages"]
-    assert found[0]["test_perplexity"] == pytest.approx(runs[0].progress.test_perplexity)
+    assert found[0]["test_perplexity"] == pytest.approx(runs[0].progress.final["test_perplexity"])
 
 
 def test_the_average_is_of_probabilities_word_by_word(runs):
@@ -93,7 +94,7 @@ def test_a_low_temperature_writes_the_likeliest_words(runs):
 
 
 def test_what_is_no_run_or_anothers_is_refused(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(trained.corpora, "load", lambda _: synthetic())
+    monkeypatch.setattr(corpora, "load", lambda _: synthetic())
     with pytest.raises(CheckpointError, match=r"no run's folder: it has no job\.json"):
         trained.load(tmp_path / "nowhere", "torch")
     with pytest.raises(CheckpointError, match=r"was trained on tiny with 30 words"):

@@ -8,7 +8,8 @@ import pytest
 from benchmarks import checkpoint
 from benchmarks.checkpoint import CheckpointError
 from benchmarks.ptb.engine import initial_weights
-from benchmarks.ptb.presets import PRESETS, learning_rate
+from benchmarks.ptb.presets import PRESETS
+from benchmarks.recipe import learning_rate
 from tests.support.tiny_run import WORDS, config, hooks, run_in
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -39,7 +40,7 @@ def test_a_run_learns_and_leaves_its_results(tmp_path):
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_after):
     """Bit for bit: 34 windows an epoch, so in the first, at its end, and in later epochs."""
     whole = run_in(tmp_path / "whole", config())
-    assert whole.windows == 34
+    assert whole.task.steps == 34
     assert whole.train(hooks(), 1e9)
     first = run_in(tmp_path / "parts", config())
     assert not first.train(hooks(stop_after), 1e9)
@@ -47,8 +48,8 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_after):
     second.resume()
     assert second.train(hooks(), 1e9)
     assert figures(second) == figures(whole)
-    for name, array in whole.engine.weights().items():
-        np.testing.assert_array_equal(second.engine.weights()[name], array)
+    for name, array in whole.task.engine.weights().items():
+        np.testing.assert_array_equal(second.task.engine.weights()[name], array)
 
 
 def test_a_finished_run_can_be_trained_for_longer(tmp_path):
@@ -64,7 +65,7 @@ def test_a_finished_run_can_be_trained_for_longer(tmp_path):
 def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
     saved = []
     run = run_in(tmp_path, config(epochs=1))
-    monkeypatch.setattr(run, "save", lambda: saved.append(run.progress.window))
+    monkeypatch.setattr(run, "save", lambda: saved.append(run.progress.batch))
     run.train(hooks(), 0.0)
     assert saved == [*range(1, 35), 0]
 
@@ -113,8 +114,8 @@ def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 
 def test_a_loss_that_is_no_number_ends_the_run_with_its_name(tmp_path, monkeypatch):
     run = run_in(tmp_path, config())
-    monkeypatch.setattr(run.engine, "train_window", lambda *_: float("nan"))
-    with pytest.raises(ArithmeticError, match=r"tiny-zaremba.*epoch 1, window 1"):
+    monkeypatch.setattr(run.task.engine, "train_window", lambda *_: float("nan"))
+    with pytest.raises(ArithmeticError, match=r"tiny-zaremba.*epoch 1, batch 1"):
         run.train(hooks(), 1e9)
 
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from benchmarks.config import RunConfig
 from benchmarks.ptb import presets
-from benchmarks.ptb.config import RunConfig
 from benchmarks.ptb.corpus import Corpus
-from benchmarks.ptb.engines import make
-from benchmarks.ptb.training import Hooks, Run
+from benchmarks.ptb.task import make
+from benchmarks.training import Hooks, Run
 
 WORDS = 30
 
@@ -28,15 +28,14 @@ def config(backend="torch", policy="zaremba", seed=1, epochs=3, same_start=True)
 
 
 def run_in(folder, chosen: RunConfig) -> Run:
-    corpus = tiny_corpus()
-    return Run(chosen, corpus, make(chosen, len(corpus.vocabulary)), folder)
+    return Run(make(chosen, None, tiny_corpus()), folder)
 
 
 def hooks(stop_after: int | None = None) -> Hooks:
-    """Hooks that stop after so many windows."""
+    """Hooks that stop after so many batches."""
     seen = [0]
 
-    def window(*_):
+    def batch(_):
         seen[0] += 1
 
-    return Hooks(window, lambda _: None, lambda: seen[0] == stop_after)
+    return Hooks(batch, lambda _: None, lambda: seen[0] == stop_after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ..config import RunConfig
+from ...config import RunConfig
 from ..engine import Engine, initial_weights
 
 

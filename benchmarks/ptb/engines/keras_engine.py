@@ -11,7 +11,7 @@ import numpy as np
 from dropout_policies_keras import LSTM, Embedding
 from keras import ops
 
-from ..config import RunConfig
+from ...config import RunConfig
 from ..engine import MOST_WORDS, Array, Tokens, Weights
 
 

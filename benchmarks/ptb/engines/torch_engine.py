@@ -9,7 +9,7 @@ import torch
 from dropout_policies_torch import LSTM, Embedding
 from torch import Tensor, nn
 
-from ..config import RunConfig
+from ...config import RunConfig
 from ..engine import Array, Tokens, Weights
 
 State = tuple[Tensor, Tensor]

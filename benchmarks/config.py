@@ -9,14 +9,14 @@ from typing import Any, Self
 from dropout_policies import Policy, Site
 from dropout_policies.catalog import resolve
 
-from .presets import PRESETS, Preset
+from .recipe import presets
 
 BACKENDS = ("torch", "tensorflow", "jax", "keras-torch")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """One run: a preset, a policy, a backend and a seed.
+    """One run: a task, a preset, a policy, a backend and a seed.
 
     `policy` names one of the catalogue, or several joined by `+`. `rate` is that of the first;
     None for the catalogue's own rates, and for `none`. With `same_start` every backend gets the
@@ -31,10 +31,12 @@ class RunConfig:
     seed: int
     epochs: int
     same_start: bool
+    task: str = "ptb"
 
     @property
-    def recipe(self) -> Preset:
-        return PRESETS[self.preset]
+    def recipe(self) -> Any:
+        """The preset, a `Recipe` and what its task adds."""
+        return presets(self.task)[self.preset]
 
     @property
     def placement(self) -> Policy:
@@ -76,4 +78,4 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        return cls(**{field.name: data[field.name] for field in fields(cls)})
+        return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})

@@ -1,12 +1,11 @@
 """One run in a process of its own: a process can hold one Keras backend.
 
-Called as `python -m benchmarks.ptb.worker FOLDER` with `FOLDER/job.json` written by the command.
+Called as `python -m benchmarks.worker FOLDER` with `FOLDER/job.json` written by the command.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import signal
 import sys
 from pathlib import Path
@@ -16,11 +15,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from ..checkpoint import CheckpointError
-from . import corpus as corpora
+from . import task
+from .checkpoint import CheckpointError
 from .config import RunConfig
-from .corpus import CorpusError
-from .engines import make
+from .task import DataError, Task
 from .training import Hooks, Progress, Run
 
 INTERRUPTED = 130
@@ -29,14 +27,15 @@ INTERRUPTED = 130
 class Display:
     """What a person sees of a run: a live bar on a terminal, a line per epoch elsewhere."""
 
-    def __init__(self, config: RunConfig, console: Console) -> None:
-        self.config, self.console = config, console
+    def __init__(self, trained: Task, console: Console) -> None:
+        self.trained, self.console = trained, console
+        self.epochs = trained.config.epochs
         self.bar = Bar(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(bar_width=14),
             TextColumn("{task.percentage:3.0f}%"),
-            TextColumn("perplexity {task.fields[perplexity]:8.2f}"),
-            TextColumn("{task.fields[speed]:7,.0f} words/s"),
+            TextColumn("{task.fields[headline]}"),
+            TextColumn("{task.fields[speed]:7,.0f}/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -44,36 +43,37 @@ class Display:
             speed_estimate_period=60,
         )
         self.task = self.bar.add_task(
-            "run",
-            total=None,
-            epoch=1,
-            epochs=config.epochs,
-            perplexity=math.nan,
-            speed=0.0,
+            "run", total=None, epoch=1, epochs=self.epochs, headline="", speed=0.0
         )
 
-    def window(self, progress: Progress, windows: int, rate: float) -> None:  # noqa: ARG002
-        recipe = self.config.recipe
-        words = progress.window * recipe.batch * recipe.window
+    def batch(self, progress: Progress) -> None:
+        steps = self.trained.steps
+        seen = self.trained.size() * progress.batch / steps
         self.bar.update(
             self.task,
-            total=windows * self.config.epochs,
-            completed=progress.epoch * windows + progress.window,
+            total=steps * self.epochs,
+            completed=progress.epoch * steps + progress.batch,
             epoch=progress.epoch + 1,
-            perplexity=math.exp(min(progress.nats / progress.window, 50.0)),
-            speed=words / progress.epoch_seconds,
+            headline=self.trained.headline(progress.nats / progress.batch),
+            speed=seen / progress.epoch_seconds,
         )
 
     def epoch(self, progress: Progress) -> None:
         last = progress.epochs[-1]
-        test = progress.test_perplexity
+        shown = {k: v for k, v in last.items() if k not in ("learning_rate", "seconds")}
+        speed = shown.pop("words_per_second")
+        figures = "  ".join(f"{_words(name)} {value:8.2f}" for name, value in shown.items())
         self.console.print(
-            f"  epoch {progress.epoch:2d}/{self.config.epochs}  "
-            f"train {last['train_perplexity']:8.2f}  valid {last['valid_perplexity']:8.2f}  "
-            f"{last['words_per_second']:7,.0f} words/s  {last['seconds']:5.1f} s"
-            + ("" if test is None else f"\n  test {test:.2f}"),
+            f"  epoch {progress.epoch:2d}/{self.epochs}  {figures}  {speed:7,.0f}/s  "
+            f"{last['seconds']:5.1f} s",
             highlight=False,
         )
+        for name, value in progress.final.items():
+            self.console.print(f"  {_words(name)} {value:.2f}", highlight=False)
+
+
+def _words(name: str) -> str:
+    return name.removesuffix("_perplexity").replace("_", " ")
 
 
 def main(folder: Path) -> int:
@@ -88,26 +88,24 @@ def main(folder: Path) -> int:
         stopped = True
 
     try:
-        corpus = corpora.load(None if job["data"] is None else Path(job["data"]))
-        if config.recipe.part is not None:
-            corpus = corpora.part(corpus, *config.recipe.part)
-        run = Run(config, corpus, make(config, len(corpus.vocabulary)), folder)
+        made = task.make(config, None if job["data"] is None else Path(job["data"]))
+        run = Run(made, folder)
         if job["resume"] and run.checkpoint.exists():
             run.resume()
         console.print(f"[bold]{config.name}[/bold]", highlight=False)
-        display = Display(config, console)
+        display = Display(made, console)
         signal.signal(signal.SIGINT, stop)
         signal.signal(signal.SIGTERM, stop)
         with display.bar:
             done = run.train(
-                Hooks(display.window, display.epoch, lambda: stopped),
+                Hooks(display.batch, display.epoch, lambda: stopped),
                 60.0 * job["checkpoint_minutes"],
             )
-    except (CorpusError, CheckpointError, ArithmeticError) as error:
+    except (DataError, CheckpointError, ArithmeticError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
     if not done:
-        stopped_at = f"epoch {run.progress.epoch + 1}, window {run.progress.window}"
+        stopped_at = f"epoch {run.progress.epoch + 1}, batch {run.progress.batch}"
         console.print(
             f"{config.name}: stopped in {stopped_at}; go on with the same command and --resume.",
             highlight=False,

@@ -1,0 +1,93 @@
+"""Runs, one after the other, each in a process of its own; and what they left."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from dropout_policies.catalog import ZAREMBA, resolve
+
+from .checkpoint import write_atomically
+from .config import BACKENDS, RunConfig
+from .recipe import presets
+from .worker import INTERRUPTED
+
+Result = dict[str, Any]
+
+Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[misc]
+
+
+def configure(
+    task: str,
+    preset: str,
+    backend: str,
+    policy: str,
+    rate: float | None,
+    seed: int,
+    epochs: int | None,
+    same_start: bool = False,
+) -> RunConfig:
+    """A run as a user asks for it; what is None is the preset's.
+
+    Raises:
+        PolicyError: no such policy, or a rate that it cannot have.
+    """
+    recipe = presets(task)[preset]
+    # The preset's rate is the paper's, for the paper's placements; others have rates of their own.
+    papers = resolve(policy.partition("+")[0]).citation == ZAREMBA
+    chosen = recipe.rate if rate is None and papers else rate
+    epochs = epochs or recipe.epochs
+    config = RunConfig(preset, backend, policy, chosen, seed, epochs, same_start, task)
+    config.placement  # noqa: B018 # refused now, if it is to be refused
+    return config
+
+
+def launch(
+    configs: Sequence[RunConfig],
+    data: Path | None,
+    out: Path,
+    resume: bool,
+    checkpoint_minutes: float,
+) -> tuple[int, list[Result]]:
+    """Train; the exit code of the first run that did not end well, or 0, and all results so far."""
+    code = 0
+    for config in configs:
+        code = _run(config, data, out, resume, checkpoint_minutes)
+        if code:
+            break
+    results = read_results(out, [config.name for config in configs])
+    if results:
+        write_atomically(out / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results))
+    return code, results
+
+
+def read_results(out: Path, runs: list[str]) -> list[Result]:
+    """The results of the named runs that have any epochs, in that order."""
+    paths = [out / run / "result.json" for run in runs]
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+    return [result for result in results if result["epochs"]]
+
+
+def _run(
+    config: RunConfig, data: Path | None, out: Path, resume: bool, checkpoint_minutes: float
+) -> int:
+    folder = out / config.name
+    job = {
+        "config": config.to_dict(),
+        "data": None if data is None else str(data.resolve()),
+        "resume": resume,
+        "checkpoint_minutes": checkpoint_minutes,
+    }
+    write_atomically(folder / "job.json", json.dumps(job))
+    worker = subprocess.Popen([sys.executable, "-m", "benchmarks.worker", str(folder)])
+    while True:
+        try:
+            return worker.wait()
+        except KeyboardInterrupt:  # the worker got it too, and is writing its checkpoint
+            if worker.poll() is not None:
+                return INTERRUPTED

@@ -1,0 +1,86 @@
+"""What the training loop asks of a task."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import RunConfig
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+class DataError(ValueError):
+    """Data that cannot be read, is not what it should be, or is too little for what is asked."""
+
+
+class Task(Protocol):
+    """A model in one framework, and the data that it is trained and tested on."""
+
+    config: RunConfig
+    steps: int
+    """Batches of an epoch."""
+
+    def begin(self) -> None:
+        """Before an epoch."""
+
+    def batches(self, epoch: int, start: int) -> Iterator[Any]:
+        """The batches of an epoch from number `start` on, the same at every call."""
+
+    def train(self, batch: Any, learning_rate: float) -> float:
+        """One step of SGD; the mean loss in nats."""
+
+    def headline(self, loss: float) -> str:
+        """A mean loss as a person follows it."""
+
+    def after_epoch(self, loss: float) -> dict[str, float]:
+        """The epoch's figures, of training (from its mean loss) and validation."""
+
+    def at_end(self) -> dict[str, Any]:
+        """The figures that are measured once, when a run has finished."""
+
+    def size(self) -> int:
+        """How many words, frames or the like an epoch has."""
+
+    def record(self) -> dict[str, Any]:
+        """What the data was, for the results."""
+
+    def arrays(self) -> Arrays:
+        """Everything that goes on from epoch to epoch: weights, and a state if it is carried."""
+
+    def calls(self) -> int:
+        """How many training calls the masks have been drawn for."""
+
+    def restore(self, arrays: Arrays, calls: int) -> None:
+        """Go on from saved arrays."""
+
+
+def make(config: RunConfig, data: Path | None) -> Task:
+    """The task of a run, with its data read and its model at its initial weights.
+
+    A process can hold one Keras backend, so this chooses it for the whole process.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    if config.backend != "torch":
+        os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
+    made: Task = import_module(f"benchmarks.{config.task}.task").make(config, data)
+    return made
+
+
+def uniform(shapes: dict[str, tuple[int, ...]], init: float, seed: int) -> Arrays:
+    """Weights uniform in (−init, init), drawn by NumPy in the order given.
+
+    So every framework can begin with the same ones.
+    """
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.uniform(-init, init, shape).astype(np.float32) for name, shape in shapes.items()
+    }
