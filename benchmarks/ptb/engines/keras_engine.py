@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cache
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +11,16 @@ from dropout_policies_keras import LSTM, Embedding
 from keras import ops
 
 from ...config import RunConfig
+from ...keras_training import (
+    ClippedSGD,
+    Costs,
+    Kept,
+    dense_weights,
+    load,
+    lstm_weights,
+    set_rate,
+    weights,
+)
 from ..engine import MOST_WORDS, Array, Tokens, Weights
 
 
@@ -33,62 +42,31 @@ def language_model(config: RunConfig, vocabulary: int, batch: int, steps: int) -
     return keras.Model(words, keras.layers.Dense(vocabulary, name="output")(x))
 
 
-class Costs(keras.layers.Layer):
-    """Words `[B, T]` and logits `[B, T, V]` to what each word costs in nats, `[B, T]`."""
-
-    def call(self, inputs: tuple[Any, Any]) -> Any:
-        words, logits = inputs
-        chosen = ops.take_along_axis(logits, words[..., None], axis=-1)[..., 0]
-        return ops.logsumexp(logits, axis=-1) - chosen
-
-
 def window_loss(y: object, logits: object) -> object:
     """Cross-entropy in nats, summed over the window; Keras averages it over the batch."""
     losses = keras.losses.sparse_categorical_crossentropy(y, logits, from_logits=True)
     return ops.sum(losses, axis=-1)
 
 
-class ClippedSGD(keras.optimizers.SGD):
-    """Keras's SGD, with the gradients scaled down to a global norm.
-
-    Not Keras's `global_clipnorm`: TensorFlow gives an embedding's gradient as rows, one for each
-    word of the window, and Keras takes the norm of the rows, though those of one word are still
-    to be added up.
-    """
-
-    def __init__(self, learning_rate: float, clip: float) -> None:
-        super().__init__(learning_rate)
-        self.clip = clip
-
-    def apply(
-        self, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
-    ) -> None:
-        # Adding zeros adds the rows up; elsewhere it does nothing.
-        dense = [ops.add(g, ops.zeros(g.shape, keras.config.floatx())) for g in grads]
-        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(g)) for g in dense])))
-        clip = ops.full_like(norm, self.clip)
-        scale = clip / ops.maximum(norm, clip)
-        super().apply([g * scale for g in dense], trainable_variables)
-
-
 class KerasEngine:
     """`benchmarks.ptb.engine.Engine` on Keras."""
 
-    def __init__(self, config: RunConfig, weights: Weights) -> None:
+    def __init__(self, config: RunConfig, start: Weights) -> None:
         self.config, self.preset = config, config.recipe
-        self.vocabulary = len(weights["embedding"])
+        self.vocabulary = len(start["embedding"])
         preset = self.preset
         self.model = language_model(config, self.vocabulary, preset.batch, preset.window)
         optimizer = ClippedSGD(preset.learning_rate, preset.clip)
         self.model.compile(optimizer=optimizer, loss=window_loss)
         self.evaluator = cache(self._evaluator)
-        self.load(weights)
+        self.named = {"embedding": Kept(self.model.get_layer("embedding").embeddings)}
+        for layer, lstm in enumerate(self._lstms(self.model)):
+            self.named |= lstm_weights("lstm", layer, lstm)
+        self.named |= dense_weights("output", self.model.get_layer("output"))
+        load(self.named, start)
 
     def train_window(self, x: Tokens, y: Tokens, learning_rate: float) -> float:
-        if float(ops.convert_to_numpy(self.model.optimizer.learning_rate)) != np.float32(
-            learning_rate
-        ):
-            self.model.optimizer.learning_rate = learning_rate
+        set_rate(self.model, learning_rate)
         return float(self.model.train_on_batch(x, y)) / x.shape[1]
 
     def nats(self, windows: Iterable[tuple[Tokens, Tokens]]) -> Iterator[Array]:
@@ -111,12 +89,7 @@ class KerasEngine:
         self._reset(self.model)
 
     def weights(self) -> Weights:
-        return {
-            name: np.ascontiguousarray(
-                ops.convert_to_numpy(variable).T if turned else ops.convert_to_numpy(variable)
-            )
-            for name, (variable, turned) in self._named().items()
-        }
+        return weights(self.named)
 
     def carried(self) -> Weights:
         states = [
@@ -128,16 +101,12 @@ class KerasEngine:
         return int(self._lstms(self.model)[0].calls)
 
     def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
-        self.load(weights)
+        load(self.named, weights)
         for layer, lstm in enumerate(self._lstms(self.model)):
             lstm.states[0].assign(carried["h"][layer])
             lstm.states[1].assign(carried["c"][layer])
         for name in self._noisy():
             self.model.get_layer(name).calls = calls
-
-    def load(self, weights: Weights) -> None:
-        for name, (variable, turned) in self._named().items():
-            variable.assign(weights[name].T if turned else weights[name])
 
     def _evaluator(self, batch: int, steps: int, whole: bool = False) -> keras.Model:
         """A model of that shape: to costs, or to the whole distribution of each next word."""
@@ -158,16 +127,6 @@ class KerasEngine:
         """The layers under the policy."""
         words = ["embedding"] if self.config.word_types else []
         return [*words, *(lstm.name for lstm in self._lstms(self.model))]
-
-    def _named(self) -> dict[str, tuple[keras.Variable, bool]]:
-        """Each weight's variable, and whether Keras keeps it transposed."""
-        named = {"embedding": (self.model.get_layer("embedding").embeddings, False)}
-        for layer, lstm in enumerate(self._lstms(self.model)):
-            named[f"lstm.{layer}.w_ih"] = (lstm.cell.kernel, True)
-            named[f"lstm.{layer}.w_hh"] = (lstm.cell.recurrent_kernel, True)
-            named[f"lstm.{layer}.bias"] = (lstm.cell.bias, False)
-        output = self.model.get_layer("output")
-        return named | {"output.weight": (output.kernel, True), "output.bias": (output.bias, False)}
 
     def _lstms(self, model: keras.Model) -> list[LSTM]:
         return [model.get_layer(f"lstm_{layer}") for layer in range(self.preset.layers)]

@@ -1,0 +1,88 @@
+"""What every task does with a model in Keras: weights by common names, clipped SGD, costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from .task import Arrays
+
+
+class Kept(NamedTuple):
+    """A variable, and whether Keras keeps it transposed."""
+
+    variable: keras.Variable
+    turned: bool = False
+
+
+def lstm_weights(name: str, layer: int, lstm: keras.layers.LSTM) -> Iterator[tuple[str, Kept]]:
+    """An LSTM's variables by the names that all frameworks share: `{name}.{layer}.w_ih`, ..."""
+    yield f"{name}.{layer}.w_ih", Kept(lstm.cell.kernel, True)
+    yield f"{name}.{layer}.w_hh", Kept(lstm.cell.recurrent_kernel, True)
+    yield f"{name}.{layer}.bias", Kept(lstm.cell.bias)
+
+
+def dense_weights(name: str, dense: keras.layers.Dense) -> Iterator[tuple[str, Kept]]:
+    """A dense layer's variables: `{name}.weight` `[out, in]` and `{name}.bias`."""
+    yield f"{name}.weight", Kept(dense.kernel, True)
+    yield f"{name}.bias", Kept(dense.bias)
+
+
+def weights(named: dict[str, Kept]) -> Arrays:
+    """The arrays of named variables."""
+    return {
+        name: np.ascontiguousarray(
+            ops.convert_to_numpy(kept.variable).T
+            if kept.turned
+            else ops.convert_to_numpy(kept.variable)
+        )
+        for name, kept in named.items()
+    }
+
+
+def load(named: dict[str, Kept], arrays: Arrays) -> None:
+    """Give named variables their arrays."""
+    for name, kept in named.items():
+        kept.variable.assign(arrays[name].T if kept.turned else arrays[name])
+
+
+class ClippedSGD(keras.optimizers.SGD):
+    """Keras's SGD, with the gradients scaled down to a global norm.
+
+    Not Keras's `global_clipnorm`: TensorFlow gives an embedding's gradient as rows, one for each
+    word of the window, and Keras takes the norm of the rows, though those of one word are still
+    to be added up.
+    """
+
+    def __init__(self, learning_rate: float, clip: float) -> None:
+        super().__init__(learning_rate)
+        self.clip = clip
+
+    def apply(
+        self, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
+    ) -> None:
+        # Adding zeros adds the rows up; elsewhere it does nothing.
+        dense = [ops.add(g, ops.zeros(g.shape, keras.config.floatx())) for g in grads]
+        norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(g)) for g in dense])))
+        clip = ops.full_like(norm, self.clip)
+        scale = clip / ops.maximum(norm, clip)
+        super().apply([g * scale for g in dense], trainable_variables)
+
+
+def set_rate(model: keras.Model, learning_rate: float) -> None:
+    """Set a compiled model's learning rate, if it is another."""
+    if float(ops.convert_to_numpy(model.optimizer.learning_rate)) != np.float32(learning_rate):
+        model.optimizer.learning_rate = learning_rate
+
+
+class Costs(keras.layers.Layer):
+    """Classes `[B, T]` and logits `[B, T, V]` to what each costs in nats, `[B, T]`."""
+
+    def call(self, inputs: tuple[Any, Any]) -> Any:
+        classes, logits = inputs
+        chosen = ops.take_along_axis(logits, classes[..., None], axis=-1)[..., 0]
+        return ops.logsumexp(logits, axis=-1) - chosen

@@ -1,0 +1,83 @@
+"""What every task does with a model in PyTorch: weights by common names, and clipped SGD."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .task import Arrays
+
+
+def lstm_weights(name: str, lstm: nn.LSTM) -> Iterator[tuple[str, nn.Parameter]]:
+    """An LSTM's parameters by the names that all frameworks share: `{name}.{layer}.w_ih`, ...
+
+    One bias per gate, whatever the framework has, so that every framework trains the same model:
+    the second one is set to zero, and stays there.
+    """
+    for layer in range(lstm.num_layers):
+        nn.init.zeros_(getattr(lstm, f"bias_hh_l{layer}")).requires_grad_(False)
+        yield f"{name}.{layer}.w_ih", getattr(lstm, f"weight_ih_l{layer}")
+        yield f"{name}.{layer}.w_hh", getattr(lstm, f"weight_hh_l{layer}")
+        yield f"{name}.{layer}.bias", getattr(lstm, f"bias_ih_l{layer}")
+
+
+def linear_weights(name: str, linear: nn.Linear) -> Iterator[tuple[str, nn.Parameter]]:
+    """A linear layer's parameters: `{name}.weight` `[out, in]` and `{name}.bias`."""
+    yield f"{name}.weight", linear.weight
+    yield f"{name}.bias", linear.bias
+
+
+class Trainer:
+    """A model that is trained by SGD, on a GPU where there is one.
+
+    Args:
+        model: whose parameters they are.
+        named: its parameters by their common names.
+        clip: the global norm that gradients are clipped to.
+    """
+
+    def __init__(self, model: nn.Module, named: dict[str, nn.Parameter], clip: float) -> None:
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model, self.named, self.clip = model.to(self.device), named, clip
+        self.trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(self.trained)
+
+    def step(self, loss: Tensor, learning_rate: float) -> None:
+        """One step down a loss."""
+        self.optimizer.zero_grad()
+        loss.backward()
+        self._clip()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+
+    @torch.no_grad()
+    def _clip(self) -> None:
+        """Scale the gradients down to a global norm.
+
+        Not `clip_grad_norm_`: it adds an epsilon to the norm, and the norm of a large float32
+        tensor is off by as much again where the sum of its squares is not.
+        """
+        gradients = [p.grad for p in self.trained if p.grad is not None]
+        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+        scale = self.clip / norm.clamp(min=self.clip)
+        for gradient in gradients:
+            gradient.mul_(scale)
+
+    def weights(self) -> Arrays:
+        """The model's weights."""
+        return {name: p.detach().cpu().numpy().copy() for name, p in self.named.items()}
+
+    @torch.no_grad()
+    def load(self, weights: Arrays) -> None:
+        """Give the model weights."""
+        for name, parameter in self.named.items():
+            parameter.copy_(self.tensor(weights[name]))
+
+    def tensor(self, array: np.ndarray) -> Tensor:
+        """An array on the model's device: whole numbers as indices, others in float32."""
+        kind = np.int64 if array.dtype.kind in "iu" else np.float32
+        return torch.from_numpy(np.array(array, kind, order="C")).to(self.device)
