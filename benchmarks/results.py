@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from .ptb.presets import PRESETS
-from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference, with_rate
+from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference
 from .ptb.texts import TEXTS
 from .speed import page as speed
 from .speed.pictures import pictures
+from .spread import with_rate
 
 Result = dict[str, Any]
 

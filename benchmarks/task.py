@@ -26,6 +26,8 @@ class Task(Protocol):
     config: RunConfig
     steps: int
     """Batches of an epoch."""
+    unit: str
+    """What it is fed with: words, frames."""
 
     def begin(self) -> None:
         """Before an epoch."""
@@ -46,7 +48,7 @@ class Task(Protocol):
         """The figures that are measured once, when a run has finished."""
 
     def size(self) -> int:
-        """How many words, frames or the like an epoch has."""
+        """How many of them an epoch has."""
 
     def record(self) -> dict[str, Any]:
         """What the data was, for the results."""

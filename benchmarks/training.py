@@ -121,7 +121,7 @@ class Run:
                     "learning_rate": rate,
                     **self.task.after_epoch(progress.nats / progress.batch),
                     "seconds": progress.epoch_seconds,
-                    "words_per_second": self.task.size() / progress.epoch_seconds,
+                    f"{self.task.unit}_per_second": self.task.size() / progress.epoch_seconds,
                 }
             )
             progress.epoch, progress.batch = progress.epoch + 1, 0

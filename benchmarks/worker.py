@@ -35,7 +35,7 @@ class Display:
             BarColumn(bar_width=14),
             TextColumn("{task.percentage:3.0f}%"),
             TextColumn("{task.fields[headline]}"),
-            TextColumn("{task.fields[speed]:7,.0f}/s"),
+            TextColumn("{task.fields[speed]:7,.0f} " + f"{trained.unit}/s"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
@@ -61,12 +61,14 @@ class Display:
     def epoch(self, progress: Progress) -> None:
         last = progress.epochs[-1]
         shown = {k: v for k, v in last.items() if k not in ("learning_rate", "seconds")}
-        speed = shown.pop("words_per_second")
+        unit = self.trained.unit
+        speed = shown.pop(f"{unit}_per_second")
         figures = "  ".join(f"{_words(name)} {value:8.2f}" for name, value in shown.items())
         self.console.print(
-            f"  epoch {progress.epoch:2d}/{self.epochs}  {figures}  {speed:7,.0f}/s  "
+            f"  epoch {progress.epoch:2d}/{self.epochs}  {figures}  {speed:7,.0f} {unit}/s  "
             f"{last['seconds']:5.1f} s",
             highlight=False,
+            soft_wrap=True,
         )
         for name, value in progress.final.items():
             self.console.print(f"  {_words(name)} {value:.2f}", highlight=False)

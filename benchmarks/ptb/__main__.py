@@ -13,8 +13,8 @@ from rich.console import Console
 import dropout_policies as dp
 
 from ..checkpoint import CheckpointError, write_atomically
-from ..config import BACKENDS
 from ..launch import Backend, configure, launch
+from ..options import Backends, CheckpointMinutes, Epochs, Out, Policies, Rate, Resume, Seeds
 from .corpus import CorpusError
 from .corpus import load as load_corpus
 from .presets import PRESETS
@@ -29,10 +29,7 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 @app.callback(invoke_without_command=True)
 def ptb(
     context: typer.Context,
-    backend: Annotated[
-        list[Backend],
-        typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}; several times to compare."),
-    ] = [Backend.torch],  # noqa: B006
+    backend: Backends = [Backend.torch],  # noqa: B006
     preset: Annotated[
         PresetName,
         typer.Option(
@@ -40,25 +37,10 @@ def ptb(
             help=f"Recipe: {', '.join(PRESETS)}; all but the demo are the paper's.",
         ),
     ] = PresetName.demo,
-    policy: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"{', '.join(dp.names())}, or some joined by +, as zaremba+zoneout; several times "
-            "to compare. [the preset's]",
-        ),
-    ] = None,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            help="Dropout rate in [0, 1). [the preset's for zaremba and naive, and the catalogue's "
-            "own for the others]"
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of initial weights and masks.")] = 1,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="How many epochs. [the preset's]")
-    ] = None,
+    policy: Policies = None,
+    rate: Rate = None,
+    seed: Seeds = [1],  # noqa: B006
+    epochs: Epochs = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -66,9 +48,7 @@ def ptb(
             "[the variable PTB_DIR; else downloaded; else a synthetic language]"
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints, results and curves.")] = Path(
-        "runs/ptb"
-    ),
+    out: Out = Path("runs/ptb"),
     same_start: Annotated[
         bool,
         typer.Option(
@@ -77,12 +57,8 @@ def ptb(
             "first 200 steps, which run at a quarter of the learning rate.",
         ),
     ] = False,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")
-    ] = False,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(min=0.0, help="A checkpoint every so many minutes, and every epoch.")
-    ] = 5.0,
+    resume: Resume = False,
+    checkpoint_minutes: CheckpointMinutes = 5.0,
 ) -> None:
     """Train the language models of *Recurrent Neural Network Regularization* (Zaremba et al. 2014).
 
@@ -100,8 +76,9 @@ def ptb(
         )
     try:
         configs = [
-            configure("ptb", preset.value, b.value, p, rate, seed, epochs, same_start)
+            configure("ptb", preset.value, b.value, p, rate, number, epochs, same_start)
             for p in policy or [PRESETS[preset.value].policy]
+            for number in seed
             for b in backend
         ]
         source = load_corpus(data).source

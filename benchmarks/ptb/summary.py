@@ -10,6 +10,7 @@ import numpy as np
 from rich import box
 from rich.table import Table
 
+from ..spread import with_rate
 from .presets import PRESETS
 
 Result = dict[str, Any]
@@ -26,13 +27,14 @@ def summary(results: list[Result]) -> Table:
         f"{preset} on {corpus['name']}: perplexities\n{tokens} tokens, "
         f"{corpus['vocabulary']:,} words",
         ("policy", "backend"),
-        ("epochs", "train", "valid", "best", "test", "words/s"),
+        ("seed", "epochs", "train", "valid", "best", "test", "words/s"),
     )
     for result in results:
         config, epochs = result["config"], result["epochs"]
         table.add_row(
             with_rate(config),
             config["backend"],
+            str(config["seed"]),
             f"{len(epochs)}/{config['epochs']}",
             rounded(epochs[-1]["train_perplexity"]),
             rounded(epochs[-1]["valid_perplexity"]),
@@ -43,10 +45,10 @@ def summary(results: list[Result]) -> Table:
     table.add_section()
     paper = PRESETS[preset].paper if corpus["name"] == "ptb" else None
     if paper is not None:
-        table.add_row("the paper's", "", "", "", rounded(paper[0]), "", rounded(paper[1]), "")
+        table.add_row("the paper's", "", "", "", "", rounded(paper[0]), "", rounded(paper[1]), "")
     if corpus["floor"]:
         floor = rounded(corpus["floor"])
-        table.add_row("the floor", "", "", "", floor, "", floor, "")
+        table.add_row("the floor", "", "", "", "", floor, "", floor, "")
     return table
 
 
@@ -60,11 +62,6 @@ def averages(result: Result) -> Table:
         figures = (rounded(row["valid_perplexity"]), rounded(row["test_perplexity"]))
         table.add_row(name, str(row["models"]), *figures)
     return table
-
-
-def with_rate(config: dict[str, Any]) -> str:
-    """A run's policy and rate, as tables and legends have them."""
-    return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")
 
 
 def _table(title: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
@@ -110,11 +107,12 @@ def start_difference(a: list[float], b: list[float]) -> tuple[int, float, int]:
 
 
 def pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
-    """Each policy's first backend with each of its others."""
-    by_policy: dict[str, list[Result]] = {}
+    """Of each policy and seed, the first backend with each of its others."""
+    alike: dict[tuple[str, int], list[Result]] = {}
     for result in results:
-        by_policy.setdefault(result["config"]["policy"], []).append(result)
-    return [(policy, runs[0], other) for policy, runs in by_policy.items() for other in runs[1:]]
+        config = result["config"]
+        alike.setdefault((config["policy"], config["seed"]), []).append(result)
+    return [(policy, runs[0], other) for (policy, _), runs in alike.items() for other in runs[1:]]
 
 
 def curves(results: list[Result], path: Path) -> Path:

@@ -22,6 +22,8 @@ TEST_STEPS = 400
 class LanguageModelling:
     """`benchmarks.task.Task` on a text."""
 
+    unit = "words"
+
     def __init__(self, config: RunConfig, corpus: Corpus, engine: Engine) -> None:
         self.config, self.corpus, self.engine = config, corpus, engine
         recipe = config.recipe

@@ -1,0 +1,1 @@
+"""The speech benchmark: an LSTM acoustic model on AN4."""

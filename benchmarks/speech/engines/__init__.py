@@ -1,0 +1,1 @@
+"""The acoustic model in each framework, as a user of the library would write it."""

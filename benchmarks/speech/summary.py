@@ -1,0 +1,79 @@
+"""What the runs gave: frame accuracies beside the paper's, and the curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich import box
+from rich.table import Table
+
+from ..spread import by_seed, with_spread
+
+Result = dict[str, Any]
+
+PAPER = {"none": (71.6, 68.9), "zaremba": (69.4, 70.5)}
+"""Frame accuracies of training and validation in Zaremba et al. 2014, table 2: another corpus
+(Icelandic), other states, another network."""
+
+COLUMNS = ("train_accuracy", "held_out_accuracy")
+
+
+def figures(runs: list[Result]) -> list[str]:
+    """The accuracies of runs that differ in their seeds, as tables have them."""
+    return [
+        with_spread([run["train_accuracy"] for run in runs if "train_accuracy" in run]),
+        with_spread([run["epochs"][-1]["held_out_accuracy"] for run in runs]),
+    ]
+
+
+def summary(results: list[Result]) -> Table:
+    """Each policy's accuracies, above the paper's."""
+    table = Table(
+        title="frame accuracy in %, mean ± deviation over seeds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    for heading in ("policy", "backend"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("seeds", "epochs", "training", "held out"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for (policy, backend), runs in by_seed(results).items():
+        done = {len(run["epochs"]) for run in runs}
+        epochs = f"{min(done)}/{runs[0]['config']['epochs']}"
+        table.add_row(policy, backend, str(len(runs)), epochs, *figures(runs))
+    table.add_section()
+    for policy, both in PAPER.items():
+        table.add_row(policy, "the paper's", "", "", *(f"{figure:.1f}" for figure in both))
+    return table
+
+
+def curves(results: list[Result], path: Path) -> Path:
+    """Draw held-out accuracy and training loss by epoch, and write them as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
+    for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
+        shortest = min(len(run["epochs"]) for run in runs)
+        steps = np.arange(1, shortest + 1)
+        for place, key in zip(axes, ("held_out_accuracy", "train_nats"), strict=True):
+            values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
+            place.plot(steps, values.mean(0), color=f"C{number}", label=f"{policy}, {backend}")
+            place.fill_between(
+                steps, values.min(0), values.max(0), color=f"C{number}", alpha=0.2, linewidth=0
+            )
+    axes[0].set(xlabel="epoch", ylabel="held-out frames recognised (%)")
+    axes[1].set(xlabel="epoch", ylabel="training loss under masks (nats a frame)")
+    for place in axes:
+        place.xaxis.get_major_locator().set_params(integer=True)
+        place.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -1,0 +1,32 @@
+"""Runs that differ in their seeds alone: put together, with the spread of their figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+Result = dict[str, Any]
+
+
+def by_seed(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
+    """Runs by (policy with its rate, backend)."""
+    found: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        config = result["config"]
+        found.setdefault((with_rate(config), config["backend"]), []).append(result)
+    return found
+
+
+def with_rate(config: dict[str, Any]) -> str:
+    """A run's policy and rate, as tables and legends have them."""
+    return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")
+
+
+def with_spread(values: Sequence[float], digits: int = 1) -> str:
+    """The mean, and the deviation where there are several; nothing for none."""
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
