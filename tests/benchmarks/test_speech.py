@@ -1,0 +1,233 @@
+"""The speech benchmark: what a batch holds, what is learnt, what is refused."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from benchmarks.recipe import learning_rate
+from benchmarks.speech import frames, presets, summary
+from benchmarks.speech.frames import Part, Speech, batches, load, normalised, pieces
+from benchmarks.speech.task import make
+from benchmarks.task import DataError
+from benchmarks.training import Run
+from tests.support.tiny_run import hooks
+from tests.support.tiny_speech import FEATURES, TINY, config, smaller, tiny_speech
+
+ROOT = Path(__file__).parents[2]
+AN4 = ROOT.parent / "shared" / "data" / "an4"
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "tiny", TINY)
+    monkeypatch.delenv("AN4_DIR", raising=False)
+
+
+def test_every_frame_is_in_one_piece_and_no_piece_in_two_utterances():
+    part = tiny_speech().train
+    cut = pieces(part, 6)
+    seen = np.concatenate([np.arange(start, stop) for start, stop, _, _ in cut])
+    np.testing.assert_array_equal(seen, np.arange(len(part.frames)))
+    assert all(begin <= start < stop <= end for start, stop, begin, end in cut)
+    assert {(begin, end) for *_, begin, end in cut} == set(pairwise(part.edges))
+    assert max(stop - start for start, stop, _, _ in cut) == 6
+
+
+def test_a_frame_comes_with_its_neighbours_of_the_same_utterance():
+    part = tiny_speech().train
+    cut = pieces(part, TINY.window)
+    row = 0
+    for batch in batches(part, cut, TINY):
+        assert batch.x.shape == (TINY.batch, TINY.window, 4 * FEATURES)
+        for x, y, weight in zip(*batch, strict=True):
+            if row == len(cut):
+                assert not weight.any()
+                continue
+            start, stop, begin, end = cut[row]
+            row += 1
+            assert weight.sum() == stop - start
+            for place, at in enumerate(range(start, stop)):
+                near = [part.frames[min(max(at + d, begin), end - 1)] for d in (-1, 0, 1, 2)]
+                np.testing.assert_array_equal(x[place], np.concatenate(near))
+                assert y[place] == part.states[at]
+    assert row == len(cut)
+
+
+def test_features_are_scaled_by_the_training_part_alone():
+    speech = tiny_speech()
+    scaled = normalised(speech)
+    np.testing.assert_allclose(scaled.train.frames.mean(0), 0.0, atol=1e-5)
+    np.testing.assert_allclose(scaled.train.frames.std(0), 1.0, atol=1e-5)
+    mean, deviation = speech.train.frames.mean(0), speech.train.frames.std(0)
+    np.testing.assert_array_equal(scaled.test.frames, (speech.test.frames - mean) / deviation)
+
+
+def test_batches_of_an_epoch_are_the_same_at_every_call_and_others_in_the_next():
+    task = make(config(), None, tiny_speech())
+    first = [batch.y for batch in task.batches(0, 0)]
+    assert len(first) == task.steps
+    np.testing.assert_array_equal(first[2:], [batch.y for batch in task.batches(0, 2)])
+    assert not np.array_equal(first, [batch.y for batch in task.batches(1, 0)])
+
+
+def trained(folder, chosen, stop_after=None):
+    run = Run(make(chosen, None, tiny_speech()), folder)
+    if run.checkpoint.exists():
+        run.resume()
+    run.train(hooks(stop_after), 1e9)
+    return run
+
+
+def test_a_run_learns_to_recognise_frames(tmp_path, monkeypatch):
+    monkeypatch.setitem(presets.PRESETS, "tiny", smaller(full_epochs=60, units=16))
+    run = trained(tmp_path, config(policy="none", epochs=60))
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["finished"]
+    assert result["config"]["task"] == "speech"
+    assert result["epochs"][-1]["train_nats"] < result["epochs"][0]["train_nats"]
+    assert result["train_accuracy"] > 90.0
+    assert result["epochs"][-1]["held_out_accuracy"] > 80.0
+    assert result["speech"]["train"] == {"utterances": 6, "frames": 87}
+    assert run.progress.epochs[0]["frames_per_second"] > 0
+
+
+@pytest.mark.parametrize("stop_after", [1, 5, 9])
+def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, stop_after):
+    whole = trained(tmp_path / "whole", config())
+    trained(tmp_path / "parts", config(), stop_after)
+    again = trained(tmp_path / "parts", config())
+    assert again.progress.final == whole.progress.final
+    for name, array in whole.task.arrays().items():
+        np.testing.assert_array_equal(again.task.arrays()[name], array)
+
+
+def test_padding_has_no_part_in_anything():
+    """Frames beyond the end may hold any state and any value."""
+    speech = tiny_speech()
+    task, other = (make(config(), None, speech) for _ in range(2))
+    rng = np.random.default_rng(1)
+    for batch in task.batches(0, 0):
+        padding = batch.weight == 0.0
+        x = np.where(padding[..., None], rng.standard_normal(batch.x.shape), batch.x)
+        changed = batch._replace(x=x.astype(np.float32), y=np.where(padding, 3, batch.y))
+        assert task.train(batch, 0.5) == pytest.approx(other.train(changed, 0.5), rel=1e-5)
+
+
+def test_masks_fall_in_training_and_not_where_frames_are_scored():
+    task = make(config(same_start=True), None, tiny_speech())
+    (batch, *_) = task.batches(0, 0)
+    np.testing.assert_array_equal(task.engine.score(batch).nats, task.engine.score(batch).nats)
+    assert task.train(batch, 0.0) != task.train(batch, 0.0)
+    assert task.calls() == 2
+
+
+# The data
+
+
+def saved(folder, monkeypatch):
+    """A small file in place of the real one."""
+    folder.mkdir()
+    speech = tiny_speech()
+    arrays = {}
+    for name, part in (("train", speech.train), ("test", speech.test)):
+        arrays |= {
+            f"{name}_feat": part.frames,
+            f"{name}_state": part.states.astype(np.uint8),
+            f"{name}_offset": part.edges,
+        }
+    np.savez(folder / frames.FILE, **arrays)
+    sha256 = hashlib.sha256((folder / frames.FILE).read_bytes()).hexdigest()
+    monkeypatch.setattr(frames, "SHA256", sha256)
+    return folder
+
+
+def test_the_folder_given_or_the_variable(tmp_path, monkeypatch):
+    folder = saved(tmp_path / "an4", monkeypatch)
+    assert len(load(folder).train.frames) == 87
+    monkeypatch.setenv("AN4_DIR", str(folder))
+    assert len(load().test.frames) == 23
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "unnamed"])
+def test_what_is_not_the_file_is_refused_with_the_way_to_get_it(tmp_path, monkeypatch, damage):
+    folder = saved(tmp_path / "an4", monkeypatch)
+    if damage == "missing":
+        (folder / frames.FILE).unlink()
+    elif damage == "changed":
+        with (folder / frames.FILE).open("ab") as file:
+            file.write(b"x")
+    with pytest.raises(DataError, match=r"--data DIR or the variable AN4_DIR"):
+        load(None if damage == "unnamed" else folder)
+
+
+@pytest.mark.skipif(not AN4.is_dir(), reason="the real speech is not beside this repository")
+def test_the_real_speech_has_its_speakers_apart():
+    speech = load(AN4)
+    assert (len(speech.train.edges), len(speech.test.edges)) == (949, 131)
+    assert (len(speech.train.frames), len(speech.test.frames)) == (253_682, 35_570)
+    assert max(speech.train.states.max(), speech.test.states.max()) < frames.STATES
+    with np.load(AN4 / frames.FILE) as arrays:
+        people = [{i.split("/")[1] for i in arrays[f"{p}_ids"]} for p in ("train", "test")]
+    assert (len(people[0]), len(people[1])) == (74, 10)
+    assert not people[0] & people[1]
+
+
+# The command
+
+
+def test_the_command_ends_with_the_papers_figures_beside_its_own():
+    def result(policy, seed, train, held_out):
+        return {
+            "config": config(policy=policy, seed=seed).to_dict(),
+            "epochs": [{"held_out_accuracy": held_out}] * 3,
+            "train_accuracy": train,
+        }
+
+    console = Console(width=90, record=True, file=io.StringIO())
+    found = [
+        result("none", 1, 80.0, 60.0),
+        result("none", 2, 82.0, 62.0),
+        result("zaremba", 1, 70, 65),
+    ]
+    console.print(summary.summary(found))
+    printed = " ".join(console.export_text().split())
+    assert "none torch 2 3/3 81.0 ± 1.4 61.0 ± 1.4" in printed
+    assert "zaremba 0.5 torch 1 3/3 70.0 65.0" in printed
+    assert "none the paper's 71.6 68.9 zaremba the paper's 69.4 70.5" in printed
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+    known = {k: v for k, v in os.environ.items() if k != "AN4_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speech", "--data", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=known,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "error:" in done.stdout
+    assert "cannot be read" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_the_learning_rate_falls():
+    rates = [learning_rate(TINY, epoch) for epoch in (0, 9, 10, 11)]
+    assert rates == [0.5, 0.5, 0.25, 0.125]
+
+
+def test_the_first_utterances_of_a_part():
+    part = tiny_speech().train.first(2)
+    assert list(part.edges) == [0, 13, 19]
+    assert len(part.frames) == len(part.states) == 19
+    assert isinstance(Speech(part, part).train, Part)
