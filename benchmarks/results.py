@@ -13,6 +13,9 @@ import numpy as np
 from .ptb.presets import PRESETS
 from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference
 from .ptb.texts import TEXTS
+from .speech import page as speech_page
+from .speech import presets as speech_presets
+from .speech.summary import curves as speech_curves
 from .speed import page as speed
 from .speed.pictures import pictures
 from .spread import with_rate
@@ -23,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 PICTURE = PAGE.with_name("ptb-demo.png")
+SPEECH = PAGE.with_name("speech.png")
 SPEED = RUNS / "speed.json"
 PERFORMANCE = PAGE.with_name("performance.md")
 
@@ -76,7 +80,8 @@ def page(files: dict[str, list[Result]]) -> str:
     """The whole page."""
     parts = [HEAD]
     everything = [result for results in files.values() for result in results]
-    runs = [result for result in everything if "config" in result]
+    trained = [result for result in everything if "config" in result]
+    runs = [run for run in trained if task(run) == "ptb"]
     for corpus, preset in product(TEXTS, PRESETS):
         here = [
             run
@@ -92,7 +97,17 @@ def page(files: dict[str, list[Result]]) -> str:
     started = [run for run in runs if _same(run)]
     if started:
         parts.append(_starts(started))
+    heard = [run for run in trained if task(run) == "speech"]
+    for preset in speech_presets.PRESETS:
+        here = [run for run in heard if run["config"]["preset"] == preset]
+        if here:
+            parts.append(speech_page.section(preset, here, SPEECH.name))
     return "\n".join(parts)
+
+
+def task(run: Result) -> str:
+    """Which task a run was of; the first ones did not say."""
+    return str(run["config"].get("task", "ptb"))
 
 
 def _same(result: Result) -> bool:
@@ -179,6 +194,9 @@ def _starts(results: list[Result]) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(read()), encoding="utf-8")
     curves(read()["ptb-demo"], PICTURE)
+    speech_curves(read()["speech-paper"], SPEECH)
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
     drawn = pictures(read_speed(), PERFORMANCE.parent)
-    print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, PERFORMANCE, *drawn)))
+    print(
+        "wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, SPEECH, PERFORMANCE, *drawn))
+    )

@@ -58,3 +58,14 @@ def test_the_table_of_presets_is_the_presets():
         paper = "–" if p.paper is None else f"{p.paper[0]} / {p.paper[1]}"
         figures = [f"{value:g}" if isinstance(value, float) else str(value) for value in recipe]
         assert "| " + " | ".join([f"`{name}`", *figures, paper]) + " |" in page
+
+
+def test_the_table_of_speech_presets_is_the_presets():
+    from benchmarks.speech.presets import PRESETS
+
+    page = (ROOT / "docs" / "speech.md").read_text(encoding="utf-8")
+    for name, p in PRESETS.items():
+        assert (p.layers, p.batch, p.clip, p.init) == (2, 20, 5.0, 0.08), "the text says so"
+        recipe = [p.units, f"{p.rate:g}", p.window, f"{p.before} + {p.after}"]
+        recipe += [f"{p.learning_rate:g}", p.full_epochs, f"{p.decay:g}", p.epochs, p.part or "all"]
+        assert "| " + " | ".join([f"`{name}`", *map(str, recipe)]) + " |" in page

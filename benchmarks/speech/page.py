@@ -1,0 +1,41 @@
+"""Speech on the page of results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..spread import by_seed
+from .summary import PAPER, figures
+
+Result = dict[str, Any]
+
+HEAD = """## Speech: AN4, `--preset {preset}`
+
+{train[utterances]:,} utterances ({train[frames]:,} frames) for training, {held_out[utterances]:,}
+({held_out[frames]:,} frames) of other speakers held out; frame accuracy in %, mean ± deviation over
+seeds. **The states that are to be recognised are an alignment's, made on the training part and not
+checked against a reference; the corpus has none.** Both accuracies are those of the finished model,
+without masks. The paper's are of another corpus, and stand here for the pattern: dropout
+recognises fewer frames of the speakers it has heard, and more of others.
+
+| policy | backend | seeds | epochs | training | held out | seeds' held out |
+|---|---|---:|---:|---:|---:|---|"""
+
+
+def section(preset: str, runs: list[Result], picture: str) -> str:
+    """The runs of a preset beside the paper's."""
+    lines = [HEAD.format(preset=preset, **runs[0]["speech"])]
+    for (policy, backend), alike in by_seed(runs).items():
+        train, held_out = figures(alike)
+        each = ", ".join(f"{run['epochs'][-1]['held_out_accuracy']:.1f}" for run in alike)
+        epochs = min(len(run["epochs"]) for run in alike)
+        lines.append(
+            f"| {policy} | {backend} | {len(alike)} | {epochs} of {alike[0]['config']['epochs']} "
+            f"| {train} | {held_out} | {each} |"
+        )
+    lines += [
+        f"| {policy} | the paper's | | | {both[0]} | {both[1]} | |"
+        for policy, both in PAPER.items()
+    ]
+    alt = "Held-out accuracy and training loss by epoch, without dropout and with it."
+    return "\n".join([*lines, "", f"![{alt}]({picture})", ""])
