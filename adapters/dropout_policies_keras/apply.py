@@ -62,7 +62,9 @@ class KerasAdapter:
         places = place(policy, groups)
         wiring.check(places)
         skipped += [
-            Skipped(layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows")
+            Skipped(
+                layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows what it falls on"
+            )
             for layer in wiring.beside()
         ]
         embeddings = find_embeddings(model, policy)

@@ -140,7 +140,10 @@ def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
         if module in inside:
             continue
         kind = _kind(module)
-        if type(module) in SWAPS:
+        if isinstance(module, nn.RNNBase) and (made := _made(module)):
+            why = f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
+            skipped.append(Skipped(name, kind, why))
+        elif type(module) in SWAPS:
             layers = getattr(module, "num_layers", 1)
             found.append(Found(name, module, kind, layers, tuple(aliases)))
         elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
@@ -150,6 +153,19 @@ def find(model: nn.Module) -> tuple[list[Found], list[Skipped]]:
             why = parametrized or SUBCLASS
             skipped.append(Skipped(name, kind, why))
     return found, skipped
+
+
+def _made(layer: nn.RNNBase) -> str:
+    """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
+    own = dict(layer.named_parameters(recurse=False))
+    names = [
+        f"weight_{which}_l{number}{direction}"
+        for number in range(layer.num_layers)
+        for which in ("ih", "hh")
+        for direction in ("", "_reverse")[: 1 + layer.bidirectional]
+    ]
+    parametrized = parametrize.is_parametrized(layer)
+    return "" if parametrized else next((name for name in names if name not in own), "")
 
 
 def check(

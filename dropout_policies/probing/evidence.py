@@ -219,6 +219,20 @@ def by_feature(values: Array, columns: Routes) -> tuple[Array, Routes, bool]:
     return bits, features, conflict
 
 
+def surely(bits: Array, fed: npt.NDArray[np.bool_]) -> Array:
+    """Bits of which a mask is to be told.
+
+    What is missing where nobody knows whether anything came in at all may be missing for that; it
+    counts only if something is missing elsewhere too.
+
+    Args:
+        bits: `[N, T, B, F]`.
+        fed: where that is known, `[N, T, B]`.
+    """
+    missing, known = bits == 1.0, fed[..., None]
+    return bits if (missing & known).any() else np.where(missing, np.nan, bits)
+
+
 def kept_value(values: Array) -> float:
     """The commonest of what is there and not 0; NaN if nothing is."""
     there = values[np.isfinite(values) & (values != 0.0)]

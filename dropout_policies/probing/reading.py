@@ -17,6 +17,7 @@ from .evidence import (
     finding,
     kept_value,
     one_mask,
+    surely,
 )
 from .network import Cell, Network, Place
 from .probe import Array
@@ -115,7 +116,11 @@ class Reading:
         entries = None
         if conflict:
             entries, bits = dropped_entries(values, columns)
-        for lower in self.network.layer(layer - 1) if layer else []:
+        below = self.network.layer(layer - 1) if layer else []
+        if below:
+            known = [np.isfinite(self._all(lower, "fed")) for lower in below]
+            bits = surely(bits, np.logical_and.reduce(known))
+        for lower in below:
             if self.units[lower.place].whole or not self._sees_units(lower):
                 continue
             # What the recurrent weights see of h is there, whatever becomes of it above.
@@ -131,7 +136,7 @@ class Reading:
             bits[self._all(cell, "fed") == 0.0] = np.nan
         self._into(cell, site, Site.INPUT_WEIGHT, bits, entries)
         parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
-        for lower in self.network.layer(layer - 1) if layer else []:
+        for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
         self.scales.append((kept_value(values), parts))
 
@@ -185,10 +190,10 @@ class Reading:
         which of their entries are dropped, if some are."""
         values, columns = self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns
         bits, features, conflict = by_feature(values, columns)
-        if not conflict:
-            return bits, features, None
-        entries, bits = dropped_entries(values, columns)
-        return bits, features, entries
+        entries = None
+        if conflict:
+            entries, bits = dropped_entries(values, columns)
+        return surely(bits, np.isfinite(self._all(cell, "fed"))), features, entries
 
     def _explanations(self, cell: Cell) -> list[Explanation]:
         exits, (bits, features, _) = self._all(cell, "exits"), self._seen(cell)

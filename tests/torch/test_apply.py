@@ -451,3 +451,32 @@ def test_layers_of_one_object_are_drawn_as_layers_of_it():
     names = ["input", "rnn, layer 1", "between", "rnn, layer 2", "output"]
     assert [row.name for row in drawn.rows] == names
     assert [row.masked for row in drawn.rows] == [True, False, True, False, True]
+
+
+class Wrapped(nn.Module):
+    """A layer of which a wrapper makes a weight, as WeightDrop does."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.rnn, self.weight = nn.LSTM(D, D), weight
+        self.raw = self.rnn._parameters.pop(weight)
+
+    def forward(self, x):
+        setattr(self.rnn, self.weight, nn.functional.dropout(self.raw.clone(), 0.5, self.training))
+        return self.rnn(x)[0]
+
+
+@pytest.mark.parametrize("weight", ["weight_hh_l0", "weight_ih_l0"])
+@pytest.mark.parametrize("called", [False, True])
+def test_a_layer_whose_weights_a_wrapper_makes_is_left_alone(weight, called):
+    """Its weights may be masked already, which nobody sees from outside."""
+    model = Wrapped(weight)
+    if called:
+        model(torch.randn(2, 3, D))
+    with pytest.raises(dp.PolicyError, match=f"rnn .*: {weight} is no parameter of its own"):
+        dp.apply(model, "weight_drop")
+    assert type(model.rnn) is nn.LSTM
+    both = nn.ModuleDict({"wrapped": model, "plain": nn.LSTM(D, 2 * D)})
+    with dp.apply(both, "zaremba") as applied:
+        assert [touched.name for touched in applied.touched] == ["plain"]
+        assert f"skipped wrapped.rnn (torch.nn.LSTM): {weight} is no parameter" in str(applied)

@@ -234,3 +234,13 @@ def test_what_is_undecided_is_drawn_so():
     assert "undecided: state, cell" in layer.notes
     assert drawn.corruptions is None
     assert "?: not decided" in str(drawn)
+
+
+@pytest.mark.parametrize("seed", [3, 6, 10])
+def test_what_never_came_in_is_not_called_dropped(seed):
+    """Of eight units, all that comes in is dropped now and then while nobody can see it, since all
+    that leaves is dropped too."""
+    torch.manual_seed(seed)
+    audit = dp.audit(LSTM(8, 8, 2, policy="zaremba"))
+    assert audit.differences == ()
+    assert audit.at("hidden", layer=1).verdict == "whole"
