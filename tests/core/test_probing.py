@@ -14,6 +14,7 @@ from dropout_policies.probing.evidence import (
     finding,
     one_mask,
     proportion,
+    surely,
 )
 from dropout_policies.probing.scales import with_scales
 from dropout_policies.sites import UPDATES, Site
@@ -191,3 +192,17 @@ def test_of_many_scales_together_nothing_is_said():
     found = {key: Finding(*key, "masked", 0.5, (0.45, 0.55)) for key in keys}
     made = with_scales(found, [(4.0, keys[n : n + 2]) for n in range(29)])
     assert all(each.scaled is None for each in made.values())
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_what_may_never_have_come_in_counts_only_beside_what_did(elsewhere):
+    bits = np.zeros((2, 4, 3, 5))
+    fed = np.ones((2, 4, 3), bool)
+    fed[0, 1, 2] = False
+    bits[0, 1, 2, :4] = 1.0
+    bits[1, 0, 0, 0] = float(elsewhere)
+    told = surely(bits, fed)
+    known = np.isfinite(told)
+    assert known.all() == elsewhere
+    assert (~known).sum() == (0 if elsewhere else 4)
+    np.testing.assert_array_equal(told[known], bits[known])
