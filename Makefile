@@ -60,6 +60,10 @@ results: $(READY) ## Write docs/results.md and docs/performance.md from benchmar
 pictures: $(READY) ## Write docs/pictures: every policy on the unrolled network
 	$(RUN) -m tests.support.pictures
 
+.PHONY: notebooks
+notebooks: $(READY) ## Execute the notebooks and write their outputs
+	OMP_NUM_THREADS=1 $(RUN) -m tests.support.notebooks
+
 .PHONY: docs
 docs: $(READY) ## Build the documentation's pages into build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
