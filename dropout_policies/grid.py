@@ -87,16 +87,7 @@ def rows_under(rules: Mapping[Site, Rule], layers: int) -> tuple[Row, ...]:
 class Grid:
     """L layers over T steps, and what is to be marked; `print` it.
 
-    Args:
-        title: what is drawn.
-        rows: from the bottom up, connections and layers by turns: the input, layer 1, what is
-            between, layer 2, ..., the output.
-        steps: T.
-        path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy; or None.
-        wanted: what rows marked as wrong are unlike.
-
-    Raises:
-        PolicyError: there are no layers, no steps or too many, or no such path.
+    What it takes and raises is what `Diagram` does.
     """
 
     title: str

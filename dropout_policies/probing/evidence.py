@@ -219,7 +219,7 @@ def by_feature(values: Array, columns: Routes) -> tuple[Array, Routes, bool]:
     return bits, features, conflict
 
 
-def surely(bits: Array, fed: npt.NDArray[np.bool_]) -> Array:
+def without_doubtful(bits: Array, fed: npt.NDArray[np.bool_]) -> Array:
     """Bits of which a mask is to be told.
 
     What is missing where nobody knows whether anything came in at all may be missing for that; it

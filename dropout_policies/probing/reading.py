@@ -17,7 +17,7 @@ from .evidence import (
     finding,
     kept_value,
     one_mask,
-    surely,
+    without_doubtful,
 )
 from .network import Cell, Network, Place
 from .probe import Array
@@ -119,7 +119,7 @@ class Reading:
         below = self.network.layer(layer - 1) if layer else []
         if below:
             known = [np.isfinite(self._all(lower, "fed")) for lower in below]
-            bits = surely(bits, np.logical_and.reduce(known))
+            bits = without_doubtful(bits, np.logical_and.reduce(known))
         for lower in below:
             if self.units[lower.place].whole or not self._sees_units(lower):
                 continue
@@ -193,7 +193,7 @@ class Reading:
         entries = None
         if conflict:
             entries, bits = dropped_entries(values, columns)
-        return surely(bits, np.isfinite(self._all(cell, "fed"))), features, entries
+        return without_doubtful(bits, np.isfinite(self._all(cell, "fed"))), features, entries
 
     def _explanations(self, cell: Cell) -> list[Explanation]:
         exits, (bits, features, _) = self._all(cell, "exits"), self._seen(cell)

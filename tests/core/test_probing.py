@@ -14,7 +14,7 @@ from dropout_policies.probing.evidence import (
     finding,
     one_mask,
     proportion,
-    surely,
+    without_doubtful,
 )
 from dropout_policies.probing.scales import with_scales
 from dropout_policies.sites import UPDATES, Site
@@ -201,7 +201,7 @@ def test_what_may_never_have_come_in_counts_only_beside_what_did(elsewhere):
     fed[0, 1, 2] = False
     bits[0, 1, 2, :4] = 1.0
     bits[1, 0, 0, 0] = float(elsewhere)
-    told = surely(bits, fed)
+    told = without_doubtful(bits, fed)
     known = np.isfinite(told)
     assert known.all() == elsewhere
     assert (~known).sum() == (0 if elsewhere else 4)
