@@ -62,7 +62,7 @@ pictures: $(READY) ## Write docs/pictures: every policy on the unrolled network
 
 .PHONY: notebooks
 notebooks: $(READY) ## Execute the notebooks and write their outputs
-	OMP_NUM_THREADS=1 $(RUN) -m tests.support.notebooks
+	OMP_NUM_THREADS=1 KERAS_BACKEND=jax $(RUN) -m tests.support.notebooks
 
 .PHONY: docs
 docs: $(READY) ## Build the documentation's pages into build/site

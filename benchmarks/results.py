@@ -194,7 +194,7 @@ def _starts(results: list[Result]) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(read()), encoding="utf-8")
     curves(read()["ptb-demo"], PICTURE)
-    speech_curves(read()["speech-paper"], SPEECH)
+    speech_curves(read()["speech-demo"], SPEECH)
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
     drawn = pictures(read_speed(), PERFORMANCE.parent)
     print(

@@ -11,6 +11,7 @@ from . import catalog
 from .comparison import unlike
 from .diagram import Diagram
 from .dispatch import adapter_for
+from .errors import PolicyError
 from .grid import Row
 from .policy import Policy
 from .probing.evidence import Finding
@@ -30,7 +31,7 @@ class Audit:
         findings: for every site of every layer and direction, in that order.
         evaluation: `"identity"`, `"mean of the masks"`, `"undecided"`, or that it is neither.
         notes: which sites have one mask in common, as no policy has it.
-        policy: the name of the policy that fits, or None.
+        policy: the name of the policy that fits, or None; also where nothing can be told.
         nearest: the name of the policy that fits best.
         differences: what is otherwise than under that one; nothing if it fits.
     """
@@ -191,6 +192,8 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The policy that fits, or the nearest, in a few words."""
+        if not any(f.verdict != "undecided" for f in self.findings):
+            return "undecided"
         if self.policy is not None:
             sure = "" if not self.undecided else ", as far as it can be seen"
             return f"{self.policy}{sure}"
@@ -216,9 +219,19 @@ def audit(model: Any) -> Audit:
         PolicyError: no adapter owns the model, the audit cannot see into it, or its noise cannot
             be played again.
     """
-    with adapter_for(model).probe(model) as probe:
-        found = measure(probe)
-        name = probe.name
+    adapter = adapter_for(model)
+    try:
+        with adapter.probe(model) as probe:
+            found = measure(probe)
+            name = probe.name
+    except PolicyError:
+        raise
+    except Exception as error:  # whatever a module raises that cannot be run so
+        raise PolicyError(
+            f"{type(model).__name__} cannot be run as the audit runs it, on an input of three axes "
+            f"alone, in training and in evaluation: {type(error).__name__}: {error}. Give the "
+            f"audit the recurrent layer alone."
+        ) from error
     return _audit(name, found)
 
 
@@ -236,6 +249,7 @@ def _audit(name: str, found: Measured) -> Audit:
     if found.evaluation not in (evaluation, "undecided"):
         differences.append(f"evaluation is {found.evaluation}, not {evaluation}")
     differences += found.notes
+    told = any(f.verdict != "undecided" for f in found.findings)
     return Audit(
         name,
         layers,
@@ -243,7 +257,7 @@ def _audit(name: str, found: Measured) -> Audit:
         tuple(found.findings),
         found.evaluation,
         tuple(found.notes),
-        None if differences else nearest,
+        None if differences or not told else nearest,
         nearest,
         tuple(differences),
     )

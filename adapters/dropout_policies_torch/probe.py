@@ -51,6 +51,11 @@ class Probe:
         widths = [embeddings[0].embedding_dim] if embeddings else list(_widths(module, first))
         self._widths, self.features = widths, widths[0]
         self._device, self._dtype = first.device, first.dtype
+        if self._dtype not in (torch.float32, torch.float64):
+            raise PolicyError(
+                f"{self.name} is in {str(self._dtype).removeprefix('torch.')}, which is too coarse "
+                f"for what the audit measures. Give it copy.deepcopy(module).float()."
+            )
         self._time_first = True
         takes = inspect.signature(module.forward).parameters.values()
         self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
@@ -171,14 +176,18 @@ class Probe:
         generators = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         kept = [(m, _kept(vars(m))) for m in self.module.modules()]
-        buffers = [(b, b.clone()) for b in self.module.buffers()]
+        buffers = [
+            (m, name, b, b.clone())
+            for m in self.module.modules()
+            for name, b in m.named_buffers(recurse=False)
+        ]
         before = getattr(self, "_before", None)
         if before is not None:
             # A state that a module carries from call to call is the one that it came with.
             first = {id(m): attributes for m, attributes in before[2]}
             kept = [(m, _as_before(now, first.get(id(m), {}))) for m, now in kept]
-            values = {id(b): value for b, value in before[3] if b.is_floating_point()}
-            buffers = [(b, values.get(id(b), value)) for b, value in buffers]
+            was = {(id(m), n): (b, v) for m, n, b, v in before[3] if b.is_floating_point()}
+            buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
         return generators, cuda, kept, buffers
 
     def replay(self, noise: Any) -> None:
@@ -191,7 +200,9 @@ class Probe:
         for module, attributes in kept:
             _put_back(vars(module), attributes)
         with torch.no_grad():
-            for buffer, value in buffers:
+            for module, name, buffer, value in buffers:
+                if getattr(module, name) is not buffer:  # one that a module has put there since
+                    setattr(module, name, buffer)
                 buffer.copy_(value)
 
 

@@ -22,6 +22,9 @@ CERTAIN = log(1e-4)
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
+UNEVEN = 6.0
+"""Standard deviations by which the rate of a step or unit may be off by chance."""
+
 Z = 2.576
 """Of a 99% interval."""
 
@@ -127,6 +130,9 @@ def finding(
         shared *= bits.shape[3] if over_units is False else 1
         hits, count = likely[0] * likely[1] / shared, likely[1] / shared
     rate, interval = proportion(hits, count)
+    if hits == count:
+        return Finding(site, layer, direction, "undecided", note="nothing arrives from here")
+    note = _uneven(single) if likely is None else ""
     if per is None and over_steps is not None:
         if over_steps:
             per = "step"
@@ -146,7 +152,23 @@ def finding(
         gates,
         None,
         None if over_draws is None else not over_draws,
+        note,
     )
+
+
+def _uneven(bits: Array) -> str:
+    """Along which axis the rates differ by more than chance would have it, or ""."""
+    known = np.isfinite(bits)
+    hit = np.where(known, bits, 0.0)
+    rate = hit.sum() / known.sum()
+    for axis, name in ((1, "step"), (3, "unit")):
+        others = tuple(other for other in range(4) if other != axis)
+        counts, hits = known.sum(axis=others), hit.sum(axis=others)
+        if len(counts) > 1 and rate < 1.0:
+            off = np.abs(hits - rate * counts) / np.sqrt(np.maximum(counts, 1) * rate * (1 - rate))
+            if off.max() > UNEVEN:
+                return f"the rate is not that of every {name}"
+    return ""
 
 
 def _differs(bits: Array, axis: int) -> bool | None:
@@ -256,3 +278,17 @@ def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
     left = np.where(alive[:, None, None], values, np.nan)
     bits, _, _ = by_feature(left, columns)
     return entries.reshape(len(entries), 1, 1, -1), bits
+
+
+def doubt(values: Array, columns: Routes) -> str:
+    """Why what units see of what comes in is no work of masks on features and weights, or "".
+
+    Args:
+        values: `[N, T, B, R, n]`, over what there is without noise.
+        columns: `[R, n]`, which feature it is.
+    """
+    alive: npt.NDArray[np.bool_] = np.asarray((np.abs(values) > 0.0).any(axis=(1, 2)))
+    left = np.where(alive[:, None, None], values, np.nan)
+    if by_feature(left, columns)[2]:
+        return "some units see what others do not, and not throughout a call"
+    return ""

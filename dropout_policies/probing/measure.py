@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..errors import PolicyError
 from ..sites import Site
 from .discovery import discover
-from .network import Network, Place
+from .network import Network, Place, Setting
 from .probe import Array, Probe
 from .reading import Measured, Reading
 from .signals import AMPLITUDE, BATCH, STEPS, gain
@@ -21,6 +22,9 @@ ENOUGH = 1500
 
 FEW, MOST = 8, 40
 """How many draws there are at least and at most."""
+
+PLAIN = 4
+"""Draws in which training is compared with evaluation, where no masks are found."""
 
 GATED = 6
 """In how many of them gates are looked at one by one."""
@@ -34,6 +38,7 @@ def measure(probe: Probe) -> Measured:
     """
     _check_rest(probe)
     network = discover(probe)
+    _check_chain(probe, network)
     noise = probe.noise()
     memory = _memory(probe, network, noise)
 
@@ -49,7 +54,28 @@ def measure(probe: Probe) -> Measured:
         reading = _read(probe, network, viewer, noise, apart)
         if not reading.keeps_back:
             break
-    return reading.measured()
+    found = reading.measured()
+    if any(f.verdict == "masked" for f in found.findings):
+        return found
+    if _plain(probe, noise):
+        return found._replace(evaluation="identity")
+    why = "training is otherwise than evaluation, and by no mask that the audit knows"
+    doubtful = [replace(f, verdict="undecided", note=why) for f in found.findings]
+    return found._replace(findings=doubtful, evaluation="undecided")
+
+
+def _plain(probe: Probe, noise: Any) -> bool:
+    """Whether training does what evaluation does, on weights and an input of no particular form."""
+    random = np.random.default_rng(0)
+    weights = {p.name: 0.5 * random.standard_normal(p.shape) for p in probe.parameters()}
+    x = random.standard_normal((STEPS, probe.features))
+    rests = probe.run(weights, x, BATCH, None, training=False)
+    for _ in range(PLAIN):
+        probe.replay(noise)
+        if not np.allclose(probe.run(weights, x, BATCH, None, training=True), rests, 1e-3, 1e-4):
+            return False
+        noise = _next(probe, noise)
+    return True
 
 
 def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) -> Reading:
@@ -102,6 +128,31 @@ def _check_rest(probe: Probe) -> None:
             f"evaluation to compare training with."
         )
     probe.replay(noise)
+
+
+def _check_chain(probe: Probe, network: Network) -> None:
+    """Make sure that a signal goes through every layer, once, and past none: it comes with what a
+    layer takes in, twice as large with twice that, and not at all without."""
+    x = np.full((STEPS, probe.features), AMPLITUDE)
+    last = network.layer(network.layers - 1)
+
+    def strength(layer: int, times: float) -> float:
+        setting = Setting(network).pass_up(last[0])
+        for cell in last:
+            setting.feed(cell)
+        for cell in network.layer(layer):
+            mean = np.full((cell.units, cell.into.columns), times / cell.into.columns)
+            setting.into(cell, mean)
+        return float(np.abs(probe.run(setting.arrays, x, BATCH, None, training=False)).max())
+
+    for layer in range(network.layers):
+        without, once, twice = (strength(layer, times) for times in (0.0, 1.0, 2.0))
+        if without > 0.01 * once or abs(twice - 2.0 * once) > 0.05 * once:
+            raise PolicyError(
+                f"{probe.name}: what it gives back does not come through its layers one after the "
+                f"other, each once: a layer is used twice, or something goes past it. Give the "
+                f"audit one layer, or a stack without branches."
+            )
 
 
 def _check_replay(probe: Probe, looks: Viewer) -> None:

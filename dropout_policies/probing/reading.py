@@ -13,6 +13,7 @@ from .events import LASTING, SITES
 from .evidence import (
     Finding,
     by_feature,
+    doubt,
     dropped_entries,
     finding,
     kept_value,
@@ -134,7 +135,7 @@ class Reading:
             self._embedding(cell)
             # A dropped word says nothing of the masks of its features.
             bits[self._all(cell, "fed") == 0.0] = np.nan
-        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries)
+        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, doubt(values, columns))
         parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
         for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
@@ -147,9 +148,15 @@ class Reading:
         weight: Site,
         bits: Array,
         entries: Array | None,
+        why: str,
         likely: tuple[float, float] | None = None,
     ) -> None:
-        """What goes into the gates, and the weights through which it does."""
+        """What goes into the gates, and the weights through which it does; `why` says why that
+        cannot be told."""
+        if why:
+            for key in ((site, *cell.place), (weight, *cell.place)):
+                self.findings[key] = Finding(*key, "undecided", note=why)
+            return
         if entries is None:
             entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
         self._add(cell, site, bits, gates=self._tied(cell, site), likely=likely)
@@ -210,7 +217,8 @@ class Reading:
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
         # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
-        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, likely)
+        why = doubt(self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns)
+        self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
         kept = kept_value(self._all(cell, "hidden"))
         self.scales.append((kept, [(site, *cell.place) for site in parts]))

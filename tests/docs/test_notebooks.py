@@ -30,6 +30,11 @@ def test_the_copy_task_executes_and_says_what_was_committed():
     assert words == notebooks.without_numbers(notebooks.printed(before))
 
 
+def test_what_is_said_is_compared_without_its_figures():
+    said = [notebooks.without_numbers(f"apart by {x}\n") for x in ("[1.   0.42]", "[0.9 -3e-02]")]
+    assert said[0] == said[1] != notebooks.without_numbers("near by [1. 1.]")
+
+
 def write(path, *sources):
     cells = [v4.new_code_cell(source, id=f"cell-{n}") for n, source in enumerate(sources)]
     notebook = notebooks.clean(v4.new_notebook(cells=cells))

@@ -30,7 +30,7 @@ METADATA = {
     "language_info": {"name": "python"},
 }
 PLACE = re.compile(r"/(?:home|opt|private|root|tmp|usr|var|work|Users)/|[A-Z]:\\|site-packages")
-NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
 
 
 def read(path: Path) -> NotebookNode:
@@ -105,9 +105,9 @@ def printed(notebook: NotebookNode) -> str:
     )
 
 
-def without_numbers(text: str) -> list[str]:
-    """The words of a text: what is printed anew has them again, whatever the digits are."""
-    return NUMBER.sub("#", text).split()
+def without_numbers(text: str) -> str:
+    """A text without its digits and spaces: what is printed anew has it again, in other figures."""
+    return "".join(NUMBER.sub("#", text).split())
 
 
 def faults(notebook: NotebookNode) -> list[str]:

@@ -244,3 +244,142 @@ def test_what_never_came_in_is_not_called_dropped(seed):
     audit = dp.audit(LSTM(8, 8, 2, policy="zaremba"))
     assert audit.differences == ()
     assert audit.at("hidden", layer=1).verdict == "whole"
+
+
+class Around(nn.Module):
+    """An LSTM, and what is done to its input and its output in training."""
+
+    def __init__(self, before=lambda x: x, after=lambda y: y, always=False):
+        super().__init__()
+        self.rnn, self.before, self.after, self.always = nn.LSTM(9, 9), before, after, always
+
+    def forward(self, x):
+        if not (self.training or self.always):
+            return self.rnn(x)[0]
+        return self.after(self.rnn(self.before(x))[0])
+
+
+class ByHand(nn.Module):
+    """An LSTM written out, with `pre` for what its gates see."""
+
+    def __init__(self, pre):
+        super().__init__()
+        self.W, self.U, self.pre = nn.Linear(9, 36), nn.Linear(9, 36), pre
+
+    def forward(self, x):
+        h = c = x.new_zeros(x.shape[1], 9)
+        outputs = []
+        for step in x:
+            i, f, g, o = self.pre(self, step, h).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+def dropped(module, value):
+    return nn.functional.dropout(value, 0.4, module.training)
+
+
+NO_MASKS = {
+    "Gaussian noise": lambda: Around(lambda x: x * (1 + 0.5 * torch.randn_like(x))),
+    "additive noise": lambda: Around(lambda x: x + 0.1 * torch.randn_like(x)),
+    "signs": lambda: Around(lambda x: x * (2.0 * (torch.rand_like(x) < 0.5) - 1.0)),
+    "features in another order": lambda: Around(lambda x: x[..., torch.randperm(9)]),
+    "twice in training": lambda: Around(lambda x: 2 * x),
+    "half of what leaves in training": lambda: Around(after=lambda y: y / 2),
+    "weights dropped step by step": lambda: ByHand(
+        lambda m, x, h: m.W(x) + nn.functional.linear(h, dropped(m, m.U.weight), m.U.bias)
+    ),
+    "what a gate sees is dropped": lambda: ByHand(lambda m, x, h: m.W(x) + dropped(m, m.U(h))),
+}
+
+
+@pytest.mark.parametrize("name", NO_MASKS)
+def test_what_is_no_mask_is_not_called_whole_or_masked(name):
+    torch.manual_seed(0)
+    audit = dp.audit(NO_MASKS[name]())
+    assert {found.verdict for found in audit.findings} == {"undecided"}
+    assert audit.policy is None
+    assert audit.verdict == audit.evaluation == "undecided"
+    assert "by no mask that the audit knows" in str(audit)
+
+
+def test_a_number_that_is_always_there_is_no_mask():
+    audit = dp.audit(Around(lambda x: 4 * x, always=True))
+    assert (audit.policy, audit.evaluation) == ("none", "identity")
+
+
+def test_a_rate_of_some_steps_alone_is_said_to_be():
+    torch.manual_seed(0)
+    drop = nn.Dropout(0.4)
+    found = dp.audit(Around(lambda x: torch.cat([drop(x[:1]), x[1:]])))
+    assert found.policy is None
+    text = str(found)
+    assert "not that of every step" in text or "by no mask that the audit knows" in text
+
+
+class Branches(nn.Module):
+    def __init__(self, way):
+        super().__init__()
+        self.a, self.b, self.way = nn.LSTM(9, 9), nn.LSTM(9, 9), way
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda m, x: dropped(m, m.a(x)[0]) + m.b(x)[0],
+        lambda m, x: torch.cat([m.a(dropped(m, x))[0], m.b(x)[0]], -1),
+        lambda m, x: m.b(dropped(m, m.a(x)[0]) + x)[0],
+        lambda m, x: m.b(m.a(dropped(m, m.a(x)[0]))[0])[0],
+    ],
+    ids=["sum", "side by side", "residual", "one layer twice"],
+)
+def test_what_is_no_chain_is_refused(way):
+    torch.manual_seed(0)
+    with pytest.raises(dp.PolicyError, match="one after the other, each once"):
+        dp.audit(Branches(way))
+
+
+def test_half_precision_is_refused():
+    with pytest.raises(dp.PolicyError, match=r"float16, which is too coarse.*\.float\(\)"):
+        dp.audit(nn.LSTM(9, 8, 2, dropout=0.4).half())
+
+
+def test_what_a_module_raises_is_told_with_a_way_out():
+    class Fails(Around):
+        def forward(self, x):
+            if self.training:
+                raise LookupError("targets needed")
+            return super().forward(x)
+
+    module = Fails()
+    before = copy.deepcopy(module.state_dict())
+    with pytest.raises(dp.PolicyError, match=r"LookupError: targets needed.*layer alone"):
+        dp.audit(module)
+    assert module.training
+    for name, value in before.items():
+        assert torch.equal(module.state_dict()[name], value)
+
+
+def test_a_buffer_that_training_puts_there_anew_is_what_it_was():
+    class Kept(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn = nn.LSTM(9, 8)
+            self.register_buffer("mask", torch.ones(1, 9))
+
+        def forward(self, x):
+            if self.training:
+                self.mask = nn.functional.dropout(torch.ones(x.shape[1], 9), 0.4)
+            return self.rnn(x * self.mask if self.training else x)[0]
+
+    module = Kept()
+    mask = module.mask
+    audit = dp.audit(module)
+    assert audit.at("input").per == "sequence"
+    assert module.mask is mask
+    assert torch.equal(mask, torch.ones(1, 9))
