@@ -22,6 +22,9 @@ CERTAIN = log(1e-4)
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
+TOGETHER = 1.5
+"""From which design effect on elements are not taken to be independent."""
+
 UNEVEN = 6.0
 """Standard deviations by which the rate of a step or unit may be off by chance."""
 
@@ -129,6 +132,9 @@ def finding(
         shared = bits.shape[2] if over_batch is False else 1
         shared *= bits.shape[3] if over_units is False else 1
         hits, count = likely[0] * likely[1] / shared, likely[1] / shared
+    if likely is None:
+        together = _together(single)
+        hits, count = hits / together, count / together
     rate, interval = proportion(hits, count)
     if hits == count:
         return Finding(site, layer, direction, "undecided", note="nothing arrives from here")
@@ -154,6 +160,21 @@ def finding(
         None if over_draws is None else not over_draws,
         note,
     )
+
+
+def _together(bits: Array) -> float:
+    """By how much fewer elements there are than it seems, where some are dropped together more
+    often than chance would have it: the design effect of their clusters."""
+    known = np.isfinite(bits)
+    hit = np.where(known, bits, 0.0)
+    count = known.sum()
+    rate = hit.sum() / count
+    effects = [1.0]
+    for axis in (1, 2, 3):
+        off = hit.sum(axis=axis) - rate * known.sum(axis=axis)
+        if bits.shape[axis] > 1 and 0.0 < rate < 1.0:
+            effects.append(float((off**2).sum() / (count * rate * (1.0 - rate))))
+    return max(effects) if max(effects) > TOGETHER else 1.0
 
 
 def _uneven(bits: Array) -> str:

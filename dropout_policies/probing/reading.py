@@ -295,7 +295,10 @@ class Reading:
             return "identity"
         if any(f.verdict == "undecided" for f in self.findings.values()):
             return "undecided"
-        if self._all_agree(expected(list(self.findings.values()))):
+        found = list(self.findings.values())
+        # What is scaled in training has no mean to put in its place.
+        unscaled = [f for f in found if f.verdict == "masked" and f.scaled is not True]
+        if unscaled and self._all_agree(expected(found)):
             return "mean of the masks"
         return "neither the identity nor the mean of the masks"
 
