@@ -7,9 +7,27 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from dropout_policies_keras import LSTM
 from keras import ops
 
+from .config import RunConfig
 from .task import Arrays
+
+
+def lstm_stack(x: Any, config: RunConfig, **more: Any) -> Any:
+    """What comes out of a stack of LSTMs under a run's policy: `lstm_0`, `lstm_1`, ..."""
+    recipe = config.recipe
+    for layer in range(recipe.layers):
+        x = LSTM(
+            recipe.units,
+            return_sequences=True,
+            policy=config.placement,
+            seed=config.start_seed,
+            stack=(layer, recipe.layers),
+            name=f"lstm_{layer}",
+            **more,
+        )(x)
+    return x
 
 
 class Kept(NamedTuple):

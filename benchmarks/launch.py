@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +26,29 @@ Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[
 def configure(
     task: str,
     preset: str,
-    backend: str,
-    policy: str,
+    backends: Sequence[str],
+    policies: Sequence[str],
     rate: float | None,
-    seed: int,
+    seeds: Sequence[int],
     epochs: int | None,
     same_start: bool = False,
-) -> RunConfig:
-    """A run as a user asks for it; what is None is the preset's.
+) -> list[RunConfig]:
+    """The runs that a user asks for; what is None is the preset's.
 
     Raises:
         PolicyError: no such policy, or a rate that it cannot have.
     """
     recipe = presets(task)[preset]
-    # The preset's rate is the paper's, for the paper's placements; others have rates of their own.
-    papers = resolve(policy.partition("+")[0]).citation == ZAREMBA
-    chosen = recipe.rate if rate is None and papers else rate
-    epochs = epochs or recipe.epochs
-    config = RunConfig(preset, backend, policy, chosen, seed, epochs, same_start, task)
-    config.placement  # noqa: B018 # refused now, if it is to be refused
-    return config
+    configs = []
+    for policy, seed, backend in product(policies, seeds, backends):
+        # The preset's rate is the paper's, for the paper's placements; others have their own.
+        papers = resolve(policy.partition("+")[0]).citation == ZAREMBA
+        chosen = recipe.rate if rate is None and papers else rate
+        length = epochs or recipe.epochs
+        config = RunConfig(preset, backend, policy, chosen, seed, length, same_start, task)
+        config.placement  # noqa: B018 # refused now, if it is to be refused
+        configs.append(config)
+    return configs
 
 
 def launch(

@@ -14,7 +14,6 @@ from .ptb.presets import PRESETS
 from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference
 from .ptb.texts import TEXTS
 from .speech import page as speech_page
-from .speech import presets as speech_presets
 from .speech.summary import curves as speech_curves
 from .speed import page as speed
 from .speed.pictures import pictures
@@ -26,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 PICTURE = PAGE.with_name("ptb-demo.png")
-SPEECH = PAGE.with_name("speech.png")
 SPEED = RUNS / "speed.json"
 PERFORMANCE = PAGE.with_name("performance.md")
 
@@ -97,12 +95,24 @@ def page(files: dict[str, list[Result]]) -> str:
     started = [run for run in runs if _same(run)]
     if started:
         parts.append(_starts(started))
-    heard = [run for run in trained if task(run) == "speech"]
-    for preset in speech_presets.PRESETS:
-        here = [run for run in heard if run["config"]["preset"] == preset]
-        if here:
-            parts.append(speech_page.section(preset, here, SPEECH.name))
+    for preset, here in heard(files).items():
+        parts.append(speech_page.section(preset, here, speech_picture(preset).name))
     return "\n".join(parts)
+
+
+def heard(files: dict[str, list[Result]]) -> dict[str, list[Result]]:
+    """The runs on speech, by preset."""
+    every = [run for runs in files.values() for run in runs if "config" in run]
+    found: dict[str, list[Result]] = {}
+    for run in every:
+        if task(run) == "speech":
+            found.setdefault(run["config"]["preset"], []).append(run)
+    return found
+
+
+def speech_picture(preset: str) -> Path:
+    """Where the curves of a preset's runs on speech are drawn."""
+    return PAGE.with_name(f"speech-{preset}.png")
 
 
 def task(run: Result) -> str:
@@ -194,9 +204,7 @@ def _starts(results: list[Result]) -> str:
 if __name__ == "__main__":
     PAGE.write_text(page(read()), encoding="utf-8")
     curves(read()["ptb-demo"], PICTURE)
-    speech_curves(read()["speech-demo"], SPEECH)
+    drawn = [speech_curves(runs, speech_picture(preset)) for preset, runs in heard(read()).items()]
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
-    drawn = pictures(read_speed(), PERFORMANCE.parent)
-    print(
-        "wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, SPEECH, PERFORMANCE, *drawn))
-    )
+    drawn += pictures(read_speed(), PERFORMANCE.parent)
+    print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PICTURE, PERFORMANCE, *drawn)))

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import RunConfig
+from .recipe import Recipe
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -66,15 +67,35 @@ class Task(Protocol):
 def make(config: RunConfig, data: Path | None) -> Task:
     """The task of a run, with its data read and its model at its initial weights.
 
-    A process can hold one Keras backend, so this chooses it for the whole process.
-
     Raises:
         DataError: the data cannot be read.
     """
-    if config.backend != "torch":
-        os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
     made: Task = import_module(f"benchmarks.{config.task}.task").make(config, data)
     return made
+
+
+def engine_class(config: RunConfig) -> Any:
+    """The class of a task's engine on a run's backend.
+
+    A process can hold one Keras backend, so this chooses it for the whole process.
+    """
+    engines = f"benchmarks.{config.task}.engines"
+    if config.backend == "torch":
+        return import_module(f"{engines}.torch_engine").TorchEngine
+    os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
+    return import_module(f"{engines}.keras_engine").KerasEngine
+
+
+def lstm_shapes(features: int, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+    """The weights of a stack of LSTMs by the names that all frameworks share; one bias per gate,
+    whatever the framework has, so that every framework trains the same model."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for layer in range(recipe.layers):
+        width = recipe.units if layer else features
+        shapes[f"lstm.{layer}.w_ih"] = (4 * recipe.units, width)
+        shapes[f"lstm.{layer}.w_hh"] = (4 * recipe.units, recipe.units)
+        shapes[f"lstm.{layer}.bias"] = (4 * recipe.units,)
+    return shapes
 
 
 def uniform(shapes: dict[str, tuple[int, ...]], init: float, seed: int) -> Arrays:

@@ -98,6 +98,25 @@ class Audit:
         first = min((f.direction for f in found), default=0)
         return [f for f in found if f.direction == first]
 
+    def against(self, policy: str | Policy) -> list[str]:
+        """All that is otherwise than under a policy, or cannot be told; nothing where masks fall
+        there and nowhere else.
+
+        Args:
+            policy: a name, for its placement at any rates; or a `Policy`, whose rates have to lie
+                in the measured intervals too.
+
+        Raises:
+            PolicyError: no such policy.
+        """
+        wanted = catalog.resolve(policy)
+        texts = list(map(str, unlike(wanted, self.findings, isinstance(policy, Policy))))
+        texts += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in self.undecided]
+        texts += self.notes
+        if self.evaluation != wanted.evaluation:
+            texts.append(f"evaluation is {self.evaluation}, not {wanted.evaluation}")
+        return texts
+
     def diagram(
         self,
         policy: str | Policy | None = None,
@@ -192,7 +211,7 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The policy that fits, or the nearest, in a few words."""
-        if not any(f.verdict != "undecided" for f in self.findings):
+        if len(self.undecided) == len(self.findings):
             return "undecided"
         if self.policy is not None:
             sure = "" if not self.undecided else ", as far as it can be seen"

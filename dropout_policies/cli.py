@@ -14,7 +14,6 @@ from rich.table import Table
 
 from .audit import audit as measure
 from .catalog import names, resolve
-from .comparison import unlike
 from .diagram import Diagram
 from .errors import PolicyError
 from .policy import Policy
@@ -140,11 +139,9 @@ def audit(
         for line in rest:
             masked = ": drop " in line or ": zoneout " in line
             console.print(line, style="yellow" if masked else "", markup=False)
-    if expect is not None:
-        differences = unlike(resolve(expect), found.findings)
-        if differences or found.undecided:
-            typer.echo(f"not {expect}: {'; '.join(map(str, differences)) or 'undecided'}", err=True)
-            raise typer.Exit(1)
+    if expect is not None and (differences := found.against(expect)):
+        typer.echo(f"not {expect}: {'; '.join(differences)}", err=True)
+        raise typer.Exit(1)
 
 
 def _made(target: str, args: str, kwargs: str) -> Any:

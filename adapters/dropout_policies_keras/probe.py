@@ -167,12 +167,9 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
                 layer.reset_dropout_mask()
                 layer.reset_recurrent_dropout_mask()
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
-        if isinstance(self.inner, keras.Sequential):  # which would hold T to what it was built for
-            for layer in self.inner.layers:
-                x = _called(layer, x, self.in_training)
-            return x
         if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
-            return self.inner.call(x, training=self.in_training)  # a functional one, likewise
+            # Called as a layer, it would hold T to what it was built for.
+            return self.inner.call(x, training=self.in_training)
         if not states:
             return _called(self.inner, x, self.in_training)
         return self.inner(x, initial_state=states, training=self.in_training)

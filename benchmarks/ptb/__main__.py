@@ -75,12 +75,9 @@ def ptb(
             "compares backends: give --backend twice or more", param_hint="--same-start"
         )
     try:
-        configs = [
-            configure("ptb", preset.value, b.value, p, rate, number, epochs, same_start)
-            for p in policy or [PRESETS[preset.value].policy]
-            for number in seed
-            for b in backend
-        ]
+        policies = policy or [PRESETS[preset.value].policy]
+        backends = [one.value for one in backend]
+        configs = configure("ptb", preset.value, backends, policies, rate, seed, epochs, same_start)
         source = load_corpus(data).source
     except (dp.PolicyError, CorpusError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..config import RunConfig
-from ..task import uniform
+from ..task import engine_class, lstm_shapes, uniform
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -52,36 +52,36 @@ class Engine(Protocol):
         """How many training calls the masks have been drawn for."""
 
 
-def perplexity(engine: Engine, windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
-    """Of weighted windows, in evaluation."""
-    return float(np.exp(mean_nats([engine], windows)))
-
-
-def mean_nats(engines: Sequence[Engine], windows: Iterable[tuple[Tokens, Tokens, Array]]) -> float:
-    """What a word costs where the models' probabilities are averaged; `windows` are weighted."""
+def perplexities(
+    engines: Sequence[Engine], windows: Iterable[tuple[Tokens, Tokens, Array]]
+) -> list[float]:
+    """Of weighted windows, in evaluation: of the first 1, 2, ..., N models, their probabilities
+    averaged word by word."""
     cut = list(windows)
     each = [engine.nats((x, y) for x, y, _ in cut) for engine in engines]
-    total = count = 0.0
+    total, count = np.zeros(len(engines)), 0.0
     for (_, _, weight), *costs in zip(cut, *each, strict=True):
-        # Of the mean probability, from the lowest cost on, so that nothing vanishes.
-        least = np.minimum.reduce(costs)
-        mean = np.mean([np.exp(least - cost) for cost in costs], axis=0)
-        total += float(((least - np.log(mean)) * weight).sum(dtype=np.float64))
+        # Sums of probabilities, by their logarithms, so that none vanishes.
+        sums = np.logaddexp.accumulate(-np.array(costs, np.float64), axis=0)
+        total -= (sums * weight).sum(axis=(1, 2))
         count += float(weight.sum())
-    return total / count
+    nats = total / count + np.log(np.arange(1, len(engines) + 1))
+    return [float(value) for value in np.exp(nats)]
 
 
 def initial_weights(config: RunConfig, vocabulary: int) -> Weights:
-    """All weights, uniform in (−init, init), drawn by NumPy in one fixed order.
-
-    One bias per gate, whatever the framework has, so that every framework trains the same model.
-    """
+    """All weights, uniform in (−init, init), drawn by NumPy in one fixed order."""
     preset = config.recipe
-    units = preset.units
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (vocabulary, units)}
-    for layer in range(preset.layers):
-        shapes[f"lstm.{layer}.w_ih"] = (4 * units, units)
-        shapes[f"lstm.{layer}.w_hh"] = (4 * units, units)
-        shapes[f"lstm.{layer}.bias"] = (4 * units,)
-    shapes |= {"output.weight": (vocabulary, units), "output.bias": (vocabulary,)}
+    shapes = {
+        "embedding": (vocabulary, preset.units),
+        **lstm_shapes(preset.units, preset),
+        "output.weight": (vocabulary, preset.units),
+        "output.bias": (vocabulary,),
+    }
     return uniform(shapes, preset.init, config.start_seed)
+
+
+def make(config: RunConfig, vocabulary: int) -> Engine:
+    """The engine of a run's backend, with its initial weights."""
+    made: Engine = engine_class(config)(config, initial_weights(config, vocabulary))
+    return made

@@ -12,8 +12,8 @@ from ..task import Arrays
 from . import corpus as corpora
 from .batches import columns, evaluation_windows, window_count, windows
 from .corpus import Corpus
-from .engine import Engine, Tokens, perplexity
-from .engines import make as make_engine
+from .engine import Engine, Tokens, perplexities
+from .engine import make as make_engine
 
 TEST_STEPS = 400
 """The window of the test, which runs as one column; the figure does not depend on it."""
@@ -45,12 +45,12 @@ class LanguageModelling:
 
     def after_epoch(self, loss: float) -> dict[str, float]:
         text = evaluation_windows(self.corpus.valid, self.batch, self.window)
-        valid = perplexity(self.engine, text)
+        valid = perplexities([self.engine], text)[0]
         return {"train_perplexity": math.exp(loss), "valid_perplexity": valid}
 
     def at_end(self) -> dict[str, Any]:
         text = evaluation_windows(self.corpus.test, 1, TEST_STEPS)
-        return {"test_perplexity": perplexity(self.engine, text)}
+        return {"test_perplexity": perplexities([self.engine], text)[0]}
 
     def size(self) -> int:
         return self.steps * self.window * self.batch

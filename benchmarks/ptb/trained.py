@@ -16,7 +16,7 @@ from ..config import RunConfig
 from ..machine import machine, versions
 from .batches import evaluation_windows
 from .corpus import UNKNOWN, Corpus
-from .engine import MOST_WORDS, Engine, mean_nats
+from .engine import MOST_WORDS, Engine, perplexities
 from .task import TEST_STEPS, LanguageModelling, make
 
 
@@ -72,18 +72,13 @@ def average(models: Sequence[Trained], backend: str) -> dict[str, Any]:
     """The perplexities of the first 1, 2, ..., N models with their probabilities averaged, as a
     line of results (Zaremba et al. 2014, table 1, "model averaging")."""
     corpus, batch = models[0].corpus, models[0].task.batch
-    found = []
-    for count in range(1, len(models) + 1):
-        engines = [model.engine for model in models[:count]]
-        valid = mean_nats(engines, evaluation_windows(corpus.valid, batch, TEST_STEPS // batch))
-        test = mean_nats(engines, evaluation_windows(corpus.test, 1, TEST_STEPS))
-        found.append(
-            {
-                "models": count,
-                "valid_perplexity": float(np.exp(valid)),
-                "test_perplexity": float(np.exp(test)),
-            }
-        )
+    engines = [model.engine for model in models]
+    valid = perplexities(engines, evaluation_windows(corpus.valid, batch, TEST_STEPS // batch))
+    test = perplexities(engines, evaluation_windows(corpus.test, 1, TEST_STEPS))
+    found = [
+        {"models": count, "valid_perplexity": v, "test_perplexity": t}
+        for count, (v, t) in enumerate(zip(valid, test, strict=True), 1)
+    ]
     return {
         "members": [{**m.config.to_dict(), "trained_epochs": m.epochs} for m in models],
         "corpus": corpus.name,

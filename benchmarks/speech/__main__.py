@@ -46,12 +46,9 @@ def speech(
     """
     console = Console()
     try:
-        configs = [
-            configure("speech", preset.value, b.value, p, rate, number, epochs)
-            for p in policy or ["none", PRESETS[preset.value].policy]
-            for b in backend
-            for number in seed
-        ]
+        policies = policy or ["none", PRESETS[preset.value].policy]
+        backends = [one.value for one in backend]
+        configs = configure("speech", preset.value, backends, policies, rate, seed, epochs)
         load(data)
     except (dp.PolicyError, DataError) as error:
         console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)

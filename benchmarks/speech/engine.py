@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from typing import NamedTuple, Protocol
 
 from ..config import RunConfig
-from ..task import Arrays, uniform
+from ..task import Arrays, engine_class, lstm_shapes, uniform
 from .frames import STATES, Batch, Floats
 
 
@@ -40,19 +39,11 @@ class Engine(Protocol):
 def make(config: RunConfig, features: int) -> Engine:
     """The engine of a run's backend, with its initial weights."""
     recipe = config.recipe
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer in range(recipe.layers):
-        width = recipe.units if layer else features
-        shapes[f"lstm.{layer}.w_ih"] = (4 * recipe.units, width)
-        shapes[f"lstm.{layer}.w_hh"] = (4 * recipe.units, recipe.units)
-        shapes[f"lstm.{layer}.bias"] = (4 * recipe.units,)
-    shapes |= {"output.weight": (STATES, recipe.units), "output.bias": (STATES,)}
+    shapes = {
+        **lstm_shapes(features, recipe),
+        "output.weight": (STATES, recipe.units),
+        "output.bias": (STATES,),
+    }
     weights = uniform(shapes, recipe.init, config.start_seed)
-    if config.backend == "torch":
-        from .engines.torch_engine import TorchEngine
-
-        return TorchEngine(config, features, weights)
-    os.environ["KERAS_BACKEND"] = config.backend.removeprefix("keras-")
-    from .engines.keras_engine import KerasEngine
-
-    return KerasEngine(config, features, weights)
+    made: Engine = engine_class(config)(config, features, weights)
+    return made

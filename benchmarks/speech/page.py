@@ -11,8 +11,8 @@ Result = dict[str, Any]
 
 HEAD = """## Speech: AN4, `--preset {preset}`
 
-{train[utterances]:,} utterances ({train[frames]:,} frames) for training, {held_out[utterances]:,}
-({held_out[frames]:,} frames) of other speakers held out; frame accuracy in %, mean ± deviation over
+For training {train[utterances]:,} utterances ({train[frames]:,} frames), of other speakers
+{held_out[utterances]:,} ({held_out[frames]:,} frames); frame accuracy in %, mean ± deviation over
 seeds. **The states that are to be recognised are an alignment's, made on the training part and not
 checked against a reference; the corpus has none.** Both accuracies are those of the finished model,
 without masks. The paper's are of another corpus, and stand here for the pattern: dropout

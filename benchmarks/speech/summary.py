@@ -17,8 +17,6 @@ PAPER = {"none": (71.6, 68.9), "zaremba": (69.4, 70.5)}
 """Frame accuracies of training and validation in Zaremba et al. 2014, table 2: another corpus
 (Icelandic), other states, another network."""
 
-COLUMNS = ("train_accuracy", "held_out_accuracy")
-
 
 def figures(runs: list[Result]) -> list[str]:
     """The accuracies of runs that differ in their seeds, as tables have them."""

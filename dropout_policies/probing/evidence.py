@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import log, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -282,34 +282,50 @@ def kept_value(values: Array) -> float:
     return float(np.median(there)) if len(there) else float("nan")
 
 
-def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
-    """Masks on the single entries of a matrix, told from masks on its columns.
+class Told(NamedTuple):
+    """What units see of what comes in, as masks.
+
+    Args:
+        bits: of the features, `[N, T, B, F]`.
+        features: which they are, `[F]`.
+        entries: of single entries of the matrix, `[N, 1, 1, R*n]`, where some are dropped.
+        doubt: why it is no work of masks on features and on entries for a call, or "".
+    """
+
+    bits: Array
+    features: Routes
+    entries: Array | None
+    doubt: str
+
+
+def told(values: Array, columns: Routes) -> Told:
+    """Masks on features, told from masks on the entries of the matrix that they go through.
+
+    Args:
+        values: `[N, T, B, R, n]`, over what there is without noise.
+        columns: `[R, n]`, which feature it is.
+    """
+    bits, features, conflict = by_feature(values, columns)
+    if not conflict:
+        return Told(bits, features, None, "")
+    entries, left = dropped_entries(values)
+    bits, _, conflict = by_feature(left, columns)
+    why = "some units see what others do not, and not throughout a call" if conflict else ""
+    return Told(bits, features, entries, why)
+
+
+def dropped_entries(values: Array) -> tuple[Array, Array]:
+    """Masks on the single entries of a matrix.
 
     Args:
         values: `[N, T, B, R, n]`, where some units see a feature that others do not.
-        columns: `[R, n]`.
 
     Returns:
-        bits of entries `[N, 1, 1, R*n]`, and of columns `[N, T, B, F]`.
+        bits of entries `[N, 1, 1, R*n]`, and the values that go through those that are left.
     """
     there, seen = np.abs(values) > 0.0, np.isfinite(values)
     alive: npt.NDArray[np.bool_] = np.asarray(there.any(axis=(1, 2)))
     count = seen.sum(axis=(1, 2))
     entries = np.where(alive, 0.0, np.where(count >= 3, 1.0, np.nan))  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
-    bits, _, _ = by_feature(left, columns)
-    return entries.reshape(len(entries), 1, 1, -1), bits
-
-
-def doubt(values: Array, columns: Routes) -> str:
-    """Why what units see of what comes in is no work of masks on features and weights, or "".
-
-    Args:
-        values: `[N, T, B, R, n]`, over what there is without noise.
-        columns: `[R, n]`, which feature it is.
-    """
-    alive: npt.NDArray[np.bool_] = np.asarray((np.abs(values) > 0.0).any(axis=(1, 2)))
-    left = np.where(alive[:, None, None], values, np.nan)
-    if by_feature(left, columns)[2]:
-        return "some units see what others do not, and not throughout a call"
-    return ""
+    return entries.reshape(len(entries), 1, 1, -1), left

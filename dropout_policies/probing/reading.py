@@ -12,19 +12,18 @@ from ..sites import WEIGHTS, Site
 from .events import LASTING, SITES
 from .evidence import (
     Finding,
-    by_feature,
-    doubt,
-    dropped_entries,
+    Told,
     finding,
     kept_value,
     one_mask,
+    told,
     without_doubtful,
 )
 from .network import Cell, Network, Place
 from .probe import Array
 from .resting import Expected, agrees, expected
 from .scales import Key, with_scales
-from .signals import STEPS, Routes
+from .signals import STEPS
 from .units import Explanation, chosen, explanations
 from .views import View, Viewer
 
@@ -113,10 +112,7 @@ class Reading:
         layer = cell.place[0]
         site = Site.INPUT if layer == 0 else Site.BETWEEN
         values, columns = self._all(cell, "entry"), self.draws[0][cell.place].entry_columns
-        bits, features, conflict = by_feature(values, columns)
-        entries = None
-        if conflict:
-            entries, bits = dropped_entries(values, columns)
+        bits, features, entries, why = told(values, columns)
         below = self.network.layer(layer - 1) if layer else []
         if below:
             known = [np.isfinite(self._all(lower, "fed")) for lower in below]
@@ -125,7 +121,7 @@ class Reading:
             if self.units[lower.place].whole or not self._sees_units(lower):
                 continue
             # What the recurrent weights see of h is there, whatever becomes of it above.
-            first, (unseen, units, _) = self.network.offset(lower), self._seen(lower)
+            first, (unseen, units, *_) = self.network.offset(lower), self._seen(lower)
             for number, feature in enumerate(features):
                 at = np.flatnonzero(units == feature - first)
                 if first <= feature < first + lower.width:
@@ -135,7 +131,7 @@ class Reading:
             self._embedding(cell)
             # A dropped word says nothing of the masks of its features.
             bits[self._all(cell, "fed") == 0.0] = np.nan
-        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, doubt(values, columns))
+        self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, why)
         parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
         for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
@@ -192,32 +188,27 @@ class Reading:
 
     # What becomes of h
 
-    def _seen(self, cell: Cell) -> tuple[Array, Routes, Array | None]:
-        """What the recurrent weights do not see of h (1), `[N, T, B, F]`; of which units; and
-        which of their entries are dropped, if some are."""
-        values, columns = self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns
-        bits, features, conflict = by_feature(values, columns)
-        entries = None
-        if conflict:
-            entries, bits = dropped_entries(values, columns)
-        return without_doubtful(bits, np.isfinite(self._all(cell, "fed"))), features, entries
+    def _seen(self, cell: Cell) -> Told:
+        """What the recurrent weights do not see of h (1), and of which units."""
+        seen = told(self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns)
+        fed = np.isfinite(self._all(cell, "fed"))
+        return seen._replace(bits=without_doubtful(seen.bits, fed))
 
     def _explanations(self, cell: Cell) -> list[Explanation]:
-        exits, (bits, features, _) = self._all(cell, "exits"), self._seen(cell)
+        exits, (bits, features, *_) = self._all(cell, "exits"), self._seen(cell)
         seen = np.full(exits.shape, np.nan)
         inside = features < exits.shape[-1]
         seen[..., features[inside]] = bits[..., inside]
         return explanations(cell, self._all(cell, "response"), seen)
 
     def _hidden(self, cell: Cell) -> None:
-        bits, features, entries = self._seen(cell)
+        bits, features, entries, why = self._seen(cell)
         dead = self._dead(cell)
         for number, feature in enumerate(features):
             known = dead[..., feature] if feature < dead.shape[-1] else np.nan
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
         # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
-        why = doubt(self._all(cell, "hidden"), self.draws[0][cell.place].hidden_columns)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
         kept = kept_value(self._all(cell, "hidden"))

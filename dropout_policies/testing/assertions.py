@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..audit import Audit, audit
 from ..catalog import resolve
-from ..comparison import unlike
 from ..diagram import Diagram
-from ..grid import MOST, Row
 from ..policy import Policy
 from ..sites import CARRIED
 
@@ -23,19 +22,15 @@ class PlacementError(AssertionError):
         headline: what is wrong, in a line.
         lines: each thing that is.
         audit: what was measured.
-        diagram: that, on the unrolled network, with what is wrong marked; None for networks too
-            deep to draw.
+        diagram: that, on the unrolled network, with what is wrong marked.
     """
 
     __module__ = "dropout_policies.testing"  # as users import it, and as pytest then writes it
 
-    def __init__(
-        self, headline: str, lines: list[str], audit: Audit, diagram: Diagram | None
-    ) -> None:
+    def __init__(self, headline: str, lines: list[str], audit: Audit, diagram: Diagram) -> None:
         self.audit, self.diagram = audit, diagram
         listed = "\n".join(f"  {line}" for line in lines)
-        drawn = f"\n\n{diagram}" if diagram is not None else ""
-        super().__init__(f"{headline}:\n{listed}{drawn}")
+        super().__init__(f"{headline}:\n{listed}\n\n{diagram}")
 
 
 def assert_recurrent_state_unmasked(model: Any) -> Audit:
@@ -59,10 +54,9 @@ def assert_recurrent_state_unmasked(model: Any) -> Audit:
     if not lines:
         return found
     layers = {f"layer {f.layer + 1}" for f in wrong}
-    drawn = _drawn(found, None)
-    if drawn is not None:
-        rows = [_marked(row, row.name in layers) for row in drawn.rows]
-        drawn = Diagram(drawn.title, rows, drawn.steps, drawn.path, "a state that is whole")
+    drawn = found.diagram(steps=STEPS, path=(1, STEPS))
+    rows = [replace(row, wrong=row.name in layers) for row in drawn.rows]
+    drawn = replace(drawn, rows=rows, wanted="a state that is whole")
     headline = f"{found.name} carries a state that masks fall on"
     raise PlacementError(headline, lines, found, drawn)
 
@@ -86,20 +80,7 @@ def assert_placement(model: Any, policy: str | Policy) -> Audit:
     __tracebackhide__ = True
     wanted = resolve(policy)
     found = audit(model)
-    lines = list(map(str, unlike(wanted, found.findings, rates=isinstance(policy, Policy))))
-    lines += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in found.undecided]
-    lines += found.notes
-    if found.evaluation != wanted.evaluation:
-        lines.append(f"evaluation is {found.evaluation}, not {wanted.evaluation}")
-    if lines:
-        headline = f"{found.name} is not under {wanted.name}"
-        raise PlacementError(headline, lines, found, _drawn(found, policy))
+    if lines := found.against(policy):
+        drawn = found.diagram(policy, STEPS, path=(1, STEPS))
+        raise PlacementError(f"{found.name} is not under {wanted.name}", lines, found, drawn)
     return found
-
-
-def _drawn(found: Audit, policy: str | Policy | None) -> Diagram | None:
-    return found.diagram(policy, STEPS, path=(1, STEPS)) if found.layers < MOST else None
-
-
-def _marked(row: Row, wrong: bool) -> Row:
-    return Row(row.name, row.notes, row.masked, row.per, row.inside, wrong)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,15 @@ def _weights(*shape: int) -> Array:
     return generator.uniform(-bound, bound, shape)
 
 
-class Layer:
+class Layer(ABC):
     """Something with arrays, the width D of what comes in, and a mode."""
 
     def __init__(self, inputs: int) -> None:
         self.inputs, self.training = inputs, True
 
+    @abstractmethod
     def __call__(self, x: Array) -> Any:
-        raise NotImplementedError
+        """What comes in `[T, B, D]`, to what leaves."""
 
     def parameters(self) -> dict[str, Array]:
         """Its arrays by name, in the order in which they were made."""

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from benchmarks.recipe import learning_rate
 from benchmarks.speech import frames, presets, summary
-from benchmarks.speech.frames import Part, Speech, batches, load, normalised, pieces
+from benchmarks.speech.frames import batches, load, normalised, pieces
 from benchmarks.speech.task import make
 from benchmarks.task import DataError
 from benchmarks.training import Run
@@ -230,4 +230,3 @@ def test_the_first_utterances_of_a_part():
     part = tiny_speech().train.first(2)
     assert list(part.edges) == [0, 13, 19]
     assert len(part.frames) == len(part.states) == 19
-    assert isinstance(Speech(part, part).train, Part)

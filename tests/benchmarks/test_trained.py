@@ -10,7 +10,7 @@ from benchmarks.ptb import corpus as corpora
 from benchmarks.ptb import trained
 from benchmarks.ptb.batches import evaluation_windows
 from benchmarks.ptb.corpus import synthetic
-from benchmarks.ptb.engine import mean_nats
+from benchmarks.ptb.engine import perplexities
 from benchmarks.ptb.task import TEST_STEPS
 from tests.support.tiny_run import config, hooks, run_in, tiny_corpus
 
@@ -56,14 +56,14 @@ def test_the_average_is_of_probabilities_word_by_word(runs):
     found = trained.average(models, "torch")
     assert [row["models"] for row in found["averages"]] == [1, 2, 3]
     assert found["averages"][-1]["test_perplexity"] == pytest.approx(wanted, rel=1e-6)
-    alone = [np.exp(mean_nats([m.engine], windows)) for m in models]
+    alone = [perplexities([m.engine], windows)[0] for m in models]
     assert found["averages"][-1]["test_perplexity"] < np.exp(np.mean(np.log(alone)))
     assert len(found["members"]) == 3
     assert {"versions", "machine"} <= set(found)
 
 
 def test_words_that_cost_much_do_not_vanish():
-    """e^-1000 is zero in any float; the cost of the mean is 1000 + log 2 all the same."""
+    """e^-700 is next to zero, and e^-inf is zero; the mean of both costs 700 + log 2."""
 
     class Certain:
         def __init__(self, cost):
@@ -73,8 +73,9 @@ def test_words_that_cost_much_do_not_vanish():
             return (np.full(x.shape, self.cost, np.float32) for x, _ in windows)
 
     window = np.zeros((1, 3), np.int32), np.zeros((1, 3), np.int32), np.ones((1, 3), np.float32)
-    models = [Certain(1000.0), Certain(np.inf)]
-    assert mean_nats(models, [window]) == pytest.approx(1000.0 + np.log(2.0))
+    alone, both = np.log(perplexities([Certain(700.0), Certain(np.inf)], [window]))
+    assert alone == pytest.approx(700.0)
+    assert both == pytest.approx(700.0 + np.log(2.0))
 
 
 def test_a_text_goes_on_from_its_first_words(runs):

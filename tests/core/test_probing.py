@@ -9,11 +9,10 @@ from dropout_policies.probing import events
 from dropout_policies.probing.events import SITES, explain, simulate
 from dropout_policies.probing.evidence import (
     Finding,
-    by_feature,
-    dropped_entries,
     finding,
     one_mask,
     proportion,
+    told,
     without_doubtful,
 )
 from dropout_policies.probing.scales import with_scales
@@ -51,10 +50,10 @@ def test_what_fell_is_found(gates, sites):
     best, *others = explain(gates, responses(gates, bits), 1.0)
     assert not others
     assert set(best.sites) == set(sites)
-    for site, told in best.bits.items():
-        known = np.isfinite(told)
+    for site, seen in best.bits.items():
+        known = np.isfinite(seen)
         assert known.sum() > 200
-        assert np.array_equal(told[known], bits[site][known])
+        assert np.array_equal(seen[known], bits[site][known])
         rate, elements = best.likely[site]
         assert abs(rate - bits[site].mean()) < 0.06
         assert elements > 200
@@ -141,18 +140,20 @@ def test_masks_of_entries_are_told_from_masks_of_columns():
     columns = (np.arange(8)[None] + np.arange(3)[:, None]) % 8
     column = np.repeat((random.random((20, 4, 3, 1, 8)) < 0.7) * 1.0, 3, axis=-2)
     seen = np.stack([column[..., r, columns[r]] for r in range(3)], axis=-2)
-    bits, features, conflict = by_feature(seen, columns)
-    assert not conflict
-    assert np.array_equal(bits, 1.0 - column[..., 0, :])
-    assert list(features) == list(range(8))
+    plain = told(seen, columns)
+    assert (plain.entries, plain.doubt) == (None, "")
+    assert np.array_equal(plain.bits, 1.0 - column[..., 0, :])
+    assert list(plain.features) == list(range(8))
     entry = (random.random((20, 1, 1, 3, 8)) < 0.5) * 1.0
-    assert by_feature(seen * entry, columns)[2]
-    entries, left = dropped_entries(seen * entry, columns)
-    known = np.isfinite(entries)
-    wrong = entries[known] != (1.0 - entry).reshape(20, 1, 1, 24)[known]
+    both = told(seen * entry, columns)
+    known = np.isfinite(both.entries)
+    wrong = both.entries[known] != (1.0 - entry).reshape(20, 1, 1, 24)[known]
     assert wrong.mean() < 0.01  # an entry that its column hid twelve times
-    there = np.isfinite(left)
-    assert np.array_equal(left[there], (1.0 - column[..., 0, :])[there])
+    there = np.isfinite(both.bits)
+    assert np.array_equal(both.bits[there], (1.0 - column[..., 0, :])[there])
+    assert both.doubt == ""
+    step_by_step = (random.random((20, 4, 3, 3, 8)) < 0.5) * 1.0
+    assert "not throughout a call" in told(seen * step_by_step, columns).doubt
 
 
 def test_one_mask_at_two_sites_is_seen():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.ptb.batches import columns, evaluation_windows, windows
-from benchmarks.ptb.engine import initial_weights, mean_nats
+from benchmarks.ptb.engine import initial_weights, perplexities
 from benchmarks.ptb.engines.keras_engine import KerasEngine
 from benchmarks.ptb.engines.torch_engine import TorchEngine
 from benchmarks.ptb.presets import PRESETS
@@ -65,8 +65,8 @@ def test_evaluation_counts_every_token_once_and_moves_nothing(policy):
     before, calls = ours.carried(), ours.calls()
     for batch, steps in ((4, 5), (1, 40)):
         text = tiny_corpus().valid
-        nats = [mean_nats([e], evaluation_windows(text, batch, steps)) for e in (ours, other)]
-        np.testing.assert_allclose(*nats, rtol=1e-5)
+        figures = [perplexities([e], evaluation_windows(text, batch, steps)) for e in (ours, other)]
+        np.testing.assert_allclose(*figures, rtol=1e-5)
     for words in (x[0], x[0, :1]):
         next_words = [engine.next_word(words) for engine in (ours, other)]
         np.testing.assert_allclose(*next_words, atol=1e-5)

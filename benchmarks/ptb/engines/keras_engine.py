@@ -17,6 +17,7 @@ from ...keras_training import (
     Kept,
     dense_weights,
     load,
+    lstm_stack,
     lstm_weights,
     set_rate,
     weights,
@@ -29,16 +30,7 @@ def language_model(config: RunConfig, vocabulary: int, batch: int, steps: int) -
     preset = config.recipe
     words = keras.Input(batch_shape=(batch, steps), dtype="int32")
     x = Embedding(vocabulary, preset.units, name="embedding", **config.word_types)(words)
-    for layer in range(preset.layers):
-        x = LSTM(
-            preset.units,
-            return_sequences=True,
-            stateful=True,
-            policy=config.placement,
-            seed=config.start_seed,
-            stack=(layer, preset.layers),
-            name=f"lstm_{layer}",
-        )(x)
+    x = lstm_stack(x, config, stateful=True)
     return keras.Model(words, keras.layers.Dense(vocabulary, name="output")(x))
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from dropout_policies_keras import LSTM
 from keras import ops
 
 from ...config import RunConfig
@@ -15,6 +14,7 @@ from ...keras_training import (
     Costs,
     dense_weights,
     load,
+    lstm_stack,
     lstm_weights,
     set_rate,
     weights,
@@ -27,16 +27,8 @@ from ..frames import STATES, Batch
 def acoustic_model(config: RunConfig, features: int) -> keras.Model:
     """Stacked LSTMs under a policy, and a dense layer: `[B, T, D]` to `[B, T, V]`."""
     recipe = config.recipe
-    x = frames = keras.Input(batch_shape=(recipe.batch, recipe.window, features))
-    for layer in range(recipe.layers):
-        x = LSTM(
-            recipe.units,
-            return_sequences=True,
-            policy=config.placement,
-            seed=config.start_seed,
-            stack=(layer, recipe.layers),
-            name=f"lstm_{layer}",
-        )(x)
+    frames = keras.Input(batch_shape=(recipe.batch, recipe.window, features))
+    x = lstm_stack(frames, config)
     return keras.Model(frames, keras.layers.Dense(STATES, name="output")(x))
 
 
