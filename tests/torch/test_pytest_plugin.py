@@ -60,8 +60,9 @@ def test_placement():
             "LSTM(8, 8, policy='naive'): naive",
         ]
     )
-    text = result.stdout.str()
-    assert "assertions.py" not in text.partition("short test summary")[0]
+    # The short summary repeats whole messages where pytest sees that it runs in CI.
+    text = result.stdout.str().partition("short test summary")[0]
+    assert "assertions.py" not in text
     assert text.count("heavy: from x1 to y4") == 2
 
 
