@@ -24,9 +24,9 @@ def with_rate(config: dict[str, Any]) -> str:
     return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")
 
 
-def with_spread(values: Sequence[float]) -> str:
+def with_spread(values: Sequence[float], digits: int = 1) -> str:
     """The mean, and the deviation where there are several; nothing for none."""
     if not values:
         return ""
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.1f}"
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"

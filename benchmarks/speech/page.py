@@ -15,26 +15,27 @@ For training {train[utterances]:,} utterances ({train[frames]:,} frames), of oth
 {held_out[utterances]:,} ({held_out[frames]:,} frames); frame accuracy in %, mean ± deviation over
 seeds. **The states that are to be recognised are an alignment's, made on the training part and not
 checked against a reference; the corpus has none.** Both accuracies are those of the finished model,
-without masks. The paper's are of another corpus, and stand here for the pattern: dropout
-recognises fewer frames of the speakers it has heard, and more of others.
+without masks; nats are what a held-out frame costs. The paper's are of another corpus, and stand
+here for their pattern: with dropout fewer frames are recognised of the speakers that were heard,
+and more of others.
 
-| policy | backend | seeds | epochs | training | held out | seeds' held out |
-|---|---|---:|---:|---:|---:|---|"""
+| policy | backend | seeds | epochs | training | held out | each seed's | nats |
+|---|---|---:|---:|---:|---:|---|---:|"""
 
 
 def section(preset: str, runs: list[Result], picture: str) -> str:
     """The runs of a preset beside the paper's."""
     lines = [HEAD.format(preset=preset, **runs[0]["speech"])]
     for (policy, backend), alike in by_seed(runs).items():
-        train, held_out = figures(alike)
+        train, held_out, nats = figures(alike)
         each = ", ".join(f"{run['epochs'][-1]['held_out_accuracy']:.1f}" for run in alike)
         epochs = min(len(run["epochs"]) for run in alike)
         lines.append(
             f"| {policy} | {backend} | {len(alike)} | {epochs} of {alike[0]['config']['epochs']} "
-            f"| {train} | {held_out} | {each} |"
+            f"| {train} | {held_out} | {each} | {nats} |"
         )
     lines += [
-        f"| {policy} | the paper's | | | {both[0]} | {both[1]} | |"
+        f"| {policy} | the paper's | | | {both[0]} | {both[1]} | | |"
         for policy, both in PAPER.items()
     ]
     alt = "Held-out accuracy and training loss by epoch, without dropout and with it."

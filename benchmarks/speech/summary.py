@@ -19,24 +19,26 @@ PAPER = {"none": (71.6, 68.9), "zaremba": (69.4, 70.5)}
 
 
 def figures(runs: list[Result]) -> list[str]:
-    """The accuracies of runs that differ in their seeds, as tables have them."""
+    """Training and held-out accuracy, and held-out nats a frame, of runs that differ in their
+    seeds, as tables have them."""
     return [
         with_spread([run["train_accuracy"] for run in runs if "train_accuracy" in run]),
         with_spread([run["epochs"][-1]["held_out_accuracy"] for run in runs]),
+        with_spread([run["epochs"][-1]["held_out_nats"] for run in runs], digits=2),
     ]
 
 
 def summary(results: list[Result]) -> Table:
     """Each policy's accuracies, above the paper's."""
     table = Table(
-        title="frame accuracy in %, mean ± deviation over seeds",
+        title="frame accuracy in %, held-out nats a frame; mean ± deviation over seeds",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         collapse_padding=True,
     )
     for heading in ("policy", "backend"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("seeds", "epochs", "training", "held out"):
+    for heading in ("seeds", "epochs", "training", "held out", "nats"):
         table.add_column(heading, justify="right", no_wrap=True)
     for (policy, backend), runs in by_seed(results).items():
         done = {len(run["epochs"]) for run in runs}
@@ -44,7 +46,7 @@ def summary(results: list[Result]) -> Table:
         table.add_row(policy, backend, str(len(runs)), epochs, *figures(runs))
     table.add_section()
     for policy, both in PAPER.items():
-        table.add_row(policy, "the paper's", "", "", *(f"{figure:.1f}" for figure in both))
+        table.add_row(policy, "the paper's", "", "", *(f"{figure:.1f}" for figure in both), "")
     return table
 
 

@@ -185,23 +185,23 @@ def test_the_real_speech_has_its_speakers_apart():
 
 
 def test_the_command_ends_with_the_papers_figures_beside_its_own():
-    def result(policy, seed, train, held_out):
+    def result(policy, seed, train, held_out, nats):
         return {
             "config": config(policy=policy, seed=seed).to_dict(),
-            "epochs": [{"held_out_accuracy": held_out}] * 3,
+            "epochs": [{"held_out_accuracy": held_out, "held_out_nats": nats}] * 3,
             "train_accuracy": train,
         }
 
     console = Console(width=90, record=True, file=io.StringIO())
     found = [
-        result("none", 1, 80.0, 60.0),
-        result("none", 2, 82.0, 62.0),
-        result("zaremba", 1, 70, 65),
+        result("none", 1, 80.0, 60.0, 1.25),
+        result("none", 2, 82.0, 62.0, 1.35),
+        result("zaremba", 1, 70, 65, 0.9),
     ]
     console.print(summary.summary(found))
     printed = " ".join(console.export_text().split())
-    assert "none torch 2 3/3 81.0 ± 1.4 61.0 ± 1.4" in printed
-    assert "zaremba 0.5 torch 1 3/3 70.0 65.0" in printed
+    assert "none torch 2 3/3 81.0 ± 1.4 61.0 ± 1.4 1.30 ± 0.07" in printed
+    assert "zaremba 0.5 torch 1 3/3 70.0 65.0 0.90" in printed
     assert "none the paper's 71.6 68.9 zaremba the paper's 69.4 70.5" in printed
 
 
