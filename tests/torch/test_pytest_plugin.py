@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+# Before any test: what a pytest within this one is the first to import is taken out again at its
+# end, and PyTorch does not outlive a second import.
+import dropout_policies_torch  # noqa: F401
+
 HEAD = """
 import torch
 from dropout_policies_torch import LSTM
