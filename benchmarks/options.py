@@ -37,6 +37,14 @@ Seeds = Annotated[
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="How many epochs. [the preset's]")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, results and curves.")]
+SameStart = Annotated[
+    bool,
+    typer.Option(
+        "--same-start",
+        help="The same initial weights and masks in every backend; compares the losses of the "
+        "first 200 steps, which run at a quarter of the learning rate.",
+    ),
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")]
 CheckpointMinutes = Annotated[
     float, typer.Option(min=0.0, help="A checkpoint every so many minutes, and every epoch.")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from .ptb.presets import PRESETS
-from .ptb.summary import TOLERANCE, curves, pairs, rounded, start_difference
+from .ptb.summary import curves, rounded
 from .ptb.texts import TEXTS
 from .speech import page as speech_page
 from .speech.summary import curves as speech_curves
 from .speed import page as speed
 from .speed.pictures import pictures
 from .spread import with_rate
+from .starts import TOLERANCE, pairs, start_difference
 
 Result = dict[str, Any]
 

@@ -1,4 +1,4 @@
-"""What the runs gave: the table beside the paper's figures, the curves, the common start."""
+"""What the runs gave: the table beside the paper's figures, and the curves."""
 
 from __future__ import annotations
 
@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from ..spread import with_rate
+from ..tables import new_table
 from .presets import PRESETS
 
 Result = dict[str, Any]
-
-TOLERANCE = 1e-3
-"""How far the loss of a common start may differ between backends, relative."""
 
 
 def summary(results: list[Result]) -> Table:
     """Each run's perplexities, above the paper's and the corpus's floor."""
     corpus, preset = results[0]["corpus"], results[0]["config"]["preset"]
     tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
-    table = _table(
+    table = new_table(
         f"{preset} on {corpus['name']}: perplexities\n{tokens} tokens, "
         f"{corpus['vocabulary']:,} words",
         ("policy", "backend"),
@@ -54,7 +51,7 @@ def summary(results: list[Result]) -> Table:
 
 def averages(result: Result) -> Table:
     """How the average of models gets better with their number."""
-    table = _table(
+    table = new_table(
         f"models averaged, on {result['corpus']}", ("with",), ("models", "valid", "test")
     )
     for row, member in zip(result["averages"], result["members"], strict=True):
@@ -64,55 +61,9 @@ def averages(result: Result) -> Table:
     return table
 
 
-def _table(title: str, texts: tuple[str, ...], numbers: tuple[str, ...]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-    for heading in texts:
-        table.add_column(heading, no_wrap=True)
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def rounded(value: float | None) -> str:
     """A perplexity as tables have it; nothing for one that there is not."""
     return "" if value is None else f"{value:.1f}"
-
-
-def compare_starts(results: list[Result]) -> Table:
-    """How far the losses of the first steps differ from the first backend's, run by run."""
-    table = _table(
-        f"same start: largest relative difference of a step's loss (bound {TOLERANCE:g})",
-        ("policy", "backends"),
-        ("steps", "difference", "at step", "agree"),
-    )
-    for policy, a, b in pairs(results):
-        steps, worst, place = start_difference(a["first_losses"], b["first_losses"])
-        table.add_row(
-            policy,
-            f"{a['config']['backend']} and {b['config']['backend']}",
-            str(steps),
-            f"{worst:.2e}",
-            str(place + 1),
-            "yes" if worst <= TOLERANCE else "[red]no[/red]",
-        )
-    return table
-
-
-def start_difference(a: list[float], b: list[float]) -> tuple[int, float, int]:
-    """Over the steps that both have: how many, the largest relative difference, and where."""
-    steps = min(len(a), len(b))
-    first, second = np.array(a[:steps]), np.array(b[:steps])
-    difference = np.abs(first - second) / np.abs(first)
-    return steps, float(difference.max()), int(difference.argmax())
-
-
-def pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
-    """Of each policy and seed, the first backend with each of its others."""
-    alike: dict[tuple[str, int], list[Result]] = {}
-    for result in results:
-        config = result["config"]
-        alike.setdefault((config["policy"], config["seed"]), []).append(result)
-    return [(policy, runs[0], other) for (policy, _), runs in alike.items() for other in runs[1:]]
 
 
 def curves(results: list[Result], path: Path) -> Path:

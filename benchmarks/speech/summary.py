@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich import box
 from rich.table import Table
 
 from ..spread import by_seed, with_spread
+from ..tables import new_table
 
 Result = dict[str, Any]
 
@@ -30,16 +30,11 @@ def figures(runs: list[Result]) -> list[str]:
 
 def summary(results: list[Result]) -> Table:
     """Each policy's accuracies, above the paper's."""
-    table = Table(
-        title="frame accuracy in %, held-out nats a frame; mean ± deviation over seeds",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
+    table = new_table(
+        "frame accuracy in %, held-out nats a frame; mean ± deviation over seeds",
+        ("policy", "backend"),
+        ("seeds", "epochs", "training", "held out", "nats"),
     )
-    for heading in ("policy", "backend"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("seeds", "epochs", "training", "held out", "nats"):
-        table.add_column(heading, justify="right", no_wrap=True)
     for (policy, backend), runs in by_seed(results).items():
         done = {len(run["epochs"]) for run in runs}
         epochs = f"{min(done)}/{runs[0]['config']['epochs']}"
