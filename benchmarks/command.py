@@ -20,11 +20,11 @@ from .options import (
     CheckpointMinutes,
     Epochs,
     Out,
-    Policies,
     Rate,
     Resume,
     SameStart,
     Seeds,
+    policies,
 )
 from .recipe import presets
 from .starts import compare_starts
@@ -73,13 +73,14 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
     """The command of a task, for `typer`."""
     recipes = presets(benchmark.task)
     names: Any = StrEnum("PresetName", {name: name for name in recipes})  # type: ignore[misc]
+    chosen = policies(" and ".join([*benchmark.beside, "the preset's"]))
     help_of_preset = benchmark.preset.format(", ".join(recipes))
 
     def command(
         context: typer.Context,
         backend: Backends = [Backend.torch],  # noqa: B006
         preset: Annotated[names, typer.Option(metavar="NAME", help=help_of_preset)] = names.demo,
-        policy: Policies = None,
+        policy: chosen = None,
         rate: Rate = None,
         seed: Seeds = [1],  # noqa: B006
         epochs: Epochs = None,
@@ -96,10 +97,10 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
                 "compares backends: give --backend twice or more", param_hint="--same-start"
             )
         try:
-            policies = policy or [*benchmark.beside, recipes[preset.value].policy]
+            wanted = policy or [*benchmark.beside, recipes[preset.value].policy]
             backends = [one.value for one in backend]
             configs = configure(
-                benchmark.task, preset.value, backends, policies, rate, seed, epochs, same_start
+                benchmark.task, preset.value, backends, wanted, rate, seed, epochs, same_start
             )
             source = benchmark.read(data)
         except (dp.PolicyError, DataError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,14 +16,20 @@ Backends = Annotated[
     list[Backend],
     typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}; several times to compare."),
 ]
-Policies = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME",
-        help=f"{', '.join(dp.names())}, or some joined by +, as zaremba+zoneout; several times to "
-        "compare. [the preset's]",
-    ),
-]
+
+
+def policies(default: str) -> Any:
+    """The option for policies, where `default` says which run when none is named."""
+    return Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(dp.names())}, or some joined by +, as zaremba+zoneout; several times "
+            f"to compare. [{default}]",
+        ),
+    ]
+
+
 Rate = Annotated[
     float | None,
     typer.Option(

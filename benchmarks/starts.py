@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from rich.table import Table
 
+from .config import RunConfig
+from .spread import with_rate
 from .tables import new_table
 
 Result = dict[str, Any]
+
+HEAD = """## One start in every backend
+
+`--same-start` gives every backend the same initial weights and, through keyed masks, the same
+masks at the same places; the learning rate of the first 200 steps is a quarter of the recipe's.
+The largest relative difference of any step's loss over those steps:
+
+| task | preset | policy | backends | steps | largest difference | bound |
+|---|---|---|---|---:|---:|---:|"""
 
 TOLERANCE = 1e-3
 """How far the loss of a common start may differ between backends, relative."""
@@ -44,9 +56,29 @@ def start_difference(a: list[float], b: list[float]) -> tuple[int, float, int]:
 
 
 def pairs(results: list[Result]) -> list[tuple[str, Result, Result]]:
-    """Of each policy and seed, the first backend with each of its others."""
-    alike: dict[tuple[str, int], list[Result]] = {}
+    """Of runs that differ in nothing else, the first backend with each of the others."""
+    alike: dict[RunConfig, list[Result]] = {}
     for result in results:
-        config = result["config"]
-        alike.setdefault((config["policy"], config["seed"]), []).append(result)
-    return [(policy, runs[0], other) for (policy, _), runs in alike.items() for other in runs[1:]]
+        config = replace(RunConfig.from_dict(result["config"]), backend="")
+        alike.setdefault(config, []).append(result)
+    return [(config.policy, runs[0], other) for config, runs in alike.items() for other in runs[1:]]
+
+
+def section(results: list[Result]) -> str:
+    """The same comparison, on the page of results."""
+    lines, differences = [HEAD], []
+    for _, a, b in pairs(results):
+        steps, difference, _ = start_difference(a["first_losses"], b["first_losses"])
+        config, other = RunConfig.from_dict(a["config"]), b["config"]["backend"]
+        differences.append(difference)
+        lines.append(
+            f"| {config.task} | {config.preset} | {with_rate(a['config'])} "
+            f"| {config.backend} and {other} | {steps} | {difference:.1e} | {TOLERANCE:g} |"
+        )
+    agree = all(difference <= TOLERANCE for difference in differences)
+    verdict = (
+        "All of them lie within the bound."
+        if agree
+        else "**Not all of them lie within the bound.**"
+    )
+    return "\n".join([*lines, "", verdict, ""])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from ..spread import by_seed
-from .summary import PAPER, figures
+from .summary import PAPER, curves, figures
 
 Result = dict[str, Any]
 
@@ -23,8 +25,30 @@ and more of others.
 |---|---|---:|---:|---:|---:|---|---:|"""
 
 
-def section(preset: str, runs: list[Result], picture: str) -> str:
-    """The runs of a preset beside the paper's."""
+def sections(runs: list[Result]) -> Iterator[str]:
+    """The runs of each preset beside the paper's."""
+    for preset, here in _by_preset(runs).items():
+        yield _accuracies(preset, here)
+
+
+def draw(runs: list[Result], folder: Path) -> Iterator[Path]:
+    """Draw what the sections show."""
+    for preset, here in _by_preset(runs).items():
+        yield curves(here, folder / _picture(preset))
+
+
+def _by_preset(runs: list[Result]) -> dict[str, list[Result]]:
+    found: dict[str, list[Result]] = {}
+    for run in runs:
+        found.setdefault(run["config"]["preset"], []).append(run)
+    return found
+
+
+def _picture(preset: str) -> str:
+    return f"speech-{preset}.png"
+
+
+def _accuracies(preset: str, runs: list[Result]) -> str:
     lines = [HEAD.format(preset=preset, **runs[0]["speech"])]
     for (policy, backend), alike in by_seed(runs).items():
         train, held_out, nats = figures(alike)
@@ -39,4 +63,4 @@ def section(preset: str, runs: list[Result], picture: str) -> str:
         for policy, both in PAPER.items()
     ]
     alt = "Held-out accuracy and training loss by epoch, without dropout and with it."
-    return "\n".join([*lines, "", f"![{alt}]({picture})", ""])
+    return "\n".join([*lines, "", f"![{alt}]({_picture(preset)})", ""])

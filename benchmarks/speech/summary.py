@@ -31,7 +31,7 @@ def figures(runs: list[Result]) -> list[str]:
 def summary(results: list[Result]) -> Table:
     """Each policy's accuracies, above the paper's."""
     table = new_table(
-        "frame accuracy in %, held-out nats a frame; mean ± deviation over seeds",
+        "frame accuracy in %, nats of a held-out frame\nmean ± deviation over seeds",
         ("policy", "backend"),
         ("seeds", "epochs", "training", "held out", "nats"),
     )

@@ -54,6 +54,21 @@ def test_backends_that_part_are_said_to():
     assert "Not all of them lie within the bound" in results.page(files)
 
 
+def test_runs_with_a_common_start_are_compared_and_not_counted_among_the_others():
+    files = copy.deepcopy(results.read())
+    run = copy.deepcopy(files["speech-demo"][0])
+    run["config"]["same_start"] = True
+    other = copy.deepcopy(run)
+    other["config"]["backend"] = "jax"
+    other["first_losses"][1] *= 1.0 + 5e-4
+    files["new"] = [run, other]
+    before, after = results.page(results.read()), results.page(files)
+    row = "| speech | demo | none | torch and jax | 200 | 5.0e-04 | 0.001 |"
+    assert [line for line in after.splitlines() if line not in before.splitlines()] == [row]
+    other["first_losses"][1] = float("nan")
+    assert "Not all of them lie within the bound" in results.page(files)
+
+
 def test_every_committed_time_says_what_it_was_taken_on():
     for result in results.read_speed():
         assert {"python", "dropout-policies", "torch", "commit"} <= set(result["versions"])

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -203,6 +204,25 @@ def test_the_command_ends_with_the_papers_figures_beside_its_own():
     assert "none torch 2 3/3 81.0 ± 1.4 61.0 ± 1.4 1.30 ± 0.07" in printed
     assert "zaremba 0.5 torch 1 3/3 70.0 65.0 0.90" in printed
     assert "none the paper's 71.6 68.9 zaremba the paper's 69.4 70.5" in printed
+
+
+@pytest.mark.skipif(not AN4.is_dir(), reason="the real speech is not beside this repository")
+def test_the_command_compares_backends_from_one_start(tmp_path):
+    """An epoch of the demo; another mask or another batch would show by the second step."""
+    arguments = ["--data", AN4, "--out", tmp_path, "--same-start", "--epochs", 1]
+    for name in ("torch", "jax"):
+        arguments += ["--backend", name]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speech", *map(str, arguments), "--policy", "zaremba"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"} | {"COLUMNS": "80"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"zaremba +torch and jax +24 +\S+ +\d+ +yes", done.stdout)
+    assert "data: AN4, 253,682 frames" in done.stdout
 
 
 def test_the_command_refuses_in_one_line(tmp_path):

@@ -1,0 +1,107 @@
+"""Language modelling on the page of results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..spread import with_rate
+from .presets import PRESETS
+from .summary import curves, rounded
+from .texts import TEXTS
+
+Result = dict[str, Any]
+
+HEAD = """\
+Perplexities of Zaremba et al. (2014, arXiv:1409.2329) are the paper's own, from its table 1. The
+validation and training figures are those of the last epoch; the test figure is measured once, when
+a run has finished.
+"""
+
+AVERAGED = """## Models averaged
+
+The probabilities of models that differ in their seeds, averaged word by word
+(`python -m benchmarks.ptb ensemble RUN...`), as in the paper's table 1.
+
+| corpus | each model | models | valid | test |
+|---|---|---:|---:|---:|"""
+
+PICTURE = "ptb-demo.png"
+
+
+def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
+    """The runs of each corpus and preset beside the paper's, and the models averaged."""
+    yield HEAD
+    for corpus, preset in product(TEXTS, PRESETS):
+        here = [run for run in runs if _of(run) == (corpus, preset)]
+        if here:
+            yield _perplexities(corpus, preset, here)
+    if averaged:
+        lines = [line for result in averaged for line in _averaged(result)]
+        yield "\n".join([AVERAGED, *lines]) + "\n"
+
+
+def draw(runs: list[Result], folder: Path) -> Iterator[Path]:
+    """Draw what the sections show."""
+    demo = [run for run in runs if _of(run) == ("ptb", "demo")]
+    yield curves(demo, folder / PICTURE)
+
+
+def _of(run: Result) -> tuple[str, str]:
+    return run["corpus"]["name"], run["config"]["preset"]
+
+
+def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
+    corpus, paper = runs[0]["corpus"], PRESETS[preset].paper
+    tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
+    lines = [
+        f"## {TEXTS[name].title}, `--preset {preset}`\n",
+        f"{tokens} tokens for training, validation and test; {corpus['vocabulary']:,} words.\n",
+        "| policy | backend | seed | epochs | train | valid | test | run on |",
+        "|---|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for run in runs:
+        config, last = run["config"], run["epochs"][-1]
+        test = rounded(run.get("test_perplexity")) or "not finished"
+        lines.append(
+            f"| {with_rate(config)} | {config['backend']} | {config['seed']} "
+            f"| {len(run['epochs'])} of {config['epochs']} | {rounded(last['train_perplexity'])} "
+            f"| {rounded(last['valid_perplexity'])} | {test} | {_where(run)} |"
+        )
+    if paper is not None and name == "ptb":
+        policy = PRESETS[preset].policy
+        rate = "" if policy == "none" else f" {PRESETS[preset].rate:g}"
+        lines.append(
+            f"| {policy}{rate} | the paper's | | {PRESETS[preset].epochs} | "
+            f"| {paper[0]} | {paper[1]} | |"
+        )
+    if (name, preset) == ("ptb", "demo"):
+        lines.append(
+            f"\n![Without dropout the training perplexity goes on falling while that of validation "
+            f"rises; under zaremba both fall.]({PICTURE})"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _where(run: Result) -> str:
+    machine, versions = run["machine"], run["versions"]
+    names = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
+    package = names.get(run["config"]["backend"], "torch")
+    place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    minutes = run["wall_seconds"] / 60
+    time = f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
+    return f"{place}; {package} {versions[package]}; {time}"
+
+
+def _averaged(result: Result) -> Iterator[str]:
+    title = TEXTS[result["corpus"]].title
+    members = "; ".join(sorted({_member(member) for member in result["members"]}))
+    for row in result["averages"]:
+        figures = f"{rounded(row['valid_perplexity'])} | {rounded(row['test_perplexity'])}"
+        yield f"| {title} | {members} | {row['models']} | {figures} |"
+
+
+def _member(config: dict[str, Any]) -> str:
+    return f"{config['preset']}, {with_rate(config)}, {config['trained_epochs']} epochs"
