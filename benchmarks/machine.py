@@ -32,6 +32,7 @@ def machine() -> dict[str, str | int]:
         found["torch_threads"] = torch.get_num_threads()
         if torch.cuda.is_available():
             found["gpu"] = torch.cuda.get_device_name()
+            found["float32_products"] = torch.get_float32_matmul_precision()
     return found
 
 
@@ -45,7 +46,8 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit the code stands at, with a + if files were changed since."""
+    """The commit the code stands at, with a + if files were changed since; where it was copied
+    without its history, what the variable COMMIT says."""
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -56,6 +58,7 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if commit and git("status", "--porcelain", "-uno") else "")
+        changed = "+" if commit and git("status", "--porcelain", "-uno") else ""
+        return commit + changed or os.environ.get("COMMIT", "")
     except FileNotFoundError:
-        return ""
+        return os.environ.get("COMMIT", "")

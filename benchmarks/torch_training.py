@@ -41,6 +41,8 @@ class Trainer:
 
     def __init__(self, model: nn.Module, named: dict[str, nn.Parameter], clip: float) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # as cuDNN has it in recurrent layers
         self.model, self.named, self.clip = model.to(self.device), named, clip
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(self.trained)

@@ -1,8 +1,8 @@
-"""Functions in C, compiled when a process first needs them.
+"""Functions that are compiled when a process first needs them: in C, and on a GPU by Triton.
 
-By the machine's own compiler for the machine's own instructions: `CC`, or else `cc`. Where there is
-none, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own functions do the same,
-one after another.
+C by the machine's own compiler for the machine's own instructions: `CC`, or else `cc`. Where there
+is none, or no Triton, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own
+functions do the same, one after another.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from types import ModuleType
 
 from torch import Tensor
 
@@ -43,6 +44,19 @@ def library(name: str) -> ctypes.CDLL | None:
         except (OSError, subprocess.CalledProcessError) as error:
             _logger.info("%s: %s", error, getattr(error, "stderr", ""))
             return None
+
+
+@functools.cache
+def kernels() -> ModuleType | None:
+    """Triton's kernels; None where they cannot be had."""
+    if os.environ.get("DROPOUT_POLICIES_COMPILE") == "0":
+        return None
+    try:
+        from . import triton_kernels
+    except ImportError as error:
+        _logger.info("no Triton: %s", error)
+        return None
+    return triton_kernels
 
 
 def in_memory(x: Tensor) -> bool:

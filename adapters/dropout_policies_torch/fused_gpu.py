@@ -5,27 +5,17 @@ Nothing waits for the device and every shape is known before, so that CUDA graph
 
 from __future__ import annotations
 
-import functools
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import fused
+from .compiled import kernels
+from .sequence import whole
 
 BLOCK = 256
 """Units that one program takes."""
-
-
-@functools.cache
-def _kernels() -> ModuleType | None:
-    """The kernels; None where there is no Triton."""
-    try:
-        from . import triton_kernels
-    except ImportError:
-        return None
-    return triton_kernels
 
 
 def fits(acts: Tensor, state: Tensor) -> bool:
@@ -34,7 +24,7 @@ def fits(acts: Tensor, state: Tensor) -> bool:
         acts.device.type == "cuda"
         and acts.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and state.numel() > 0
-        and _kernels() is not None
+        and kernels() is not None
     )
 
 
@@ -43,11 +33,17 @@ class Steps(fused.Steps):
 
     def __init__(self, *args: Any, **arrays: Any) -> None:
         super().__init__(*args, **arrays)
-        kernels: Any = _kernels()
-        self._grid = (-(-self.h0.numel() // BLOCK),)
-        name = self.mode
-        self._step = getattr(kernels, f"{name}_step")[self._grid]
-        self._step_back = getattr(kernels, f"{name}_step_back")[self._grid]
+        found: Any = kernels()
+        grid = (-(-self.h0.numel() // BLOCK),)
+        self._step = getattr(found, f"{self.mode}_step")[grid]
+        self._step_back = getattr(found, f"{self.mode}_step_back")[grid]
+        self._sizes = {"size": self.h0.shape[1], "total": self.h0.numel(), "BLOCK": BLOCK}
+        # A step's parts, all cut at once: to cut one takes as long as to start a kernel.
+        steps = max(self.order) + 1
+        self._at = {
+            name: whole(array, steps) for name, array in arrays.items() if array.dim() == 3
+        }
+        self._masks = [None if mask is None else whole(mask, steps) for mask in self.masks]
 
     def start(self, t: int) -> None:
         hidden = self._mask(0, t)
@@ -57,38 +53,34 @@ class Steps(fused.Steps):
             torch.mul(self.h0, hidden, out=self.seen)
 
     def step(self, t: int, last: int, after: int, product: Tensor) -> None:
-        arrays, masks = self.arrays, [self._mask(site, t) for site in range(1, 6)]
+        at, masks = self._at, [self._mask(site, t) for site in range(1, 6)]
         seen = None if after < 0 else self.seen
         hidden = None if after < 0 else self._mask(0, after)
-        h_before = self.h0 if last < 0 else arrays["hs"][last]
-        here = (product, arrays["acts"][t], h_before, arrays["hs"][t], self._kept("cs", t))
-        sizes = {"size": self.h0.shape[1], "total": self.h0.numel(), "BLOCK": BLOCK}
+        h_before = self.h0 if last < 0 else at["hs"][last]
+        here = (product, at["acts"][t], h_before, at["hs"][t], at["cs"][t])
         if self.mode == "lstm":
-            c_before = arrays["c0"] if last < 0 else self._kept("cs", last)
-            squashed = self._kept("squashed", t)
-            self._step(*here, c_before, squashed, seen, hidden, *masks, **sizes)
+            c_before = self.arrays["c0"] if last < 0 else at["cs"][last]
+            self._step(
+                *here, c_before, at["squashed"][t], seen, hidden, *masks, **self._sizes
+            )
         else:
             candidate, _, state, h_update, _ = masks
-            self._step(*here, seen, hidden, candidate, state, h_update, **sizes)
+            self._step(*here, seen, hidden, candidate, state, h_update, **self._sizes)
 
     def step_back(self, t: int, later: int, earlier: int, product: Tensor | None) -> None:
-        arrays, masks = self.arrays, [self._mask(site, t) for site in range(1, 6)]
+        at, masks = self._at, [self._mask(site, t) for site in range(1, 6)]
         hidden = None if later < 0 else self._mask(0, later)
-        here = (product, arrays["acts"][t], arrays["d_hs"][t], arrays["d_gates"][t], arrays["d_h"])
-        sizes = {"size": self.h0.shape[1], "total": self.h0.numel(), "BLOCK": BLOCK}
+        here = (product, at["acts"][t], at["d_hs"][t], at["d_gates"][t], self.arrays["d_h"])
         if self.mode == "lstm":
-            c_before = arrays["c0"] if earlier < 0 else arrays["cs"][earlier]
-            of_c = (arrays["d_c"], c_before, arrays["squashed"][t])
-            self._step_back(*here, *of_c, hidden, *masks, **sizes)
+            c_before = self.arrays["c0"] if earlier < 0 else at["cs"][earlier]
+            of_c = (self.arrays["d_c"], c_before, at["squashed"][t])
+            self._step_back(*here, *of_c, hidden, *masks, **self._sizes)
         else:
-            h_before = self.h0 if earlier < 0 else arrays["hs"][earlier]
+            h_before = self.h0 if earlier < 0 else at["hs"][earlier]
             candidate, _, state, h_update, _ = masks
-            of_n = (h_before, arrays["cs"][t])
-            self._step_back(*here, *of_n, hidden, candidate, state, h_update, **sizes)
-
-    def _kept(self, name: str, t: int) -> Tensor:
-        return self.arrays[name][t if self.kept else 0]
+            of_n = (h_before, at["cs"][t])
+            self._step_back(*here, *of_n, hidden, candidate, state, h_update, **self._sizes)
 
     def _mask(self, site: int, t: int) -> Tensor | None:
-        mask = self.masks[site]
-        return None if mask is None else mask[t if len(mask) > 1 else 0]
+        mask = self._masks[site]
+        return None if mask is None else mask[t]

@@ -1,8 +1,9 @@
-"""One step of an LSTM or GRU beside its matrix product, forward and backward, as Triton kernels.
+"""As Triton kernels: one step of an LSTM or GRU beside its matrix product, and keyed masks.
 
-The same as in `fused.c`. Every array is that of one step, contiguous: gates `[B, 4*H]` or
-`[B, 3*H]`, all else `[B, H]`. What is None is not there: a mask where all is whole, the product
-after the last step, `seen` where no step follows. Sums are in single precision, whatever is stored.
+The same as in `fused.c` and `keyed.c`. Every array of a step is that of one step, contiguous: gates
+`[B, 4*H]` or `[B, 3*H]`, all else `[B, H]`. What is None is not there: a mask where all is whole,
+the product after the last step, `seen` where no step follows. Sums are in single precision,
+whatever is stored.
 """
 
 from __future__ import annotations
@@ -166,3 +167,56 @@ def gru_step_back(
     tl.store(d_gates + into + 2 * size, d_z, mask=inside)
     tl.store(d_gates + into + 3 * size, d_brought, mask=inside)
     tl.store(d_h + at, kept + d_new * z, mask=inside)
+
+
+@triton.jit
+def _round(x0, x1, bits: tl.constexpr):
+    x0 += x1
+    return x0, ((x1 << bits) | (x1 >> (32 - bits))) ^ x0
+
+
+@triton.jit
+def _first_four(x0, x1):
+    x0, x1 = _round(x0, x1, 13)
+    x0, x1 = _round(x0, x1, 15)
+    x0, x1 = _round(x0, x1, 26)
+    return _round(x0, x1, 6)
+
+
+@triton.jit
+def _other_four(x0, x1):
+    x0, x1 = _round(x0, x1, 17)
+    x0, x1 = _round(x0, x1, 29)
+    x0, x1 = _round(x0, x1, 16)
+    return _round(x0, x1, 24)
+
+
+# The words of a key are any: were they looked at, as integers are, every other would be compiled.
+@triton.jit(do_not_specialize=["k0", "k1", "least", "row_offset"])
+def keep_bits(
+    keep, k0, k1, least, row_offset, steps, batch, width,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Threefry-2x32-20, of which a block keeps or drops two elements; `[T, B, F]`, a byte each.
+    Key, least word that keeps and number of the first row are 32 bits each, given as signed."""
+    length = steps * width
+    blocks = (length + 1) // 2
+    number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    row, block = number // blocks, number % blocks
+    k0, k1 = k0.to(tl.uint32), k1.to(tl.uint32)
+    k2 = k0 ^ k1 ^ 0x1BD11BDA
+    x0 = row.to(tl.uint32) + row_offset.to(tl.uint32) + k0
+    x1 = block.to(tl.uint32) + k1
+    x0, x1 = _first_four(x0, x1)
+    x0, x1 = _other_four(x0 + k1, x1 + k2 + 1)
+    x0, x1 = _first_four(x0 + k2, x1 + k0 + 2)
+    x0, x1 = _other_four(x0 + k0, x1 + k1 + 3)
+    x0, x1 = _first_four(x0 + k1, x1 + k2 + 4)
+    x0, x1 = x0 + k2, x1 + k0 + 5
+    inside = row < batch
+    first, second = 2 * block, 2 * block + 1
+    least = least.to(tl.uint32)
+    at = (first // width * batch + row) * width + first % width
+    tl.store(keep + at, (x0 >= least).to(tl.uint8), mask=inside)
+    at = (second // width * batch + row) * width + second % width
+    tl.store(keep + at, (x1 >= least).to(tl.uint8), mask=inside & (second < length))

@@ -1,4 +1,5 @@
-"""Triton's kernels, run on the CPU by its interpreter: the plain loop's results, to rounding."""
+"""Triton's kernels, run on the CPU by its interpreter: the plain loop's results, to rounding, and
+the core's mask bits, exactly."""
 
 import json
 import os
@@ -12,7 +13,7 @@ import pytest
 TRITON = Path(sys.prefix, "triton")
 """Where `make env` puts it; not beside the other packages, for TensorFlow does not bear it."""
 
-SCRIPT = """
+STEPS = """
 import json
 import sys
 
@@ -62,12 +63,44 @@ json.dump(far, sys.stdout)
 """
 
 
-@pytest.mark.skipif(
+BITS = """
+import json
+import sys
+
+import numpy as np
+import torch
+from dropout_policies_torch import compiled, masks
+
+from dropout_policies import keyed
+
+masks.BLOCK = 8
+same = {}
+random = np.random.default_rng(0)
+shapes = (1, 1, 1), (1, 5, 7), (3, 1, 5), (4, 3, 6), (2, 7, 1)
+rates = 0.0, 0.2, 0.5, 0.8, 1 - 2**-33
+offsets = 0, 7, 2**31 - 2, 2**32 - 9
+for shape in shapes:
+    for rate in rates:
+        for offset in offsets:
+            key = tuple(int(word) for word in random.integers(0, 2**32, 2))
+            words = tuple(masks._int32(word) for word in key)
+            keep = torch.empty(shape, dtype=torch.bool)
+            least = keyed.threshold(rate) - 2**31
+            masks._by_kernel(compiled.kernels(), words, least, offset, keep)
+            expected = keyed.keep_bits(key, rate, shape, offset)
+            same[str((shape, rate, offset))] = bool((keep.numpy() == expected).all())
+json.dump(same, sys.stdout)
+"""
+
+needs_triton = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="there is no Triton here"
 )
-def test_steps_by_kernels_are_the_plain_loops():
+
+
+def interpreted(script):
+    """What a script prints, in JSON, where Triton's kernels run on the CPU."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
+        [sys.executable, "-c", script],
         env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TRITON)},
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -75,6 +108,18 @@ def test_steps_by_kernels_are_the_plain_loops():
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    far = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+@needs_triton
+def test_steps_by_kernels_are_the_plain_loops():
+    far = interpreted(STEPS)
     assert len(far) == 24
     assert max(far.values()) < 5e-6, far
+
+
+@needs_triton
+def test_bits_by_a_kernel_are_the_cores():
+    same = interpreted(BITS)
+    assert len(same) == 100
+    assert all(same.values()), same
