@@ -42,6 +42,15 @@ ptb: $(READY) ## Train the Penn Treebank demo with and without zaremba, in PyTor
 small: $(READY) ## Train the paper's small model fully, in PyTorch (resumable)
 	$(RUN) -m benchmarks.ptb --preset small --backend torch --resume
 
+GPU = $(RUN) -m benchmarks.ptb --backend torch --resume --minutes $(MINUTES)
+MINUTES ?= 9
+
+.PHONY: gpu
+gpu: $(READY) ## Train the paper's medium and large models side by side on a GPU, nine minutes at a time
+	$(GPU) --preset medium --policy zaremba --policy none --out runs/gpu/medium & \
+	$(GPU) --preset large --out runs/gpu/large; wait
+	cat runs/gpu/*/results.jsonl > benchmarks/results/ptb-gpu.jsonl
+
 .PHONY: start
 start: $(READY) ## Compare the first 200 steps of all four backends from one start
 	$(RUN) -m benchmarks.ptb --same-start --epochs 3 --out runs/start --policy none --policy zaremba \

@@ -19,6 +19,7 @@ from .options import (
     Backends,
     CheckpointMinutes,
     Epochs,
+    Minutes,
     Out,
     Rate,
     Resume,
@@ -89,6 +90,7 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
         same_start: SameStart = False,
         resume: Resume = False,
         checkpoint_minutes: CheckpointMinutes = 5.0,
+        minutes: Minutes = None,
     ) -> None:
         if context.invoked_subcommand is not None:
             return
@@ -107,7 +109,7 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
             raise told(error) from None
         console = Console()
         console.print(f"data: {source}", highlight=False, soft_wrap=True)
-        code, results = launch(configs, data, out, resume, checkpoint_minutes)
+        code, results = launch(configs, data, out, resume, checkpoint_minutes, minutes)
         if results:
             picture = benchmark.curves(results, out / "curves.png")
             console.print(benchmark.summary(results))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from enum import StrEnum
 from itertools import product
@@ -57,11 +58,15 @@ def launch(
     out: Path,
     resume: bool,
     checkpoint_minutes: float,
+    minutes: float | None = None,
 ) -> tuple[int, list[Result]]:
-    """Train; the exit code of the first run that did not end well, or 0, and all results so far."""
-    code = 0
+    """Train; the exit code of the first run that did not end well, or 0, and all results so far.
+
+    When the minutes are over, if any are given, the run stops at a checkpoint.
+    """
+    code, end = 0, None if minutes is None else time.monotonic() + 60.0 * minutes
     for config in configs:
-        code = _run(config, data, out, resume, checkpoint_minutes)
+        code = _run(config, data, out, resume, checkpoint_minutes, end)
         if code:
             break
     results = read_results(out, [config.name for config in configs])
@@ -78,8 +83,14 @@ def read_results(out: Path, runs: list[str]) -> list[Result]:
 
 
 def _run(
-    config: RunConfig, data: Path | None, out: Path, resume: bool, checkpoint_minutes: float
+    config: RunConfig,
+    data: Path | None,
+    out: Path,
+    resume: bool,
+    checkpoint_minutes: float,
+    end: float | None,
 ) -> int:
+    """One run; `end` is the time, by the monotonic clock, at which it stops at a checkpoint."""
     folder = out / config.name
     job = {
         "config": config.to_dict(),
@@ -91,7 +102,10 @@ def _run(
     worker = subprocess.Popen([sys.executable, "-m", "benchmarks.worker", str(folder)])
     while True:
         try:
-            return worker.wait()
+            return worker.wait(None if end is None else max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.terminate()  # it writes its checkpoint, and is waited for
+            end = None
         except KeyboardInterrupt:  # the worker got it too, and is writing its checkpoint
             if worker.poll() is not None:
                 return INTERRUPTED

@@ -55,3 +55,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoin
 CheckpointMinutes = Annotated[
     float, typer.Option(min=0.0, help="A checkpoint every so many minutes, and every epoch.")
 ]
+Minutes = Annotated[
+    float | None,
+    typer.Option(min=0.0, help="Stop at a checkpoint after so many minutes. [never]"),
+]

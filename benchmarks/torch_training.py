@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,6 +31,23 @@ def linear_weights(name: str, linear: nn.Linear) -> Iterator[tuple[str, nn.Param
     yield f"{name}.bias", linear.bias
 
 
+WARM_UPS = 3
+"""How many steps of a shape run before its graph is captured, as PyTorch wants it."""
+
+Losses = Callable[..., tuple[Tensor, Tensor]]
+"""A step's tensors to the loss to go down, and the figure to report."""
+
+
+@dataclass
+class Graph:
+    """A step of one shape on a GPU: what it reads, what it reports, and the captured graph."""
+
+    given: list[Tensor]
+    seen: int = 0
+    figure: Tensor | None = None
+    captured: torch.cuda.CUDAGraph | None = None
+
+
 class Trainer:
     """A model that is trained by SGD, on a GPU where there is one.
 
@@ -40,6 +58,7 @@ class Trainer:
     """
 
     def __init__(self, model: nn.Module, named: dict[str, nn.Parameter], clip: float) -> None:
+        self.graphs: dict[tuple[torch.Size, ...], Graph] = {}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # as cuDNN has it in recurrent layers
@@ -55,6 +74,46 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
+
+    def replayed(self, losses: Losses, arrays: list[np.ndarray], learning_rate: float) -> float:
+        """One step down the loss of some arrays, on a GPU, and what it reports.
+
+        A step's many small kernels take longer to start than to run, so that they are captured in a
+        CUDA graph for each shape and started at once. What `losses` carries on from step to step,
+        it writes in place.
+        """
+        tensors = [self.tensor(array) for array in arrays]
+        tensors.append(torch.full((), learning_rate, device=self.device))
+        graph = self.graphs.setdefault(tuple(each.shape for each in tensors), Graph(tensors))
+        for place, value in zip(graph.given, tensors, strict=True):
+            place.copy_(value)
+        if graph.seen < WARM_UPS:
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                graph.figure = self._whole(losses, graph.given)
+            torch.cuda.current_stream().wait_stream(side)
+            graph.seen += 1
+        else:
+            if graph.captured is None:
+                graph.captured = torch.cuda.CUDAGraph()
+                with torch.cuda.graph(graph.captured):
+                    graph.figure = self._whole(losses, graph.given)
+            graph.captured.replay()
+        assert graph.figure is not None, "a step has run"
+        return graph.figure.item()
+
+    def _whole(self, losses: Losses, given: list[Tensor]) -> Tensor:
+        *tensors, rate = given
+        self.optimizer.zero_grad()
+        loss, figure = losses(*tensors)
+        loss.backward()
+        self._clip()
+        with torch.no_grad():
+            for parameter in self.trained:
+                if parameter.grad is not None:
+                    parameter.sub_(parameter.grad * rate)
+        return figure.detach()
 
     @torch.no_grad()
     def _clip(self) -> None:

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -57,6 +58,34 @@ def kernels() -> ModuleType | None:
         _logger.info("no Triton: %s", error)
         return None
     return triton_kernels
+
+
+_started: dict[tuple[Any, ...], Any] = {}
+
+
+def start(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> None:
+    """Start one of the kernels, on the device of `like`, which is to be the current one.
+
+    Triton looks at every argument before each start, which takes longer than most of these kernels
+    run. They are compiled the same whatever sizes and addresses are, so that what was compiled for
+    this type and these absences starts again without that look.
+
+    Args:
+        name: the kernel's.
+        like: a tensor of the type that its arrays are of.
+        units: how many there are to compute.
+        block: how many of them one program takes.
+        arguments: tensors, integers, or None for what is not there.
+    """
+    absent = tuple(argument is None for argument in arguments)
+    key = (name, block, like.dtype, like.device.index, absent)
+    grid, known = (-(-units // block), 1, 1), _started.get(key)
+    if known is not None:
+        known[grid](*arguments, block)
+        return
+    found = getattr(kernels(), name)[grid](*arguments, block)
+    if found is not None:  # as it is where Triton interprets
+        _started[key] = found
 
 
 def in_memory(x: Tensor) -> bool:

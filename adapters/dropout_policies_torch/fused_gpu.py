@@ -5,13 +5,15 @@ Nothing waits for the device and every shape is known before, so that CUDA graph
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import fused
-from .compiled import kernels
+from .compiled import kernels, start
+from .products import Product
 from .sequence import whole
 
 BLOCK = 256
@@ -33,17 +35,18 @@ class Steps(fused.Steps):
 
     def __init__(self, *args: Any, **arrays: Any) -> None:
         super().__init__(*args, **arrays)
-        found: Any = kernels()
-        grid = (-(-self.h0.numel() // BLOCK),)
-        self._step = getattr(found, f"{self.mode}_step")[grid]
-        self._step_back = getattr(found, f"{self.mode}_step_back")[grid]
-        self._sizes = {"size": self.h0.shape[1], "total": self.h0.numel(), "BLOCK": BLOCK}
         # A step's parts, all cut at once: to cut one takes as long as to start a kernel.
         steps = max(self.order) + 1
-        self._at = {
-            name: whole(array, steps) for name, array in arrays.items() if array.dim() == 3
-        }
+        self._at = {name: whole(array, steps) for name, array in arrays.items() if array.dim() == 3}
         self._masks = [None if mask is None else whole(mask, steps) for mask in self.masks]
+
+    def forward(self, by_recurrent: Product) -> None:
+        with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
+            super().forward(by_recurrent)
+
+    def backward(self, by_recurrent: Product, d_gates: Sequence[Tensor]) -> Tensor:
+        with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
+            return super().backward(by_recurrent, d_gates)
 
     def start(self, t: int) -> None:
         hidden = self._mask(0, t)
@@ -60,12 +63,10 @@ class Steps(fused.Steps):
         here = (product, at["acts"][t], h_before, at["hs"][t], at["cs"][t])
         if self.mode == "lstm":
             c_before = self.arrays["c0"] if last < 0 else at["cs"][last]
-            self._step(
-                *here, c_before, at["squashed"][t], seen, hidden, *masks, **self._sizes
-            )
+            self._run("lstm_step", *here, c_before, at["squashed"][t], seen, hidden, *masks)
         else:
             candidate, _, state, h_update, _ = masks
-            self._step(*here, seen, hidden, candidate, state, h_update, **self._sizes)
+            self._run("gru_step", *here, seen, hidden, candidate, state, h_update)
 
     def step_back(self, t: int, later: int, earlier: int, product: Tensor | None) -> None:
         at, masks = self._at, [self._mask(site, t) for site in range(1, 6)]
@@ -74,12 +75,16 @@ class Steps(fused.Steps):
         if self.mode == "lstm":
             c_before = self.arrays["c0"] if earlier < 0 else at["cs"][earlier]
             of_c = (self.arrays["d_c"], c_before, at["squashed"][t])
-            self._step_back(*here, *of_c, hidden, *masks, **self._sizes)
+            self._run("lstm_step_back", *here, *of_c, hidden, *masks)
         else:
             h_before = self.h0 if earlier < 0 else at["hs"][earlier]
             candidate, _, state, h_update, _ = masks
             of_n = (h_before, at["cs"][t])
-            self._step_back(*here, *of_n, hidden, candidate, state, h_update, **self._sizes)
+            self._run("gru_step_back", *here, *of_n, hidden, candidate, state, h_update)
+
+    def _run(self, name: str, *arrays: Tensor | None) -> None:
+        units = self.h0.numel()
+        start(name, self.h0, units, BLOCK, *arrays, self.h0.shape[1], units)
 
     def _mask(self, site: int, t: int) -> Tensor | None:
         mask = self._masks[site]

@@ -18,7 +18,7 @@ from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
 from dropout_policies.sites import VERTICAL, WEIGHTS
 
-from .compiled import in_memory, kernels, library
+from .compiled import in_memory, kernels, library, start
 
 
 @dataclass(frozen=True)
@@ -191,8 +191,8 @@ def keep_bits(
                 ctypes.c_void_p(keep.data_ptr()),
             )
             return keep
-        if device.type == "cuda" and (found := kernels()) is not None:
-            return _by_kernel(found, key, words_from, row_offset, keep)
+        if device.type == "cuda" and kernels() is not None:
+            return _by_kernel(key, words_from, row_offset, keep)
     steps, batch, width = shape
     blocks = -(-steps * width // 2)
     # PyTorch has no arithmetic on uint32; int32 wraps alike.
@@ -215,20 +215,17 @@ BLOCK = 512
 
 
 def _by_kernel(
-    found: Any,
-    key: tuple[Tensor, Tensor],
-    words_from: float | Tensor,
-    row_offset: int,
-    keep: Tensor,
+    key: tuple[Tensor, Tensor], words_from: float | Tensor, row_offset: int, keep: Tensor
 ) -> Tensor:
     """The same by a kernel on a GPU, which nothing waits for."""
     steps, batch, width = keep.shape
-    programs = -(-batch * -(-steps * width // 2) // BLOCK)
-    # As signed words, for which alone one kernel is compiled; the least is to be unsigned there.
+    pairs = batch * -(-steps * width // 2)
+    # As signed words; the least is to be unsigned there.
     k0, k1, least = (int(word) for word in (*key, words_from))
     least += 2**31 if least < 0 else -(2**31)
     numbers = (k0, k1, least, int(_int32(row_offset)))
-    found.keep_bits[(programs,)](keep.view(torch.uint8), *numbers, *keep.shape, BLOCK=BLOCK)
+    with torch.cuda.device_of(keep):  # type: ignore[no-untyped-call]
+        start("keep_bits", keep, pairs, BLOCK, keep.view(torch.uint8), *numbers, *keep.shape)
     return keep
 
 

@@ -170,8 +170,9 @@ class Noisy:
         """Make sure that the number of a call means what it says.
 
         Raises:
-            PolicyError: the call is activation checkpointing's second one, or is made on one of
-                DataParallel's copies; both would draw other masks than the key says, silently.
+            PolicyError: the call is activation checkpointing's second one, is made on one of
+                DataParallel's copies, or is captured in a CUDA graph; all would draw other masks
+                than the key says, silently.
         """
         if torch.compiler.is_compiling() or self.placement is None or not self.falls:
             return
@@ -186,8 +187,14 @@ class Noisy:
                 f"use_reentrant=False, context_fn=lambda: same_masks(model)), with same_masks "
                 f"from dropout_policies_torch."
             )
+        way_out = "" if self.keys is not None and self.keys.always else ", or leave seed out"
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            raise PolicyError(
+                f"{name}: a CUDA graph holds the number of a call, and every replay would draw the "
+                f"masks of call {self.calls}. Call the layer outside of the graph{way_out}: then "
+                f"the masks are PyTorch's generator's, which replays go on with."
+            )
         if getattr(self, "_is_replica", False):
-            way_out = "" if self.keys is not None and self.keys.always else ", or leave seed out"
             raise PolicyError(
                 f"{name}: keyed masks on DataParallel's copies would be the same for other rows. "
                 f"Use DistributedDataParallel and set row_offset{way_out}."

@@ -63,11 +63,15 @@ def outer(d: Tensor, x: Tensor) -> Tensor:
 
 
 def by(weight: Tensor, rows: int, bias: Tensor | None = None) -> Product:
-    """What takes x `[rows, F]` by a weight `[G, F]`, again and again: `[rows, G]`."""
+    """What takes x `[rows, F]` by a weight `[G, F]`, again and again: `[rows, G]`, which may be
+    overwritten by the next."""
     packed, t = _packed(weight, rows), weight.t()
     if packed is not None:
         return lambda x: _linear(x, packed, bias)
-    return (lambda x: x @ t) if bias is None else (lambda x: torch.addmm(bias, x, t))
+    out = weight.new_empty(rows, len(weight))
+    if bias is None:
+        return lambda x: torch.mm(x, t, out=out)
+    return lambda x: torch.addmm(bias, x, t, out=out)
 
 
 def added(weight: Tensor, rows: int) -> Added:

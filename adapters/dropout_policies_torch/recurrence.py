@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import torch
@@ -83,21 +84,43 @@ def run(
         The output, laid out as `x`, and the last states, laid out as `states`.
     """
     directions = (0, 1) if layer.bidirectional else (0,)
-    last: list[States] = []
-    for entry, inner in placement.vertical(layer.num_layers)[: layer.num_layers]:
-        number = placement.layer + inner
+    vertical = placement.vertical(layer.num_layers)[: layer.num_layers]
+    weights: list[Weights] = []
+    noise: list[dict[Site, Mask]] = []  # as the weights: layer by layer, direction by direction
+    for (_, inner), direction in product(vertical, directions):
+        place = (placement.layer + inner, direction)
+        noise.append({slot.site: mask for slot, mask in masks.items() if slot[1:] == place})
+        plain = Weights.of(list(layer.all_weights[len(weights)]))
+        weights.append(_masked_weights(plain, noise[-1]))
+    ends: list[States] = []
+    while len(ends) < len(weights):
+        first = len(ends)
+        whole = len(directions) * _whole_layers(noise[first:], len(directions))
+        if whole > len(directions) and not torch.compiler.is_compiling():
+            flat = [each for w in weights[first : first + whole] for each in w.flat()]
+            start = tuple(state[first : first + whole] for state in states)
+            x, end = _fused(layer.mode, flat, x, start, packing, whole, layer.bidirectional)
+            ends.extend(zip(*end, strict=True))
+            continue
+        entry, _ = vertical[first // len(directions)]
         outputs = []
         for direction in directions:
-            index = len(last)
-            here = {s.site: m for s, m in masks.items() if s[1:] == (number, direction)}
+            index = len(ends)
+            here, start = noise[index], tuple(state[index] for state in states)
             leaving = here.pop(Site.OUTPUT, None)
-            start = tuple(state[index] for state in states)
-            weights = _masked_weights(Weights.of(list(layer.all_weights[index])), here)
-            y, end = _one_direction(layer.mode, weights, x, start, packing, direction, entry, here)
+            y, end = _one_direction(
+                layer.mode, weights[index], x, start, packing, direction, entry, here
+            )
             outputs.append(masked(y, leaving, packing))
-            last.append(end)
+            ends.append(end)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
-    return x, tuple(torch.stack(parts) for parts in zip(*last, strict=True))
+    return x, tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
+
+
+def _whole_layers(noise: list[dict[Site, Mask]], directions: int) -> int:
+    """How many layers no mask falls in, from the first on: PyTorch's kernel runs those at once."""
+    whole = (index for index, here in enumerate(noise) if here)
+    return next(whole, len(noise)) // directions
 
 
 def _one_direction(
@@ -118,7 +141,15 @@ def _one_direction(
     if masks or torch.compiler.is_compiling():
         inside = {site: values(mask, x.dtype) for site, mask in masks.items()}
         return _loop(mode, weights, x, start, packing, direction, entry, inside)
-    return _fused(mode, weights.flat(), x, start, packing, direction)
+    x = _turned(x, packing) if direction else x
+    states = tuple(state[None] for state in start)
+    y, end = _fused(mode, weights.flat(), x, states, packing)
+    return _turned(y, packing) if direction else y, tuple(state[0] for state in end)
+
+
+def _turned(x: Tensor, packing: Packing | None) -> Tensor:
+    """Each sample's steps in reverse."""
+    return x.flip(0) if packing is None else x[packing.reverse]
 
 
 def _masked_weights(weights: Weights, masks: dict[Site, Mask]) -> Weights:
@@ -145,23 +176,21 @@ def _fused(
     mode: str,
     weights: list[Tensor],
     x: Tensor,
-    start: States,
+    states: States,
     packing: Packing | None,
-    direction: int,
+    count: int = 1,
+    bidirectional: bool = False,
 ) -> tuple[Tensor, States]:
-    states = [state[None] for state in start]
-    hx = states if mode == "LSTM" else states[0]
+    """PyTorch's own kernel: `count` layers times directions, with states `[count, B, H]`."""
+    hx = list(states) if mode == "LSTM" else states[0]
+    layers = count // (1 + bidirectional)
+    how = (len(weights) >= 4 * count, layers, 0.0, True, bidirectional)
     kernel: Any = getattr(torch, mode.lower())  # lstm, gru, rnn_tanh or rnn_relu
-    how = (len(weights) >= 4, 1, 0.0, True, False)
     if packing is not None:
-        x = x[packing.reverse] if direction else x
         y, *end = kernel(x, packing.batch_sizes, hx, weights, *how)
-        y = y[packing.reverse] if direction else y
     else:
-        x = x.flip(0) if direction else x
         y, *end = kernel(x, hx, weights, *how, False)
-        y = y.flip(0) if direction else y
-    return y, tuple(state[0] for state in end)
+    return y, tuple(end)
 
 
 def _loop(

@@ -8,8 +8,19 @@ whatever is stored.
 
 from __future__ import annotations
 
+import inspect
+
 import triton
 import triton.language as tl
+
+NUMBERS = ("size", "total", "k0", "k1", "least", "row_offset", "steps", "batch", "width")
+
+
+def kernel(function):
+    """A kernel compiled once for all sizes and addresses, as `compiled.start` wants it."""
+    *every, _ = inspect.signature(function).parameters  # the last is how much a program takes
+    numbers = [name for name in every if name in NUMBERS]
+    return triton.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=every)
 
 
 @triton.jit
@@ -54,7 +65,7 @@ def _reaches(product, d_hs, d_h, hidden, state, h_update, at, inside):
     return d_new, kept
 
 
-@triton.jit
+@kernel
 def lstm_step(
     product, acts, h_before, h, c, c_before, squashed, seen,
     hidden, candidate, cell, state, h_update, c_update,
@@ -85,7 +96,7 @@ def lstm_step(
     _leave(o * shown, h_before, h, seen, hidden, state, h_update, at, inside)
 
 
-@triton.jit
+@kernel
 def lstm_step_back(
     product, acts, d_hs, d_gates, d_h, d_c, c_before, squashed,
     hidden, candidate, cell, state, h_update, c_update,
@@ -118,7 +129,7 @@ def lstm_step_back(
     tl.store(d_c + at, d_cell * f + kept_c, mask=inside)
 
 
-@triton.jit
+@kernel
 def gru_step(
     product, acts, h_before, h, brought, seen,
     hidden, candidate, state, h_update,
@@ -141,7 +152,7 @@ def gru_step(
     _leave(new, h_before, h, seen, hidden, state, h_update, at, inside)
 
 
-@triton.jit
+@kernel
 def gru_step_back(
     product, acts, d_hs, d_gates, d_h, h_before, brought,
     hidden, candidate, state, h_update,
@@ -191,8 +202,7 @@ def _other_four(x0, x1):
     return _round(x0, x1, 24)
 
 
-# The words of a key are any: were they looked at, as integers are, every other would be compiled.
-@triton.jit(do_not_specialize=["k0", "k1", "least", "row_offset"])
+@kernel
 def keep_bits(
     keep, k0, k1, least, row_offset, steps, batch, width,
     BLOCK: tl.constexpr,

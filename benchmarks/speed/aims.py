@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .jobs import IN_LOOP, MEDIUM, SMALL, VERTICAL, Job
+from .jobs import CAPTURED, IN_LOOP, MEDIUM, SMALL, VERTICAL, Job, same_dropout_of
 from .timing import median, ratio
 
 Result = dict[str, Any]
@@ -43,7 +43,9 @@ class Aim:
 
 
 def of(results: Sequence[Result], section: str, **wanted: Any) -> Iterator[tuple[Job, Any]]:
-    """The jobs of a section and what they found, of these of its values."""
+    """The jobs of a section and what they found, of these of its values; on the CPU, if no other
+    device is named."""
+    wanted = {"device": "cuda" if section == "gpu" else "cpu"} | wanted
     for result in results:
         job = Job.from_dict(result["job"])
         if job.section == section and all(getattr(job, k) == v for k, v in wanted.items()):
@@ -63,6 +65,12 @@ def aims(results: Sequence[Result]) -> list[Aim]:
             list(_cell_loops(results, shape=MEDIUM)), at_least=True),
         Aim(f"a loop over PyTorch's cells ÷ variational, {SMALL}", 2.0,
             list(_cell_loops(results, shape=SMALL)), at_least=True),
+        Aim("on a GPU: vertical and weight policies ÷ PyTorch's layer with the same dropout", 1.05,
+            list(_on_gpu(results, VERTICAL, ""))),
+        Aim("on a GPU, as CUDA graphs: the same", 1.05, list(_on_gpu(results, VERTICAL, CAPTURED))),
+        Aim("on a GPU: policies inside the recurrence ÷ PyTorch's layer", 2.0,
+            list(_on_gpu(results, IN_LOOP, ""))),
+        Aim("on a GPU, as CUDA graphs: the same", 2.0, list(_on_gpu(results, IN_LOOP, CAPTURED))),
         Aim("policies ÷ Keras's layer with its own dropout", 1.05,
             list(_keras(results, own_dropout))),
         Aim("vertical policies ÷ Keras's layers and as many dropout layers", 1.03,
@@ -73,6 +81,10 @@ def aims(results: Sequence[Result]) -> list[Aim]:
             list(_memory(results, VERTICAL, "stock with dropout"))),
         Aim("memory of policies inside the recurrence ÷ PyTorch's layer", 1.3,
             list(_memory(results, IN_LOOP, "stock"))),
+        Aim("on a GPU: memory of vertical and weight policies ÷ with the same dropout", 1.0,
+            list(_memory(results, VERTICAL, "stock with dropout", device="cuda"))),
+        Aim("on a GPU: memory of policies inside the recurrence ÷ PyTorch's layer", 1.3,
+            list(_memory(results, IN_LOOP, "stock", device="cuda"))),
         Aim("memory in evaluation ÷ PyTorch's layer", 1.0,
             list(_memory(results, (*VERTICAL, *IN_LOOP), "stock", "evaluation"))),
         Aim("time per token, T to T: how far from 1 at larger ÷ at the smallest", 0.15,
@@ -102,6 +114,16 @@ def _steps(
         (policy,) = job.policies
         if policy in policies and baseline in found:
             yield f"{_named(job, policy)}, {job.shape}", ratio(found[policy], found[baseline])[0]
+
+
+def _on_gpu(results: Sequence[Result], policies: Sequence[str], how: str) -> Iterator[Row]:
+    for job, found in of(results, "gpu"):
+        for policy in (name for name in job.policies if name in policies):
+            other = same_dropout_of(policy) if policy in VERTICAL else "stock"
+            yield (
+                f"{_named(job, policy)}, {job.shape}",
+                ratio(found[policy + how], found[other + how])[0],
+            )
 
 
 def _cell_loops(results: Sequence[Result], **wanted: Any) -> Iterator[Row]:
@@ -145,9 +167,13 @@ def _keras_keyed(results: Sequence[Result]) -> Iterator[Row]:
 
 
 def _memory(
-    results: Sequence[Result], policies: Sequence[str], baseline: str, when: str = "training"
+    results: Sequence[Result],
+    policies: Sequence[str],
+    baseline: str,
+    when: str = "training",
+    device: str = "cpu",
 ) -> Iterator[Row]:
-    for job, found in of(results, "memory"):
+    for job, found in of(results, "memory", device=device):
         (policy,) = job.policies
         if policy in policies and baseline in found:
             yield _named(job, policy), found[policy][when] / found[baseline][when]

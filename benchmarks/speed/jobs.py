@@ -13,12 +13,19 @@ IN_LOOP = ("variational", "naive", "semeniuta", "rnndrop", "zoneout")
 POLICIES = (*VERTICAL, *IN_LOOP)
 CELLS = ("LSTM", "GRU")
 BACKENDS = ("tensorflow", "jax", "torch")
-SECTIONS = ("torch", "keras", "memory", "growth", "masks", "peers")
+SECTIONS = ("torch", "keras", "gpu", "memory", "growth", "masks", "peers")
+CAPTURED = ", captured"
+"""What follows the name of a step that ran as a CUDA graph."""
 
 
 def policies(cell: str) -> tuple[str, ...]:
     """Those that a kind of layer can have: a GRU has no cell state for rnndrop to fall on."""
     return tuple(name for name in POLICIES if cell == "LSTM" or name != "rnndrop")
+
+
+def same_dropout_of(policy: str) -> str:
+    """The name, beside other policies', of the stock kernels with a policy's amount of dropout."""
+    return f"stock with dropout as {policy}"
 
 
 def policy_of(name: str, cell: str) -> dp.Policy:
@@ -70,7 +77,8 @@ class Job:
     @property
     def name(self) -> str:
         parts = [self.section, self.backend, self.cell, str(self.shape).replace(" ", "")]
-        parts += ["-".join(self.policies)] if self.section not in ("keras", "masks") else []
+        all_of_them = self.section in ("keras", "gpu", "masks")
+        parts += [] if all_of_them else ["-".join(self.policies)]
         parts += [] if self.device == "cpu" else [self.device]
         parts += [] if self.compiled else ["uncompiled"]
         return "-".join(parts)
@@ -89,10 +97,12 @@ def every(device: str = "cpu") -> Iterator[Job]:
     """All jobs."""
     for shape, seconds in ((MEDIUM, 25.0), (SMALL, 10.0)):
         for cell in CELLS:
+            if device != "cpu":
+                yield Job("gpu", cell, shape, policies(cell), device=device)
+                continue
             for policy in policies(cell):
-                yield Job("torch", cell, shape, (policy,), device=device, seconds=seconds)
-            if device == "cpu":
-                yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=seconds)
+                yield Job("torch", cell, shape, (policy,), seconds=seconds)
+            yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=seconds)
     for cell in CELLS:
         for policy in policies(cell):
             yield Job("memory", cell, MEDIUM, (policy,), device=device)
@@ -111,8 +121,11 @@ def every(device: str = "cpu") -> Iterator[Job]:
 
 def quick(device: str = "cpu") -> Iterator[Job]:
     """A few of them at the small shape, within three minutes on two cores."""
-    for cell, policy in (("LSTM", "zaremba"), ("LSTM", "variational"), ("GRU", "variational")):
-        yield Job("torch", cell, SMALL, (policy,), device=device, seconds=3.0)
+    if device != "cpu":
+        yield Job("gpu", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)
+    else:
+        for cell, policy in (("LSTM", "zaremba"), ("LSTM", "variational"), ("GRU", "variational")):
+            yield Job("torch", cell, SMALL, (policy,), seconds=3.0)
     yield Job("memory", "LSTM", SMALL, ("variational",), device=device)
     yield Job("growth", "LSTM", Shape(20, 35, 50, 1), ("variational",), device=device, seconds=0.5)
     yield Job("masks", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)

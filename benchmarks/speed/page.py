@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from .aims import Aim, Result, aims, by_smallest, of, own_dropout, per_token, rises, same_dropout
-from .jobs import BACKENDS, CELLS, Job
+from .jobs import BACKENDS, CAPTURED, CELLS, Job, same_dropout_of
 from .timing import median, ratio
 
 MIB = 2**20
@@ -42,6 +42,16 @@ TORCH = """
 A training step's time ÷ the stock layer's, and ÷ that of the stock kernels with the same amount of
 dropout by PyTorch's own functions: `nn.Dropout` on the same connections, one mask for a sequence
 made by `bernoulli_`, or `F.dropout` on the recurrent weights. In brackets the quartiles.
+"""
+
+GPU = """
+## PyTorch on a GPU
+
+The same on a GPU, in ms: as a program in Python runs a step, and captured in a CUDA graph, where
+what Python and PyTorch take to start each kernel is left out. The stock layer with the same dropout
+runs all its layers as one call of cuDNN where PyTorch has that dropout itself (`zaremba`); this
+library's masks between layers make it one call for each, since cuDNN's own dropout follows neither
+a layer's seed nor `torch.manual_seed`.
 """
 
 GROWTH = """
@@ -91,7 +101,7 @@ masks at the same places.
 def page(results: Sequence[Result]) -> str:
     """The whole page."""
     parts = [HEAD, _where(results), _aims(aims(results))]
-    sections = (_torch, _keras, _memory, _growth, _masks, _peers)
+    sections = (_torch, _gpu, _keras, _memory, _growth, _masks, _peers)
     parts += [section(results) for section in sections]
     return "\n".join(part.strip("\n") + "\n" for part in parts if part)
 
@@ -184,6 +194,25 @@ def _loops(here: Sequence[tuple[Job, Any]]) -> list[tuple[str, ...]]:
         (name, _ms(found["cell loop"]), _spread(found["cell loop"], found["stock"]), "")
         for found in loops
     ]
+
+
+def _gpu(results: Sequence[Result]) -> str:
+    jobs = list(of(results, "gpu"))
+    parts = [GPU] if jobs else []
+    head = ("policy", *("ms", "÷ stock", "÷ stock with the same dropout") * 2)
+    for job, found in jobs:
+        rows = [_gpu_row(name, found) for name in ("stock", *job.policies)]
+        parts.append(f"### {job.cell}, {job.shape}, as it runs; captured\n\n{_table(head, rows)}")
+    return "\n".join(parts)
+
+
+def _gpu_row(name: str, found: Any) -> tuple[str, ...]:
+    row = [name]
+    for how in ("", CAPTURED):
+        ours, same = found[name + how], found.get(same_dropout_of(name) + how)
+        stock = "" if name == "stock" else _spread(ours, found["stock" + how])
+        row += [_ms(ours), stock, "" if same is None else _spread(ours, same)]
+    return tuple(row)
 
 
 def _keras(results: Sequence[Result]) -> str:

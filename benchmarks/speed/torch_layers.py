@@ -132,8 +132,11 @@ class CellLoop(nn.Module):
         return x, None
 
 
-def training_step(module: nn.Module, shape: Shape, device: str) -> Callable[[], None]:
-    """Forward and backward, to every weight and to the input, which an embedding would be."""
+def training_step(
+    module: nn.Module, shape: Shape, device: str, wait: bool = True
+) -> Callable[[], None]:
+    """Forward and backward, to every weight and to the input, which an embedding would be; with
+    `wait`, until the device is done."""
     generator = torch.Generator().manual_seed(0)
     size = (shape.steps, shape.batch, shape.units)
     x, pull = (torch.randn(size, generator=generator).to(device) for _ in range(2))
@@ -145,7 +148,7 @@ def training_step(module: nn.Module, shape: Shape, device: str) -> Callable[[], 
         y.backward(pull)
         module.zero_grad(set_to_none=True)
         x.grad = None
-        if device != "cpu":
+        if wait and device != "cpu":
             torch.cuda.synchronize()
 
     return step

@@ -23,6 +23,10 @@ def measure(job: Job) -> Any:
         from . import keras_times
 
         return keras_times.steps(job)
+    if job.section == "gpu":
+        from . import gpu_times
+
+        return gpu_times.steps(job)
     if job.section == "memory":
         from . import memory
 

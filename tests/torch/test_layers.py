@@ -236,6 +236,17 @@ def test_dataparallels_copies_do_not_draw_the_same_keyed_masks_unsaid():
         replica(torch.randn(T, B, D))
 
 
+def test_keyed_masks_in_a_cuda_graph_are_refused(monkeypatch):
+    for name in ("is_available", "is_current_stream_capturing"):
+        monkeypatch.setattr(torch.cuda, name, lambda: True)
+    x = torch.randn(T, B, D)
+    _, keyed = pair("plain", policy="zaremba", seed=3)
+    with pytest.raises(dp.PolicyError, match="every replay would draw the masks of call 0"):
+        keyed(x)
+    _, unkeyed = pair("plain", policy="zaremba")
+    unkeyed(x)
+
+
 @pytest.mark.parametrize("seed", [None, 3])
 @pytest.mark.parametrize("policy", ["zaremba", "naive"])
 def test_a_compiled_layer_is_the_eager_one(policy, seed):

@@ -15,6 +15,12 @@ from ..engine import Array, Tokens, Weights
 State = tuple[Tensor, Tensor]
 
 
+def captures(config: RunConfig) -> bool:
+    """Whether a run's steps are captured in CUDA graphs, which keyed masks do not fit in."""
+    keyed = config.same_start or config.word_types or config.placement.scheduled
+    return torch.cuda.is_available() and not keyed
+
+
 class LanguageModel(nn.Module):
     """Embedding, stacked LSTM under a policy, and a linear layer to the vocabulary."""
 
@@ -27,7 +33,7 @@ class LanguageModel(nn.Module):
             preset.units,
             num_layers=preset.layers,
             policy=config.placement,
-            seed=config.start_seed,
+            seed=None if captures(config) else config.start_seed,
         )
         self.output = nn.Linear(preset.units, vocabulary)
 
@@ -49,18 +55,32 @@ class TorchEngine:
             **dict(linear_weights("output", self.model.output)),
         }
         self.trainer = Trainer(self.model, named, self.preset.clip)
+        self.captures, self.seed = captures(config), config.start_seed
         self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
         self.loss = nn.CrossEntropyLoss(reduction="none")
         self.state = self._zeros(self.preset.batch)
         self.trainer.load(weights)
+        self._at(0)
 
     def train_window(self, x: Tokens, y: Tokens, learning_rate: float) -> float:
         self.model.train()
-        logits, state = self.model(self._tensor(x.T), self.state)
-        self.state = state[0].detach(), state[1].detach()
-        nats = self.loss(logits.flatten(0, 1), self._tensor(y.T).flatten()).sum()
-        self.trainer.step(nats / x.shape[0], learning_rate)
-        return nats.item() / x.size
+        if self.captures:
+            nats = self.trainer.replayed(self._losses, [x.T, y.T], learning_rate)
+        else:
+            loss, total = self._losses(self._tensor(x.T), self._tensor(y.T))
+            self.trainer.step(loss, learning_rate)
+            nats = total.item()
+        self.trained += 1
+        return nats / x.size
+
+    def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Of words and the next ones `[T, B]`: nats for each row, and in all."""
+        h, c = self.state
+        logits, state = self.model(x, (h.clone(), c.clone()))
+        for carried, new in zip(self.state, state, strict=True):
+            carried.copy_(new.detach())
+        nats = self.loss(logits.flatten(0, 1), y.flatten()).sum()
+        return nats / x.shape[1], nats
 
     @torch.no_grad()
     def nats(self, windows: Iterable[tuple[Tokens, Tokens]]) -> Iterator[Array]:
@@ -79,17 +99,26 @@ class TorchEngine:
         return logits[-1, 0].log_softmax(-1).cpu().numpy()
 
     def reset(self) -> None:
-        self.state = self._zeros(self.preset.batch)
+        for carried in self.state:
+            carried.zero_()
 
     def carried(self) -> Weights:
-        return {"h": self.state[0].cpu().numpy(), "c": self.state[1].cpu().numpy()}
+        h, c = (carried.cpu().numpy().copy() for carried in self.state)
+        return {"h": h, "c": c}
 
     def calls(self) -> int:
-        return self.model.lstm.calls
+        return self.trained
 
     def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
         self.trainer.load(weights)
-        self.state = self._tensor(carried["h"]), self._tensor(carried["c"])
+        for mine, name in zip(self.state, "hc", strict=True):
+            mine.copy_(self._tensor(carried[name]))
+        self._at(calls)
+
+    def _at(self, calls: int) -> None:
+        """Go on with the masks of a call."""
+        self.trained = calls
+        torch.manual_seed(self.seed + calls)  # for masks without a seed
         for layer in (self.model.lstm, self.model.embedding):
             if layer.placement is not None:
                 layer.calls = calls
