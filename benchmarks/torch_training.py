@@ -104,23 +104,26 @@ class Trainer:
         return graph.figure.item()
 
     def _whole(self, losses: Losses, given: list[Tensor]) -> Tensor:
+        """A step in tensors alone; clipped and updated in as few passes over memory as can be."""
         *tensors, rate = given
         self.optimizer.zero_grad()
         loss, figure = losses(*tensors)
         loss.backward()
-        self._clip()
         with torch.no_grad():
-            for parameter in self.trained:
-                if parameter.grad is not None:
-                    parameter.sub_(parameter.grad * rate)
+            found = [(p, p.grad) for p in self.trained if p.grad is not None]
+            norms = [torch.linalg.vector_norm(gradient) for _, gradient in found]
+            norm = torch.linalg.vector_norm(torch.stack(norms))
+            scale = rate * self.clip / norm.clamp(min=self.clip)
+            for parameter, gradient in found:
+                parameter.addcmul_(gradient, scale, value=-1.0)
         return figure.detach()
 
     @torch.no_grad()
     def _clip(self) -> None:
         """Scale the gradients down to a global norm.
 
-        Not `clip_grad_norm_`: it adds an epsilon to the norm, and the norm of a large float32
-        tensor is off by as much again where the sum of its squares is not.
+        Not `clip_grad_norm_`: it adds an epsilon to the norm, and on a CPU the norm of a large
+        float32 tensor is off by as much again where the sum of its squares is not.
         """
         gradients = [p.grad for p in self.trained if p.grad is not None]
         norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()

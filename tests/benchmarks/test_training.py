@@ -4,12 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import checkpoint
 from benchmarks.checkpoint import CheckpointError
 from benchmarks.ptb.engine import initial_weights
 from benchmarks.ptb.presets import PRESETS
 from benchmarks.recipe import learning_rate
+from benchmarks.torch_training import Trainer, linear_weights
 from tests.support.tiny_run import WORDS, config, hooks, run_in
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -117,6 +119,32 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_name(tmp_path, monkeypat
     monkeypatch.setattr(run.task.engine, "train_window", lambda *_: float("nan"))
     with pytest.raises(ArithmeticError, match=r"tiny-zaremba.*epoch 1, batch 1"):
         run.train(hooks(), 1e9)
+
+
+@pytest.mark.parametrize("learning_rate", [0.1, 50.0])
+def test_a_step_in_tensors_alone_is_the_step(learning_rate):
+    """What is captured on a GPU; with the gradients clipped and whole."""
+    trained = []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        model = torch.nn.Linear(3, 4)
+        named = dict(linear_weights("linear", model))
+        for clip in (1e-3, 1e3):
+            trainer = Trainer(model, named, clip)
+
+            def losses(x, model=model):
+                costs = model(x).square().sum()
+                return costs / len(x), costs
+
+            x = torch.randn(5, 3)
+            if captured:
+                figure = trainer._whole(losses, [x, torch.tensor(learning_rate)])
+            else:
+                loss, figure = losses(x)
+                trainer.step(loss, learning_rate)
+        trained.append([figure.detach(), *trainer.weights().values()])
+    for ours, expected in zip(*trained, strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-5)
 
 
 def test_the_learning_rate_falls_as_the_paper_says():
