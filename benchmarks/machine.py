@@ -46,8 +46,10 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit the code stands at, with a + if files were changed since; where it was copied
-    without its history, what the variable COMMIT says."""
+    """The commit the code stands at, with a + if files were changed since; or what the variable
+    COMMIT says, where the code was copied without its history."""
+    if stated := os.environ.get("COMMIT"):
+        return stated
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -58,7 +60,6 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        changed = "+" if commit and git("status", "--porcelain", "-uno") else ""
-        return commit + changed or os.environ.get("COMMIT", "")
+        return commit + ("+" if commit and git("status", "--porcelain", "-uno") else "")
     except FileNotFoundError:
-        return os.environ.get("COMMIT", "")
+        return ""
