@@ -18,13 +18,18 @@ from .launch import Backend, configure, launch
 from .options import (
     Backends,
     CheckpointMinutes,
+    Cores,
     Epochs,
+    Gpus,
+    Launched,
+    LauncherName,
     Minutes,
     Out,
     Rate,
     Resume,
     SameStart,
     Seeds,
+    launcher,
     policies,
 )
 from .recipe import presets
@@ -91,6 +96,9 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
         resume: Resume = False,
         checkpoint_minutes: CheckpointMinutes = 5.0,
         minutes: Minutes = None,
+        launched: Launched = LauncherName.local,
+        cores: Cores = 1,
+        gpus: Gpus = 0.0,
     ) -> None:
         if context.invoked_subcommand is not None:
             return
@@ -109,7 +117,8 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
             raise told(error) from None
         console = Console()
         console.print(f"data: {source}", highlight=False, soft_wrap=True)
-        code, results = launch(configs, data, out, resume, checkpoint_minutes, minutes)
+        started_by = launcher(launched, cores, gpus)
+        code, results = launch(configs, data, out, resume, checkpoint_minutes, minutes, started_by)
         if results:
             picture = benchmark.curves(results, out / "curves.png")
             console.print(benchmark.summary(results))

@@ -1,4 +1,5 @@
-"""Runs, one after the other, each in a process of its own; and what they left."""
+"""Runs, each in a process of its own: one after the other, or as a launcher has them; and what they
+left."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,12 @@ from .recipe import presets
 from .worker import INTERRUPTED
 
 Result = dict[str, Any]
+
+Launcher = Callable[[Sequence[Path], float | None], int]
+"""Runs the jobs in some folders, stops them at a checkpoint after some minutes, if any are given,
+and returns the exit code of the first that did not end well, or 0."""
+
+ROOT = Path(__file__).parents[1]
 
 Backend = StrEnum("Backend", {name: name for name in BACKENDS})  # type: ignore[misc]
 
@@ -59,16 +66,20 @@ def launch(
     resume: bool,
     checkpoint_minutes: float,
     minutes: float | None = None,
+    launcher: Launcher | None = None,
 ) -> tuple[int, list[Result]]:
-    """Train; the exit code of the first run that did not end well, or 0, and all results so far.
-
-    When the minutes are over, if any are given, the run stops at a checkpoint.
-    """
-    code, end = 0, None if minutes is None else time.monotonic() + 60.0 * minutes
-    for config in configs:
-        code = _run(config, data, out, resume, checkpoint_minutes, end)
-        if code:
-            break
+    """Train, one run after the other unless a launcher is given; its exit code, and all results so
+    far."""
+    folders = [(out / config.name).resolve() for config in configs]
+    for config, folder in zip(configs, folders, strict=True):
+        job = {
+            "config": config.to_dict(),
+            "data": None if data is None else str(data.resolve()),
+            "resume": resume,
+            "checkpoint_minutes": checkpoint_minutes,
+        }
+        write_atomically(folder / "job.json", json.dumps(job))
+    code = (launcher or one_by_one)(folders, minutes)
     results = read_results(out, [config.name for config in configs])
     if results:
         write_atomically(out / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results))
@@ -82,24 +93,24 @@ def read_results(out: Path, runs: list[str]) -> list[Result]:
     return [result for result in results if result["epochs"]]
 
 
-def _run(
-    config: RunConfig,
-    data: Path | None,
-    out: Path,
-    resume: bool,
-    checkpoint_minutes: float,
-    end: float | None,
-) -> int:
+def command(folder: Path) -> list[str]:
+    """What runs the job in a folder, from `ROOT`."""
+    return [sys.executable, "-m", "benchmarks.worker", str(folder)]
+
+
+def one_by_one(folders: Sequence[Path], minutes: float | None) -> int:
+    """A `Launcher`: each run when the one before has ended, and no more after a failure."""
+    end = None if minutes is None else time.monotonic() + 60.0 * minutes
+    for folder in folders:
+        code = _run(folder, end)
+        if code:
+            return code
+    return 0
+
+
+def _run(folder: Path, end: float | None) -> int:
     """One run; `end` is the time, by the monotonic clock, at which it stops at a checkpoint."""
-    folder = out / config.name
-    job = {
-        "config": config.to_dict(),
-        "data": None if data is None else str(data.resolve()),
-        "resume": resume,
-        "checkpoint_minutes": checkpoint_minutes,
-    }
-    write_atomically(folder / "job.json", json.dumps(job))
-    worker = subprocess.Popen([sys.executable, "-m", "benchmarks.worker", str(folder)])
+    worker = subprocess.Popen(command(folder), cwd=ROOT)
     while True:
         try:
             return worker.wait(None if end is None else max(0.0, end - time.monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 import dropout_policies as dp
 
 from .config import BACKENDS
-from .launch import Backend
+from .launch import Backend, Launcher
 
 Backends = Annotated[
     list[Backend],
@@ -59,3 +60,36 @@ Minutes = Annotated[
     float | None,
     typer.Option(min=0.0, help="Stop at a checkpoint after so many minutes. [never]"),
 ]
+
+LauncherName = StrEnum("LauncherName", {name: name for name in ("local", "ray")})  # type: ignore[misc]
+Launched = Annotated[
+    LauncherName,
+    typer.Option(
+        "--launcher",
+        metavar="NAME",
+        help="local: one run after the other. ray: side by side, here or on the cluster that "
+        "RAY_ADDRESS names, whose machines share --out; a run that dies goes on elsewhere.",
+    ),
+]
+Cores = Annotated[int, typer.Option(min=1, help="How many cores a run takes, on Ray.")]
+Gpus = Annotated[
+    float, typer.Option(min=0.0, help="How many GPUs a run takes, or which part of one, on Ray.")
+]
+
+
+def launcher(name: LauncherName, cores: int, gpus: float) -> Launcher | None:
+    """The launcher that the options name; None for the one that takes no extra.
+
+    Raises:
+        typer.BadParameter: Ray is not installed.
+    """
+    if name is LauncherName.local:
+        return None
+    from .on_ray import on_ray
+
+    try:
+        return on_ray(cores, gpus)
+    except ModuleNotFoundError as error:
+        raise typer.BadParameter(
+            f"{error}. Write: pip install ray", param_hint="--launcher"
+        ) from error

@@ -187,18 +187,30 @@ class Noisy:
                 f"use_reentrant=False, context_fn=lambda: same_masks(model)), with same_masks "
                 f"from dropout_policies_torch."
             )
-        way_out = "" if self.keys is not None and self.keys.always else ", or leave seed out"
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+        sampled = self.keys is not None and self.keys.always
+        if _captured() and not (self.keys is not None and self.keys.hold):
+            way_out = ""
+            if self.seed is not None and not sampled:
+                way_out = (
+                    ", or leave seed out: then masks are PyTorch's generator's, which replays go "
+                    "on with"
+                )
             raise PolicyError(
-                f"{name}: a CUDA graph holds the number of a call, and every replay would draw the "
-                f"masks of call {self.calls}. Call the layer outside of the graph{way_out}: then "
-                f"the masks are PyTorch's generator's, which replays go on with."
+                f"{name}: a CUDA graph holds the number of a call, and every replay would be call "
+                f"{self.calls} again. Call the layer outside of the graph{way_out}."
             )
         if getattr(self, "_is_replica", False):
+            way_out = "" if sampled else ", or leave seed out"
             raise PolicyError(
                 f"{name}: keyed masks on DataParallel's copies would be the same for other rows. "
                 f"Use DistributedDataParallel and set row_offset{way_out}."
             )
+
+
+def _captured() -> bool:
+    """Whether what runs now goes into a CUDA graph."""
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return initialized and torch.cuda.is_current_stream_capturing()
 
 
 def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:

@@ -162,6 +162,14 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
     assert resumed["test_perplexity"] == whole["test_perplexity"]
 
 
+def test_a_run_stops_at_a_checkpoint_when_its_minutes_are_over(tmp_path):
+    arguments = ("--epochs", 200, "--minutes", 0.15)
+    printed = ptb(tmp_path, *arguments, code=130)
+    assert re.search(r"stopped in epoch \d+, batch \d+; go on .* --resume", printed)
+    folder = tmp_path / "out" / "demo-zaremba-0.5-torch-s1"
+    assert (folder / "checkpoint.safetensors").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

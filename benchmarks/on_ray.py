@@ -1,0 +1,87 @@
+"""Runs as tasks of Ray: side by side on this machine, or on a cluster that RAY_ADDRESS names."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .checkpoint import write_atomically
+from .launch import ROOT, Launcher, command
+from .worker import INTERRUPTED
+
+RETRIES = 3
+"""How often a run whose process dies is started again; it goes on from its checkpoint."""
+
+
+STARTED = "started"
+"""The file that tells, in a run's folder, that it has been started in this launch."""
+
+
+class RunDiedError(RuntimeError):
+    """A run's process was killed."""
+
+
+def on_ray(cores: int, gpus: float) -> Launcher:
+    """A `Launcher` that has as many runs side by side as there are cores, and GPUs.
+
+    Args:
+        cores: how many a run takes.
+        gpus: how many GPUs a run takes, or which part of one.
+
+    Raises:
+        ModuleNotFoundError: there is no Ray.
+    """
+    import ray
+
+    @ray.remote(
+        num_cpus=cores, num_gpus=gpus, max_retries=RETRIES, retry_exceptions=[RunDiedError]
+    )  # Ray sets OMP_NUM_THREADS and CUDA_VISIBLE_DEVICES by them
+    def run(folder: Path, seconds: float | None) -> int:
+        return _run(folder, seconds)
+
+    def launch(folders: Sequence[Path], minutes: float | None) -> int:
+        for folder in folders:
+            (folder / STARTED).unlink(missing_ok=True)
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unasked
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # no two lines of an epoch are the same
+        ray.init(include_dashboard=False, ignore_reinit_error=True)
+        seconds = None if minutes is None else 60.0 * minutes
+        tasks = [run.options(name=folder.name).remote(folder, seconds) for folder in folders]
+        try:
+            codes = ray.get(tasks)
+        except KeyboardInterrupt:
+            for task in tasks:
+                ray.cancel(task)  # which Ray passes on as another interrupt
+            ray.wait(tasks, num_returns=len(tasks))
+            return INTERRUPTED
+        return next((code for code in codes if code), 0)
+
+    return launch
+
+
+def _run(folder: Path, seconds: float | None) -> int:
+    """One run to its end, on the machine that Ray chose; a second time, from its checkpoint."""
+    if (folder / STARTED).exists():
+        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
+        write_atomically(folder / "job.json", json.dumps(job | {"resume": True}))
+    (folder / STARTED).touch()
+    process = subprocess.Popen(command(folder), cwd=ROOT)
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    try:
+        # Ray's interrupt reaches Python between two waits, but ends none.
+        while process.poll() is None and time.monotonic() < end:
+            time.sleep(0.2)
+    except KeyboardInterrupt:
+        pass
+    if process.poll() is None:
+        process.terminate()  # it writes its checkpoint
+    code = process.wait()
+    if code < 0:
+        raise RunDiedError(f"{folder.name} was killed: {signal.Signals(-code).name}")
+    return code
