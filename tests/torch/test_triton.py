@@ -92,16 +92,46 @@ for shape in shapes:
 json.dump(same, sys.stdout)
 """
 
+COMPILED = """
+import json
+import sys
+
+import triton
+from dropout_policies_torch import triton_kernels as kernels
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+absent = {
+    "lstm_step": ("candidate", "cell"),
+    "lstm_step_back": ("product", "h_update"),
+    "gru_step": ("seen", "hidden"),
+    "gru_step_back": ("state",),
+    "keep_bits": (),
+}
+found = {}
+for name, without in absent.items():
+    kernel = getattr(kernels, name)
+    signature = {each: "*fp32" for each in kernel.arg_names}
+    signature |= {each: "i32" for each in kernels.NUMBERS if each in signature}
+    signature |= {each: "constexpr" for each in (*without, "BLOCK")}
+    signature |= {"keep": "*u8"} if "keep" in signature else {}
+    values = {(kernel.arg_names.index(each),): None for each in without}
+    values[len(kernel.arg_names) - 1,] = 256
+    source = ASTSource(kernel, signature, values)
+    found[name] = len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"])
+json.dump(found, sys.stdout)
+"""
+
 needs_triton = pytest.mark.skipif(
     (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="there is no Triton here"
 )
 
 
-def interpreted(script):
-    """What a script prints, in JSON, where Triton's kernels run on the CPU."""
+def printed(script, **more):
+    """What a script prints, in JSON, where Triton's kernels run on the CPU, if no more is said."""
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TRITON)},
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TRITON)} | more,
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
@@ -113,13 +143,21 @@ def interpreted(script):
 
 @needs_triton
 def test_steps_by_kernels_are_the_plain_loops():
-    far = interpreted(STEPS)
+    far = printed(STEPS)
     assert len(far) == 24
     assert max(far.values()) < 5e-6, far
 
 
 @needs_triton
 def test_bits_by_a_kernel_are_the_cores():
-    same = interpreted(BITS)
+    same = printed(BITS)
     assert len(same) == 100
     assert all(same.values()), same
+
+
+@needs_triton
+def test_kernels_compile_for_a_gpu(tmp_path):
+    """Which takes no GPU; the interpreter does not see what the compiler refuses."""
+    sizes = printed(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(sizes) == 5
+    assert min(sizes.values()) > 0
