@@ -9,7 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 from .checkpoint import write_atomically
 from .launch import ROOT, Launcher, command
@@ -19,8 +21,8 @@ RETRIES = 3
 """How often a run whose process dies is started again; it goes on from its checkpoint."""
 
 
-STARTED = "started"
-"""The file that tells, in a run's folder, that it has been started in this launch."""
+STARTED, STOP = "started", "stop"
+"""Files in a run's folder: that it has been started in this launch, and that it is to stop."""
 
 
 class RunDiedError(RuntimeError):
@@ -46,18 +48,20 @@ def on_ray(cores: int, gpus: float) -> Launcher:
         return _run(folder, seconds)
 
     def launch(folders: Sequence[Path], minutes: float | None) -> int:
-        for folder in folders:
-            (folder / STARTED).unlink(missing_ok=True)
+        for folder, mark in product(folders, (STARTED, STOP)):
+            (folder / mark).unlink(missing_ok=True)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent unasked
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # no two lines of an epoch are the same
         ray.init(include_dashboard=False, ignore_reinit_error=True)
         seconds = None if minutes is None else 60.0 * minutes
-        tasks = [run.options(name=folder.name).remote(folder, seconds) for folder in folders]
+        tasks: list[Any] = []
         try:
+            tasks.extend(run.options(name=each.name).remote(each, seconds) for each in folders)
             codes = ray.get(tasks)
         except KeyboardInterrupt:
-            for task in tasks:
-                ray.cancel(task)  # which Ray passes on as another interrupt
+            # Not by `ray.cancel`, which does what it can and no more.
+            for folder in folders:
+                (folder / STOP).touch()
             ray.wait(tasks, num_returns=len(tasks))
             return INTERRUPTED
         return next((code for code in codes if code), 0)
@@ -67,18 +71,16 @@ def on_ray(cores: int, gpus: float) -> Launcher:
 
 def _run(folder: Path, seconds: float | None) -> int:
     """One run to its end, on the machine that Ray chose; a second time, from its checkpoint."""
+    end = math.inf if seconds is None else time.monotonic() + seconds
+    if (folder / STOP).exists():
+        return INTERRUPTED
     if (folder / STARTED).exists():
         job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         write_atomically(folder / "job.json", json.dumps(job | {"resume": True}))
     (folder / STARTED).touch()
     process = subprocess.Popen(command(folder), cwd=ROOT)
-    end = math.inf if seconds is None else time.monotonic() + seconds
-    try:
-        # Ray's interrupt reaches Python between two waits, but ends none.
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(0.2)
-    except KeyboardInterrupt:
-        pass
+    while process.poll() is None and time.monotonic() < end and not (folder / STOP).exists():
+        time.sleep(0.2)
     if process.poll() is None:
         process.terminate()  # it writes its checkpoint
     code = process.wait()
