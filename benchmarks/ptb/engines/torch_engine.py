@@ -66,11 +66,11 @@ class TorchEngine:
         self.model.train()
         if self.captures:
             nats = self.trainer.replayed(self._losses, [x.T, y.T], learning_rate)
+            self.trained += 1
         else:
             loss, total = self._losses(self._tensor(x.T), self._tensor(y.T))
             self.trainer.step(loss, learning_rate)
             nats = total.item()
-        self.trained += 1
         return nats / x.size
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,7 +107,8 @@ class TorchEngine:
         return {"h": h, "c": c}
 
     def calls(self) -> int:
-        return self.trained
+        # The layer itself counts no call that a graph replays.
+        return self.trained if self.captures else self.model.lstm.calls
 
     def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
         self.trainer.load(weights)
