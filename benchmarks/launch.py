@@ -65,11 +65,10 @@ def launch(
     out: Path,
     resume: bool,
     checkpoint_minutes: float,
-    minutes: float | None = None,
-    launcher: Launcher | None = None,
+    minutes: float | None,
+    launcher: Launcher,
 ) -> tuple[int, list[Result]]:
-    """Train, one run after the other unless a launcher is given; its exit code, and all results so
-    far."""
+    """Train, as a launcher has it; its exit code, and all results so far."""
     folders = [(out / config.name).resolve() for config in configs]
     for config, folder in zip(configs, folders, strict=True):
         job = {
@@ -79,7 +78,7 @@ def launch(
             "checkpoint_minutes": checkpoint_minutes,
         }
         write_atomically(folder / "job.json", json.dumps(job))
-    code = (launcher or one_by_one)(folders, minutes)
+    code = launcher(folders, minutes)
     results = read_results(out, [config.name for config in configs])
     if results:
         write_atomically(out / "results.jsonl", "".join(json.dumps(r) + "\n" for r in results))

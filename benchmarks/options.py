@@ -11,7 +11,7 @@ import typer
 import dropout_policies as dp
 
 from .config import BACKENDS
-from .launch import Backend, Launcher
+from .launch import Backend, Launcher, one_by_one
 
 Backends = Annotated[
     list[Backend],
@@ -77,14 +77,14 @@ Gpus = Annotated[
 ]
 
 
-def launcher(name: LauncherName, cores: int, gpus: float) -> Launcher | None:
-    """The launcher that the options name; None for the one that takes no extra.
+def launcher(name: LauncherName, cores: int, gpus: float) -> Launcher:
+    """The launcher that the options name.
 
     Raises:
         typer.BadParameter: Ray is not installed.
     """
     if name is LauncherName.local:
-        return None
+        return one_by_one
     from .on_ray import on_ray
 
     try:
