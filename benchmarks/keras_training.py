@@ -84,7 +84,9 @@ class ClippedSGD(keras.optimizers.SGD):
         self, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
     ) -> None:
         # Adding zeros adds the rows up; elsewhere it does nothing.
-        dense = [ops.add(g, ops.zeros(g.shape, keras.config.floatx())) for g in grads]
+        variables = trainable_variables or self._trainable_variables
+        zeros = [ops.zeros(v.shape, keras.config.floatx()) for v in variables]
+        dense = [ops.add(g, zero) for g, zero in zip(grads, zeros, strict=True)]
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(g)) for g in dense])))
         clip = ops.full_like(norm, self.clip)
         scale = clip / ops.maximum(norm, clip)

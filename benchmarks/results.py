@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from . import starts
+from .captions import page as captions
 from .config import RunConfig
 from .ptb import page as ptb
 from .speech import page as speech
@@ -45,9 +46,11 @@ def read_speed() -> list[Result]:
 
 def page(files: dict[str, list[Result]]) -> str:
     """The whole page."""
-    averaged = [line for lines in files.values() for line in lines if "averages" in line]
-    parts = [HEAD, *ptb.sections(trained(files, "ptb"), averaged)]
+    parts = [HEAD, *ptb.sections(trained(files, "ptb"), _averaged(files, "ptb"))]
     parts += speech.sections(trained(files, "speech"))
+    parts += captions.sections(
+        trained(files, "captions"), _averaged(files, "captions"), _lines(files, "baselines")
+    )
     started = [run for run in _runs(files) if run["config"]["same_start"]]
     if started:
         parts.append(starts.section(started))
@@ -61,7 +64,18 @@ def trained(files: dict[str, list[Result]], task: str) -> list[Result]:
 
 
 def _runs(files: dict[str, list[Result]]) -> list[Result]:
-    return [line for lines in files.values() for line in lines if "config" in line]
+    return _lines(files, "config")
+
+
+def _averaged(files: dict[str, list[Result]], task: str) -> list[Result]:
+    """The averages of a task's models."""
+    found = _lines(files, "averages")
+    return [line for line in found if RunConfig.from_dict(line["members"][0]).task == task]
+
+
+def _lines(files: dict[str, list[Result]], key: str) -> list[Result]:
+    """The lines that have a key."""
+    return [line for lines in files.values() for line in lines if key in line]
 
 
 if __name__ == "__main__":
@@ -69,6 +83,7 @@ if __name__ == "__main__":
     PAGE.write_text(page(found), encoding="utf-8")
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
     drawn = [*ptb.draw(trained(found, "ptb"), PAGE.parent)]
+    drawn += captions.draw(trained(found, "captions"), PAGE.parent)
     drawn += speech.draw(trained(found, "speech"), PAGE.parent)
     drawn += pictures(read_speed(), PAGE.parent)
     print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PERFORMANCE, *drawn)))

@@ -1,4 +1,4 @@
-"""Runs that differ in their seeds alone: put together, with the spread of their figures."""
+"""Runs that belong together: of a preset, or with seeds alone to differ in, and their spread."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ def by_seed(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
     for result in results:
         config = result["config"]
         found.setdefault((with_rate(config), config["backend"]), []).append(result)
+    return found
+
+
+def by_preset(results: Sequence[Result]) -> dict[str, list[Result]]:
+    """Runs by preset."""
+    found: dict[str, list[Result]] = {}
+    for result in results:
+        found.setdefault(result["config"]["preset"], []).append(result)
     return found
 
 

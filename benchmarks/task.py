@@ -25,6 +25,8 @@ class Task(Protocol):
     """A model in one framework, and the data that it is trained and tested on."""
 
     config: RunConfig
+    data: Any
+    """What it is trained and tested on, as it was read."""
     steps: int
     """Batches of an epoch."""
     unit: str

@@ -70,7 +70,8 @@ class Display:
             highlight=False,
             soft_wrap=True,
         )
-        for name, value in progress.final.items():
+        numbers = {k: v for k, v in progress.final.items() if isinstance(v, float)}
+        for name, value in numbers.items():
             self.console.print(f"  {_words(name)} {value:.2f}", highlight=False)
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from ..checkpoint import CheckpointError, write_atomically
-from ..command import Benchmark, new_app, told, training
+from ..command import Benchmark, new_app, training
+from ..ensemble import Folder, Where, averaging, loaded
 from ..launch import Backend
-from .corpus import CorpusError
 from .corpus import load as load_corpus
 from .summary import averages, curves, summary
-from .trained import average, load, write
+from .trained import average, write
 
 HELP = """Train the language models of *Recurrent Neural Network Regularization* (Zaremba et al.
 2014).
@@ -43,36 +40,7 @@ app.callback(invoke_without_command=True)(
 )
 
 
-Folder = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run's folder, as --out has them.", show_default=False),
-]
-Where = Annotated[Backend, typer.Option(metavar="NAME", help="Where the models are to run.")]
-
-
-@app.command()
-def ensemble(
-    runs: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="Folders of runs, as --out has them."),
-    ],
-    backend: Where = Backend.torch,
-    out: Annotated[
-        Path | None, typer.Option(help="Write the line of results to this file.")
-    ] = None,
-) -> None:
-    """Average the probabilities of trained models, one more at a time."""
-    console = Console()
-    try:
-        first = load(runs[0], backend.value)
-        models = [first, *(load(run, backend.value, first.corpus) for run in runs[1:])]
-    except (CorpusError, CheckpointError) as error:
-        raise told(error) from None
-    found = average(models, backend.value)
-    console.print(averages(found))
-    if out is not None:
-        write_atomically(out, json.dumps(found) + "\n")
-        console.print(f"results: {out}", highlight=False)
+app.command("ensemble")(averaging("ptb", average, averages))
 
 
 @app.command()
@@ -85,12 +53,8 @@ def sample(
     backend: Where = Backend.torch,
 ) -> None:
     """Let a trained model go on from some words (the paper's table 2)."""
-    console = Console()
-    try:
-        model = load(run, backend.value)
-    except (CorpusError, CheckpointError) as error:
-        raise told(error) from None
-    console.print(write(model, start, words, temperature, seed), markup=False, highlight=False)
+    model = loaded(run, backend.value, "ptb")
+    Console().print(write(model, start, words, temperature, seed), markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ..config import RunConfig
 from ..task import engine_class, lstm_shapes, uniform
+from ..trained import mean_logarithms
 
 Array = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
@@ -61,12 +62,9 @@ def perplexities(
     each = [engine.nats((x, y) for x, y, _ in cut) for engine in engines]
     total, count = np.zeros(len(engines)), 0.0
     for (_, _, weight), *costs in zip(cut, *each, strict=True):
-        # Sums of probabilities, by their logarithms, so that none vanishes.
-        sums = np.logaddexp.accumulate(-np.array(costs, np.float64), axis=0)
-        total -= (sums * weight).sum(axis=(1, 2))
+        total -= (mean_logarithms(-np.array(costs, np.float64)) * weight).sum(axis=(1, 2))
         count += float(weight.sum())
-    nats = total / count + np.log(np.arange(1, len(engines) + 1))
-    return [float(value) for value in np.exp(nats)]
+    return [float(value) for value in np.exp(total / count)]
 
 
 def initial_weights(config: RunConfig, vocabulary: int) -> Weights:

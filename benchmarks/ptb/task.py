@@ -25,7 +25,7 @@ class LanguageModelling:
     unit = "words"
 
     def __init__(self, config: RunConfig, corpus: Corpus, engine: Engine) -> None:
-        self.config, self.corpus, self.engine = config, corpus, engine
+        self.config, self.data, self.engine = config, corpus, engine
         recipe = config.recipe
         self.batch, self.window = recipe.batch, recipe.window
         self.columns = columns(corpus.train, self.batch)
@@ -44,19 +44,19 @@ class LanguageModelling:
         return f"perplexity {math.exp(min(loss, 50.0)):8.2f}"
 
     def after_epoch(self, loss: float) -> dict[str, float]:
-        text = evaluation_windows(self.corpus.valid, self.batch, self.window)
+        text = evaluation_windows(self.data.valid, self.batch, self.window)
         valid = perplexities([self.engine], text)[0]
         return {"train_perplexity": math.exp(loss), "valid_perplexity": valid}
 
     def at_end(self) -> dict[str, Any]:
-        text = evaluation_windows(self.corpus.test, 1, TEST_STEPS)
+        text = evaluation_windows(self.data.test, 1, TEST_STEPS)
         return {"test_perplexity": perplexities([self.engine], text)[0]}
 
     def size(self) -> int:
         return self.steps * self.window * self.batch
 
     def record(self) -> dict[str, Any]:
-        corpus = self.corpus
+        corpus = self.data
         return {
             "corpus": {
                 "name": corpus.name,

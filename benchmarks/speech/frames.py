@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ..task import DataError
+from ..data import folder, read
 from .presets import Preset
 
 Floats = npt.NDArray[np.float32]
@@ -66,21 +65,9 @@ def load(data: Path | None = None) -> Speech:
     Raises:
         DataError: there is no such file, or it is another.
     """
-    named = data if data is not None else os.environ.get("AN4_DIR") or None
-    if named is None:
-        raise DataError(f"No folder is given for the speech. {GET}")
-    path = Path(named).expanduser() / FILE
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}. {GET}") from error
-    received = hashlib.sha256(raw).hexdigest()
-    if received != SHA256:
-        raise DataError(
-            f"{path} is not the file expected. Expected: SHA-256 {SHA256}. Received: {received}. "
-            f"{GET}"
-        )
-    with np.load(path, allow_pickle=False) as arrays:
+    path = folder(data, "AN4_DIR", "the speech", GET) / FILE
+    raw = io.BytesIO(read(path, SHA256, GET))
+    with np.load(raw, allow_pickle=False) as arrays:
         parts = {
             name: Part(
                 arrays[f"{name}_feat"].astype(np.float32),

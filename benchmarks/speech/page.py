@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..spread import by_seed
+from ..spread import by_preset, by_seed
 from .summary import PAPER, curves, figures
 
 Result = dict[str, Any]
@@ -27,21 +27,14 @@ and more of others.
 
 def sections(runs: list[Result]) -> Iterator[str]:
     """The runs of each preset beside the paper's."""
-    for preset, here in _by_preset(runs).items():
+    for preset, here in by_preset(runs).items():
         yield _accuracies(preset, here)
 
 
 def draw(runs: list[Result], folder: Path) -> Iterator[Path]:
     """Draw what the sections show."""
-    for preset, here in _by_preset(runs).items():
+    for preset, here in by_preset(runs).items():
         yield curves(here, folder / _picture(preset))
-
-
-def _by_preset(runs: list[Result]) -> dict[str, list[Result]]:
-    found: dict[str, list[Result]] = {}
-    for run in runs:
-        found.setdefault(run["config"]["preset"], []).append(run)
-    return found
 
 
 def _picture(preset: str) -> str:

@@ -22,7 +22,7 @@ class FrameRecognition:
     unit = "frames"
 
     def __init__(self, config: RunConfig, speech: Speech, engine: Engine) -> None:
-        self.config, self.speech, self.engine = config, speech, engine
+        self.config, self.data, self.engine = config, speech, engine
         self.recipe = config.recipe
         self.pieces = pieces(speech.train, self.recipe.window)
         self.steps = -(-len(self.pieces) // self.recipe.batch)
@@ -32,7 +32,7 @@ class FrameRecognition:
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order = np.random.default_rng([self.config.seed, epoch]).permutation(self.pieces)
-        return batches(self.speech.train, order[start * self.recipe.batch :], self.recipe)
+        return batches(self.data.train, order[start * self.recipe.batch :], self.recipe)
 
     def train(self, batch: Batch, learning_rate: float) -> float:
         return self.engine.train(batch, learning_rate)
@@ -41,10 +41,10 @@ class FrameRecognition:
         return f"nats {loss:6.3f}"
 
     def after_epoch(self, loss: float) -> dict[str, float]:
-        return {"train_nats": loss, **self._scores("held_out", self.speech.test)}
+        return {"train_nats": loss, **self._scores("held_out", self.data.test)}
 
     def at_end(self) -> dict[str, Any]:
-        return self._scores("train", self.speech.train)
+        return self._scores("train", self.data.train)
 
     def _scores(self, name: str, part: Part) -> dict[str, float]:
         """Frame accuracy in percent, and mean nats of a frame, without masks."""
@@ -57,10 +57,10 @@ class FrameRecognition:
         return {f"{name}_accuracy": 100.0 * right / count, f"{name}_nats": nats / count}
 
     def size(self) -> int:
-        return len(self.speech.train.frames)
+        return len(self.data.train.frames)
 
     def record(self) -> dict[str, Any]:
-        parts = {"train": self.speech.train, "held_out": self.speech.test}
+        parts = {"train": self.data.train, "held_out": self.data.test}
         return {
             "speech": {
                 name: {"utterances": len(part.edges) - 1, "frames": len(part.frames)}

@@ -1,0 +1,1 @@
+"""Captions of images: an LSTM decoder over features of Flickr8k, with and without dropout."""

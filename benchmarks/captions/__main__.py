@@ -1,0 +1,83 @@
+"""`python -m benchmarks.captions`: train a model that captions images, with and without dropout."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..checkpoint import write_atomically
+from ..command import Benchmark, new_app, told, training
+from ..ensemble import averaging
+from ..machine import machine, versions
+from ..task import DataError
+from . import summary
+from .baselines import retrieved
+from .flickr import load
+from .task import scores
+from .trained import average
+
+HELP = """Train the captioning model of *Recurrent Neural Network Regularization* on Flickr8k.
+
+Example: `python -m benchmarks.captions --policy none --policy zaremba --seed 1 --seed 2`
+"""
+DATA = "Folder with Flickr8k. [the variable FLICKR8K_DIR]"
+
+
+def read(data: Path | None) -> str:
+    """Read the captions; what they are."""
+    found = load(data)
+    return f"Flickr8k, {len(found.train.names):,} images for training"
+
+
+app = new_app()
+app.callback(invoke_without_command=True)(
+    training(
+        Benchmark(
+            task="captions",
+            help=HELP,
+            preset="Recipe: {}.",
+            data=DATA,
+            read=read,
+            summary=summary.summary,
+            curves=summary.curves,
+            beside=("none",),
+        )
+    )
+)
+app.command("ensemble")(averaging("captions", average, summary.averages))
+
+
+@app.command()
+def baselines(
+    data: Annotated[Path | None, typer.Option(help=DATA)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the captions drawn.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the line of results to this file.")
+    ] = None,
+) -> None:
+    """What captions score that are taken from training images which look alike."""
+    console = Console()
+    try:
+        flickr = load(data)
+    except DataError as error:
+        raise told(error) from None
+    said = retrieved(flickr, seed)
+    found = {
+        "baselines": {name: scores(captions, flickr.test) for name, captions in said.items()},
+        "task": "captions",
+        "seed": seed,
+        "versions": versions(),
+        "machine": machine(),
+    }
+    console.print(summary.baselines(found))
+    if out is not None:
+        write_atomically(out, json.dumps(found) + "\n")
+        console.print(f"results: {out}", highlight=False)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,1 @@
+"""What tasks that write sentences have in common: words, batches, decoding, and its scores."""

@@ -1,0 +1,88 @@
+"""A model that says sentences, in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..task import Arrays
+from ..torch_training import Trainer
+from .batches import Batch, Floats
+from .engine import State
+from .words import Tokens
+
+
+class Model(Protocol):
+    """What a task's module has beside `__call__(given, before)`, the logits `[B, T, V]`."""
+
+    def begin(self, given: Tensor) -> list[Tensor]:
+        """The state before the first word, its arrays with the row first."""
+
+    def step(self, before: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """After a word `[R]`: the logits of the next `[R, V]`, and the next state."""
+
+
+class TorchEngine:
+    """`benchmarks.sentences.engine.Engine` on PyTorch.
+
+    Args:
+        model: a `Model` that is a module.
+        named: its parameters by their common names.
+        noisy: its layers under the policy.
+        start: its initial weights.
+        clip: the global norm that gradients are clipped to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        named: dict[str, nn.Parameter],
+        noisy: list[nn.Module],
+        start: Arrays,
+        clip: float,
+    ) -> None:
+        self.model, self.noisy = model, noisy
+        self.trainer = Trainer(model, named, clip)
+        self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
+        self.trainer.load(start)
+        self.trained = 0
+
+    def train(self, batch: Batch, learning_rate: float) -> float:
+        self.model.train()
+        total = (self._costs(batch) * self._tensor(batch.weight)).sum()
+        self.trainer.step(total / len(batch.words), learning_rate)
+        self.trained += 1
+        return total.item() / float(batch.weight.sum())
+
+    @torch.no_grad()
+    def costs(self, batch: Batch) -> Floats:
+        self.model.eval()
+        return self._costs(batch).cpu().numpy()
+
+    @torch.no_grad()
+    def begin(self, given: Floats) -> State:
+        self.model.eval()
+        return [each.cpu().numpy() for each in self.model.begin(self._tensor(given))]
+
+    @torch.no_grad()
+    def step(self, before: Tokens, state: State) -> tuple[Floats, State]:
+        tensors = [self._tensor(each) for each in state]
+        logits, carried = self.model.step(self._tensor(before), tensors)
+        return logits.log_softmax(-1).cpu().numpy(), [each.cpu().numpy() for each in carried]
+
+    def restore(self, weights: Arrays, calls: int) -> None:
+        self.trainer.load(weights)
+        self.trained = calls
+        for layer in self.noisy:
+            layer.calls = calls
+
+    def calls(self) -> int:
+        return self.trained
+
+    def _costs(self, batch: Batch) -> Tensor:
+        logits = self.model(self._tensor(batch.given), self._tensor(batch.before))
+        words = self._tensor(np.asarray(batch.words))
+        return nn.functional.cross_entropy(logits.transpose(1, 2), words, reduction="none")
