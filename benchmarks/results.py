@@ -8,11 +8,15 @@ from typing import Any
 
 from . import starts
 from .captions import page as captions
+from .captions.summary import REPORT as CAPTIONS
 from .config import RunConfig
 from .ptb import page as ptb
+from .sentences import page as sentences
 from .speech import page as speech
 from .speed import page as speed
 from .speed.pictures import pictures
+from .translation import page as translation
+from .translation.summary import REPORT as TRANSLATION
 
 Result = dict[str, Any]
 
@@ -51,6 +55,7 @@ def page(files: dict[str, list[Result]]) -> str:
     parts += captions.sections(
         trained(files, "captions"), _averaged(files, "captions"), _lines(files, "baselines")
     )
+    parts += translation.sections(trained(files, "translation"), _averaged(files, "translation"))
     started = [run for run in _runs(files) if run["config"]["same_start"]]
     if started:
         parts.append(starts.section(started))
@@ -83,7 +88,8 @@ if __name__ == "__main__":
     PAGE.write_text(page(found), encoding="utf-8")
     PERFORMANCE.write_text(speed.page(read_speed()), encoding="utf-8")
     drawn = [*ptb.draw(trained(found, "ptb"), PAGE.parent)]
-    drawn += captions.draw(trained(found, "captions"), PAGE.parent)
+    for report in (CAPTIONS, TRANSLATION):
+        drawn += sentences.draw(report, trained(found, report.task), PAGE.parent)
     drawn += speech.draw(trained(found, "speech"), PAGE.parent)
     drawn += pictures(read_speed(), PAGE.parent)
     print("wrote", *(path.relative_to(ROOT) for path in (PAGE, PERFORMANCE, *drawn)))

@@ -88,15 +88,15 @@ def engine_class(config: RunConfig) -> Any:
     return import_module(f"{engines}.keras_engine").KerasEngine
 
 
-def lstm_shapes(features: int, recipe: Recipe) -> dict[str, tuple[int, ...]]:
+def lstm_shapes(features: int, recipe: Recipe, name: str = "lstm") -> dict[str, tuple[int, ...]]:
     """The weights of a stack of LSTMs by the names that all frameworks share; one bias per gate,
     whatever the framework has, so that every framework trains the same model."""
     shapes: dict[str, tuple[int, ...]] = {}
     for layer in range(recipe.layers):
         width = recipe.units if layer else features
-        shapes[f"lstm.{layer}.w_ih"] = (4 * recipe.units, width)
-        shapes[f"lstm.{layer}.w_hh"] = (4 * recipe.units, recipe.units)
-        shapes[f"lstm.{layer}.bias"] = (4 * recipe.units,)
+        shapes[f"{name}.{layer}.w_ih"] = (4 * recipe.units, width)
+        shapes[f"{name}.{layer}.w_hh"] = (4 * recipe.units, recipe.units)
+        shapes[f"{name}.{layer}.bias"] = (4 * recipe.units,)
     return shapes
 
 

@@ -13,12 +13,14 @@ from ..checkpoint import write_atomically
 from ..command import Benchmark, new_app, told, training
 from ..ensemble import averaging
 from ..machine import machine, versions
+from ..sentences.average import average
+from ..sentences.summary import curves
 from ..task import DataError
-from . import summary
 from .baselines import retrieved
 from .flickr import load
+from .summary import REPORT
+from .summary import baselines as baselines_table
 from .task import scores
-from .trained import average
 
 HELP = """Train the captioning model of *Recurrent Neural Network Regularization* on Flickr8k.
 
@@ -42,13 +44,13 @@ app.callback(invoke_without_command=True)(
             preset="Recipe: {}.",
             data=DATA,
             read=read,
-            summary=summary.summary,
-            curves=summary.curves,
+            summary=REPORT.summary,
+            curves=curves,
             beside=("none",),
         )
     )
 )
-app.command("ensemble")(averaging("captions", average, summary.averages))
+app.command("ensemble")(averaging("captions", average, REPORT.averages))
 
 
 @app.command()
@@ -73,7 +75,7 @@ def baselines(
         "versions": versions(),
         "machine": machine(),
     }
-    console.print(summary.baselines(found))
+    console.print(baselines_table(found))
     if out is not None:
         write_atomically(out, json.dumps(found) + "\n")
         console.print(f"results: {out}", highlight=False)

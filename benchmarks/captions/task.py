@@ -10,17 +10,11 @@ from ..config import RunConfig
 from ..sentences.batches import Floats, Pair
 from ..sentences.bleu import bleu
 from ..sentences.engine import Engine
-from ..sentences.search import search
-from ..sentences.task import Sentences
+from ..sentences.task import SHOWN, Sentences
 from ..sentences.words import Vocabulary
 from . import flickr
 from .engine import make as make_engine
 from .flickr import Flickr, Part
-
-AT_ONCE = 100
-"""Images that captions are written for at once."""
-SHOWN = 12
-"""How many captions are kept in a run's results, to be read."""
 
 
 class Captioning(Sentences):
@@ -41,19 +35,11 @@ class Captioning(Sentences):
         ]
         return pairs, part.features
 
-    def scored(self) -> dict[str, Any]:
-        said = self.write([self.engine])
-        shown = dict(zip(self.data.test.names[:SHOWN], said, strict=False))
-        return {**scores(said, self.data.test), "captions": shown}
+    def scores(self, said: Sequence[str]) -> dict[str, Any]:
+        return scores(said, self.data.test)
 
-    def write(self, engines: Sequence[Engine]) -> list[str]:
-        """Captions of the first test images, by models whose probabilities are averaged."""
-        features = self.data.test.features[: self.recipe.written]
-        found: list[list[int]] = []
-        for at in range(0, len(features), AT_ONCE):
-            here = features[at : at + AT_ONCE]
-            found += search(engines, here, self.recipe.beam, self.recipe.longest)
-        return [self.vocabulary.decode(numbers) for numbers in found]
+    def shown(self, said: Sequence[str]) -> dict[str, dict[str, str]]:
+        return {"captions": dict(zip(self.data.test.names[:SHOWN], said, strict=False))}
 
     def record(self) -> dict[str, Any]:
         parts = {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Any
 
 from sacrebleu.metrics import BLEU
@@ -16,10 +17,12 @@ def bleu(
 
     Args:
         said: the sentences.
-        references: of each sentence, what it is held against; as many for each.
+        references: of each sentence, what it is held against: one or more.
         order: the longest n-grams.
         options: of sacreBLEU, as `tokenize`.
     """
     metric = BLEU(max_ngram_order=order, force=True, **options)
-    score = metric.corpus_score(list(said), [list(each) for each in zip(*references, strict=True)])
+    # Where a sentence has fewer than others, sacreBLEU has None for those that it has not.
+    streams = [list(each) for each in zip_longest(*references)]
+    score = metric.corpus_score(list(said), streams)
     return float(score.score), str(metric.get_signature())

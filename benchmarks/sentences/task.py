@@ -12,8 +12,13 @@ from ..config import RunConfig
 from ..task import Arrays
 from .batches import Batch, Floats, Pair, batches, order
 from .engine import Engine, perplexities
+from .search import search
 from .words import Vocabulary
 
+AT_ONCE = 100
+"""How many sentences are searched for at once."""
+SHOWN = 12
+"""How many are kept in a run's results, to be read."""
 BEST = "best."
 """What the names of kept weights begin with, in a checkpoint."""
 
@@ -39,8 +44,12 @@ class Sentences:
         """The sentences of a part, `train`, `valid` or `test`, and what they are about."""
         raise NotImplementedError
 
-    def scored(self) -> dict[str, Any]:
-        """The figures of the test beside its perplexity."""
+    def scores(self, said: Sequence[str]) -> dict[str, Any]:
+        """BLEU of what was said of the first that the test has, and sacreBLEU's signature."""
+        raise NotImplementedError
+
+    def shown(self, said: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Some of it by what it is about, under the name that results have for it."""
         raise NotImplementedError
 
     def begin(self) -> None:
@@ -66,10 +75,12 @@ class Sentences:
     def at_end(self) -> dict[str, Any]:
         last = self.engine.weights()
         self.to_best()
+        said = self.write([self.engine])
         found = {
             "best_perplexity": self.best_perplexity,
             "test_perplexity": self.perplexities([self.engine], "test")[0],
-            **self.scored(),
+            **self.scores(said),
+            **self.shown(said),
         }
         self.engine.restore(last, self.engine.calls())
         return found
@@ -83,6 +94,16 @@ class Sentences:
         pairs, given = self.part(part)
         ordered = sorted(pairs, key=lambda pair: len(pair.words))
         return perplexities(engines, batches(ordered, given, self.recipe.batch))
+
+    def write(self, engines: Sequence[Engine]) -> list[str]:
+        """What models whose probabilities are averaged say of the first that the test has."""
+        given = self.part("test")[1][: self.recipe.written]
+        found: list[list[int]] = []
+        for at in range(0, len(given), AT_ONCE):
+            found += search(
+                engines, given[at : at + AT_ONCE], self.recipe.beam, self.recipe.longest
+            )
+        return [self.vocabulary.decode(numbers) for numbers in found]
 
     def size(self) -> int:
         return sum(len(pair.words) for pair in self.pairs)

@@ -1,0 +1,111 @@
+"""What runs of a task that writes sentences gave, beside the paper's figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from ..spread import by_seed, with_rate, with_spread
+from ..tables import new_table
+
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of a task.
+
+    Args:
+        task: its name.
+        scores: the names of its BLEU scores in results, by their headings.
+        paper: of each row of the paper's table, the test perplexity and BLEU, which stands under
+            the last of `scores`.
+    """
+
+    task: str
+    scores: dict[str, str]
+    paper: dict[str, tuple[float, float]]
+
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Of the figures."""
+        return ("valid", "test", *self.scores)
+
+    def figures(self, runs: Sequence[Result]) -> list[str]:
+        """The lowest validation perplexity, and of that epoch's weights the test's and the scores:
+        of runs that differ in their seeds, as tables have them."""
+        done = [run for run in runs if "test_perplexity" in run]
+        lowest = [min(e["valid_perplexity"] for e in run["epochs"]) for run in runs]
+        perplexities = [lowest, [run["test_perplexity"] for run in done]]
+        scores = [[run[name] for run in done] for name in self.scores.values()]
+        return [with_spread(each, digits=2) for each in perplexities] + [
+            with_spread(each) for each in scores
+        ]
+
+    def of_average(self, row: dict[str, Any]) -> list[str]:
+        """The same of an average of models."""
+        perplexities = [f"{row[name]:.2f}" for name in ("valid_perplexity", "test_perplexity")]
+        return perplexities + [f"{row[name]:.1f}" for name in self.scores.values()]
+
+    def of_paper(self, row: str) -> list[str]:
+        """The same of a row of the paper's table."""
+        perplexity, bleu = self.paper[row]
+        return ["", f"{perplexity:g}", *[""] * (len(self.scores) - 1), f"{bleu:g}"]
+
+    def summary(self, results: list[Result]) -> Table:
+        """Each policy's figures, above the paper's."""
+        table = new_table(
+            f"{self.task}: perplexities and BLEU of the best epoch\nmean ± deviation over seeds",
+            ("policy", "backend"),
+            ("seeds", "epochs", *self.headings),
+        )
+        for (policy, backend), runs in by_seed(results).items():
+            epochs = f"{min(len(run['epochs']) for run in runs)}/{runs[0]['config']['epochs']}"
+            table.add_row(policy, backend, str(len(runs)), epochs, *self.figures(runs))
+        table.add_section()
+        for row in self.paper:
+            table.add_row(row, "the paper's", "", "", *self.of_paper(row))
+        return table
+
+    def averages(self, result: Result) -> Table:
+        """How the average of models gets better with their number."""
+        table = new_table(f"{self.task}: models averaged", ("with",), ("models", *self.headings))
+        for row, member in zip(result["averages"], result["members"], strict=True):
+            name = f"{member['preset']} {with_rate(member)}, {member['backend']}"
+            place = (f"{name}, seed {member['seed']}", str(row["models"]))
+            table.add_row(*place, *self.of_average(row))
+        return table
+
+
+def curves(results: list[Result], path: Path) -> Path:
+    """Draw training and validation perplexity by epoch, and write it as a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
+        shortest = min(len(run["epochs"]) for run in runs)
+        steps = np.arange(1, shortest + 1)
+        for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
+            values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
+            label = f"{policy}, {backend}, {key[:5]}"
+            axes.plot(steps, values.mean(0), style, color=f"C{number}", label=label)
+            low, high = values.min(0), values.max(0)
+            axes.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
+    axes.set(xlabel="epoch", ylabel="perplexity", yscale="log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    return path

@@ -1,0 +1,1 @@
+"""Translation: an LSTM encoder and decoder from English to French, with and without dropout."""
