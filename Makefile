@@ -8,11 +8,19 @@ READY := $(VENV)/.ready
 # A process for each core, and one thread in each.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto
 
-# The corpus where it lies beside this folder; otherwise it is downloaded, or made up.
-PTB := $(wildcard ../shared/data/ptb)
-ifneq ($(PTB),)
-export PTB_DIR ?= $(abspath $(PTB))
+# The data where it lies beside this folder. Without it Penn Treebank is downloaded, or made up; the
+# rest a user gets for himself, and the command says where.
+DATA := ../shared/data
+beside = $(if $(wildcard $(DATA)/$(1)),$(abspath $(DATA)/$(1)))
+define named
+ifneq ($(call beside,$(2)),)
+export $(1) ?= $(call beside,$(2))
 endif
+endef
+$(eval $(call named,PTB_DIR,ptb))
+$(eval $(call named,TATOEBA_DIR,tatoeba-en-fr))
+$(eval $(call named,AN4_DIR,an4))
+$(eval $(call named,FLICKR8K_DIR,flickr8k))
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
@@ -37,6 +45,12 @@ env: $(READY) ## Make the environment in .venv
 .PHONY: ptb
 ptb: $(READY) ## Train the Penn Treebank demo with and without zaremba, in PyTorch and Keras
 	$(RUN) -m benchmarks.ptb --preset demo --backend torch --backend jax --policy none --policy zaremba
+
+.PHONY: demo-all
+demo-all: ptb ## Run the demos of the paper's four experiments
+	$(RUN) -m benchmarks.translation
+	$(RUN) -m benchmarks.speech
+	$(RUN) -m benchmarks.captions
 
 .PHONY: small
 small: $(READY) ## Train the paper's small model fully, in PyTorch (resumable)

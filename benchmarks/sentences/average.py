@@ -9,7 +9,7 @@ from ..trained import Trained, averaged
 
 
 def average(models: Sequence[Trained], backend: str) -> dict[str, Any]:
-    """The perplexities and scores of the first 1, 2, ..., N models with their probabilities averaged,
+    """Perplexities and scores of the first 1, 2, ..., N models, their probabilities averaged and
     each with the weights of its best epoch, as a line of results (Zaremba et al. 2014, table 5)."""
     task = models[0].task
     for model in models:

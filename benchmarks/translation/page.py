@@ -14,13 +14,13 @@ Result = dict[str, Any]
 
 HEAD = """## Translation: Tatoeba, English to French, `--preset {preset}`
 
-{train:,} pairs of sentences of at most {words} words for training, {valid:,} and {test:,} for validation
-and test, which have no English sentence in common with it; {english:,} English and {french:,} French
-words. Perplexities are of a French sentence's words and its end: the lowest of validation, and with
-the weights of that epoch the test's. BLEU in %, of {written:,} test sentences against all their
-translations, by sacreBLEU (`{signature}`), in lower case with
-punctuation apart; mean ± deviation over seeds. The paper's figures are of WMT'14, far longer and
-harder sentences, and stand here for their pattern.
+{train:,} pairs of sentences of at most {words} words for training; {valid:,} for validation and
+{test:,} for the test, which have no English sentence in common with them; {english:,} English and
+{french:,} French words. Perplexities are of a French sentence's words and its end: the lowest of
+validation, and with the weights of that epoch the test's. BLEU in %, of {written:,} test sentences
+against all their translations, by sacreBLEU (`{signature}`),
+in lower case with punctuation apart; mean ± deviation over seeds. The paper's figures are of
+WMT'14, far longer and harder sentences, and stand here for their pattern.
 """
 
 

@@ -43,7 +43,7 @@ PAPER = Preset(256, 0.2, "zaremba", 0.08, 1.0, 5, 1.7, 8, 5.0)
 
 PRESETS = {
     "demo": Preset(
-        128, 0.2, "zaremba", 0.1, 1.0, 5, 1.5, 8, 5.0, part=12_000, written=300, words=6
+        128, 0.2, "zaremba", 0.1, 1.0, 5, 1.5, 8, 5.0, part=10_000, written=300, words=6
     ),
     "paper": PAPER,
     "attention": replace(PAPER, attention=True),
