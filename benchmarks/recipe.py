@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,7 +17,8 @@ class Recipe(Protocol):
         policy: the policy that runs when none is given.
         init: parameters start uniform in (−init, init).
         learning_rate: of the first epochs.
-        full_epochs: epochs at that rate.
+        full_epochs: epochs at that rate; None for as many as each have a lower validation
+            perplexity than all before, and the first that has not.
         decay: what it is divided by in every epoch after those.
         epochs: how many epochs in all.
         clip: the global norm that gradients are clipped to.
@@ -29,16 +31,27 @@ class Recipe(Protocol):
     policy: str
     init: float
     learning_rate: float
-    full_epochs: int
+    full_epochs: int | None
     decay: float
     epochs: int
     clip: float
     batch: int
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """The learning rate in an epoch, counted from 0."""
-    return float(recipe.learning_rate / recipe.decay ** max(0, epoch + 1 - recipe.full_epochs))
+def learning_rate(recipe: Recipe, done: Sequence[Mapping[str, float]]) -> float:
+    """The learning rate of the epoch after those that are done, of which these are the figures."""
+    full = recipe.full_epochs
+    if full is None:
+        full = _until_it_stalls([epoch["valid_perplexity"] for epoch in done])
+    return float(recipe.learning_rate / recipe.decay ** max(0, len(done) + 1 - full))
+
+
+def _until_it_stalls(perplexities: Sequence[float]) -> int:
+    """How many epochs there are up to the first that is no better than all before, or will be."""
+    for count in range(1, len(perplexities)):
+        if perplexities[count] >= min(perplexities[:count]):
+            return count + 1
+    return len(perplexities) + 1
 
 
 def presets(task: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class Run:
         progress = self.progress
         clock = saved = time.monotonic()
         while progress.epoch < self.config.epochs:
-            rate = learning_rate(self.recipe, progress.epoch)
+            rate = learning_rate(self.recipe, progress.epochs)
             if progress.batch == 0:
                 self.task.begin()
                 progress.nats = progress.epoch_seconds = 0.0

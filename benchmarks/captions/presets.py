@@ -22,7 +22,7 @@ class Preset:
     policy: str
     init: float
     learning_rate: float
-    full_epochs: int
+    full_epochs: int | None
     decay: float
     epochs: int
     clip: float
@@ -36,6 +36,6 @@ class Preset:
 
 
 PRESETS = {
-    "demo": Preset(128, 0.5, "zaremba", 0.1, 1.0, 5, 1.5, 8, 5.0, part=1000, written=200),
-    "paper": Preset(256, 0.5, "zaremba", 0.1, 1.0, 4, 1.7, 8, 5.0),
+    "demo": Preset(128, 0.5, "zaremba", 0.1, 1.0, None, 2.0, 10, 5.0, part=1000, written=200),
+    "paper": Preset(256, 0.5, "zaremba", 0.1, 1.0, None, 2.0, 12, 5.0),
 }

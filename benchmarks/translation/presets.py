@@ -24,7 +24,7 @@ class Preset:
     policy: str
     init: float
     learning_rate: float
-    full_epochs: int
+    full_epochs: int | None
     decay: float
     epochs: int
     clip: float
@@ -39,11 +39,11 @@ class Preset:
     longest: int = 12
 
 
-PAPER = Preset(256, 0.2, "zaremba", 0.08, 1.0, 5, 1.7, 8, 5.0)
+PAPER = Preset(256, 0.2, "zaremba", 0.08, 1.0, None, 2.0, 12, 5.0)
 
 PRESETS = {
     "demo": Preset(
-        128, 0.2, "zaremba", 0.1, 1.0, 5, 1.5, 8, 5.0, part=10_000, written=300, words=6
+        128, 0.2, "zaremba", 0.1, 1.0, None, 2.0, 10, 5.0, part=10_000, written=300, words=6
     ),
     "paper": PAPER,
     "attention": replace(PAPER, attention=True),
