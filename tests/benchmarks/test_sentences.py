@@ -1,6 +1,6 @@
 """Sentences: words as numbers, batches, and the search for the likeliest."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -70,7 +70,7 @@ def test_sentences_of_like_length_come_together_and_batches_in_any_order():
         assert len(cut[-1]) == 3  # what is not full comes last
         assert min(cut[-1]) >= max(map(max, cut[:-1]))
         by_length = sorted(cut)
-        assert all(max(a) <= min(b) for a, b in zip(by_length, by_length[1:], strict=False))
+        assert all(max(a) <= min(b) for a, b in pairwise(by_length))
         shortest_first.add(cut[:-1] == by_length[:-1])
     assert shortest_first == {False}
 
@@ -158,9 +158,7 @@ class Fake:
         return self.log_p[given, last, before]
 
     def score(self, given, said, penalty):
-        total = sum(
-            self.after(given, said[:at])[word] for at, word in enumerate([*said, END])
-        )
+        total = sum(self.after(given, said[:at])[word] for at, word in enumerate([*said, END]))
         return total / (len(said) + 1) ** penalty
 
 
