@@ -17,10 +17,11 @@ def search(
 ) -> list[list[int]]:
     """A likely sentence about each of `given` `[R, ...]`, as numbers of words without the end.
 
-    Of each sentence `beam` beginnings are kept, by log-probability. Of those that have ended, the
-    best is that with the highest log-probability over its length, end included, to the power of
-    `penalty`: 0 leaves it as it is, which favours short sentences. The probabilities of several
-    engines are averaged word by word. No sentence holds an unknown word.
+    Of each sentence `beam` beginnings are kept, by log-probability. One ends where its end is among
+    the `beam` likeliest that go on from those kept, and no more are looked for once `beam` of them
+    have ended. Of these the best is that with the highest log-probability over its length, end
+    included, to the power of `penalty`: 0 leaves it as it is, which favours short sentences. The
+    probabilities of several engines are averaged word by word. No sentence holds an unknown word.
 
     Args:
         engines: one or more, of one vocabulary.
@@ -37,6 +38,7 @@ def search(
     scores[:, 0] = 0.0
     best: list[list[int]] = [[] for _ in range(rows)]
     best_scores = np.full(rows, -np.inf)
+    ended = np.zeros(rows, np.int64)
     before = np.full(rows * beam, END, np.int32)
     states = [_repeat(engine.begin(given), beam) for engine in engines]
     for length in range(1, longest + 2):
@@ -46,11 +48,15 @@ def search(
             log_p[:, :END] = log_p[:, END + 1 :] = -np.inf
         vocabulary = log_p.shape[1]
         total = (scores[:, :, None] + log_p.reshape(rows, beam, vocabulary)).reshape(rows, -1)
-        # An end takes no place from a beginning: twice as many are looked at.
+        # An end takes no place from a beginning: twice as many are looked at, and those beyond
+        # `beam` only to go on.
         top = _largest(total, min(2 * beam, total.shape[1]))
         parent, word = np.divmod(top, vocabulary)
         value = np.take_along_axis(total, top, axis=1)
-        for row, at in zip(*np.nonzero((word == END) & np.isfinite(value)), strict=True):
+        ends = (word == END) & np.isfinite(value) & (ended < beam)[:, None]
+        ends[:, beam:] = False
+        ended += ends.sum(axis=1)
+        for row, at in zip(*np.nonzero(ends), strict=True):
             score = value[row, at] / length**penalty
             if score > best_scores[row]:
                 best_scores[row] = score
@@ -66,7 +72,7 @@ def search(
         # Log-probabilities only fall: the most that a beginning can still reach is its own, over
         # the greatest length.
         reach = scores.max(axis=1) / (longest + 1) ** penalty
-        if (reach <= best_scores).all():
+        if ((reach <= best_scores) | (ended >= beam)).all():
             break
         before = word.reshape(-1).astype(np.int32)
         places = (np.arange(rows)[:, None] * beam + parent).reshape(-1)

@@ -12,6 +12,7 @@ from benchmarks.ptb.batches import evaluation_windows
 from benchmarks.ptb.corpus import synthetic
 from benchmarks.ptb.engine import perplexities
 from benchmarks.ptb.task import TEST_STEPS
+from benchmarks.trained import load
 from tests.support.tiny_run import config, hooks, run_in, tiny_corpus
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -33,7 +34,7 @@ def runs(tmp_path):
 
 
 def loaded(runs):
-    return [trained.load(run.folder, "torch", tiny_corpus()) for run in runs]
+    return [load(run.folder, "torch", "ptb", tiny_corpus()) for run in runs]
 
 
 def test_a_model_is_what_was_trained(runs):
@@ -97,6 +98,11 @@ def test_a_low_temperature_writes_the_likeliest_words(runs):
 def test_what_is_no_run_or_anothers_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "load", lambda _: synthetic())
     with pytest.raises(CheckpointError, match=r"no run's folder: it has no job\.json"):
-        trained.load(tmp_path / "nowhere", "torch")
-    with pytest.raises(CheckpointError, match=r"was trained on tiny with 30 words"):
-        trained.load(runs[0].folder, "torch")
+        load(tmp_path / "nowhere", "torch", "ptb")
+    with pytest.raises(CheckpointError, match=r"other data: .*'tiny'.* Received: .*'synthetic'"):
+        load(runs[0].folder, "torch", "ptb")
+
+
+def test_a_run_of_another_task_is_refused_with_the_command_for_it(runs):
+    with pytest.raises(CheckpointError, match=r"another task\. Write: python -m benchmarks\.ptb "):
+        load(runs[0].folder, "torch", "captions")
