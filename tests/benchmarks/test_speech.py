@@ -242,7 +242,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
 
 
 def test_the_learning_rate_falls():
-    rates = [learning_rate(TINY, epoch) for epoch in (0, 9, 10, 11)]
+    rates = [learning_rate(TINY, [{}] * done) for done in (0, 9, 10, 11)]
     assert rates == [0.5, 0.5, 0.25, 0.125]
 
 

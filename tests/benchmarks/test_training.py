@@ -1,6 +1,7 @@
 """The training loop: what it learns, and that an interrupted run is the same run."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -148,11 +149,18 @@ def test_a_step_in_tensors_alone_is_the_step(learning_rate):
 
 
 def test_the_learning_rate_falls_as_the_paper_says():
-    small = [learning_rate(PRESETS["small"], epoch) for epoch in range(6)]
+    small = [learning_rate(PRESETS["small"], [{}] * done) for done in range(6)]
     assert small == [1.0, 1.0, 1.0, 1.0, 0.5, 0.25]
     medium = PRESETS["medium"]
-    assert learning_rate(medium, 5) == 1.0
-    assert learning_rate(medium, 38) == pytest.approx(1.2**-33)
+    assert learning_rate(medium, [{}] * 5) == 1.0
+    assert learning_rate(medium, [{}] * 38) == pytest.approx(1.2**-33)
+
+
+def test_the_learning_rate_falls_when_validation_gets_no_better():
+    recipe = replace(PRESETS["small"], full_epochs=None)
+    done = [{"valid_perplexity": value} for value in (9.0, 7.0, 7.0, 6.0, 5.0)]
+    rates = [learning_rate(recipe, done[:count]) for count in range(6)]
+    assert rates == [1.0, 1.0, 1.0, 0.5, 0.25, 0.125]
 
 
 def test_a_common_start_is_common_and_others_are_not(tiny):
