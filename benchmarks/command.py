@@ -25,6 +25,7 @@ from .options import (
     LauncherName,
     Minutes,
     Out,
+    Processes,
     Rate,
     Resume,
     SameStart,
@@ -32,6 +33,7 @@ from .options import (
     launcher,
     policies,
 )
+from .processes import ProcessesError, check
 from .recipe import presets
 from .starts import compare_starts
 from .task import DataError
@@ -96,6 +98,7 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
         resume: Resume = False,
         checkpoint_minutes: CheckpointMinutes = 5.0,
         minutes: Minutes = None,
+        processes: Processes = 1,
         launched: Launched = LauncherName.local,
         cores: Cores = 1,
         gpus: Gpus = 0.0,
@@ -109,16 +112,19 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
         try:
             wanted = policy or [*benchmark.beside, recipes[preset.value].policy]
             backends = [one.value for one in backend]
+            check(processes, backends, recipes[preset.value].batch)
             configs = configure(
                 benchmark.task, preset.value, backends, wanted, rate, seed, epochs, same_start
             )
             source = benchmark.read(data)
-        except (dp.PolicyError, DataError) as error:
+        except (dp.PolicyError, DataError, ProcessesError) as error:
             raise told(error) from None
         console = Console()
         console.print(f"data: {source}", highlight=False, soft_wrap=True)
-        started_by = launcher(launched, cores, gpus)
-        code, results = launch(configs, data, out, resume, checkpoint_minutes, minutes, started_by)
+        started_by = launcher(launched, cores, gpus, processes)
+        code, results = launch(
+            configs, data, out, resume, checkpoint_minutes, minutes, started_by, processes
+        )
         if results:
             picture = benchmark.curves(results, out / "curves.png")
             console.print(benchmark.summary(results))

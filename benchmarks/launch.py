@@ -17,8 +17,8 @@ from dropout_policies.catalog import ZAREMBA, resolve
 
 from .checkpoint import write_atomically
 from .config import BACKENDS, RunConfig
+from .processes import INTERRUPTED
 from .recipe import presets
-from .worker import INTERRUPTED
 
 Result = dict[str, Any]
 
@@ -67,6 +67,7 @@ def launch(
     checkpoint_minutes: float,
     minutes: float | None,
     launcher: Launcher,
+    processes: int,
 ) -> tuple[int, list[Result]]:
     """Train, as a launcher has it; its exit code, and all results so far."""
     folders = [(out / config.name).resolve() for config in configs]
@@ -76,6 +77,7 @@ def launch(
             "data": None if data is None else str(data.resolve()),
             "resume": resume,
             "checkpoint_minutes": checkpoint_minutes,
+            "processes": processes,
         }
         write_atomically(folder / "job.json", json.dumps(job))
     code = launcher(folders, minutes)

@@ -15,7 +15,7 @@ from typing import Any
 
 from .checkpoint import write_atomically
 from .launch import ROOT, Launcher, command
-from .worker import INTERRUPTED
+from .processes import INTERRUPTED
 
 RETRIES = 3
 """How often a run whose process dies is started again; it goes on from its checkpoint."""

@@ -76,15 +76,31 @@ Gpus = Annotated[
     float, typer.Option(min=0.0, help="How many GPUs a run takes, or which part of one, on Ray.")
 ]
 
+Processes = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="How many share the rows of a run's batches, on this machine: processes of torchrun "
+        "in torch, devices in jax.",
+    ),
+]
 
-def launcher(name: LauncherName, cores: int, gpus: float) -> Launcher:
+
+def launcher(name: LauncherName, cores: int, gpus: float, processes: int) -> Launcher:
     """The launcher that the options name.
 
     Raises:
-        typer.BadParameter: Ray is not installed.
+        typer.BadParameter: Ray is not installed, or runs of several processes are to be on it.
     """
     if name is LauncherName.local:
         return one_by_one
+    if processes > 1:
+        # A torchrun that is killed leaves its processes, which would go on beside the next ones.
+        raise typer.BadParameter(
+            f"runs of several processes are not for Ray. Received: --processes {processes} with "
+            f"--launcher ray. Write --launcher local.",
+            param_hint="--processes",
+        )
     from .on_ray import on_ray
 
     try:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint
+from . import checkpoint, processes
 from .checkpoint import CheckpointError
 from .machine import machine, versions
 from .recipe import learning_rate
@@ -60,7 +60,8 @@ class Run:
         self.recipe = self.config.recipe
         self.progress = Progress()
         # Asked now: the checkout may have moved on when the run ends.
-        self.versions, self.machine = versions(), machine()
+        self.versions = versions()
+        self.machine = machine() | {"processes": processes.size()}
 
     @property
     def checkpoint(self) -> Path:
@@ -110,10 +111,11 @@ class Run:
                 progress.epoch_seconds += now - clock
                 clock = now
                 hooks.batch(progress)
-                if hooks.stop():
+                stop, due = processes.agreed(hooks.stop(), now - saved > checkpoint_seconds)
+                if stop:
                     self.save()
                     return False
-                if now - saved > checkpoint_seconds:
+                if due:
                     self.save()
                     saved = now
             progress.epochs.append(
@@ -141,7 +143,10 @@ class Run:
             "calls": self.task.calls(),
             "progress": asdict(self.progress),
         }
-        checkpoint.save(self.checkpoint, self.task.arrays(), record)
+        arrays = self.task.arrays()  # of all processes: each takes part
+        if not processes.first():
+            return
+        checkpoint.save(self.checkpoint, arrays, record)
         line = json.dumps(self.result()) + "\n"
         checkpoint.write_atomically(self.folder / "result.json", line)
 

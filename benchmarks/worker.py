@@ -1,4 +1,4 @@
-"""One run in a process of its own: a process can hold one Keras backend.
+"""One run in a process of its own, or in several: a process can hold one Keras backend.
 
 Called as `python -m benchmarks.worker FOLDER` with `FOLDER/job.json` written by the command.
 """
@@ -15,13 +15,12 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from . import task
+from . import processes, task
 from .checkpoint import CheckpointError
 from .config import RunConfig
+from .processes import INTERRUPTED, ProcessesError
 from .task import DataError, Task
 from .training import Hooks, Progress, Run
-
-INTERRUPTED = 130
 
 
 class Display:
@@ -83,29 +82,34 @@ def main(folder: Path) -> int:
     """Train one run to its end; 0 if done, 130 if interrupted, 1 on an error that is told."""
     job: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
     config = RunConfig.from_dict(job["config"])
-    console = Console()
+    if processes.to_start(config, job["processes"]):
+        return processes.torchrun(job["processes"], "benchmarks.worker", str(folder))
     stopped = False
 
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
 
+    # Before all else: a process that fails has torchrun stop the others, and one is to say why.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     try:
-        made = task.make(config, None if job["data"] is None else Path(job["data"]))
-        run = Run(made, folder)
-        if job["resume"] and run.checkpoint.exists():
-            run.resume()
-        console.print(f"[bold]{config.name}[/bold]", highlight=False)
-        display = Display(made, console)
-        signal.signal(signal.SIGINT, stop)
-        signal.signal(signal.SIGTERM, stop)
-        with display.bar:
-            done = run.train(
-                Hooks(display.batch, display.epoch, lambda: stopped),
-                60.0 * job["checkpoint_minutes"],
-            )
-    except (DataError, CheckpointError, ArithmeticError) as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        with processes.joined(config, job["processes"]):
+            console = Console(quiet=not processes.first())
+            made = task.make(config, None if job["data"] is None else Path(job["data"]))
+            run = Run(made, folder)
+            if job["resume"] and run.checkpoint.exists():
+                run.resume()
+            console.print(f"[bold]{config.name}[/bold]", highlight=False)
+            display = Display(made, console)
+            with display.bar:
+                done = run.train(
+                    Hooks(display.batch, display.epoch, lambda: stopped),
+                    60.0 * job["checkpoint_minutes"],
+                )
+    except (DataError, CheckpointError, ProcessesError, ArithmeticError) as error:
+        if processes.first():
+            Console().print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
         return 1
     if not done:
         stopped_at = f"epoch {run.progress.epoch + 1}, batch {run.progress.batch}"

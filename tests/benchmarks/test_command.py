@@ -132,9 +132,10 @@ def test_a_policy_has_its_own_rates_and_several_are_joined(tmp_path):
     assert "both set a rule for input" in ptb(tmp_path, "--policy", "zaremba+locked", code=1)
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path):
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, processes):
     """Ctrl-C, as a terminal sends it: to the whole group of processes."""
-    arguments = ("--policy", "zaremba", "--epochs", 2)
+    arguments = ("--policy", "zaremba", "--epochs", 2, "--processes", processes)
     process = subprocess.Popen(
         command("--out", tmp_path / "out", *arguments, "--checkpoint-minutes", 0),
         stdout=subprocess.PIPE,
@@ -176,6 +177,7 @@ def test_a_run_stops_at_a_checkpoint_when_its_minutes_are_over(tmp_path):
         (("--policy", "zarema"), "Did you mean 'zaremba'"),
         (("--rate", "1.5"), r"\[0, 1\)"),
         (("--data", "/nowhere/at/all"), "There is no folder /nowhere/at/all"),
+        (("--processes", "3"), "Write one of 1, 2, 4, 5, 10, 20"),
     ],
 )
 def test_bad_arguments_end_with_one_clear_line(tmp_path, arguments, message):

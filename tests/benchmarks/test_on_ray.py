@@ -97,7 +97,7 @@ def test_a_run_is_told_to_stop_and_waited_for(runs, tmp_path, monkeypatch, by):
 def test_without_ray_the_command_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(typer.BadParameter, match="pip install ray"):
-        options.launcher(options.LauncherName.ray, 1, 0.0)
+        options.launcher(options.LauncherName.ray, 1, 0.0, 1)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import torch
 from dropout_policies_torch import LSTM, Embedding
 from torch import Tensor, nn
 
+from ... import processes
 from ...config import RunConfig
 from ...torch_training import Trainer, linear_weights, lstm_weights
 from ..engine import Array, Tokens, Weights
@@ -16,9 +17,10 @@ State = tuple[Tensor, Tensor]
 
 
 def captures(config: RunConfig) -> bool:
-    """Whether a run's steps are captured in CUDA graphs, which keyed masks do not fit in."""
+    """Whether a run's steps are captured in CUDA graphs, which keyed masks do not fit in, nor what
+    processes tell one another."""
     keyed = config.same_start or config.word_types or config.placement.scheduled
-    return torch.cuda.is_available() and not keyed
+    return torch.cuda.is_available() and not keyed and processes.size() == 1
 
 
 class LanguageModel(nn.Module):
@@ -58,7 +60,10 @@ class TorchEngine:
         self.captures, self.seed = captures(config), config.start_seed
         self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
         self.loss = nn.CrossEntropyLoss(reduction="none")
-        self.state = self._zeros(self.preset.batch)
+        self.rows = processes.rows(self.preset.batch)
+        for layer in (self.model.lstm, self.model.embedding):
+            layer.row_offset = self.rows.start
+        self.state = self._zeros(self.rows.stop - self.rows.start)
         self.trainer.load(weights)
         self._at(0)
 
@@ -68,15 +73,16 @@ class TorchEngine:
             nats = self.trainer.replayed(self._losses, [x.T, y.T], learning_rate)
             self.trained += 1
         else:
-            loss, total = self._losses(self._tensor(x.T), self._tensor(y.T))
+            mine = (self._tensor(words[self.rows].T) for words in (x, y))
+            loss, total = self._losses(*mine)
             self.trainer.step(loss, learning_rate)
-            nats = total.item()
+            nats = processes.summed(total)
         return nats / x.size
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Of words and the next ones `[T, B]`: nats for each row, and in all."""
         h, c = self.state
-        logits, state = self.model(x, (h.clone(), c.clone()))
+        logits, state = self.trainer.parallel(x, (h.clone(), c.clone()))
         for carried, new in zip(self.state, state, strict=True):
             carried.copy_(new.detach())
         nats = self.loss(logits.flatten(0, 1), y.flatten()).sum()
@@ -103,7 +109,7 @@ class TorchEngine:
             carried.zero_()
 
     def carried(self) -> Weights:
-        h, c = (carried.cpu().numpy().copy() for carried in self.state)
+        h, c = (processes.gathered(carried, axis=1) for carried in self.state)
         return {"h": h, "c": c}
 
     def calls(self) -> int:
@@ -113,7 +119,7 @@ class TorchEngine:
     def restore(self, weights: Weights, carried: Weights, calls: int) -> None:
         self.trainer.load(weights)
         for mine, name in zip(self.state, "hc", strict=True):
-            mine.copy_(self._tensor(carried[name]))
+            mine.copy_(self._tensor(carried[name][:, self.rows]))
         self._at(calls)
 
     def _at(self, calls: int) -> None:

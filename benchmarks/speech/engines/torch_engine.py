@@ -6,6 +6,7 @@ import torch
 from dropout_policies_torch import LSTM
 from torch import Tensor, nn
 
+from ... import processes
 from ...config import RunConfig
 from ...task import Arrays
 from ...torch_training import Trainer, linear_weights, lstm_weights
@@ -45,19 +46,22 @@ class TorchEngine:
         }
         self.trainer = Trainer(self.model, named, config.recipe.clip)
         self.weights = self.trainer.weights
+        self.rows = processes.rows(config.recipe.batch)
+        self.model.lstm.row_offset = self.rows.start
         self.trainer.load(weights)
 
     def train(self, batch: Batch, learning_rate: float) -> float:
         self.model.train()
-        costs, _ = self._costs(batch)
-        total = (costs * self.trainer.tensor(batch.weight)).sum()
-        self.trainer.step(total / len(batch.x), learning_rate)
-        return total.item() / float(batch.weight.sum())
+        mine = Batch(*(array[self.rows] for array in batch))
+        costs, _ = self._costs(self.trainer.parallel, mine)
+        total = (costs * self.trainer.tensor(mine.weight)).sum()
+        self.trainer.step(total / len(mine.x), learning_rate)
+        return processes.summed(total) / float(batch.weight.sum())
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Scores:
         self.model.eval()
-        costs, logits = self._costs(batch)
+        costs, logits = self._costs(self.model, batch)
         right = logits.argmax(-1) == self.trainer.tensor(batch.y)
         return Scores(costs.cpu().numpy(), right.float().cpu().numpy())
 
@@ -68,8 +72,8 @@ class TorchEngine:
     def calls(self) -> int:
         return self.model.lstm.calls
 
-    def _costs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self.model(self.trainer.tensor(batch.x))
+    def _costs(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        logits = model(self.trainer.tensor(batch.x))
         y = self.trainer.tensor(batch.y)
         costs = nn.functional.cross_entropy(logits.transpose(1, 2), y, reduction="none")
         return costs, logits
