@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import processes
 from ..task import Arrays
 from ..torch_training import Trainer
 from .batches import Batch, Floats
@@ -33,7 +34,7 @@ class TorchEngine:
         named: its parameters by their common names.
         noisy: its layers under the policy.
         start: its initial weights.
-        clip: the global norm that gradients are clipped to.
+        recipe: the run's.
     """
 
     def __init__(
@@ -42,25 +43,30 @@ class TorchEngine:
         named: dict[str, nn.Parameter],
         noisy: list[nn.Module],
         start: Arrays,
-        clip: float,
+        recipe: Any,
     ) -> None:
         self.model, self.noisy = model, noisy
-        self.trainer = Trainer(model, named, clip)
+        self.trainer = Trainer(model, named, recipe.clip)
         self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
         self.trainer.load(start)
         self.trained = 0
+        self.rows = processes.rows(recipe.batch)
+        for layer in noisy:
+            layer.row_offset = self.rows.start
 
     def train(self, batch: Batch, learning_rate: float) -> float:
         self.model.train()
-        total = (self._costs(batch) * self._tensor(batch.weight)).sum()
-        self.trainer.step(total / len(batch.words), learning_rate)
+        mine = Batch(*(array[self.rows] for array in batch))
+        costs = self._costs(self.trainer.parallel, mine)
+        total = (costs * self._tensor(mine.weight)).sum()
+        self.trainer.step(total / len(mine.words), learning_rate)
         self.trained += 1
-        return total.item() / float(batch.weight.sum())
+        return processes.summed(total) / float(batch.weight.sum())
 
     @torch.no_grad()
     def costs(self, batch: Batch) -> Floats:
         self.model.eval()
-        return self._costs(batch).cpu().numpy()
+        return self._costs(self.model, batch).cpu().numpy()
 
     @torch.no_grad()
     def begin(self, given: Floats) -> State:
@@ -82,7 +88,7 @@ class TorchEngine:
     def calls(self) -> int:
         return self.trained
 
-    def _costs(self, batch: Batch) -> Tensor:
-        logits = self.model(self._tensor(batch.given), self._tensor(batch.before))
+    def _costs(self, model: nn.Module, batch: Batch) -> Tensor:
+        logits = model(self._tensor(batch.given), self._tensor(batch.before))
         words = self._tensor(np.asarray(batch.words))
         return nn.functional.cross_entropy(logits.transpose(1, 2), words, reduction="none")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,8 @@ import typer
 
 from benchmarks import options, processes
 from benchmarks.checkpoint import load
-from benchmarks.speech import presets as speech
 from benchmarks.starts import start_difference
 from tests.support import tiny_worker
-from tests.support.tiny_speech import TINY
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,20 +46,24 @@ def trained(folder, task, backend, count, stop_after=-1):
         ("ptb", "torch", 2, 1),
         pytest.param("ptb", "torch", 1, 2, marks=pytest.mark.slow),
         pytest.param("speech", "torch", 2, 2, marks=pytest.mark.slow),
+        pytest.param("translation", "torch", 2, 1, marks=pytest.mark.slow),
         pytest.param("ptb", "jax", 2, 1, marks=pytest.mark.slow),
         pytest.param("ptb", "jax", 1, 2, marks=pytest.mark.slow),
         pytest.param("speech", "jax", 2, 2, marks=pytest.mark.slow),
+        pytest.param("translation", "jax", 2, 2, marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_train_as_one(tmp_path, monkeypatch, task, backend, first, then):
     """Stopped amid an epoch, and gone on with in as many processes or others."""
-    monkeypatch.setitem(speech.PRESETS, "tiny", TINY)
-    stop_after = {"ptb": 50, "speech": 7}[task]
+    for name in ("speech", "translation"):
+        presets = import_module(f"benchmarks.{name}.presets").PRESETS
+        monkeypatch.setitem(presets, "tiny", tiny_worker.TINY[name][0].TINY)
+    stop_after = {"ptb": 50, "speech": 7, "translation": 40}[task]
     whole, (expected, its) = trained(tmp_path / "whole", task, backend, 1)
     trained(tmp_path / "parts", task, backend, first, stop_after)
     parts, (arrays, record) = trained(tmp_path / "parts", task, backend, then)
     steps, difference, _ = start_difference(whole["first_losses"], parts["first_losses"])
-    assert steps == record["progress"]["epoch"] * {"ptb": 34, "speech": 5}[task]
+    assert steps == record["progress"]["epoch"] * {"ptb": 34, "speech": 5, "translation": 29}[task]
     assert difference < 1e-5
     assert (record["identity"], record["calls"]) == (its["identity"], its["calls"])
     for name, array in expected.items():

@@ -20,7 +20,7 @@ TINY = presets.Preset(
     3,
     5.0,
     layers=1,
-    batch=5,
+    batch=6,
     part=100,
     written=4,
     words=3,

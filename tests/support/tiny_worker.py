@@ -5,30 +5,30 @@ It goes on from a checkpoint that is there, and stops after so many batches.
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks import processes
-from benchmarks.ptb import presets as ptb
-from benchmarks.speech import presets as speech
-from benchmarks.speech.task import make as make_speech
 from benchmarks.training import Run
-from tests.support import tiny_run, tiny_speech
+from tests.support import tiny_run, tiny_speech, tiny_translation
 
-
-def run_in(folder: Path, task: str, backend: str) -> Run:
-    if task == "ptb":
-        return tiny_run.run_in(folder, tiny_run.config(backend))
-    return Run(make_speech(tiny_speech.config(backend), None, tiny_speech.tiny_speech()), folder)
+TINY = {
+    "ptb": (tiny_run, tiny_run.tiny_corpus),
+    "speech": (tiny_speech, tiny_speech.tiny_speech),
+    "translation": (tiny_translation, tiny_translation.tiny_tatoeba),
+}
 
 
 def main(folder: str, task: str, backend: str, count: int, stop_after: int) -> int:
-    ptb.PRESETS["tiny"], speech.PRESETS["tiny"] = tiny_run.TINY, tiny_speech.TINY
-    config = (tiny_run if task == "ptb" else tiny_speech).config(backend)
+    tiny, data = TINY[task]
+    import_module(f"benchmarks.{task}.presets").PRESETS["tiny"] = tiny.TINY
+    config = tiny.config(backend)
     if processes.to_start(config, count):
         arguments = (folder, task, backend, str(count), str(stop_after))
         return processes.torchrun(count, "tests.support.tiny_worker", *arguments)
     with processes.joined(config, count):
-        run = run_in(Path(folder), task, backend)
+        made = import_module(f"benchmarks.{task}.task").make(config, None, data())
+        run = Run(made, Path(folder))
         if run.checkpoint.exists():
             run.resume()
         run.train(tiny_run.hooks(stop_after), 1e9)

@@ -61,4 +61,4 @@ class TorchEngine(torch_engine.TorchEngine):
             **dict(linear_weights("output", model.output)),
         }
         noisy = [m for m in (model.embedding, model.lstm) if m.placement is not None]
-        super().__init__(model, named, noisy, start, config.recipe.clip)
+        super().__init__(model, named, noisy, start, config.recipe)

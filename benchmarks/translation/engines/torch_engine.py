@@ -88,4 +88,4 @@ class TorchEngine(torch_engine.TorchEngine):
         stacks = [["encoder"], ["decoder"]]
         dp.apply(model, policy=config.placement, seed=config.start_seed, stacks=stacks)
         noisy = [model.encoder, model.decoder]
-        super().__init__(model, named, noisy, start, config.recipe.clip)
+        super().__init__(model, named, noisy, start, config.recipe)
