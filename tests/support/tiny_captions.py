@@ -8,7 +8,6 @@ from benchmarks.captions import presets
 from benchmarks.captions.flickr import POOLED, Flickr, Part
 from benchmarks.config import RunConfig
 from benchmarks.sentences.batches import Batch
-from benchmarks.sentences.words import END
 
 TINY = presets.Preset(
     8, 0.5, "zaremba", 0.3, 0.5, 10, 2.0, 3, 5.0, batch=5, written=2, seen=2, beam=3, longest=8
@@ -66,6 +65,4 @@ def one_row(batch: Batch, row: int) -> Batch:
 
 
 def first_batch(task) -> Batch:
-    batch = next(task.batches(0, 0))
-    assert (batch.words == END).any(axis=1).all()
-    return batch
+    return next(task.batches(0, 0))
