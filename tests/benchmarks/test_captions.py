@@ -592,6 +592,7 @@ def test_the_curves_are_drawn(tmp_path):
 # The command
 
 
+@pytest.mark.slow  # the engines are compared above
 @real
 def test_the_command_compares_backends_from_one_start(tmp_path):
     """An epoch of the demo; another mask or another batch would show by the second step."""
