@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -80,6 +81,19 @@ class KerasEngine:
 
     def calls(self) -> int:
         return int(self.noisy[0].calls)
+
+
+def through(
+    stack: Sequence[Any], x: Any, state: Sequence[Any] | None = None
+) -> tuple[Any, list[Any]]:
+    """A sequence `[B, T, D]` through a stack of LSTMs that return their states: what comes out
+    `[B, T, H]`, and h and c of each layer; `state` is what they begin with, zero if none."""
+    after: list[Any] = []
+    for layer, lstm in enumerate(stack):
+        start = None if state is None else state[2 * layer : 2 * layer + 2]
+        x, *new = lstm(x, initial_state=start)
+        after += new
+    return x, after
 
 
 def sentence_loss(y: Any, logits: Any) -> Any:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 from dropout_policies_keras import LSTM, Embedding
+from keras import layers
 
 from ...config import RunConfig
 from ...keras_training import Kept, dense_weights, lstm_weights
@@ -11,54 +14,69 @@ from ...sentences import keras_engine
 from ...task import Arrays
 
 
-class KerasEngine(keras_engine.KerasEngine):
-    """`benchmarks.sentences.engine.Engine` for captions on Keras."""
+class CaptionModel:
+    """LSTMs under a policy that read the image as their first input, and then the caption."""
 
-    def __init__(self, config: RunConfig, start: Arrays) -> None:
-        recipe, vocabulary = config.recipe, len(start["embedding"])
-        features = start["image.weight"].shape[1]
-        image = keras.layers.Dense(recipe.units, name="image")
-        embedding = Embedding(vocabulary, recipe.units, name="embedding", **config.word_types)
-        lstms = [
+    def __init__(self, vocabulary: int, config: RunConfig) -> None:
+        units, depth = config.recipe.units, config.recipe.layers
+        self.image = layers.Dense(units, name="image")
+        self.row = layers.Reshape((1, units))
+        self.embedding = Embedding(vocabulary, units, name="embedding", **config.word_types)
+        self.lstms = [
             LSTM(
-                recipe.units,
+                units,
                 return_sequences=True,
                 return_state=True,
                 policy=config.placement,
                 seed=config.start_seed,
-                stack=(layer, recipe.layers),
+                stack=(layer, depth),
                 name=f"lstm_{layer}",
             )
-            for layer in range(recipe.layers)
+            for layer in range(depth)
         ]
-        output = keras.layers.Dense(vocabulary, name="output")
+        self.output = layers.Dense(vocabulary, name="output")
 
-        def decode(x, states=None):
-            carried = []
-            for layer, lstm in enumerate(lstms):
-                given = None if states is None else states[2 * layer : 2 * layer + 2]
-                x, *state = lstm(x, initial_state=given)
-                carried += state
-            return x, carried
-
-        seen = keras.Input(batch_shape=(recipe.batch, features))
-        before = keras.Input(batch_shape=(recipe.batch, None), dtype="int32")
+    def whole(self, image: Any, before: Any) -> Any:
+        """Images `[B, D]` and the words before each `[B, T]` to logits `[B, T, V]`."""
         # One call, so that masks that stay for a sequence are the same for image and words.
-        row = keras.layers.Reshape((1, recipe.units))
-        both = keras.layers.Concatenate(axis=1)([row(image(seen)), embedding(before)])
-        model = keras.Model([seen, before], output(decode(both)[0][:, 1:]))
+        x = layers.Concatenate(axis=1)([self.row(self.image(image)), self.embedding(before)])
+        return self.output(keras_engine.through(self.lstms, x)[0][:, 1:])
+
+    def begin(self, image: Any) -> list[Any]:
+        """Images `[R, D]` to the state before the first word, h and c `[R, H]` of each layer."""
+        return keras_engine.through(self.lstms, self.row(self.image(image)))[1]
+
+    def go_on(self, before: Any, state: list[Any]) -> tuple[Any, list[Any]]:
+        """Words before each `[R, T]` and a state to logits `[R, T, V]` and the next state."""
+        x, carried = keras_engine.through(self.lstms, self.embedding(before), state)
+        return self.output(x), carried
+
+    def named(self) -> dict[str, Kept]:
+        """The variables by their common names."""
+        found = {**dict(dense_weights("image", self.image))}
+        found["embedding"] = Kept(self.embedding.embeddings)
+        for layer, lstm in enumerate(self.lstms):
+            found |= lstm_weights("lstm", layer, lstm)
+        return found | dict(dense_weights("output", self.output))
+
+
+class KerasEngine(keras_engine.KerasEngine):
+    """`benchmarks.sentences.engine.Engine` for captions on Keras."""
+
+    def __init__(self, config: RunConfig, start: Arrays) -> None:
+        recipe = config.recipe
+        features = start["image.weight"].shape[1]
+        captions = CaptionModel(len(start["embedding"]), config)
+        image = keras.Input(batch_shape=(recipe.batch, features))
+        before = keras.Input(batch_shape=(recipe.batch, None), dtype="int32")
+        model = keras.Model([image, before], captions.whole(image, before))
 
         alone = keras.Input((features,))
-        first = keras.Model(alone, decode(row(image(alone)))[1])
-
+        first = keras.Model(alone, captions.begin(alone))
         word = keras.Input((1,), dtype="int32")
-        states = [keras.Input((recipe.units,)) for _ in range(2 * recipe.layers)]
-        y, carried = decode(embedding(word), states)
-        further = keras.Model([word, *states], [output(y), *carried])
-
-        named = {**dict(dense_weights("image", image)), "embedding": Kept(embedding.embeddings)}
-        for layer, lstm in enumerate(lstms):
-            named |= lstm_weights("lstm", layer, lstm)
-        named |= dense_weights("output", output)
-        words = [embedding] if config.word_types else []
-        super().__init__(model, first, further, named, [*lstms, *words], start, recipe)
+        carried = [keras.Input((recipe.units,)) for _ in range(2 * recipe.layers)]
+        logits, state = captions.go_on(word, carried)
+        further = keras.Model([word, *carried], [logits, *state])
+        words = [captions.embedding] if config.word_types else []
+        noisy = [*captions.lstms, *words]
+        super().__init__(model, first, further, captions.named(), noisy, start, recipe)

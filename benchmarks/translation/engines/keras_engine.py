@@ -61,13 +61,13 @@ class Translator:
     def begin(self, source: Any) -> list[Any]:
         """The state before the first word: h and c `[R, H]` of each layer; with attention, what the
         encoder gave `[R, S, H]` and where there are words `[R, S]`."""
-        y, state = self._through(self.encoder, self.source(source), None)
+        y, state = keras_engine.through(self.encoder, self.source(source))
         return state if self.attended is None else [*state, y, There()(source)]
 
     def go_on(self, before: Any, state: list[Any]) -> tuple[Any, list[Any]]:
         """Words before each `[R, T]` and a state to logits `[R, T, V]` and the next state."""
         carried, seen = state[: 2 * self.depth], state[2 * self.depth :]
-        x, carried = self._through(self.decoder, self.target(before), carried)
+        x, carried = keras_engine.through(self.decoder, self.target(before), carried)
         if self.attended is not None:
             context = Attention()([x, *seen])
             x = self.attended(layers.Concatenate()([context, x]))
@@ -91,15 +91,6 @@ class Translator:
             if self.attended is None
             else found | dict(dense_weights("attended", self.attended))
         )
-
-    def _through(self, stack: list[Any], x: Any, state: list[Any] | None) -> tuple[Any, list[Any]]:
-        """A sequence through a stack of layers: what comes out, and h and c of each."""
-        after: list[Any] = []
-        for layer, lstm in enumerate(stack):
-            start = None if state is None else state[2 * layer : 2 * layer + 2]
-            x, *new = lstm(x, initial_state=start)
-            after += new
-        return x, after
 
 
 class KerasEngine(keras_engine.KerasEngine):
