@@ -22,9 +22,11 @@ of MSCOCO, with a far stronger network for the images: compare with and without 
 with the paper's. Its claim is that one regularised model is as good as ten without dropout.
 """
 
-BASELINES = """Captions that no model wrote, taken from training images
-(`python -m benchmarks.captions baselines`): any; the first of the image whose features are nearest;
-of those of the nearest images, the one that is most like the others.
+BASELINES = """### Captions that no model wrote
+
+Of all test images, taken from training images (`python -m benchmarks.captions baselines`): any; the
+first of the image whose features are nearest; of those of the nearest images, the one that is most
+like the others.
 
 | taken | BLEU-1 | BLEU-4 |
 |---|---:|---:|"""
@@ -46,8 +48,8 @@ def sections(runs: list[Result], averaged: list[Result], baselines: list[Result]
         if mine:
             yield page.averages(REPORT, mine)
         if preset == "paper":
-            yield from map(_baselines, baselines)
             yield from page.read("captions", "image", here)
+    yield from map(_baselines, baselines)
 
 
 def _baselines(line: Result) -> str:

@@ -12,7 +12,7 @@ from ..tables import new_table
 REPORT = Report(
     "captions",
     {"BLEU-1": "bleu_1", "BLEU-4": "bleu_4"},
-    {"none": (8.47, 23.5), "zaremba": (7.99, 24.3), "none, 10 models": (7.5, 24.4)},
+    {"none": (8.47, 23.5), "zaremba": (7.99, 24.3), "10 × none": (7.5, 24.4)},
 )
 """The paper's are of MSCOCO, with a stronger network for the images (Zaremba et al. 2014, table
 5)."""

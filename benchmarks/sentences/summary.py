@@ -58,18 +58,19 @@ class Report:
         return ["", f"{perplexity:g}", *[""] * (len(self.scores) - 1), f"{bleu:g}"]
 
     def summary(self, results: list[Result]) -> Table:
-        """Each policy's figures, above the paper's."""
+        """Each policy's figures of the test, above the paper's."""
         table = new_table(
-            f"{self.task}: perplexities and BLEU of the best epoch\nmean ± deviation over seeds",
+            f"{self.task}: perplexity and BLEU of the best epoch's weights\n"
+            "mean ± deviation over seeds",
             ("policy", "backend"),
-            ("seeds", "epochs", *self.headings),
+            ("runs", "epochs", *self.headings[1:]),
         )
         for (policy, backend), runs in by_seed(results).items():
             epochs = f"{min(len(run['epochs']) for run in runs)}/{runs[0]['config']['epochs']}"
-            table.add_row(policy, backend, str(len(runs)), epochs, *self.figures(runs))
+            table.add_row(policy, backend, str(len(runs)), epochs, *self.figures(runs)[1:])
         table.add_section()
         for row in self.paper:
-            table.add_row(row, "the paper's", "", "", *self.of_paper(row))
+            table.add_row(row, "the paper's", "", "", *self.of_paper(row)[1:])
         return table
 
     def averages(self, result: Result) -> Table:

@@ -515,16 +515,16 @@ BASELINES = {
 
 
 def printed(table):
-    console = Console(width=110, record=True, file=io.StringIO())
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(table)
     return " ".join(console.export_text().split())
 
 
 def test_the_command_ends_with_the_papers_figures_beside_its_own():
     text = printed(summary.REPORT.summary(RESULTS))
-    assert "none torch 2 3/3 18.50 ± 0.71 18.00 ± 0.71 60.5 ± 0.7 18.5 ± 0.7" in text
-    assert "zaremba 0.5 torch 1 3/3 16.50 16.25 62.0 20.0" in text
-    assert "naive 0.5 torch 1 2/3 29.00 none the paper's" in text
+    assert "none torch 2 3/3 18.00 ± 0.71 60.5 ± 0.7 18.5 ± 0.7" in text
+    assert "zaremba 0.5 torch 1 3/3 16.25 62.0 20.0" in text
+    assert "naive 0.5 torch 1 2/3 none the paper's" in text
     assert "none the paper's 8.47 23.5 zaremba the paper's 7.99 24.3" in text
 
 
@@ -553,7 +553,6 @@ def test_the_page_has_the_figures_of_each_preset_and_the_averages_of_its_models(
     other["members"][0]["preset"] = "demo"
     assert "15.25" not in sections(RESULTS, [other])
     assert "15.25" not in sections(RESULTS, [])
-    assert "random" not in text
 
 
 def test_the_papers_preset_stands_beside_captions_of_no_model_and_some_to_read():
