@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from ..curves import by_epoch, in_perplexity, new_figure, write
 from ..spread import with_rate
 from ..tables import new_table
 from .presets import PRESETS
@@ -68,12 +69,7 @@ def rounded(value: float | None) -> str:
 
 def curves(results: list[Result], path: Path) -> Path:
     """Draw training and validation perplexity by epoch, and write it as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = new_figure(figsize=(8, 5))
     policies = list(dict.fromkeys(result["config"]["policy"] for result in results))
     backends = list(dict.fromkeys(result["config"]["backend"] for result in results))
     for result in results:
@@ -90,19 +86,10 @@ def curves(results: list[Result], path: Path) -> Path:
     if corpus["floor"]:
         axes.axhline(corpus["floor"], color="0.4", linewidth=1, label="entropy of the language")
     highest = max(e["valid_perplexity"] for r in results for e in r["epochs"])
-    axes.set(
-        xlabel="epoch",
-        ylabel="perplexity",
-        yscale="log",
-        title=f"{results[0]['config']['preset']}: {corpus['name']}, validation and training",
-    )
+    preset = results[0]["config"]["preset"]
+    axes.set(title=f"{preset}: {corpus['name']}, validation and training")
+    by_epoch(axes)
+    in_perplexity(axes)
     axes.set_ylim(top=min(highest, math.inf) * 1.1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
-    axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return write(figure, path)

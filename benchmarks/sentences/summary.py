@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from ..curves import bands, by_epoch, in_perplexity, new_figure, write
 from ..spread import by_seed, with_rate, with_spread
 from ..tables import new_table
 
@@ -85,28 +85,10 @@ class Report:
 
 def curves(results: list[Result], path: Path) -> Path:
     """Draw training and validation perplexity by epoch, and write it as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
-        shortest = min(len(run["epochs"]) for run in runs)
-        steps = np.arange(1, shortest + 1)
-        for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
-            values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
-            label = f"{policy}, {backend}, {key[:5]}"
-            axes.plot(steps, values.mean(0), style, color=f"C{number}", label=label)
-            low, high = values.min(0), values.max(0)
-            axes.fill_between(steps, low, high, color=f"C{number}", alpha=0.2, linewidth=0)
-    axes.set(xlabel="epoch", ylabel="perplexity", yscale="log")
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
-    axes.grid(alpha=0.3, which="both")
+    figure, axes = new_figure(figsize=(8, 5))
+    for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
+        bands(axes, results, key, style, f", {key[:5]}")
+    by_epoch(axes)
+    in_perplexity(axes)
     axes.legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return write(figure, path)

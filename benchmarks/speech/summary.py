@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 
+from ..curves import bands, by_epoch, new_figure, write
 from ..spread import by_seed, with_spread
 from ..tables import new_table
 
@@ -47,28 +47,11 @@ def summary(results: list[Result]) -> Table:
 
 def curves(results: list[Result], path: Path) -> Path:
     """Draw held-out accuracy and training loss by epoch, and write them as a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
-    for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
-        shortest = min(len(run["epochs"]) for run in runs)
-        steps = np.arange(1, shortest + 1)
-        for place, key in zip(axes, ("held_out_accuracy", "train_nats"), strict=True):
-            values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
-            place.plot(steps, values.mean(0), color=f"C{number}", label=f"{policy}, {backend}")
-            place.fill_between(
-                steps, values.min(0), values.max(0), color=f"C{number}", alpha=0.2, linewidth=0
-            )
-    axes[0].set(xlabel="epoch", ylabel="held-out frames recognised (%)")
-    axes[1].set(xlabel="epoch", ylabel="training loss under masks (nats a frame)")
-    for place in axes:
-        place.xaxis.get_major_locator().set_params(integer=True)
-        place.grid(alpha=0.3)
+    figure, axes = new_figure(ncols=2, figsize=(9, 4))
+    for place, key in zip(axes, ("held_out_accuracy", "train_nats"), strict=True):
+        bands(place, results, key, "-", "")
+        by_epoch(place)
+    axes[0].set(ylabel="held-out frames recognised (%)")
+    axes[1].set(ylabel="training loss under masks (nats a frame)")
     axes[0].legend(fontsize="small")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return write(figure, path)
