@@ -83,8 +83,9 @@ class ClippedSGD(keras.optimizers.SGD):
     def apply(
         self, grads: list[Any], trainable_variables: list[keras.Variable] | None = None
     ) -> None:
-        # Adding zeros adds the rows up; elsewhere it does nothing.
+        # As in Keras's own, which gives none on JAX.
         variables = trainable_variables or self._trainable_variables
+        # Adding zeros adds the rows up; elsewhere it does nothing.
         zeros = [ops.zeros(v.shape, keras.config.floatx()) for v in variables]
         dense = [ops.add(g, zero) for g, zero in zip(grads, zeros, strict=True)]
         norm = ops.sqrt(ops.sum(ops.stack([ops.sum(ops.square(g)) for g in dense])))

@@ -25,6 +25,7 @@ from benchmarks.sentences.page import draw
 from benchmarks.task import DataError
 from benchmarks.trained import load as load_trained
 from benchmarks.training import Hooks, Run
+from tests.support import elsewhere
 from tests.support.caption_engine import found
 from tests.support.tiny_captions import (
     TINY,
@@ -240,16 +241,7 @@ def test_an_image_and_its_words_share_a_mask_that_stays_for_a_sequence(on_torch)
 
 @pytest.mark.parametrize("backend", ["jax", "keras-torch"])
 def test_an_engine_in_keras_does_what_that_in_pytorch_does(backend, on_torch):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.caption_engine", backend],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout.splitlines()[-1])
+    result = elsewhere.printed("tests.support.caption_engine", backend)
     check_engine(result)
     assert result["unfed"] == on_torch["unfed"]
     np.testing.assert_allclose(result["losses"], on_torch["losses"], rtol=1e-4)

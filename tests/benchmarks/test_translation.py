@@ -3,9 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from benchmarks.translation import page, presets, tatoeba
 from benchmarks.translation.summary import REPORT
 from benchmarks.translation.task import make
 from benchmarks.translation.tatoeba import Part, load, split
+from tests.support import elsewhere
 from tests.support.tiny_run import hooks
 from tests.support.tiny_translation import (
     TINY,
@@ -232,16 +230,8 @@ def test_step_by_step_a_translation_costs_what_it_costs_in_one(on_torch):
 
 @pytest.mark.parametrize("backend", ["jax", "keras-torch"])
 def test_an_engine_in_keras_does_what_that_in_pytorch_does(backend, on_torch):
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.support.translation_engine", backend],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    for result, wanted in zip(json.loads(done.stdout.splitlines()[-1]), on_torch, strict=True):
+    results = elsewhere.printed("tests.support.translation_engine", backend)
+    for result, wanted in zip(results, on_torch, strict=True):
         np.testing.assert_allclose(result["losses"], wanted["losses"], rtol=1e-4)
         np.testing.assert_allclose(result["costs"], wanted["costs"], rtol=1e-3)
         np.testing.assert_allclose(result["stepped"], result["costs"], rtol=1e-4)
