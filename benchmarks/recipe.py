@@ -1,13 +1,15 @@
-"""What every task's recipe has, and how its learning rate falls."""
+"""What every task's recipe has, how its learning rate falls, and when a run is over."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any
 
 
-class Recipe(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
     """How a model is trained: plain SGD on clipped gradients, from uniform weights.
 
     Args:
@@ -20,7 +22,9 @@ class Recipe(Protocol):
         full_epochs: epochs at that rate; None for as many as each have a lower validation
             perplexity than all before, and the first that has not.
         decay: what it is divided by in every epoch after those.
-        epochs: how many epochs in all.
+        epochs: how many epochs in all, at most.
+        patience: a run is over before when so many epochs in a row had no lower validation
+            perplexity than those before them; None for never.
         clip: the global norm that gradients are clipped to.
         batch: B.
     """
@@ -28,22 +32,37 @@ class Recipe(Protocol):
     units: int
     layers: int
     rate: float
-    policy: str
+    policy: str = "zaremba"
     init: float
-    learning_rate: float
+    learning_rate: float = 1.0
     full_epochs: int | None
     decay: float
     epochs: int
-    clip: float
-    batch: int
+    patience: int | None = None
+    clip: float = 5.0
+    batch: int = 20
 
 
 def learning_rate(recipe: Recipe, done: Sequence[Mapping[str, float]]) -> float:
     """The learning rate of the epoch after those that are done, of which these are the figures."""
     full = recipe.full_epochs
     if full is None:
-        full = _until_it_stalls([epoch["valid_perplexity"] for epoch in done])
+        full = _until_it_stalls(_perplexities(done))
     return float(recipe.learning_rate / recipe.decay ** max(0, len(done) + 1 - full))
+
+
+def over(recipe: Recipe, epochs: int, done: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a run of so many epochs has nothing left to do after those that are done."""
+    if len(done) >= epochs:
+        return True
+    if recipe.patience is None or len(done) <= recipe.patience:
+        return False
+    found = _perplexities(done)
+    return min(found[-recipe.patience :]) >= min(found[: -recipe.patience])
+
+
+def _perplexities(done: Sequence[Mapping[str, float]]) -> list[float]:
+    return [epoch["valid_perplexity"] for epoch in done]
 
 
 def _until_it_stalls(perplexities: Sequence[float]) -> int:

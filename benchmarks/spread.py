@@ -32,6 +32,12 @@ def with_rate(config: dict[str, Any]) -> str:
     return config["policy"] + ("" if config["rate"] is None else f" {config['rate']:g}")
 
 
+def epochs_done(runs: Sequence[Result]) -> str:
+    """How many epochs runs have done: from the fewest to the most."""
+    done = [len(run["epochs"]) for run in runs]
+    return f"{min(done)}" if len(set(done)) == 1 else f"{min(done)}–{max(done)}"
+
+
 def with_spread(values: Sequence[float], digits: int = 1) -> str:
     """The mean, and the deviation where there are several; nothing for none."""
     if not values:

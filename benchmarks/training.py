@@ -13,7 +13,7 @@ from typing import Any
 from . import checkpoint, processes
 from .checkpoint import CheckpointError
 from .machine import machine, versions
-from .recipe import learning_rate
+from .recipe import learning_rate, over
 from .task import Task
 
 FIRST_STEPS = 200
@@ -89,7 +89,7 @@ class Run:
         """Train to the last epoch and test; False if it was stopped before, at a checkpoint."""
         progress = self.progress
         clock = saved = time.monotonic()
-        while progress.epoch < self.config.epochs:
+        while not self.over():
             rate = learning_rate(self.recipe, progress.epochs)
             if progress.batch == 0:
                 self.task.begin()
@@ -127,7 +127,7 @@ class Run:
                 }
             )
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            if progress.epoch == self.config.epochs:
+            if self.over():
                 progress.final = self.task.at_end()
             now = time.monotonic()
             progress.seconds += now - clock
@@ -135,6 +135,10 @@ class Run:
             self.save()
             hooks.epoch(progress)
         return True
+
+    def over(self) -> bool:
+        """Whether its last epoch is done."""
+        return over(self.recipe, self.config.epochs, self.progress.epochs)
 
     def save(self) -> None:
         """Write the checkpoint and the result so far, each atomically."""
@@ -157,7 +161,7 @@ class Run:
             "run": self.config.name,
             "config": self.config.to_dict(),
             **self.task.record(),
-            "finished": progress.epoch >= self.config.epochs,
+            "finished": self.over(),
             "epochs": progress.epochs,
             **progress.final,
             "wall_seconds": progress.seconds,

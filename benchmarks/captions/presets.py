@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..recipe import Recipe
 
-@dataclass(frozen=True)
-class Preset:
-    """A recipe; see `benchmarks.recipe.Recipe`, and beside it:
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(Recipe):
+    """A recipe, and beside it:
 
     Args:
         part: how many training images to take, or None for all of them.
@@ -17,17 +19,10 @@ class Preset:
         longest: the most words of a caption.
     """
 
-    units: int
-    rate: float
-    policy: str
-    init: float
-    learning_rate: float
-    full_epochs: int | None
-    decay: float
-    epochs: int
-    clip: float
     layers: int = 1
-    batch: int = 20
+    full_epochs: int | None = None
+    decay: float = 2.0
+    init: float = 0.1
     part: int | None = None
     written: int = 1000
     seen: int = 5
@@ -36,6 +31,6 @@ class Preset:
 
 
 PRESETS = {
-    "demo": Preset(128, 0.5, "zaremba", 0.1, 1.0, None, 2.0, 10, 5.0, part=1000, written=200),
-    "paper": Preset(256, 0.5, "zaremba", 0.1, 1.0, None, 2.0, 12, 5.0),
+    "demo": Preset(units=128, rate=0.5, epochs=10, part=1000, written=200),
+    "paper": Preset(units=256, rate=0.35, epochs=12, patience=2),
 }

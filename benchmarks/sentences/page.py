@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..spread import by_preset, by_seed, with_rate
+from ..spread import by_preset, by_seed, epochs_done, with_rate
 from .summary import Report, curves
 
 Result = dict[str, Any]
@@ -22,7 +22,7 @@ def figures(report: Report, head: str, runs: list[Result]) -> str:
     """What a section says first, and a table of the runs of a preset beside the paper's."""
     lines = [head, *_header(("policy", "backend"), ("seeds", "epochs", *report.headings))]
     for (policy, backend), alike in by_seed(runs).items():
-        epochs = f"{min(len(r['epochs']) for r in alike)} of {alike[0]['config']['epochs']}"
+        epochs = f"{epochs_done(alike)} of {alike[0]['config']['epochs']}"
         lines.append(_row(policy, backend, str(len(alike)), epochs, *report.figures(alike)))
     lines += [_row(row, "the paper's", "", "", *report.of_paper(row)) for row in report.paper]
     alt = "Training and validation perplexity by epoch, without dropout and with it."

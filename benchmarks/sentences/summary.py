@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from ..curves import bands, by_epoch, in_perplexity, new_figure, write
-from ..spread import by_seed, with_rate, with_spread
+from ..spread import by_seed, epochs_done, with_rate, with_spread
 from ..tables import new_table
 
 Result = dict[str, Any]
@@ -66,7 +66,7 @@ class Report:
             ("runs", "epochs", *self.headings[1:]),
         )
         for (policy, backend), runs in by_seed(results).items():
-            epochs = f"{min(len(run['epochs']) for run in runs)}/{runs[0]['config']['epochs']}"
+            epochs = f"{epochs_done(runs)}/{runs[0]['config']['epochs']}"
             table.add_row(policy, backend, str(len(runs)), epochs, *self.figures(runs)[1:])
         table.add_section()
         for row in self.paper:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..spread import by_preset, by_seed
+from ..spread import by_preset, by_seed, epochs_done
 from .summary import PAPER, curves, figures
 
 Result = dict[str, Any]
@@ -46,7 +46,7 @@ def _accuracies(preset: str, runs: list[Result]) -> str:
     for (policy, backend), alike in by_seed(runs).items():
         train, held_out, nats = figures(alike)
         each = ", ".join(f"{run['epochs'][-1]['held_out_accuracy']:.1f}" for run in alike)
-        epochs = min(len(run["epochs"]) for run in alike)
+        epochs = epochs_done(alike)
         lines.append(
             f"| {policy} | {backend} | {len(alike)} | {epochs} of {alike[0]['config']['epochs']} "
             f"| {train} | {held_out} | {each} | {nats} |"

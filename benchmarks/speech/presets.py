@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..recipe import Recipe
 
-@dataclass(frozen=True)
-class Preset:
-    """A recipe; see `benchmarks.recipe.Recipe`, and beside it:
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(Recipe):
+    """A recipe, and beside it:
 
     Args:
         window: T, frames of a piece of an utterance, which begins from a zero state.
@@ -15,24 +17,17 @@ class Preset:
         part: how many utterances of the training part to take, or None for all of it.
     """
 
-    units: int
-    rate: float
-    policy: str
-    init: float
-    learning_rate: float
-    full_epochs: int
-    decay: float
-    epochs: int
-    clip: float
+    layers: int = 2
+    init: float = 0.08
+    learning_rate: float = 0.5
+    decay: float = 1.5
     window: int = 100
     before: int = 7
     after: int = 7
-    layers: int = 2
-    batch: int = 20
     part: int | None = None
 
 
 PRESETS = {
-    "demo": Preset(128, 0.5, "zaremba", 0.08, 0.5, 6, 1.5, 14, 5.0, part=150),
-    "paper": Preset(256, 0.5, "zaremba", 0.08, 0.5, 8, 1.5, 16, 5.0),
+    "demo": Preset(units=128, rate=0.5, full_epochs=6, epochs=14, part=150),
+    "paper": Preset(units=256, rate=0.5, full_epochs=8, epochs=16),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from ..curves import bands, by_epoch, new_figure, write
-from ..spread import by_seed, with_spread
+from ..spread import by_seed, epochs_done, with_spread
 from ..tables import new_table
 
 Result = dict[str, Any]
@@ -36,8 +36,7 @@ def summary(results: list[Result]) -> Table:
         ("seeds", "epochs", "training", "held out", "nats"),
     )
     for (policy, backend), runs in by_seed(results).items():
-        done = {len(run["epochs"]) for run in runs}
-        epochs = f"{min(done)}/{runs[0]['config']['epochs']}"
+        epochs = f"{epochs_done(runs)}/{runs[0]['config']['epochs']}"
         table.add_row(policy, backend, str(len(runs)), epochs, *figures(runs))
     table.add_section()
     for policy, both in PAPER.items():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..recipe import Recipe
 
-@dataclass(frozen=True)
-class Preset:
-    """A recipe; see `benchmarks.recipe.Recipe`, and beside it:
+
+@dataclass(frozen=True, kw_only=True)
+class Preset(Recipe):
+    """A recipe, and beside it:
 
     Args:
         attention: whether the decoder looks back at the source (Luong et al. 2015, dot product).
@@ -19,19 +21,11 @@ class Preset:
         longest: the most words of a translation.
     """
 
-    units: int
-    rate: float
-    policy: str
-    init: float
-    learning_rate: float
-    full_epochs: int | None
-    decay: float
-    epochs: int
-    clip: float
-    attention: bool = False
     layers: int = 2
-    batch: int = 20
-    part: int = 60_000
+    full_epochs: int | None = None
+    decay: float = 2.0
+    attention: bool = False
+    part: int = 40_000
     written: int = 2000
     words: int = 8
     seen: int = 5
@@ -39,12 +33,10 @@ class Preset:
     longest: int = 12
 
 
-PAPER = Preset(256, 0.2, "zaremba", 0.08, 1.0, None, 2.0, 12, 5.0)
+PAPER = Preset(units=256, rate=0.2, init=0.08, epochs=12, patience=2)
 
 PRESETS = {
-    "demo": Preset(
-        128, 0.2, "zaremba", 0.1, 1.0, None, 2.0, 10, 5.0, part=10_000, written=300, words=6
-    ),
+    "demo": Preset(units=128, rate=0.2, init=0.1, epochs=10, part=10_000, written=300, words=6),
     "paper": PAPER,
     "attention": replace(PAPER, attention=True),
 }

@@ -11,7 +11,7 @@ from benchmarks import checkpoint
 from benchmarks.checkpoint import CheckpointError
 from benchmarks.ptb.engine import initial_weights
 from benchmarks.ptb.presets import PRESETS
-from benchmarks.recipe import learning_rate
+from benchmarks.recipe import learning_rate, over
 from benchmarks.torch_training import Trainer, linear_weights
 from tests.support.tiny_run import WORDS, config, hooks, run_in
 
@@ -161,6 +161,43 @@ def test_the_learning_rate_falls_when_validation_gets_no_better():
     done = [{"valid_perplexity": value} for value in (9.0, 7.0, 7.0, 6.0, 5.0)]
     rates = [learning_rate(recipe, done[:count]) for count in range(6)]
     assert rates == [1.0, 1.0, 1.0, 0.5, 0.25, 0.125]
+
+
+@pytest.mark.parametrize(
+    ("perplexities", "is_over"),
+    [
+        ((9.0, 8.0, 7.0), False),
+        ((9.0, 7.0, 8.0), False),
+        ((9.0, 7.0, 8.0, 6.0, 6.5), False),
+        ((9.0, 7.0, 8.0, 7.0), True),
+        ((7.0, 9.0, 8.0), True),
+        ((7.0, 7.0), False),
+        ((7.0,), False),
+        ((), False),
+        ((9.0, 8.0, 7.0, 6.0, 5.0, 4.0), True),
+    ],
+)
+def test_a_run_is_over_when_its_patience_is(perplexities, is_over):
+    recipe = replace(PRESETS["small"], patience=2)
+    done = [{"valid_perplexity": value} for value in perplexities]
+    assert over(recipe, 6, done) == is_over
+    assert over(replace(recipe, patience=None), 6, done) == (len(done) == 6)
+
+
+def test_a_run_that_gets_no_better_ends_early(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", replace(PRESETS["tiny"], patience=1, learning_rate=1e-9))
+    run = run_in(tmp_path, config(epochs=9, policy="none"))
+    steady = {"train_perplexity": 7.0, "valid_perplexity": 7.0}
+    monkeypatch.setattr(run.task, "after_epoch", lambda _: steady)
+    assert run.train(hooks(), 1e9)
+    result = run.result()
+    assert result["finished"]
+    assert len(result["epochs"]) == 2
+    assert result["test_perplexity"] > 1
+    again = run_in(tmp_path, config(epochs=9, policy="none"))
+    again.resume()
+    assert again.train(hooks(stop_after=1), 1e9)
+    assert again.result()["test_perplexity"] == result["test_perplexity"]
 
 
 def test_a_common_start_is_common_and_others_are_not(tiny):

@@ -10,7 +10,17 @@ from benchmarks.config import RunConfig
 from benchmarks.sentences.batches import Batch
 
 TINY = presets.Preset(
-    8, 0.5, "zaremba", 0.3, 0.5, 10, 2.0, 3, 5.0, batch=5, written=2, seen=2, beam=3, longest=8
+    units=8,
+    rate=0.5,
+    init=0.3,
+    learning_rate=0.5,
+    full_epochs=10,
+    epochs=3,
+    batch=5,
+    written=2,
+    seen=2,
+    beam=3,
+    longest=8,
 )
 SHOWN = ("red ball", "blue boat", "green dog")
 

@@ -19,7 +19,7 @@ def tiny_corpus() -> Corpus:
     return Corpus("tiny", vocabulary, text[:700], text[700:850], text[850:], None, "made up")
 
 
-TINY = presets.Preset(8, 0.5, "zaremba", 5, 0.5, 10, 2.0, 3, 5.0, batch=4)
+TINY = presets.Preset(units=8, window=5, init=0.5, full_epochs=10, decay=2.0, epochs=3, batch=4)
 
 
 def config(backend="torch", policy="zaremba", seed=1, epochs=3, same_start=True) -> RunConfig:

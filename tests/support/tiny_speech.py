@@ -9,7 +9,16 @@ from benchmarks.speech import presets
 from benchmarks.speech.frames import Part, Speech
 
 TINY = presets.Preset(
-    8, 0.5, "zaremba", 0.3, 0.5, 10, 2.0, 3, 5.0, window=6, before=1, after=2, batch=4
+    units=8,
+    rate=0.5,
+    init=0.3,
+    full_epochs=10,
+    decay=2.0,
+    epochs=3,
+    window=6,
+    before=1,
+    after=2,
+    batch=4,
 )
 FEATURES = 5
 

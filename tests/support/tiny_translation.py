@@ -10,15 +10,12 @@ from benchmarks.translation import presets
 from benchmarks.translation.tatoeba import Tatoeba, split
 
 TINY = presets.Preset(
-    12,
-    0.2,
-    "zaremba",
-    0.3,
-    0.5,
-    20,
-    2.0,
-    3,
-    5.0,
+    units=12,
+    rate=0.2,
+    init=0.3,
+    learning_rate=0.5,
+    full_epochs=20,
+    epochs=3,
     layers=1,
     batch=6,
     part=100,
