@@ -9,7 +9,8 @@ from itertools import product
 import numpy as np
 
 from ..errors import PolicyError
-from .network import TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
+from .constants import with_half_open
+from .network import SHUT, TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
 from .probe import Array, Parameter, Probe
 from .signals import AMPLITUDE
 
@@ -61,6 +62,7 @@ def _discover(parameters: Sequence[Parameter], probe: Probe) -> Network:
     network = network.with_gates(_candidates(network, run, probe.features))
     network = _with_biases(network, run, probe.features)
     network = network.with_gates(_memories(network, run, probe.features))
+    network = with_half_open(network, run, probe.features)
     _check_directions(network, run, probe.features)
     return network
 
@@ -271,7 +273,7 @@ def _memories(network: Network, run: Run, features: int) -> dict[int, Gates]:
             if gate == gates.candidate:
                 continue
             setting = Setting(network, remembers=list(network.cells.values()))
-            setting.feed(cell).pass_up(cell)._shut(cell, gate, sign)
+            setting.feed(cell).pass_up(cell).open(cell, gate, sign * SHUT)
             y = run(setting.arrays, x)[:, 0, start]
             if y[first] > 1e-2 * AMPLITUDE * 0.25 ** (network.layers + 1):
                 best = min(best, (abs(y[then]) / y[first], (gate, sign)), key=lambda pair: pair[0])

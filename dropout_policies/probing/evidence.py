@@ -282,6 +282,12 @@ def kept_value(values: Array) -> float:
     return float(np.median(there)) if len(there) else float("nan")
 
 
+def off_commonest(values: Array) -> float:
+    """The share of what is there and not 0 that is not the commonest of it; 0 if nothing is."""
+    there = values[np.isfinite(values) & (values != 0.0)]
+    return float((np.abs(there / kept_value(values) - 1.0) > 1e-2).mean()) if len(there) else 0.0
+
+
 class Told(NamedTuple):
     """What units see of what comes in, as masks.
 

@@ -60,7 +60,7 @@ def measure(probe: Probe) -> Measured:
     if _plain(probe, noise):
         return found._replace(evaluation="identity")
     why = "training is otherwise than evaluation, and by no mask that the audit knows"
-    doubtful = [replace(f, verdict="undecided", note=why) for f in found.findings]
+    doubtful = [replace(f, verdict="undecided", note=f.note or why) for f in found.findings]
     return found._replace(findings=doubtful, evaluation="undecided")
 
 
@@ -83,13 +83,15 @@ def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) 
     rests = viewer(noise, False)
     draws: list[dict[Place, View]] = []
     gates: list[dict[Place, dict[Site, Array]]] = []
+    as_one = True
     while len(draws) < MOST and (len(draws) < FEW or _scarcest(draws) < ENOUGH):
         looks = viewer(noise, True, apart)
         draws.append(looks.look())
         if len(gates) < GATED:
             gates.append(looks.gates())
+            as_one = as_one and looks.leaves_as_one()
         noise = _next(probe, noise)
-    return Reading(network, draws, gates, rests, probe.embedding is not None)
+    return Reading(network, draws, gates, rests, probe.embedding is not None, as_one)
 
 
 def _memory(probe: Probe, network: Network, noise: Any) -> int:

@@ -41,6 +41,11 @@ class Block:
     def columns(self) -> int:
         return self.stop - self.start
 
+    def rolled(self, arrays: Mapping[str, Array], shift: int) -> Array:
+        """Its parameter with rows moved down, the last ones to the top."""
+        axis = 1 if self.parameter.transposed else 0
+        return np.roll(arrays[self.parameter.name], shift, axis=axis)
+
 
 @dataclass(frozen=True, slots=True)
 class Bias:
@@ -91,10 +96,12 @@ class Gates:
         candidate: the gate whose value is added to the state.
         memory: the gate, and the sign of its bias, that lets nothing of the state stay; None for
             a cell that has no such gate.
+        half_open: the bias at which each gate is half open; nothing where that is 0 for all.
     """
 
     candidate: int = 0
     memory: tuple[int, float] | None = None
+    half_open: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -174,9 +181,12 @@ class Setting:
         for cell in network.cells.values():
             if cell.projection is not None:
                 self._put(cell.projection, np.eye(cell.width, cell.units))
+            if cell.biases:
+                for gate, bias in enumerate(network.of(cell).half_open):
+                    self.open(cell, gate, bias)
             memory = network.of(cell).memory
             if memory is not None and cell.biases and cell not in remembers:
-                self._shut(cell, *memory)
+                self.open(cell, memory[0], memory[1] * SHUT)
         ends = [b.parameter for b in network.added]
         ends += [network.decoder.parameter] if network.decoder is not None else []
         self.arrays |= {p.name: np.zeros(p.shape) for p in ends}
@@ -191,8 +201,10 @@ class Setting:
         row = array if bias.row is None else array[bias.row]
         row[gate * units : (gate + 1) * units] += values
 
-    def _shut(self, cell: Cell, gate: int, sign: float) -> None:
-        self._add(cell.biases[0], sign * SHUT, gate, cell.units)
+    def open(self, cell: Cell, gate: int, bias: float) -> Setting:
+        """More of a bias on a gate."""
+        self._add(cell.biases[0], bias, gate, cell.units)
+        return self
 
     def into(self, cell: Cell, matrix: Array, gate: int | None = None) -> Setting:
         """What a gate, the candidate if none is named, sees of what comes in: `[H, <= D]`."""

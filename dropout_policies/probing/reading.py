@@ -15,6 +15,7 @@ from .evidence import (
     Told,
     finding,
     kept_value,
+    off_commonest,
     one_mask,
     told,
     without_doubtful,
@@ -32,6 +33,14 @@ EMBEDDED: Key = (Site.EMBEDDING, -1, 0)
 
 INSIDE = (Site.CANDIDATE, Site.CELL, Site.STATE)
 """Sites within a cell whose masks are on h already when it leaves."""
+
+MIXED = 0.25
+"""How much of what is kept may be other than the commonest, by what is below, in what one number
+multiplies."""
+
+CROWDED, BLIND = 0.03, 0.3
+"""How often everything that comes in may be dropped, while it may not have come in at all, before
+scales cannot be told, and before rates cannot."""
 
 AROUND = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
 """Sites that are seen by what goes into gates, and out of a cell."""
@@ -62,6 +71,7 @@ class Reading:
         gates: what the gates were seen to see, in some of them.
         rests: looks at evaluation.
         embedded: whether tokens come in.
+        as_one: whether what leaves the last layer is missing everywhere where it is missing.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class Reading:
         gates: list[dict[Place, dict[Site, Array]]],
         rests: Viewer,
         embedded: bool,
+        as_one: bool,
     ) -> None:
         self.network, self.draws, self.gates = network, draws, gates
         self.rests, self.embedded = rests, embedded
@@ -79,6 +90,7 @@ class Reading:
         self.findings: dict[Key, Finding] = {}
         self.bits: dict[Key, Array] = {}
         self.scales: list[tuple[float, list[Key]]] = []
+        self.crowded: set[Key] = set()
         found = {cell.place: self._explanations(cell) for cell in network.cells.values()}
         self.units = chosen(found, self._all_agree)
         for layer in range(network.layers):
@@ -86,6 +98,8 @@ class Reading:
                 self._entry(cell)
                 self._hidden(cell)
                 self._state(cell)
+        if not as_one:
+            self._behind()
         self._scale()
 
     @property
@@ -135,7 +149,20 @@ class Reading:
         parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
         for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
-        self.scales.append((kept_value(values), parts))
+        known_below = [f for f in self.findings.values() if f.layer < layer]
+        masked_below = any(f.verdict == "masked" for f in known_below)
+        self._keeps(values, parts, MIXED if masked_below else 0.0)
+        if masked_below:
+            self._count_features(parts[0], len(features))
+
+    def _count_features(self, key: Key, features: int) -> None:
+        """Say nothing of what few features do not tell: whether they fell, or never came in."""
+        rate = self.findings[key].rate
+        if rate**features > CROWDED:
+            self.crowded.add(key)
+        if rate**features > BLIND:
+            why = f"{features} features are too few to tell so high a rate"
+            self.findings[key] = replace(self.findings[key], verdict="undecided", note=why)
 
     def _into(
         self,
@@ -211,8 +238,7 @@ class Reading:
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
-        kept = kept_value(self._all(cell, "hidden"))
-        self.scales.append((kept, [(site, *cell.place) for site in parts]))
+        self._keeps(self._all(cell, "hidden"), [(site, *cell.place) for site in parts], MIXED)
 
     def _dead(self, cell: Cell) -> Array:
         """Where there is nothing of the moment in h; without biases that is not known, and only
@@ -248,6 +274,22 @@ class Reading:
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
 
+    def _keeps(self, values: Array, parts: list[Key], most: float) -> None:
+        """What is kept is multiplied by, if it is one number but for a share of it."""
+        if off_commonest(values) <= most:
+            self.scales.append((kept_value(values), parts))
+        elif most == 0.0:
+            key = parts[0]
+            note = self.findings[key].note or "what is kept is multiplied by more than one number"
+            self.findings[key] = replace(self.findings[key], note=note)
+
+    def _behind(self) -> None:
+        """Say nothing of what leaves the last layer, where something falls behind it."""
+        why = "something falls behind it, on what comes after the last layer"
+        for cell in self.network.layer(self.network.layers - 1):
+            key = (Site.OUTPUT, *cell.place)
+            self.findings[key] = Finding(*key, "undecided", note=why)
+
     def _scale(self) -> None:
         """Say whether what is kept is scaled; without biases nobody knows how large it was."""
         drops = {
@@ -256,7 +298,8 @@ class Reading:
             if found.verdict == "masked" and found.kind == "drop"
         }
         if self.forgets:
-            self.findings |= with_scales(drops, self.scales)
+            known = [row for row in self.scales if not self.crowded & set(row[1])]
+            self.findings |= with_scales(drops, known)
 
     def _all_agree(self, wanted: Expected) -> bool:
         return all(self._agrees(cell, wanted) for cell in self.network.cells.values())
@@ -291,6 +334,9 @@ class Reading:
         unscaled = [f for f in found if f.verdict == "masked" and f.scaled is not True]
         if unscaled and self._all_agree(expected(found)):
             return "mean of the masks"
+        # Without biases nobody can see whether code adds something to the gates.
+        if not self.forgets:
+            return "undecided"
         return "neither the identity nor the mean of the masks"
 
 

@@ -128,6 +128,24 @@ class Viewer:
         response = self._response(cell, upper[..., :n], size, np.isfinite(fed))
         return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)
 
+    def leaves_as_one(self) -> bool:
+        """Whether a feature of the last layer that is missing is missing wherever the matrix after
+        it leads it: if not, what is missing is no feature, but an entry of that matrix, or
+        something that comes after it."""
+        decoder = self.network.decoder
+        if decoder is None:
+            return True
+        x = np.full((STEPS, self.features), AMPLITUDE)
+        for cell in self.network.layer(self.network.layers - 1):
+            seen = []
+            for shift in (0, 1):
+                arrays = Setting(self.network).feed(cell).pass_up(cell).arrays
+                arrays = arrays | {decoder.parameter.name: decoder.rolled(arrays, shift)}
+                seen.append(np.roll(self.run(arrays, x), -shift, axis=-1))
+            if not np.allclose(*seen, rtol=1e-3, atol=1e-4 * float(np.abs(seen[0]).max())):
+                return False
+        return True
+
     def remembering(self, cell: Cell) -> Setting:
         """Weights under which one cell alone remembers, and nothing comes in."""
         setting = Setting(self.network, remembers=[cell]).pass_up(cell)

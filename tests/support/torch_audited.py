@@ -16,12 +16,27 @@ DROP = dp.drop(0.4)
 
 
 class Loop(nn.Module):
-    """An LSTM of one layer as people write it, with a policy's masks drawn by hand."""
+    """An LSTM of one layer as people write it, with a policy's masks drawn by hand.
 
-    def __init__(self, policy: str, features: int = 9, units: int = 10) -> None:
+    Args:
+        policy: whose.
+        features: D.
+        units: H.
+        added: what code adds to the gates i, f and o, as older papers' forget bias.
+        bias: whether there are biases beside that.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        features: int = 9,
+        units: int = 10,
+        added: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        self.policy, self.units = policy, units
-        self.gates = nn.Linear(features + units, 4 * units)
+        self.policy, self.units, self.added = policy, units, added
+        self.gates = nn.Linear(features + units, 4 * units, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         steps, batch, features = x.shape
@@ -51,6 +66,7 @@ class Loop(nn.Module):
                 seen = h * held
             i, f, g, o = linear(torch.cat([x[step], seen], dim=-1), weight, bias).chunk(4, dim=-1)
             g = torch.tanh(g)
+            i, f, o = (gate + more for gate, more in zip((i, f, o), self.added, strict=True))
             if name == "semeniuta":
                 g = dropout(g, 0.4, on)
             new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * g
@@ -91,9 +107,10 @@ def applied(policy: str) -> Model:
     return model
 
 
-def by_hand(name: str) -> Case:
+def by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Case:
     held = dp.drop(0.4, per="sequence")
     sites: dict[str, dict[str, dp.Rule]] = {
+        "none": {},
         "zaremba": {"input": DROP, "output": DROP},
         "naive": {"input": DROP, "output": DROP, "hidden": DROP},
         "variational": {"input": held, "output": held, "hidden": held},
@@ -106,7 +123,8 @@ def by_hand(name: str) -> Case:
     # The paper's zoneout has the cell state too.
     known = None if name in ("state", "zoneout") else name
     policy = dp.Policy(name=known or "custom", **sites[name])
-    return of_policy(f"by hand: {name}", lambda: Loop(name), policy)
+    title = f"by hand{', a forget bias in code' * any(added)}: {name}"
+    return of_policy(title, lambda: Loop(name, added=added), policy)
 
 
 def fitting(name: str, kind: type[nn.Module]) -> dp.Policy | None:
@@ -173,7 +191,8 @@ def cases() -> list[Case]:
         )
     found.append(Case("nn.LSTM, projected", lambda: nn.LSTM(9, 8, proj_size=5), {}, "none"))
     hand = ("zaremba", "naive", "variational", "semeniuta", "rnndrop", "zoneout", "weight_drop")
-    found += [by_hand(name) for name in (*hand, "state")]
+    for added in ((0.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
+        found += [by_hand(name, added) for name in (*hand, "state")]
     found.append(of_policy("a model by hand", Model, dp.zaremba(0.3), 2))
     found.append(
         of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True)

@@ -10,9 +10,10 @@ from dropout_policies_torch import GRU, LSTM, masks
 from torch import nn
 
 import dropout_policies as dp
+from dropout_policies.probing.resting import wide
 from tests.support.audited import errors
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
-from tests.support.torch_audited import Loop, Model, cases
+from tests.support.torch_audited import Loop, Model, by_hand, cases
 from tests.support.torch_mutants import in_values
 
 CASES = cases()
@@ -317,6 +318,88 @@ def test_a_rate_of_some_steps_alone_is_said_to_be():
     assert found.policy is None
     text = str(found)
     assert "not that of every step" in text or "by no mask that the audit knows" in text
+
+
+@pytest.mark.parametrize("policy", ["none", "naive", "zoneout"])
+@pytest.mark.parametrize("added", [(-1.5, 2.0, 0.7), (0.0, -3.0, 0.0)])
+def test_whatever_code_adds_to_the_gates_nothing_is_undecided(policy, added):
+    torch.manual_seed(0)
+    audit = dp.audit(Loop(policy, added=added))
+    assert errors(by_hand(policy, added), audit) == [], str(audit)
+
+
+def test_of_cells_without_biases_nobody_says_that_evaluation_is_wrong():
+    torch.manual_seed(0)
+    audit = dp.audit(Loop("naive", added=(0.0, 1.0, 0.0), bias=False))
+    assert audit.evaluation == "undecided"
+    assert audit.differences == ()
+
+
+HALF = Around(lambda x: torch.cat([nn.functional.dropout(x[..., :4], 0.4), x[..., 4:]], -1))
+NOISE = Around(lambda x: nn.functional.dropout(x, 0.4) * (1 + 0.3 * torch.randn_like(x)))
+
+
+@pytest.mark.parametrize(
+    ("module", "note"),
+    [
+        (HALF, "the rate is not that of every unit"),
+        (NOISE, "what is kept is multiplied by more than one number"),
+    ],
+    ids=["half of the features", "noise beside masks"],
+)
+def test_more_than_a_mask_is_not_called_one(module, note):
+    torch.manual_seed(0)
+    audit = dp.audit(module)
+    found = audit.at("input")
+    assert (found.verdict, found.scaled, found.note) == ("masked", None, note)
+    assert f"input is otherwise: {note}" in audit.differences
+
+
+class Decoded(nn.Module):
+    """An LSTM and a linear layer behind it."""
+
+    def __init__(self, way, words=20):
+        super().__init__()
+        self.rnn, self.linear, self.way = nn.LSTM(9, 9), nn.Linear(9, words), way
+
+    def forward(self, x):
+        return self.way(self, self.rnn(x)[0])
+
+
+@pytest.mark.parametrize("words", [9, 20])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda m, y: dropped(m, m.linear(y)),
+        lambda m, y: nn.functional.linear(y, dropped(m, m.linear.weight), m.linear.bias),
+        lambda m, y: dropped(m, m.linear(dropped(m, y))),
+    ],
+    ids=["what it gives", "its weights", "what it sees and gives"],
+)
+def test_what_falls_behind_the_last_layer_is_not_on_what_leaves_it(way, words):
+    torch.manual_seed(0)
+    found = dp.audit(Decoded(way, words)).at("output")
+    assert found.verdict == "undecided"
+    assert "on what comes after the last layer" in found.note
+
+
+def test_what_leaves_the_last_layer_is_seen_behind_a_linear_one():
+    torch.manual_seed(0)
+    found = dp.audit(Decoded(lambda m, y: m.linear(dropped(m, y)))).at("output")
+    assert (found.verdict, found.per, found.scaled) == ("masked", "step", True)
+
+
+@pytest.mark.parametrize(("rate", "layers"), [(0.8, 4), (0.9, 2), (0.9, 3)])
+def test_of_few_units_at_high_rates_nothing_false_is_said(rate, layers):
+    torch.manual_seed(5)
+    audit = dp.audit(LSTM(9, 8, layers, policy=dp.zaremba(rate)))
+    assert audit.undecided
+    assert audit.policy == "zaremba"
+    for found in audit.findings:
+        if found.verdict == "masked":
+            low, high = wide(found)
+            assert low <= rate <= high, str(audit)
+            assert found.scaled is not False
 
 
 class Branches(nn.Module):
