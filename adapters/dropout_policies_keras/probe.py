@@ -20,6 +20,10 @@ from .wiring import Layer, layers_of
 FLAGS = {"return_sequences": True, "return_state": False, "stateful": False}
 """How recurrent layers are set while they are under audit."""
 
+PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax)
+"""What an output goes through last that is not under audit: of probabilities, small signals cannot
+be told."""
+
 
 class Probe:
     """See `dropout_policies.probing.probe.Probe`.
@@ -50,11 +54,12 @@ class Probe:
         first = next((w for w in weights if len(w.shape) == 2), None)
         if first is None:
             raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
-        self.embedding: str | None = None
+        self.embedding: Parameter | None = None
         self.features = int(first.shape[0])
         if embeddings:
             matrix = embeddings[0].embeddings
-            self.embedding = next(n for n, w in self._weights.items() if w is matrix)
+            name = next(n for n, w in self._weights.items() if w is matrix)
+            self.embedding = Parameter(name, tuple(matrix.shape), False)
             self.features = int(matrix.shape[1])
         self._recurrent = [
             x for x in everything if isinstance(x, keras.layers.RNN | keras.layers.Bidirectional)
@@ -69,14 +74,18 @@ class Probe:
             for name in FLAGS
             if hasattr(layer, name)
         ]
+        ends = [x for x in layers_of(self.layer) if getattr(x, "activation", None) in PROBABILITIES]
+        self._ends = [(layer, "activation", layer.activation) for layer in ends]
         self._before = [(v, ops.convert_to_numpy(v.value).copy()) for v in self._variables()]
         self._generators = _generators()
         for layer, name, _ in self._flags:
             _set(layer, name, FLAGS[name])
+        for layer, name, _ in self._ends:
+            _set(layer, name, keras.activations.linear)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for layer, name, value in self._flags:
+        for layer, name, value in (*self._flags, *self._ends):
             _set(layer, name, value)
         self.replay((self._before, self._generators))
 
@@ -87,7 +96,7 @@ class Probe:
         return [
             Parameter(name, tuple(weight.shape), True)
             for name, weight in self._weights.items()
-            if name != self.embedding
+            if self.embedding is None or name != self.embedding.name
         ]
 
     def run(
@@ -104,7 +113,7 @@ class Probe:
             given = np.repeat(x[None].astype(np.float32), batch, axis=0)
         else:
             rows, tokens = np.unique(x, axis=0, return_inverse=True)
-            matrix = self._weights[self.embedding]
+            matrix = self._weights[self.embedding.name]
             if len(rows) > matrix.shape[0]:
                 raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
             full = ops.convert_to_numpy(matrix.value).copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,13 @@ class Probe:
                 f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
                 f"of tokens. Give it the recurrent layer alone."
             )
-        self.embedding: str | None = None
+        self.embedding: Parameter | None = None
         for embedding in embeddings:
-            shape = embedding.weight.shape
-            named = (n for n, p in module.named_parameters() if p.shape == shape)
-            self.embedding = next(named, None)
+            shape = (embedding.num_embeddings, embedding.embedding_dim)
+            own = [p for p in embedding.parameters() if tuple(p.shape) == shape]
+            named = (n for n, p in module.named_parameters() if any(p is one for one in own))
+            name = next(named, None)
+            self.embedding = None if name is None else Parameter(name, shape, False)
         first = next((p for p in module.parameters() if p.dim() == 2), None)
         if first is None:
             raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
@@ -56,6 +59,11 @@ class Probe:
                 f"{self.name} is in {str(self._dtype).removeprefix('torch.')}, which is too coarse "
                 f"for what the audit measures. Give it copy.deepcopy(module).float()."
             )
+        if any(p.is_inference() for p in module.parameters()):
+            raise PolicyError(
+                f"{self.name} was made in inference mode, and its weights cannot be changed. Give "
+                f"it copy.deepcopy(module)."
+            )
         self._time_first = True
         takes = inspect.signature(module.forward).parameters.values()
         self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
@@ -65,6 +73,9 @@ class Probe:
         self._training = [(m, m.training) for m in module.modules()]
         self._values = [(p, p.detach().clone(), p.grad) for p in module.parameters()]
         self._before = self.noise()
+        # Of probabilities, small signals cannot be told: what they are made of is looked at.
+        ends = [m for m in module.modules() if isinstance(m, nn.Softmax | nn.LogSoftmax)]
+        self._hooks = [m.register_forward_hook(lambda _, given, __: given[0]) for m in ends]
         try:
             self._time_first = self._finds_time_first()
         except BaseException:
@@ -73,6 +84,8 @@ class Probe:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
         with torch.no_grad():
             for parameter, value, gradient in self._values:
                 parameter.copy_(value)
@@ -85,7 +98,7 @@ class Probe:
         return [
             Parameter(name, tuple(value.shape), False)
             for name, value in self.module.named_parameters()
-            if name != self.embedding
+            if self.embedding is None or name != self.embedding.name
         ]
 
     def run(
@@ -105,9 +118,10 @@ class Probe:
                 made = torch.from_numpy(x).to(self._device, self._dtype)
                 made = made[:, None].expand(len(x), batch, x.shape[-1])
             else:
-                if len(rows) > len(own[self.embedding]):
+                matrix = own[self.embedding.name]
+                if len(rows) > len(matrix):
                     raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
-                own[self.embedding][: len(rows)].copy_(torch.from_numpy(rows))
+                matrix[: len(rows)].copy_(torch.from_numpy(rows))
                 made = torch.from_numpy(tokens.reshape(-1, 1)).to(self._device)
                 made = made.expand(len(x), batch)
             y = self._call(made if self._time_first else made.transpose(0, 1), training, states)
@@ -132,7 +146,10 @@ class Probe:
         for number, parameter in enumerate(self.module.parameters()):
             generator = torch.Generator().manual_seed(number)
             values = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
-            parameter.data.copy_(values / max(parameter.shape, default=1))
+            # So that what comes in goes on through many layers.
+            matrix = parameter.dim() == 2
+            values = (0.5 + values) / parameter.shape[1] if matrix else 0.1 * values
+            parameter.data.copy_(values)
         moved, errors = None, []
         for width in self._widths:
             self.features = width
@@ -279,6 +296,9 @@ def _tensors(result: Any) -> Iterator[Tensor]:
     elif isinstance(result, tuple | list):
         for part in result:
             yield from _tensors(part)
+    elif is_dataclass(result):
+        for field in fields(result):
+            yield from _tensors(getattr(result, field.name))
 
 
 def _widths(module: nn.Module, first: Tensor) -> Iterator[int]:
@@ -286,7 +306,6 @@ def _widths(module: nn.Module, first: Tensor) -> Iterator[int]:
     for part in module.modules():
         if isinstance(size := getattr(part, "input_size", None), int):
             yield size
-            return
     rows, columns = first.shape
     yield columns
     # One matrix for x and h, side by side; or one that is laid out the other way round.

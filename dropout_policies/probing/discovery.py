@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import PolicyError
 from .constants import with_half_open
-from .network import SHUT, TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
+from .network import SHUT, TOKENS, TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
 from .probe import Array, Parameter, Probe
 from .signals import AMPLITUDE
 
@@ -24,15 +24,17 @@ def discover(probe: Probe) -> Network:
         PolicyError: it is none that the audit can see into.
     """
     last = ""
-    for parameters in _orientations(probe.parameters()):
+    ways = product(_orientations(probe.parameters()), (_random, _without_vectors))
+    for parameters, weights in ways:
         try:
-            return _discover(tuple(parameters), probe)
+            return _discover(tuple(parameters), weights(parameters), probe)
         except _NotSeenError as error:
             last = last or str(error)
     raise PolicyError(
         f"{probe.name}: the audit cannot see into it: {last}. It sees LSTM, GRU and simple "
         f"recurrent cells, in layers, from an input of features or tokens to an output for every "
-        f"step. Give it the recurrent layer alone."
+        f"step, that may come through one linear layer. Give it the recurrent layer alone, or the "
+        f"model without what comes before or after."
     )
 
 
@@ -46,7 +48,10 @@ def _orientations(parameters: Sequence[Parameter]) -> Iterator[Sequence[Paramete
     yield [p._replace(transposed=not p.transposed) for p in parameters]
 
 
-def _discover(parameters: Sequence[Parameter], probe: Probe) -> Network:
+def _discover(
+    parameters: Sequence[Parameter], weights: Mapping[str, Array], probe: Probe
+) -> Network:
+    """The network, found by what changes under weights that let everything through."""
     noise = probe.noise()
 
     def run(weights: Mapping[str, Array], x: Array) -> Array:
@@ -56,9 +61,12 @@ def _discover(parameters: Sequence[Parameter], probe: Probe) -> Network:
     matrices = [p for p in parameters if p.is_matrix]
     if not matrices:
         raise _NotSeenError("it has no weights of its own that are matrices")
-    back = _recurrent(matrices, parameters, run, probe.features)
-    cells, decoder = _layers(matrices, back, parameters, run, probe.features)
+    back = _recurrent(matrices, weights, run, probe.features)
+    cells, decoder = _layers(matrices, back, weights, run, probe.features)
     network = Network(parameters, cells, {}, decoder)
+    if decoder is None:
+        width = run(weights, np.ones((1, probe.features))).shape[-1]
+        network = _without_decoder(network, probe.embedding, width)
     network = network.with_gates(_candidates(network, run, probe.features))
     network = _with_biases(network, run, probe.features)
     network = network.with_gates(_memories(network, run, probe.features))
@@ -68,28 +76,38 @@ def _discover(parameters: Sequence[Parameter], probe: Probe) -> Network:
 
 
 def _random(parameters: Sequence[Parameter]) -> dict[str, Array]:
-    """Weights under which everything depends on everything."""
+    """Weights under which everything depends on everything, through many layers too."""
     random = np.random.default_rng(0)
-    return {
-        p.name: random.uniform(0.1, 0.5, p.shape) * (1.0 / max(p.shape[0], 1)) ** (len(p.shape) > 1)
-        for p in parameters
-        if len(p.shape) in (1, 2)
-    }
+    found = {}
+    for p in parameters:
+        if p.is_matrix:
+            found[p.name] = random.uniform(0.5, 1.5, p.shape) / _size(p)[1]
+        else:
+            # What has more axes is none of a cell's weights: a state to begin with, for instance.
+            found[p.name] = random.uniform(0.1, 0.5, p.shape) * (len(p.shape) < 3)
+    return found
+
+
+def _without_vectors(parameters: Sequence[Parameter]) -> dict[str, Array]:
+    """The same without what may be biases, and may be a state to begin with."""
+    vectors = {p.name: np.zeros(p.shape) for p in parameters if not p.is_matrix}
+    return _random(parameters) | vectors
 
 
 def _recurrent(
-    matrices: Sequence[Parameter], parameters: Sequence[Parameter], run: Run, features: int
+    matrices: Sequence[Parameter], weights: Mapping[str, Array], run: Run, features: int
 ) -> list[Parameter]:
     """The matrices that a single step does not depend on, and two do."""
-    weights = _random(parameters)
     found = []
     x = np.ones((2, features))
     one, two = run(weights, x[:1]), run(weights, x)
     for matrix in matrices:
-        changed = weights | {matrix.name: weights[matrix.name] * 1.5}
+        changed = {**weights, matrix.name: weights[matrix.name] * 1.5}
         if np.array_equal(run(changed, x[:1]), one):
             if np.array_equal(run(changed, x), two):
-                raise _NotSeenError(f"nothing depends on {matrix.name}")
+                raise _NotSeenError(
+                    f"nothing that it gives back is seen to depend on {matrix.name}"
+                )
             found.append(matrix)
     return found
 
@@ -97,7 +115,7 @@ def _recurrent(
 def _layers(
     matrices: Sequence[Parameter],
     back: Sequence[Parameter],
-    parameters: Sequence[Parameter],
+    weights: Mapping[str, Array],
     run: Run,
     features: int,
 ) -> tuple[dict[Place, Cell], Block | None]:
@@ -105,6 +123,7 @@ def _layers(
     output."""
     forward = [m for m in matrices if m not in back]
     free = list(back)
+    alone = {name: w * any(name == m.name for m in matrices) for name, w in weights.items()}
     cells: dict[Place, Cell] = {}
     width, leaving, layer = features, 0, -1
     decoder: Block | None = None
@@ -129,7 +148,7 @@ def _layers(
             units = projection.columns
         if rows % units or rows // units not in TYPES:
             raise _NotSeenError(f"{matrix.name} is no weight of an LSTM, GRU or simple cell")
-        direction = _direction(recurrent, parameters, run, features)
+        direction = _direction(recurrent, alone, run, features)
         half = (layer, 0) in cells and (layer, 1) not in cells and into.columns == width
         if direction is None:  # above a layer that goes both ways
             direction = int(half)
@@ -179,14 +198,10 @@ def _is_projection(matrix: Parameter, recurrent: Block, rows: int) -> bool:
 
 
 def _direction(
-    recurrent: Block, parameters: Sequence[Parameter], run: Run, features: int
+    recurrent: Block, weights: Mapping[str, Array], run: Run, features: int
 ) -> int | None:
     """0 if what comes first is seen later, through these weights; 1 the other way round; None if
     both are so, by what is below."""
-    weights = _random(parameters)
-    for parameter in parameters:
-        if not parameter.is_matrix:
-            weights[parameter.name] = np.zeros(parameter.shape)
     view = slice(recurrent.start, recurrent.stop)
     changed = {name: array.copy() for name, array in weights.items()}
     array = changed[recurrent.parameter.name]
@@ -197,8 +212,24 @@ def _direction(
         x[step] = 1.0
         seen.append(not np.array_equal(run(weights, x), run(changed, x)))
     if not any(seen):
-        raise _NotSeenError(f"nothing goes from step to step through {recurrent.parameter.name}")
+        raise _NotSeenError(f"nothing is seen to go on through {recurrent.parameter.name} alone")
     return None if all(seen) else seen.index(True)
+
+
+def _without_decoder(network: Network, embedding: Parameter | None, width: int) -> Network:
+    """A network that has no matrix of its own for its output: it gives what leaves its last layer,
+    or leads it to the words through the embedding's matrix, where `width` is their number."""
+    leaving = sum(cell.width for cell in network.layer(network.layers - 1))
+    if width == leaving:
+        return network
+    if embedding is None or embedding.shape != (width, leaving):
+        raise _NotSeenError(
+            f"its output has {width} features, and {leaving} leave its last layer, of all its "
+            f"directions"
+        )
+    if width < 2 * TOKENS:
+        raise _NotSeenError(f"{embedding.name} has too few rows for tokens and for its output")
+    return replace(network, decoder=Block(embedding, 0, leaving), tied=True)
 
 
 def _candidates(network: Network, run: Run, features: int) -> dict[int, Gates]:
@@ -214,8 +245,8 @@ def _candidates(network: Network, run: Run, features: int) -> dict[int, Gates]:
         y, twice = run(arrays, x), run(arrays, 2.0 * x)
         start, count = tried.leaves_at(bottom), tried.visible(bottom)
         first = y[:, 0, start : start + count]
-        row = first[bottom.place[1]]
-        linear = np.abs(twice - 2.0 * y).max() < 1e-3 * np.abs(y).max()
+        row, doubled = first[bottom.place[1]], twice[:, 0, start : start + count]
+        linear = np.abs(doubled - 2.0 * first).max() < 1e-3 * np.abs(first).max()
         if row.min(initial=np.inf) > 1e-6 * AMPLITUDE and np.ptp(row) < 1e-3 * row.max() and linear:
             return gates
     raise _NotSeenError("a signal does not come through its cells as through an LSTM's or a GRU's")
@@ -294,4 +325,5 @@ def _check_directions(network: Network, run: Run, features: int) -> None:
         settings[1].back(cell, np.eye(cell.units, cell.back.columns))
         y = [run(setting.arrays, x)[then, 0, network.leaves_at(cell)] for setting in settings]
         if y[1] - y[0] <= 1e-6 * AMPLITUDE:
-            raise _NotSeenError(f"{cell.back.parameter.name} is not what carries its state")
+            name = cell.back.parameter.name
+            raise _NotSeenError(f"what {name} carries is not seen to arrive at the next step")

@@ -91,7 +91,8 @@ def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) 
             gates.append(looks.gates())
             as_one = as_one and looks.leaves_as_one()
         noise = _next(probe, noise)
-    return Reading(network, draws, gates, rests, probe.embedding is not None, as_one)
+    embedded = probe.embedding is not None
+    return Reading(network, draws, gates, rests, embedded, as_one)
 
 
 def _memory(probe: Probe, network: Network, noise: Any) -> int:
@@ -126,7 +127,8 @@ def _check_rest(probe: Probe) -> None:
     probe.replay(again)
     if not np.array_equal(first, probe.run({}, x, BATCH, None, training=False)):
         raise PolicyError(
-            f"{probe.name}: its evaluation is random: masks fall there too, and the audit needs an "
+            f"{probe.name}: its evaluation is random: two calls gave different outputs, be it for "
+            f"masks that fall there too or for a random initial state, and the audit needs an "
             f"evaluation to compare training with."
         )
     probe.replay(noise)

@@ -16,6 +16,9 @@ TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
 SHUT = 200.0
 """A gate's bias that makes it exactly 0 or 1 in float32."""
 
+TOKENS = 8
+"""How many rows of an embedding are left to tokens, where it is the decoder's matrix too."""
+
 Place = tuple[int, int]
 """Which cell: the layer, from 0, and the direction, 0 forward and 1 backward."""
 
@@ -114,6 +117,7 @@ class Network:
         gates: by the number of gates.
         decoder: the matrix that comes after the last layer, or None.
         added: the vectors that are added after that.
+        tied: whether the decoder is the embedding's matrix, of which the first rows are tokens'.
     """
 
     parameters: Sequence[Parameter]
@@ -121,6 +125,7 @@ class Network:
     gates: Mapping[int, Gates] = field(default_factory=dict)
     decoder: Block | None = None
     added: tuple[Bias, ...] = ()
+    tied: bool = False
 
     @property
     def layers(self) -> int:
@@ -152,11 +157,14 @@ class Network:
         if self.decoder is None:
             return seen
         last = [cell, *self.above(cell)][-1]
-        return min(seen, self.decoder.rows, self.decoder.columns - self.offset(last))
+        rows = self.decoder.rows - (TOKENS + 1 if self.tied else 0)
+        return min(seen, rows, self.decoder.columns - self.offset(last))
 
     def leaves_at(self, cell: Cell) -> int:
         """Where a cell's first feature is seen among those of the output."""
         last = [cell, *self.above(cell)][-1]
+        if self.tied:
+            return TOKENS
         return 0 if self.decoder is not None else self.offset(last)
 
     def with_gates(self, gates: Mapping[int, Gates]) -> Network:
@@ -242,7 +250,8 @@ class Setting:
         if self.network.decoder is not None:
             offset = self.network.offset(current)
             matrix = np.zeros((self.network.decoder.rows, self.network.decoder.columns))
-            count = min(len(matrix), current.width)
-            matrix[np.arange(count), offset + np.arange(count)] = 1.0
+            first = TOKENS if self.network.tied else 0
+            count = min(len(matrix) - first, current.width)
+            matrix[first + np.arange(count), offset + np.arange(count)] = 1.0
             self._put(self.network.decoder, matrix)
         return self

@@ -37,7 +37,7 @@ class Probe(Protocol):
     """As a report calls it: its class, and what its constructor was given."""
     features: int
     """D, the width of what comes into its first layer."""
-    embedding: str | None
+    embedding: Parameter | None
     """The parameter `[V, D]` that tokens are looked up in, where the module takes tokens."""
     takes_states: bool
     """Whether it may take an initial state."""
@@ -58,7 +58,8 @@ class Probe(Protocol):
         Args:
             weights: new values for some parameters; the others stay as they are.
             x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
-                the embedding that its tokens stand for: steps of equal rows are one token.
+                the embedding that its tokens stand for: steps of equal rows are one token. They
+                are the embedding's first rows, whatever `weights` have there.
             batch: B.
             states: the parts of the initial state, `[L*K, B, H]` each; None for the module's own.
             training: in which mode.

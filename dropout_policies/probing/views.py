@@ -141,7 +141,7 @@ class Viewer:
             for shift in (0, 1):
                 arrays = Setting(self.network).feed(cell).pass_up(cell).arrays
                 arrays = arrays | {decoder.parameter.name: decoder.rolled(arrays, shift)}
-                seen.append(np.roll(self.run(arrays, x), -shift, axis=-1))
+                seen.append(self._seen(cell, np.roll(self.run(arrays, x), -shift, axis=-1)))
             if not np.allclose(*seen, rtol=1e-3, atol=1e-4 * float(np.abs(seen[0]).max())):
                 return False
         return True

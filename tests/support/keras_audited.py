@@ -26,8 +26,8 @@ def built(make: Callable[[], Any]) -> Callable[[], Any]:
     return layer
 
 
-def model(rate: float = 0.0) -> keras.Model:
-    """A language model, with dropout between its layers."""
+def model(rate: float = 0.0, activation: str | None = None) -> keras.Model:
+    """A language model, with dropout between its layers, that may give probabilities."""
     return keras.Sequential(
         [
             keras.Input((20,), dtype="int32"),
@@ -37,7 +37,7 @@ def model(rate: float = 0.0) -> keras.Model:
             layers.Dropout(rate),
             layers.LSTM(12),
             layers.Dropout(rate),
-            layers.Dense(14),
+            layers.Dense(14, activation=activation),
         ]
     )
 
@@ -59,6 +59,7 @@ def native(kind: str, name: str, gates: str, **rates: float) -> Case:
 
 
 def cases() -> list[Case]:
+    zaremba = dp.zaremba(0.4)
     found = [
         Case("LSTM", built(lambda: layers.LSTM(8)), {}, "none"),
         Case("GRU, both ways", built(lambda: layers.Bidirectional(layers.GRU(8))), {}, "none"),
@@ -72,7 +73,8 @@ def cases() -> list[Case]:
             built(lambda: layers.RNN([layers.LSTMCell(8, dropout=0.4), layers.LSTMCell(8)])),
             {(Site.INPUT, 0, 0): dp.drop(0.4, per="sequence")},
         ),
-        of_policy("a model of Dropout layers", lambda: model(0.4), dp.zaremba(0.4), 2),
+        of_policy("a model of Dropout layers", lambda: model(0.4), zaremba, 2),
+        of_policy("a model that gives probabilities", lambda: model(0.4, "softmax"), zaremba, 2),
         of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True),
     ]
     for name in dp.names():

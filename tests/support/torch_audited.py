@@ -87,17 +87,22 @@ class Loop(nn.Module):
 
 
 class Model(nn.Module):
-    """A language model with dropout as the paper has it, of PyTorch's own modules."""
+    """A language model with dropout as the paper has it, of PyTorch's own modules; it may have one
+    matrix for the words that come in and go out, and give logarithms of probabilities."""
 
-    def __init__(self, rate: float = 0.3) -> None:
+    def __init__(
+        self, rate: float = 0.3, tied: bool = False, last: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.embedding, self.dropout = nn.Embedding(40, 12), nn.Dropout(rate)
-        self.lstm = nn.LSTM(12, 16, 2, dropout=rate, batch_first=True)
-        self.decoder = nn.Linear(16, 40)
+        self.embedding, self.dropout = nn.Embedding(40, 16), nn.Dropout(rate)
+        self.lstm = nn.LSTM(16, 16, 2, dropout=rate, batch_first=True)
+        self.decoder, self.last = nn.Linear(16, 40), last or nn.Identity()
+        if tied:
+            self.decoder.weight = self.embedding.weight
 
     def forward(self, tokens: Tensor) -> Tensor:
         y, _ = self.lstm(self.dropout(self.embedding(tokens)))
-        return self.decoder(self.dropout(y))
+        return self.last(self.decoder(self.dropout(y)))
 
 
 def applied(policy: str) -> Model:
@@ -193,7 +198,16 @@ def cases() -> list[Case]:
     hand = ("zaremba", "naive", "variational", "semeniuta", "rnndrop", "zoneout", "weight_drop")
     for added in ((0.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
         found += [by_hand(name, added) for name in (*hand, "state")]
-    found.append(of_policy("a model by hand", Model, dp.zaremba(0.3), 2))
+    found += [
+        of_policy("a model by hand", Model, dp.zaremba(0.3), 2),
+        of_policy("a model by hand, tied words", lambda: Model(tied=True), dp.zaremba(0.3), 2),
+        of_policy(
+            "a model by hand, log-probabilities",
+            lambda: Model(last=nn.LogSoftmax(-1)),
+            dp.zaremba(0.3),
+            2,
+        ),
+    ]
     found.append(
         of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True)
     )

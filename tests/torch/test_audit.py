@@ -2,6 +2,7 @@
 
 import copy
 import random
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -250,9 +251,10 @@ def test_what_never_came_in_is_not_called_dropped(seed):
 class Around(nn.Module):
     """An LSTM, and what is done to its input and its output in training."""
 
-    def __init__(self, before=lambda x: x, after=lambda y: y, always=False):
+    def __init__(self, before=lambda x: x, after=lambda y: y, always=False, rnn=None):
         super().__init__()
-        self.rnn, self.before, self.after, self.always = nn.LSTM(9, 9), before, after, always
+        self.rnn, self.before = rnn or nn.LSTM(9, 9), before
+        self.after, self.always = after, always
 
     def forward(self, x):
         if not (self.training or self.always):
@@ -411,20 +413,108 @@ class Branches(nn.Module):
         return self.way(self, x)
 
 
+CHAIN = "one after the other, each once"
+
+
 @pytest.mark.parametrize(
-    "way",
+    ("way", "words"),
     [
-        lambda m, x: dropped(m, m.a(x)[0]) + m.b(x)[0],
-        lambda m, x: torch.cat([m.a(dropped(m, x))[0], m.b(x)[0]], -1),
-        lambda m, x: m.b(dropped(m, m.a(x)[0]) + x)[0],
-        lambda m, x: m.b(m.a(dropped(m, m.a(x)[0]))[0])[0],
+        (lambda m, x: dropped(m, m.a(x)[0]) + m.b(x)[0], CHAIN),
+        (
+            lambda m, x: torch.cat([m.a(dropped(m, x))[0], m.b(x)[0]], -1),
+            "its output has 18 features, and 9 leave its last layer",
+        ),
+        (lambda m, x: m.b(dropped(m, m.a(x)[0]) + x)[0], CHAIN),
+        (lambda m, x: m.b(m.a(dropped(m, m.a(x)[0]))[0])[0], CHAIN),
     ],
     ids=["sum", "side by side", "residual", "one layer twice"],
 )
-def test_what_is_no_chain_is_refused(way):
+def test_what_is_no_chain_is_refused(way, words):
     torch.manual_seed(0)
-    with pytest.raises(dp.PolicyError, match="one after the other, each once"):
+    with pytest.raises(dp.PolicyError, match=words):
         dp.audit(Branches(way))
+
+
+class Starts(nn.Module):
+    """An LSTM that begins from a state of its own."""
+
+    def __init__(self, start):
+        super().__init__()
+        self.rnn, self.start = nn.LSTM(9, 9), start
+
+    def forward(self, x):
+        start = self.start if isinstance(self.start, nn.Parameter) else self.start(9)
+        start = start.expand(1, x.shape[1], 9).contiguous()
+        return self.rnn(dropped(self, x), (start, start))[0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9), (9,)])
+def test_a_state_that_is_learned_is_no_weight_of_a_cell(shape):
+    torch.manual_seed(0)
+    start = nn.Parameter(torch.randn(shape))
+    module = Starts(start)
+    before = start.detach().clone()
+    audit = dp.audit(module)
+    assert audit.differences == ("output of layer 1 is whole",)
+    assert not audit.undecided
+    assert torch.equal(start, before)
+
+
+def test_deep_stacks_are_seen_into():
+    torch.manual_seed(0)
+    audit = dp.audit(nn.LSTM(9, 8, 8))
+    assert (audit.policy, audit.layers, audit.undecided) == ("none", 8, ())
+
+
+@dataclass
+class Given:
+    loss: torch.Tensor | None
+    logits: torch.Tensor
+
+
+def test_an_output_may_be_a_dataclass():
+    torch.manual_seed(0)
+    audit = dp.audit(Around(after=lambda y: Given(None, dropped(Around().train(), y))))
+    assert audit.at("output").verdict == "masked"
+
+
+def test_probabilities_are_what_they_were_after_an_audit():
+    module = Model(last=nn.Softmax(-1)).eval()
+    tokens = torch.arange(12).reshape(2, 6)
+    before = module(tokens)
+    dp.audit(module)
+    assert torch.equal(module(tokens), before)
+    assert torch.allclose(before.sum(-1), torch.ones(2, 6))
+
+
+def made_in_inference_mode():
+    with torch.inference_mode():
+        return nn.LSTM(9, 8)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Starts(torch.randn), r"two calls gave different outputs.*random initial state"),
+        (made_in_inference_mode, r"inference mode.*copy\.deepcopy\(module\)"),
+        (
+            lambda: Around(
+                after=lambda y: y[..., :9] + y[..., 9:],
+                rnn=nn.LSTM(9, 9, bidirectional=True),
+                always=True,
+            ),
+            "its output has 9 features, and 18 leave its last layer",
+        ),
+        (
+            lambda: nn.Sequential(nn.Linear(7, 9), Around()),
+            r"0\.weight \(9, 7\) does not fit.*without what comes before",
+        ),
+    ],
+    ids=["random state", "inference mode", "merged directions", "a linear layer before"],
+)
+def test_a_refusal_says_what_was_seen(make, words):
+    with pytest.raises(dp.PolicyError, match=words):
+        dp.audit(make())
 
 
 def test_half_precision_is_refused():
