@@ -223,8 +223,8 @@ class Probe:
                 buffer.copy_(value)
 
 
-SKIPPED = ("_parameters", "_buffers", "_modules", "training")
-"""What a module holds that is no state of its noise, or is put back by itself."""
+SKIPPED = frozenset(vars(nn.Module()))
+"""What every module holds: no state of its noise, or put back by itself."""
 
 
 def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +245,8 @@ def _copy(value: Any) -> Any:
         return value.getstate()
     if isinstance(value, list):
         return list(value)
+    if isinstance(value, dict):
+        return _kept(value)
     if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
         return _kept(vars(value))
     return None
@@ -252,14 +254,22 @@ def _copy(value: Any) -> Any:
 
 def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """Attributes as they were at first, but for those that noise may be drawn by: generators and
-    counters."""
-    return {**before, **{k: v for k, v in now.items() if k in before and _is_source(v[0])}}
+    counters, in dictionaries too."""
+    found = dict(before)
+    for key, (value, copied) in now.items():
+        if key not in before:
+            continue
+        if isinstance(value, dict) and value is before[key][0]:
+            found[key] = (value, _as_before(copied, before[key][1]))
+        elif _is_source(value):
+            found[key] = (value, copied)
+    return found
 
 
 def _is_source(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
-    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
+    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random, int)
     return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
 
 
@@ -282,6 +292,8 @@ def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
             value.setstate(copied)
         elif isinstance(value, list):
             value[:] = copied
+        elif isinstance(value, dict):
+            _put_back(value, copied)
         else:
             _put_back(vars(value), copied)
 

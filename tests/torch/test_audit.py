@@ -460,6 +460,38 @@ def test_a_state_that_is_learned_is_no_weight_of_a_cell(shape):
     assert torch.equal(start, before)
 
 
+class Counts(nn.Module):
+    """An LSTM whose masks are drawn by the number of the call, and are kept."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.state = nn.LSTM(9, 8), {"calls": 0, "masks": []}
+        self.calls = 0
+
+    def forward(self, x):
+        if self.training:
+            self.calls += 1
+            self.state["calls"] += 1
+            self.state["last"] = x.shape
+            drawn = torch.Generator().manual_seed(100 * self.calls + self.state["calls"])
+            mask = (torch.rand(x.shape, generator=drawn) < 0.6) / 0.6
+            self.state["masks"].append(mask)
+            x = x * mask
+        return self.rnn(x)[0]
+
+
+def test_what_a_module_keeps_in_a_dictionary_is_put_back():
+    module = Counts()
+    module(torch.ones(2, 3, 9))
+    masks = list(module.state["masks"])
+    found = dp.audit(module).at("input")
+    assert (found.verdict, found.per, found.frozen) == ("masked", "step", False)
+    assert module.calls == module.state["calls"] == 1
+    assert module.state["last"] == (2, 3, 9)
+    assert len(module.state["masks"]) == len(masks) == 1
+    assert module.state["masks"][0] is masks[0]
+
+
 def test_deep_stacks_are_seen_into():
     torch.manual_seed(0)
     audit = dp.audit(nn.LSTM(9, 8, 8))
