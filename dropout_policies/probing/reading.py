@@ -275,7 +275,13 @@ class Reading:
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
 
     def _keeps(self, values: Array, parts: list[Key], most: float) -> None:
-        """What is kept is multiplied by, if it is one number but for a share of it."""
+        """Note what is kept is multiplied by: one number, where nothing falls below the cell.
+
+        Args:
+            values: what was seen of it.
+            parts: the sites that have a part in it.
+            most: the share of it that may be another number, by what is below.
+        """
         if off_commonest(values) <= most:
             self.scales.append((kept_value(values), parts))
         elif most == 0.0:
