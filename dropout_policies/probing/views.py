@@ -142,7 +142,8 @@ class Viewer:
                 arrays = Setting(self.network).feed(cell).pass_up(cell).arrays
                 arrays = arrays | {decoder.parameter.name: decoder.rolled(arrays, shift)}
                 seen.append(self._seen(cell, np.roll(self.run(arrays, x), -shift, axis=-1)))
-            if not np.allclose(*seen, rtol=1e-3, atol=1e-4 * float(np.abs(seen[0]).max())):
+            near = 1e-4 * float(np.abs(seen[0]).max())
+            if not np.allclose(seen[0], seen[1], rtol=1e-3, atol=near):
                 return False
         return True
 
