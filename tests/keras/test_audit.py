@@ -10,7 +10,7 @@ from keras import layers, ops
 
 import dropout_policies as dp
 from tests.support.audited import errors
-from tests.support.keras_audited import cases
+from tests.support.keras_audited import cases, model
 
 CASES = cases()
 if keras.backend.backend() == "jax":  # which compiles every module anew, and takes minutes for all
@@ -60,6 +60,18 @@ def test_a_compiled_model_trains_on_after_an_audit():
             dp.audit(model)
         losses.append((first, *(model.train_on_batch(x, y) for _ in range(2))))
     assert losses[0] == losses[1]
+
+
+def test_what_probabilities_are_made_of_is_looked_at():
+    keras.utils.set_random_seed(3)
+    probable = model(0.4, "softmax")
+    tokens = np.arange(40).reshape(2, 20) % 30
+    before = probable.predict(tokens, verbose=0)
+    audit = dp.audit(probable)
+    assert audit.policy == "zaremba"
+    assert audit.undecided == ()
+    assert probable.layers[-1].activation is keras.activations.softmax
+    assert np.array_equal(probable.predict(tokens, verbose=0), before)
 
 
 def test_a_layer_that_is_not_built_is_refused():

@@ -74,7 +74,6 @@ def cases() -> list[Case]:
             {(Site.INPUT, 0, 0): dp.drop(0.4, per="sequence")},
         ),
         of_policy("a model of Dropout layers", lambda: model(0.4), zaremba, 2),
-        of_policy("a model that gives probabilities", lambda: model(0.4, "softmax"), zaremba, 2),
         of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True),
     ]
     for name in dp.names():
