@@ -68,24 +68,23 @@ class Probe:
         self._runs: dict[tuple[bool, int], keras.Model] = {}
 
     def __enter__(self) -> Probe:
-        self._flags = [
-            (layer, name, getattr(layer, name))
+        during = [
+            (layer, name, value)
             for layer in self._recurrent
-            for name in FLAGS
+            for name, value in FLAGS.items()
             if hasattr(layer, name)
         ]
         ends = [x for x in layers_of(self.layer) if getattr(x, "activation", None) in PROBABILITIES]
-        self._ends = [(layer, "activation", layer.activation) for layer in ends]
+        during += [(layer, "activation", keras.activations.linear) for layer in ends]
+        self._settings = [(layer, name, getattr(layer, name)) for layer, name, _ in during]
         self._before = [(v, ops.convert_to_numpy(v.value).copy()) for v in self._variables()]
         self._generators = _generators()
-        for layer, name, _ in self._flags:
-            _set(layer, name, FLAGS[name])
-        for layer, name, _ in self._ends:
-            _set(layer, name, keras.activations.linear)
+        for layer, name, value in during:
+            _set(layer, name, value)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for layer, name, value in (*self._flags, *self._ends):
+        for layer, name, value in self._settings:
             _set(layer, name, value)
         self.replay((self._before, self._generators))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ BEST = "best."
 """What the names of kept weights begin with, in a checkpoint."""
 
 
-class Sentences:
+class Sentences(ABC):
     """`benchmarks.task.Task`, but for what sentences are about and how they are scored.
 
     The model is tested with the weights of the epoch whose validation perplexity was the lowest:
@@ -40,19 +41,19 @@ class Sentences:
         self.steps = -(-len(self.pairs) // self.recipe.batch)
         self.best, self.best_perplexity = engine.weights(), math.inf
 
+    @abstractmethod
     def part(self, name: str) -> tuple[list[Pair], Floats]:
         """The sentences of a part, `train`, `valid` or `test`, and what they are about."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, said: Sequence[str]) -> dict[str, Any]:
         """BLEU of what was said of the first that the test has, and sacreBLEU's signature."""
-        raise NotImplementedError
 
+    @abstractmethod
     def shown(self, said: Sequence[str]) -> dict[str, dict[str, str]]:
         """Some of it by what it is about, under the name that results have for it."""
-        raise NotImplementedError
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 # nothing is what it does
         """Nothing is carried from epoch to epoch."""
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:

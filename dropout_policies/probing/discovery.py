@@ -10,11 +10,14 @@ import numpy as np
 
 from ..errors import PolicyError
 from .constants import with_half_open
-from .network import SHUT, TOKENS, TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
+from .network import SHUT, TYPES, Bias, Block, Cell, Gates, Network, Place, Setting
 from .probe import Array, Parameter, Probe
 from .signals import AMPLITUDE
 
 Run = Callable[[Mapping[str, Array], Array], Array]
+
+TOKENS = 8
+"""How many rows of an embedding are left to tokens, where it is the decoder's matrix too."""
 
 
 def discover(probe: Probe) -> Network:
@@ -123,7 +126,8 @@ def _layers(
     output."""
     forward = [m for m in matrices if m not in back]
     free = list(back)
-    alone = {name: w * any(name == m.name for m in matrices) for name, w in weights.items()}
+    names = {m.name for m in matrices}
+    alone = {n: w if n in names else np.zeros_like(w) for n, w in weights.items()}
     cells: dict[Place, Cell] = {}
     width, leaving, layer = features, 0, -1
     decoder: Block | None = None
@@ -229,7 +233,7 @@ def _without_decoder(network: Network, embedding: Parameter | None, width: int) 
         )
     if width < 2 * TOKENS:
         raise _NotSeenError(f"{embedding.name} has too few rows for tokens and for its output")
-    return replace(network, decoder=Block(embedding, 0, leaving), tied=True)
+    return replace(network, decoder=Block(embedding, 0, leaving), first=TOKENS)
 
 
 def _candidates(network: Network, run: Run, features: int) -> dict[int, Gates]:

@@ -16,9 +16,6 @@ TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
 SHUT = 200.0
 """A gate's bias that makes it exactly 0 or 1 in float32."""
 
-TOKENS = 8
-"""How many rows of an embedding are left to tokens, where it is the decoder's matrix too."""
-
 Place = tuple[int, int]
 """Which cell: the layer, from 0, and the direction, 0 forward and 1 backward."""
 
@@ -43,11 +40,6 @@ class Block:
     @property
     def columns(self) -> int:
         return self.stop - self.start
-
-    def rolled(self, arrays: Mapping[str, Array], shift: int) -> Array:
-        """Its parameter with rows moved down, the last ones to the top."""
-        axis = 1 if self.parameter.transposed else 0
-        return np.roll(arrays[self.parameter.name], shift, axis=axis)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +109,8 @@ class Network:
         gates: by the number of gates.
         decoder: the matrix that comes after the last layer, or None.
         added: the vectors that are added after that.
-        tied: whether the decoder is the embedding's matrix, of which the first rows are tokens'.
+        first: the first of the decoder's rows that is free for signals; those before stand for
+            tokens, where it is the embedding's matrix.
     """
 
     parameters: Sequence[Parameter]
@@ -125,7 +118,7 @@ class Network:
     gates: Mapping[int, Gates] = field(default_factory=dict)
     decoder: Block | None = None
     added: tuple[Bias, ...] = ()
-    tied: bool = False
+    first: int = 0
 
     @property
     def layers(self) -> int:
@@ -157,15 +150,13 @@ class Network:
         if self.decoder is None:
             return seen
         last = [cell, *self.above(cell)][-1]
-        rows = self.decoder.rows - (TOKENS + 1 if self.tied else 0)
+        rows = self.decoder.rows - self.first
         return min(seen, rows, self.decoder.columns - self.offset(last))
 
     def leaves_at(self, cell: Cell) -> int:
         """Where a cell's first feature is seen among those of the output."""
         last = [cell, *self.above(cell)][-1]
-        if self.tied:
-            return TOKENS
-        return 0 if self.decoder is not None else self.offset(last)
+        return self.first if self.decoder is not None else self.offset(last)
 
     def with_gates(self, gates: Mapping[int, Gates]) -> Network:
         return replace(self, gates=gates)
@@ -237,8 +228,9 @@ class Setting:
             self.into(lower, np.full((lower.units, lower.into.columns), 1.0 / lower.into.columns))
         return self
 
-    def pass_up(self, cell: Cell) -> Setting:
-        """Let the cells above, and the decoder, hand a cell's features on, one to one."""
+    def pass_up(self, cell: Cell, down: int = 0) -> Setting:
+        """Let the cells above, and the decoder, hand a cell's features on, one to one; the decoder
+        so many rows further down than they come, and at the top again after the last."""
         current = cell
         for upper in self.network.above(cell):
             route = np.eye(upper.units, current.width)
@@ -250,8 +242,8 @@ class Setting:
         if self.network.decoder is not None:
             offset = self.network.offset(current)
             matrix = np.zeros((self.network.decoder.rows, self.network.decoder.columns))
-            first = TOKENS if self.network.tied else 0
-            count = min(len(matrix) - first, current.width)
-            matrix[first + np.arange(count), offset + np.arange(count)] = 1.0
+            rows = len(matrix) - self.network.first
+            units = np.arange(min(rows, current.width))
+            matrix[self.network.first + (units + down) % rows, offset + units] = 1.0
             self._put(self.network.decoder, matrix)
         return self

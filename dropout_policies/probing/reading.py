@@ -35,8 +35,8 @@ INSIDE = (Site.CANDIDATE, Site.CELL, Site.STATE)
 """Sites within a cell whose masks are on h already when it leaves."""
 
 MIXED = 0.25
-"""How much of what is kept may be other than the commonest, by what is below, in what one number
-multiplies."""
+"""How much of what one number multiplies may be seen as other than the commonest, where something
+falls below."""
 
 CROWDED, BLIND = 0.03, 0.3
 """How often everything that comes in may be dropped, while it may not have come in at all, before
@@ -151,7 +151,7 @@ class Reading:
             parts += [(inner, *lower.place) for inner in INSIDE]
         known_below = [f for f in self.findings.values() if f.layer < layer]
         masked_below = any(f.verdict == "masked" for f in known_below)
-        self._keeps(values, parts, MIXED if masked_below else 0.0)
+        self._keeps(values, parts, certain=not masked_below)
         if masked_below:
             self._count_features(parts[0], len(features))
 
@@ -238,7 +238,8 @@ class Reading:
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
-        self._keeps(self._all(cell, "hidden"), [(site, *cell.place) for site in parts], MIXED)
+        keys = [(site, *cell.place) for site in parts]
+        self._keeps(self._all(cell, "hidden"), keys, certain=False)
 
     def _dead(self, cell: Cell) -> Array:
         """Where there is nothing of the moment in h; without biases that is not known, and only
@@ -274,24 +275,25 @@ class Reading:
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
 
-    def _keeps(self, values: Array, parts: list[Key], most: float) -> None:
-        """Note what is kept is multiplied by: one number, where nothing falls below the cell.
+    def _keeps(self, values: Array, parts: list[Key], certain: bool) -> None:
+        """Note what is kept is multiplied by, if it is one number.
 
         Args:
             values: what was seen of it.
             parts: the sites that have a part in it.
-            most: the share of it that may be another number, by what is below.
+            certain: whether nothing falls below, so that what is seen is just that; else some of it
+                is off for what is missing of the signal.
         """
-        if off_commonest(values) <= most:
+        if off_commonest(values) <= (0.0 if certain else MIXED):
             self.scales.append((kept_value(values), parts))
-        elif most == 0.0:
+        elif certain:
             key = parts[0]
             note = self.findings[key].note or "what is kept is multiplied by more than one number"
             self.findings[key] = replace(self.findings[key], note=note)
 
     def _behind(self) -> None:
-        """Say nothing of what leaves the last layer, where something falls behind it."""
-        why = "something falls behind it, on what comes after the last layer"
+        """Say nothing of what leaves the last layer, where something may fall behind it."""
+        why = "it cannot be told from what falls behind it, on what comes after the last layer"
         for cell in self.network.layer(self.network.layers - 1):
             key = (Site.OUTPUT, *cell.place)
             self.findings[key] = Finding(*key, "undecided", note=why)

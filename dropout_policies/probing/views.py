@@ -129,21 +129,24 @@ class Viewer:
         return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)
 
     def leaves_as_one(self) -> bool:
-        """Whether a feature of the last layer that is missing is missing wherever the matrix after
-        it leads it: if not, what is missing is no feature, but an entry of that matrix, or
-        something that comes after it."""
-        decoder = self.network.decoder
+        """Whether a feature of the last layer that is missing is missing wherever the decoder leads
+        it: if not, what is missing may be an entry of that matrix, or something behind it. Where
+        there is but one place, nobody can tell."""
+        decoder, first = self.network.decoder, self.network.first
         if decoder is None:
             return True
+        rows = decoder.rows - first
         x = np.full((STEPS, self.features), AMPLITUDE)
         for cell in self.network.layer(self.network.layers - 1):
+            units = np.arange(self.network.visible(cell))
             seen = []
-            for shift in (0, 1):
-                arrays = Setting(self.network).feed(cell).pass_up(cell).arrays
-                arrays = arrays | {decoder.parameter.name: decoder.rolled(arrays, shift)}
-                seen.append(self._seen(cell, np.roll(self.run(arrays, x), -shift, axis=-1)))
+            for down in (0, 1):
+                y = self.run(Setting(self.network).feed(cell).pass_up(cell, down).arrays, x)
+                seen.append(y[..., first + (units + down) % rows])
             near = 1e-4 * float(np.abs(seen[0]).max())
             if not np.allclose(seen[0], seen[1], rtol=1e-3, atol=near):
+                return False
+            if rows == 1 and (np.abs(seen[0]) <= near).any():
                 return False
         return True
 

@@ -74,6 +74,30 @@ def test_what_probabilities_are_made_of_is_looked_at():
     assert np.array_equal(probable.predict(tokens, verbose=0), before)
 
 
+def test_words_may_go_out_by_the_matrix_that_they_come_in_by():
+    class Tied(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.dropout = layers.Embedding(30, 9), layers.Dropout(0.4)
+            self.lstm = layers.LSTM(9, return_sequences=True)
+
+        def build(self, shape):
+            self.embedding.build(shape)
+            self.lstm.build((*shape, 9))
+
+        def call(self, tokens, training=False):
+            y = self.lstm(self.embedding(tokens))
+            y = self.dropout(y, training=training)
+            return ops.matmul(y, ops.transpose(self.embedding.embeddings))
+
+    keras.utils.set_random_seed(3)
+    layer = Tied()
+    layer.build((None, None))
+    audit = dp.audit(layer)
+    assert audit.differences == ("input is whole",)
+    assert audit.undecided == ()
+
+
 def test_a_layer_that_is_not_built_is_refused():
     with pytest.raises(dp.PolicyError, match="is not built"):
         dp.audit(layers.LSTM(8, dropout=0.5))

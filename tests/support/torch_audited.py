@@ -91,12 +91,16 @@ class Model(nn.Module):
     matrix for the words that come in and go out, and give logarithms of probabilities."""
 
     def __init__(
-        self, rate: float = 0.3, tied: bool = False, last: nn.Module | None = None
+        self,
+        rate: float = 0.3,
+        tied: bool = False,
+        last: nn.Module | None = None,
+        words: int = 40,
     ) -> None:
         super().__init__()
-        self.embedding, self.dropout = nn.Embedding(40, 16), nn.Dropout(rate)
+        self.embedding, self.dropout = nn.Embedding(words, 16), nn.Dropout(rate)
         self.lstm = nn.LSTM(16, 16, 2, dropout=rate, batch_first=True)
-        self.decoder, self.last = nn.Linear(16, 40), last or nn.Identity()
+        self.decoder, self.last = nn.Linear(16, words), last or nn.Identity()
         if tied:
             self.decoder.weight = self.embedding.weight
 

@@ -337,21 +337,25 @@ def test_of_cells_without_biases_nobody_says_that_evaluation_is_wrong():
     assert audit.differences == ()
 
 
-HALF = Around(lambda x: torch.cat([nn.functional.dropout(x[..., :4], 0.4), x[..., 4:]], -1))
-NOISE = Around(lambda x: nn.functional.dropout(x, 0.4) * (1 + 0.3 * torch.randn_like(x)))
+def half(x):
+    return torch.cat([nn.functional.dropout(x[..., :4], 0.4), x[..., 4:]], -1)
+
+
+def noisy(x):
+    return nn.functional.dropout(x, 0.4) * (1 + 0.3 * torch.randn_like(x))
 
 
 @pytest.mark.parametrize(
-    ("module", "note"),
+    ("before", "note"),
     [
-        (HALF, "the rate is not that of every unit"),
-        (NOISE, "what is kept is multiplied by more than one number"),
+        (half, "the rate is not that of every unit"),
+        (noisy, "what is kept is multiplied by more than one number"),
     ],
     ids=["half of the features", "noise beside masks"],
 )
-def test_more_than_a_mask_is_not_called_one(module, note):
+def test_more_than_a_mask_is_not_called_one(before, note):
     torch.manual_seed(0)
-    audit = dp.audit(module)
+    audit = dp.audit(Around(before))
     found = audit.at("input")
     assert (found.verdict, found.scaled, found.note) == ("masked", None, note)
     assert f"input is otherwise: {note}" in audit.differences
@@ -383,6 +387,15 @@ def test_what_falls_behind_the_last_layer_is_not_on_what_leaves_it(way, words):
     found = dp.audit(Decoded(way, words)).at("output")
     assert found.verdict == "undecided"
     assert "on what comes after the last layer" in found.note
+
+
+def test_of_one_number_nobody_says_what_it_is_missing_for():
+    for way in (lambda m, y: dropped(m, m.linear(y)), lambda m, y: m.linear(dropped(m, y))):
+        torch.manual_seed(0)
+        assert dp.audit(Decoded(way, words=1)).at("output").verdict == "undecided"
+    torch.manual_seed(0)
+    whole = dp.audit(Decoded(lambda m, y: m.linear(y), words=1))
+    assert (whole.policy, whole.at("output").verdict) == ("none", "whole")
 
 
 def test_what_leaves_the_last_layer_is_seen_behind_a_linear_one():
@@ -505,8 +518,22 @@ class Given:
 
 def test_an_output_may_be_a_dataclass():
     torch.manual_seed(0)
-    audit = dp.audit(Around(after=lambda y: Given(None, dropped(Around().train(), y))))
+    audit = dp.audit(Around(after=lambda y: Given(None, nn.functional.dropout(y, 0.4))))
     assert audit.at("output").verdict == "masked"
+
+
+def test_the_embedding_is_not_taken_for_a_matrix_of_its_shape():
+    class Early(Model):
+        def __init__(self):
+            super().__init__()
+            decoder, embedding = self.decoder, self.embedding
+            del self.decoder, self.embedding
+            self.decoder, self.embedding = decoder, embedding
+
+    torch.manual_seed(0)
+    assert next(iter(dict(Early().named_parameters()))).startswith("lstm")
+    audit = dp.audit(Early())
+    assert (audit.policy, audit.undecided) == ("zaremba", ())
 
 
 def test_probabilities_are_what_they_were_after_an_audit():
@@ -540,8 +567,12 @@ def made_in_inference_mode():
             lambda: nn.Sequential(nn.Linear(7, 9), Around()),
             r"0\.weight \(9, 7\) does not fit.*without what comes before",
         ),
+        (
+            lambda: Model(tied=True, words=10),
+            r"embedding\.weight has too few rows for tokens and for its output",
+        ),
     ],
-    ids=["random state", "inference mode", "merged directions", "a linear layer before"],
+    ids=["random state", "inference mode", "merged directions", "linear before", "few words"],
 )
 def test_a_refusal_says_what_was_seen(make, words):
     with pytest.raises(dp.PolicyError, match=words):
