@@ -1,4 +1,4 @@
-"""The audit says nothing false of a set of PyTorch modules or of wrong masks, and leaves no trace."""
+"""The audit says nothing false of a set of modules or of wrong masks, and leaves no trace."""
 
 import copy
 import random
