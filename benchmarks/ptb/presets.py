@@ -1,4 +1,4 @@
-"""The recipe of Zaremba et al. (2014) for Penn Treebank, and a small version of it to watch."""
+"""The recipes of Zaremba et al. (2014) for Penn Treebank, and two of them on a part of it."""
 
 from __future__ import annotations
 
@@ -25,16 +25,12 @@ class Preset(Recipe):
     paper: tuple[float, float] | None = None
 
 
+PART = (40_000, 10_000, 2_000)
+"""Of the corpus, for what is to be watched (`demo`), and to compare policies by (`wide`)."""
+
 PRESETS = {
-    "demo": Preset(
-        units=200,
-        window=20,
-        init=0.1,
-        full_epochs=8,
-        decay=1.3,
-        epochs=14,
-        part=(40_000, 10_000, 2_000),
-    ),
+    "demo": Preset(units=200, window=20, init=0.1, full_epochs=8, decay=1.3, epochs=14, part=PART),
+    "wide": Preset(units=650, window=20, init=0.05, full_epochs=8, decay=1.3, epochs=14, part=PART),
     "small": Preset(
         units=200,
         policy="none",
