@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.overrides import TorchFunctionMode
 
 from dropout_policies.errors import PolicyError
 from dropout_policies.probing.probe import Array, Parameter
 
+from . import replay
 from .layers import Recurrent
 
 
@@ -64,7 +67,7 @@ class Probe:
                 f"{self.name} was made in inference mode, and its weights cannot be changed. Give "
                 f"it copy.deepcopy(module)."
             )
-        self._time_first = True
+        self._time_first, self._packed = True, False
         takes = inspect.signature(module.forward).parameters.values()
         self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
 
@@ -73,9 +76,6 @@ class Probe:
         self._training = [(m, m.training) for m in module.modules()]
         self._values = [(p, p.detach().clone(), p.grad) for p in module.parameters()]
         self._before = self.noise()
-        # Of probabilities, small signals cannot be told: what they are made of is looked at.
-        ends = [m for m in module.modules() if isinstance(m, nn.Softmax | nn.LogSoftmax)]
-        self._hooks = [m.register_forward_hook(lambda _, given, __: given[0]) for m in ends]
         try:
             self._time_first = self._finds_time_first()
         except BaseException:
@@ -84,8 +84,6 @@ class Probe:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for hook in self._hooks:
-            hook.remove()
         with torch.no_grad():
             for parameter, value, gradient in self._values:
                 parameter.copy_(value)
@@ -133,7 +131,12 @@ class Probe:
         self.module.train(training)
         given = [torch.from_numpy(s).to(self._device, self._dtype) for s in states or ()]
         also = [tuple(given) if len(given) > 1 else given[0]] if given else []
-        for value in _tensors(self.module(x.contiguous(), *also)):
+        sequence: Tensor | PackedSequence = x.contiguous()
+        if self._packed:
+            sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])
+        with _Raw():
+            result = self.module(sequence, *also)
+        for value in _tensors(result):
             if value.dim() == 3 and value.shape[:2] == x.shape[:2]:
                 return value.double().numpy(force=True)
         raise PolicyError(
@@ -151,14 +154,14 @@ class Probe:
             values = (0.5 + values) / parameter.shape[1] if matrix else 0.1 * values
             parameter.data.copy_(values)
         moved, errors = None, []
-        for width in self._widths:
-            self.features = width
+        for packed, width in product((False, True), self._widths):
+            self._packed, self.features = packed, width
             try:
                 moved = self._moved()
                 break
-            except (RuntimeError, ValueError, TypeError) as error:
-                if isinstance(error, PolicyError):
-                    raise
+            except PolicyError:
+                raise
+            except Exception as error:  # whatever a module has against such an input
                 errors.append(str(error))
         if moved is None:
             raise PolicyError(
@@ -190,118 +193,35 @@ class Probe:
         return np.asarray((outputs[0] != outputs[1]).any(axis=-1))
 
     def noise(self) -> Any:
-        generators = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        kept = [(m, _kept(vars(m))) for m in self.module.modules()]
-        buffers = [
-            (m, name, b, b.clone())
-            for m in self.module.modules()
-            for name, b in m.named_buffers(recurse=False)
-        ]
-        before = getattr(self, "_before", None)
-        if before is not None:
-            # A state that a module carries from call to call is the one that it came with.
-            first = {id(m): attributes for m, attributes in before[2]}
-            kept = [(m, _as_before(now, first.get(id(m), {}))) for m, now in kept]
-            was = {(id(m), n): (b, v) for m, n, b, v in before[3] if b.is_floating_point()}
-            buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
-        return generators, cuda, kept, buffers
+        return replay.note(self.module, getattr(self, "_before", None))
 
     def replay(self, noise: Any) -> None:
-        (python, array, cpu), cuda, kept, buffers = noise
-        random.setstate(python)
-        np.random.set_state(array)
-        torch.set_rng_state(cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-        for module, attributes in kept:
-            _put_back(vars(module), attributes)
-        with torch.no_grad():
-            for module, name, buffer, value in buffers:
-                if getattr(module, name) is not buffer:  # one that a module has put there since
-                    setattr(module, name, buffer)
-                buffer.copy_(value)
+        replay.put_back(noise)
 
 
-SKIPPED = frozenset(vars(nn.Module()))
-"""What every module holds: no state of its noise, or put back by itself."""
+class _Raw(TorchFunctionMode):
+    """Gives what probabilities are made of instead: of probabilities, small signals cannot be
+    told."""
 
-
-def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes, and copies of what may change within them."""
-    return {k: (v, _copy(v)) for k, v in attributes.items() if k not in SKIPPED}
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, torch.Generator):
-        return value.get_state()
-    if isinstance(value, Tensor):
-        return None if isinstance(value, nn.Parameter) else value.detach().clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, np.random.Generator):
-        return value.bit_generator.state
-    if isinstance(value, random.Random):
-        return value.getstate()
-    if isinstance(value, list):
-        return list(value)
-    if isinstance(value, dict):
-        return _kept(value)
-    if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
-        return _kept(vars(value))
-    return None
-
-
-def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they were at first, but for those that noise may be drawn by: generators and
-    counters, in dictionaries too."""
-    found = dict(before)
-    for key, (value, copied) in now.items():
-        if key not in before:
-            continue
-        if isinstance(value, dict) and value is before[key][0]:
-            found[key] = (value, _as_before(copied, before[key][1]))
-        elif _is_source(value):
-            found[key] = (value, copied)
-    return found
-
-
-def _is_source(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return not value.is_floating_point()
-    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
-    return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
-
-
-def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
-    for key in [k for k in attributes if k not in kept and k not in SKIPPED]:
-        del attributes[key]
-    for key, (value, copied) in kept.items():
-        attributes[key] = value
-        if copied is None:
-            continue
-        if isinstance(value, torch.Generator):
-            value.set_state(copied)
-        elif isinstance(value, Tensor):
-            value.data.copy_(copied)
-        elif isinstance(value, np.ndarray):
-            value[...] = copied
-        elif isinstance(value, np.random.Generator):
-            value.bit_generator.state = copied
-        elif isinstance(value, random.Random):
-            value.setstate(copied)
-        elif isinstance(value, list):
-            value[:] = copied
-        elif isinstance(value, dict):
-            _put_back(value, copied)
-        else:
-            _put_back(vars(value), copied)
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "").removeprefix("special_") in ("softmax", "log_softmax"):
+            return args[0] if args else kwargs["input"]
+        return func(*args, **kwargs)
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:
     """The tensors of what a module gives back, from the first on."""
     if isinstance(result, Tensor):
         yield result
+    elif isinstance(result, PackedSequence):
+        yield pad_packed_sequence(result)[0]
     elif isinstance(result, Mapping):
         for part in result.values():
             yield from _tensors(part)

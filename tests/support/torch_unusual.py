@@ -2,6 +2,7 @@
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 
 def dropped(module, value):
@@ -62,3 +63,18 @@ class Starts(nn.Module):
         start = self.start if isinstance(self.start, nn.Parameter) else self.start(9)
         start = start.expand(1, x.shape[1], 9).contiguous()
         return self.rnn(dropped(self, x), (start, start))[0]
+
+
+class Packed(nn.Module):
+    """A module of tensors for who has packed sequences alone, as a layer of longer and shorter
+    sequences may be written."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, sequence):
+        if not isinstance(sequence, PackedSequence):
+            raise LookupError("a PackedSequence is needed")
+        x, lengths = pad_packed_sequence(sequence)
+        return pack_padded_sequence(self.inner(x), lengths)

@@ -11,7 +11,7 @@ import dropout_policies as dp
 from dropout_policies.probing.resting import wide
 from tests.support.audited import errors
 from tests.support.torch_audited import Loop, Model, by_hand
-from tests.support.torch_unusual import Around, ByHand, Decoded, Starts, dropped
+from tests.support.torch_unusual import Around, ByHand, Decoded, Packed, Starts, dropped
 
 
 def test_layers_without_biases_leave_something_undecided():
@@ -245,6 +245,38 @@ def test_the_embedding_is_not_taken_for_a_matrix_of_its_shape():
     assert next(iter(dict(Early().named_parameters()))).startswith("lstm")
     audit = dp.audit(Early())
     assert (audit.policy, audit.undecided) == ("zaremba", ())
+
+
+@pytest.mark.parametrize("policy", ["state", "variational"])
+def test_what_takes_packed_sequences_alone_is_given_them(policy):
+    torch.manual_seed(0)
+    audit = dp.audit(Packed(Loop(policy)))
+    assert errors(by_hand(policy), audit) == [], str(audit)
+
+
+def test_words_may_come_in_packed():
+    torch.manual_seed(0)
+    model = Model()
+    model.lstm.batch_first = False
+    audit = dp.audit(Packed(model))
+    assert (audit.policy, audit.undecided) == ("zaremba", ())
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda y: nn.functional.log_softmax(y, dim=-1),
+        lambda y: torch.softmax(y, -1),
+        lambda y: torch.special.log_softmax(input=y, dim=-1),
+        lambda y: y.softmax(-1),
+    ],
+    ids=["functional", "torch", "special", "method"],
+)
+def test_probabilities_may_be_made_in_code(end):
+    torch.manual_seed(0)
+    audit = dp.audit(Decoded(lambda m, y: end(m.linear(dropped(m, y)))))
+    assert audit.differences == ("input is whole",)
+    assert audit.undecided == ()
 
 
 def test_probabilities_are_what_they_were_after_an_audit():

@@ -1,0 +1,127 @@
+"""What the noise of a module's next call depends on: noted, and put back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+
+def note(module: nn.Module, first: Any = None) -> Any:
+    """Everything that the noise of a module's next call depends on.
+
+    Args:
+        module: which.
+        first: what was noted before its first call: a state that it carries from call to call is
+            the one that it came with.
+    """
+    generators = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    kept = [(m, _kept(vars(m))) for m in module.modules()]
+    buffers = [
+        (m, name, b, b.clone())
+        for m in module.modules()
+        for name, b in m.named_buffers(recurse=False)
+    ]
+    if first is not None:
+        at_first = {id(m): attributes for m, attributes in first[2]}
+        kept = [(m, _as_before(now, at_first.get(id(m), {}))) for m, now in kept]
+        was = {(id(m), n): (b, v) for m, n, b, v in first[3] if b.is_floating_point()}
+        buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
+    return generators, cuda, kept, buffers
+
+
+def put_back(noise: Any) -> None:
+    """Have the next call draw the same noise as the call that came after `note`."""
+    (python, array, cpu), cuda, kept, buffers = noise
+    random.setstate(python)
+    np.random.set_state(array)
+    torch.set_rng_state(cpu)
+    if cuda:
+        torch.cuda.set_rng_state_all(cuda)
+    for module, attributes in kept:
+        _put_back(vars(module), attributes)
+    with torch.no_grad():
+        for module, name, buffer, value in buffers:
+            if getattr(module, name) is not buffer:  # one that a module has put there since
+                setattr(module, name, buffer)
+            buffer.copy_(value)
+
+
+SKIPPED = frozenset(vars(nn.Module()))
+"""What every module holds: no state of its noise, or put back by itself."""
+
+
+def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, and copies of what may change within them."""
+    return {k: (v, _copy(v)) for k, v in attributes.items() if k not in SKIPPED}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, torch.Generator):
+        return value.get_state()
+    if isinstance(value, Tensor):
+        return None if isinstance(value, nn.Parameter) else value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, np.random.Generator):
+        return value.bit_generator.state
+    if isinstance(value, random.Random):
+        return value.getstate()
+    if isinstance(value, list):
+        return list(value)
+    if isinstance(value, dict):
+        return _kept(value)
+    if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
+        return _kept(vars(value))
+    return None
+
+
+def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as they were at first, but for those that noise may be drawn by: generators and
+    counters, in dictionaries too."""
+    found = dict(before)
+    for key, (value, copied) in now.items():
+        if key not in before:
+            continue
+        if isinstance(value, dict) and value is before[key][0]:
+            found[key] = (value, _as_before(copied, before[key][1]))
+        elif _is_source(value):
+            found[key] = (value, copied)
+    return found
+
+
+def _is_source(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.is_floating_point()
+    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
+    return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
+
+
+def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
+    for key in [k for k in attributes if k not in kept and k not in SKIPPED]:
+        del attributes[key]
+    for key, (value, copied) in kept.items():
+        attributes[key] = value
+        if copied is None:
+            continue
+        if isinstance(value, torch.Generator):
+            value.set_state(copied)
+        elif isinstance(value, Tensor):
+            value.data.copy_(copied)
+        elif isinstance(value, np.ndarray):
+            value[...] = copied
+        elif isinstance(value, np.random.Generator):
+            value.bit_generator.state = copied
+        elif isinstance(value, random.Random):
+            value.setstate(copied)
+        elif isinstance(value, list):
+            value[:] = copied
+        elif isinstance(value, dict):
+            _put_back(value, copied)
+        else:
+            _put_back(vars(value), copied)
