@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from keras import ops
 from dropout_policies.errors import PolicyError
 from dropout_policies.probing.probe import Array, Parameter
 
+from . import sources
 from .layers import Recurrent
 from .wiring import Layer, layers_of
 
@@ -77,8 +77,7 @@ class Probe:
         ends = [x for x in layers_of(self.layer) if getattr(x, "activation", None) in PROBABILITIES]
         during += [(layer, "activation", keras.activations.linear) for layer in ends]
         self._settings = [(layer, name, getattr(layer, name)) for layer, name, _ in during]
-        self._before = [(v, ops.convert_to_numpy(v.value).copy()) for v in self._variables()]
-        self._generators = _generators()
+        self._before = sources.note(self._variables())
         for layer, name, value in during:
             _set(layer, name, value)
         return self
@@ -86,7 +85,7 @@ class Probe:
     def __exit__(self, *error: object) -> None:
         for layer, name, value in self._settings:
             _set(layer, name, value)
-        self.replay((self._before, self._generators))
+        sources.put_back(self._before)
 
     def _variables(self) -> list[keras.Variable]:
         return list({id(v): v for v in (*self.layer.weights, *self.layer.variables)}.values())
@@ -134,30 +133,10 @@ class Probe:
 
     def noise(self) -> Any:
         own = {id(weight) for weight in self.layer.weights}
-        rest = [v for v in self._variables() if id(v) not in own]
-        return [(v, ops.convert_to_numpy(v.value).copy()) for v in rest], _generators()
+        return sources.note(v for v in self._variables() if id(v) not in own)
 
     def replay(self, noise: Any) -> None:
-        values, (python, array, own) = noise
-        for variable, value in values:
-            variable.assign(value)
-        random.setstate(python)
-        np.random.set_state(array)
-        if own is not None:
-            import torch
-
-            torch.set_rng_state(own)
-
-
-def _generators() -> tuple[Any, Any, Any]:
-    """The state of generators that no layer holds. On the torch backend, Keras's dropout without a
-    seed draws from PyTorch's, to which Keras itself gives no access."""
-    own = None
-    if keras.backend.backend() == "torch":
-        import torch
-
-        own = torch.get_rng_state()
-    return random.getstate(), np.random.get_state(), own
+        sources.put_back(noise)
 
 
 class _Run(keras.Model):  # type: ignore[misc] # keras has no types

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dropout_policies.errors import PolicyError
 from dropout_policies.probing.probe import Array, Parameter
 
-from . import replay
+from . import sources
 from .layers import Recurrent
 
 
@@ -193,10 +193,10 @@ class Probe:
         return np.asarray((outputs[0] != outputs[1]).any(axis=-1))
 
     def noise(self) -> Any:
-        return replay.note(self.module, getattr(self, "_before", None))
+        return sources.note(self.module, getattr(self, "_before", None))
 
     def replay(self, noise: Any) -> None:
-        replay.put_back(noise)
+        sources.put_back(noise)
 
 
 class _Raw(TorchFunctionMode):

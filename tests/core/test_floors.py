@@ -16,7 +16,7 @@ FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
-SPARED = {KERAS / "probe.py": {"torch"}}
+SPARED = {KERAS / "sources.py": {"torch"}}
 """Keras gives no access to PyTorch's random state, which its dropout draws from there."""
 
 BANS = {
