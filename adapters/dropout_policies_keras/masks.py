@@ -35,13 +35,15 @@ def draw(
     """
     drawn: Masks = {}
     for slot, mask in wanted.items():
-        if state is None:
+        if state is None and keras.backend.backend() != "jax":
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
+            # Of JAX's generator, the same Threefry in a loop, a word costs several times as much.
+            key = mask_key(state, slot) if state is not None else _next_key(generator)
             least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
             offset = row_offset if mask.by_sample else 0
-            keep = keep_bits(mask_key(state, slot), least, mask.shape, offset)
+            keep = keep_bits(key, least, mask.shape, offset)
         kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn
@@ -79,6 +81,12 @@ def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
     """The key of one mask of one call, from the state (seed, call), as two int32 words."""
     seed, call = state[0], state[1]
     return threefry2x32((seed, ops.zeros_like(seed)), (call, _int32(tag(slot))), _rotate_left)
+
+
+def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
+    """A generator's next seed as the key of a mask, as two int32 words."""
+    seed = ops.cast(generator.next(), "int32")
+    return seed[0], seed[1]
 
 
 def keep_bits(

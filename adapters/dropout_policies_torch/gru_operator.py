@@ -9,7 +9,19 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
-from .sequence import Operator, again, before, four, or_zeros, order, pulls, slices, whole
+from .sequence import (
+    Operator,
+    again,
+    before,
+    cut,
+    four,
+    or_zeros,
+    order,
+    pieces,
+    pulls,
+    slices,
+    whole,
+)
 
 
 def _forward(
@@ -40,11 +52,31 @@ def _forward(
         `[T, B, H]`.
     """
     steps, batch, size = len(x), *h0.shape
-    acts = products.linear(x, w_ih, b_ih)  # so far what the input brings to them
+    hs = x.new_empty(steps, batch, size)
     by_recurrent = products.by(w_hh, batch, b_hh)
-    hs = acts.new_empty(steps, batch, size)
-    brought = acts.new_empty(steps if keep else 1, batch, size)
     masks = (hidden, candidate, None, state, hidden_update, None)
+    h = h0
+    for piece in pieces(steps, batch, backward, keep):
+        part = x[piece], h, hs[piece], w_ih, b_ih, by_recurrent, cut(masks, piece)
+        h, acts, brought = _forward_part(*part, backward, keep)
+    return hs, h.clone(), acts, brought
+
+
+def _forward_part(
+    x: Tensor,
+    h0: Tensor,
+    hs: Tensor,
+    w_ih: Tensor,
+    b_ih: Tensor | None,
+    by_recurrent: products.Product,
+    masks: fused.Masks,
+    backward: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Some steps of `_forward`, from h0 on: fills `hs`; the last h, and what is kept."""
+    steps, batch, size = hs.shape
+    acts = products.linear(x, w_ih, b_ih)  # so far what the input brings to them
+    brought = acts.new_empty(steps if keep else 1, batch, size)
     engine = engines.engine(acts, h0)
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": brought}
@@ -52,9 +84,9 @@ def _forward(
         run.forward(by_recurrent)
     else:
         _steps(acts, hs, brought, h0, by_recurrent, masks, backward)
-    h = hs[0 if backward else -1]
-    empty = hs.new_empty(0)
-    return hs, h.clone(), *((acts, brought) if keep else (empty, empty.clone()))
+    if not keep:
+        acts, brought = (hs.new_empty(0) for _ in range(2))
+    return hs[0 if backward else -1], acts, brought
 
 
 def _steps(

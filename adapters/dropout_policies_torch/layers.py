@@ -142,7 +142,8 @@ class Recurrent(Noisy):
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
         shapes = [(count, batch, width) for width in widths[: TYPES[self.mode].states]]
         if states is None:
-            return tuple(x.new_zeros(shape) for shape in shapes)
+            # The same zeros for every layer: nothing writes to them.
+            return tuple(x.new_zeros(1, *shape[1:]).expand(shape) for shape in shapes)
         if len(states) != len(shapes):
             parts = "h and c" if len(shapes) > 1 else "h"
             raise RuntimeError(

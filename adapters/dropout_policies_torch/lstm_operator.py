@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -9,7 +11,20 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
-from .sequence import Operator, again, before, four, or_zeros, order, pulls, shifted, slices, whole
+from .sequence import (
+    Operator,
+    again,
+    before,
+    cut,
+    four,
+    or_zeros,
+    order,
+    pieces,
+    pulls,
+    shifted,
+    slices,
+    whole,
+)
 
 
 def _forward(
@@ -44,20 +59,49 @@ def _forward(
         every c_t `[T, B, H]`, the gates' activations `[T, B, 4*H]`, and tanh(c̃) `[T, B, H]`.
     """
     steps, batch, size = len(x), *h0.shape
-    acts = products.linear(x, w_ih, bias)  # so far what the input brings to them
-    hs = acts.new_empty(steps, batch, size)
-    cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
+    hs = x.new_empty(steps, batch, size)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
+    # Of these one is made, and once.
+    recurrent = (
+        cache(partial(products.by, w_hh, batch)),
+        cache(partial(products.added, w_hh, batch)),
+    )
+    h, c = h0, c0
+    for piece in pieces(steps, batch, backward, keep):
+        part = x[piece], h, c, hs[piece], w_ih, bias, *recurrent, cut(masks, piece)
+        h, c, cs, acts, squashed = _forward_part(*part, backward, keep)
+    return hs, c.clone(), cs, acts, squashed
+
+
+def _forward_part(
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    hs: Tensor,
+    w_ih: Tensor,
+    bias: Tensor | None,
+    by_recurrent: Callable[[], products.Product],
+    add_recurrent: Callable[[], products.Added],
+    masks: fused.Masks,
+    backward: bool,
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Some steps of `_forward`, from h0 and c0 on: fills `hs`; the last h, c, and what is kept."""
+    steps, batch, size = hs.shape
+    acts = products.linear(x, w_ih, bias)  # so far what the input brings to them
+    cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
     engine = engines.engine(acts, h0)
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
         run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
-        run.forward(products.by(w_hh, batch))
+        run.forward(by_recurrent())
     else:
-        _steps(acts, hs, cs, squashed, h0, c0, w_hh, masks, backward)
-    c = cs[0 if backward else -1]
-    empty = hs.new_empty(0)
-    return hs, c.clone(), *((cs, acts, squashed) if keep else (empty, empty.clone(), empty.clone()))
+        _steps(acts, hs, cs, squashed, h0, c0, add_recurrent(), masks, backward)
+    at_end = 0 if backward else -1
+    h, c = hs[at_end], cs[at_end]
+    if not keep:
+        cs, acts, squashed = (hs.new_empty(0) for _ in range(3))
+    return h, c, cs, acts, squashed
 
 
 def _steps(
@@ -67,14 +111,13 @@ def _steps(
     squashed: Tensor,
     h0: Tensor,
     c0: Tensor,
-    w_hh: Tensor,
+    add_recurrent: products.Added,
     masks: fused.Masks,
     backward: bool,
 ) -> None:
     """All steps by PyTorch's own functions; `acts` is the input's part of the gates before, and
     the gates after."""
     steps, batch, size = hs.shape
-    add_recurrent = products.added(w_hh, batch)
     scratch, new = acts.new_empty(batch, size), acts.new_empty(batch, size)
     by_step = acts.unbind(0)
     first_two = acts[:, :, : 2 * size].unbind(0)

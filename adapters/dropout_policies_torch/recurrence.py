@@ -182,6 +182,7 @@ def _fused(
     bidirectional: bool = False,
 ) -> tuple[Tensor, States]:
     """PyTorch's own kernel: `count` layers times directions, with states `[count, B, H]`."""
+    states = tuple(state.contiguous() for state in states)
     hx = list(states) if mode == "LSTM" else states[0]
     layers = count // (1 + bidirectional)
     how = (len(weights) >= 4 * count, layers, 0.0, True, bidirectional)

@@ -10,6 +10,7 @@ from dropout_policies_torch import (
     operators,
     products,
     recurrence,
+    sequence,
 )
 from dropout_policies_torch.gru_operator import gru
 from dropout_policies_torch.lstm_operator import lstm
@@ -25,7 +26,7 @@ SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
 OPERATORS = {"LSTM": lstm, "GRU": gru}
 
 
-def arguments(mode, seed, masked=True, requires_grad=True):
+def arguments(mode, seed, masked=True, requires_grad=True, steps=T):
     """An operator's inputs: x, the states, the weights, its masks, and the direction."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -34,10 +35,10 @@ def arguments(mode, seed, masked=True, requires_grad=True):
         return made.requires_grad_(requires_grad)
 
     gates, states, biases = (4, 2, 1) if mode == "LSTM" else (3, 1, 2)
-    values = [drawn(T, B, D), *(drawn(B, H) for _ in range(states))]
+    values = [drawn(steps, B, D), *(drawn(B, H) for _ in range(states))]
     values += [drawn(gates * H, D), drawn(gates * H, H), *(drawn(gates * H) for _ in range(biases))]
     masks = [
-        torch.rand(1 if number % 2 else T, B, H, generator=generator, dtype=torch.float64)
+        torch.rand(1 if number % 2 else steps, B, H, generator=generator, dtype=torch.float64)
         if masked
         else None
         for number in range(6 if mode == "LSTM" else 4)
@@ -138,6 +139,22 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
     found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("seed", [0, 1], ids=["forward", "backward"])
+def test_where_nothing_is_kept_a_long_sequence_is_taken_in_pieces(mode, seed, monkeypatch):
+    made = products.linear
+    rows = []
+    monkeypatch.setattr(products, "linear", lambda x, *rest: rows.append(len(x)) or made(x, *rest))
+    *given, keep = arguments(mode, seed, requires_grad=False, steps=sequence.ROWS)
+    whole, rows[:] = OPERATORS[mode](*given, keep), []
+    parts = OPERATORS[mode](*given, not keep)
+    assert len(rows) == B  # pieces: there are B * ROWS rows of x in all
+    assert sum(rows) == sequence.ROWS
+    for all_at_once, piece_by_piece in zip(whole[:2], parts[:2], strict=True):
+        torch.testing.assert_close(piece_by_piece, all_at_once, rtol=0, atol=1e-12)
 
 
 def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
