@@ -68,6 +68,7 @@ class Probe:
                 f"it copy.deepcopy(module)."
             )
         self._time_first, self._packed = True, False
+        self._softmax: int | None = None  # which of a call's gives the output
         takes = inspect.signature(module.forward).parameters.values()
         self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
 
@@ -134,10 +135,11 @@ class Probe:
         sequence: Tensor | PackedSequence = x.contiguous()
         if self._packed:
             sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])
-        with _Raw():
+        with _Raw(self._softmax) as raw:
             result = self.module(sequence, *also)
         for value in _tensors(result):
             if value.dim() == 3 and value.shape[:2] == x.shape[:2]:
+                self._softmax = raw.behind(value) if raw.given is None else raw.given
                 return value.double().numpy(force=True)
         raise PolicyError(
             f"{self.name} gives no output for every step, and the audit reads it there. Received: "
@@ -181,7 +183,7 @@ class Probe:
     def _moved(self) -> npt.NDArray[np.bool_]:
         """Which outputs change with the input at (1, 1), of 3 by 3."""
         outputs = []
-        for value in (0, 1):
+        for value in (0, 0, 1):  # the first call tells what is behind the output
             if self.embedding is None:
                 x = torch.ones(3, 3, self.features, device=self._device, dtype=self._dtype)
             else:
@@ -190,7 +192,7 @@ class Probe:
             self.replay(self._before)
             with torch.no_grad():
                 outputs.append(self._call(x, False))
-        return np.asarray((outputs[0] != outputs[1]).any(axis=-1))
+        return np.asarray((outputs[1] != outputs[2]).any(axis=-1))
 
     def noise(self) -> Any:
         return sources.note(self.module, getattr(self, "_before", None))
@@ -200,8 +202,13 @@ class Probe:
 
 
 class _Raw(TorchFunctionMode):
-    """Gives what probabilities are made of instead: of probabilities, small signals cannot be
-    told."""
+    """Counts the softmaxes of a call; one of them gives what it would be made of instead: of
+    probabilities, small signals cannot be told."""
+
+    def __init__(self, given: int | None) -> None:
+        super().__init__()
+        self.given = given
+        self.made: list[Tensor] = []
 
     def __torch_function__(
         self,
@@ -211,9 +218,18 @@ class _Raw(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "").removeprefix("special_") in ("softmax", "log_softmax"):
-            return args[0] if args else kwargs["input"]
-        return func(*args, **kwargs)
+        name = getattr(func, "__name__", "").removeprefix("special_")
+        if name not in ("softmax", "log_softmax"):
+            return func(*args, **kwargs)
+        raw = args[0] if args else kwargs["input"]
+        self.made.append(raw if len(self.made) == self.given else func(*args, **kwargs))
+        return self.made[-1]
+
+    def behind(self, output: Tensor) -> int | None:
+        """The number of the softmax that made an output, or what it is a view of."""
+        place = output.untyped_storage().data_ptr()
+        made = [m.untyped_storage().data_ptr() == place for m in self.made]
+        return made.index(True) if True in made else None
 
 
 def _tensors(result: Any) -> Iterator[Tensor]:

@@ -269,12 +269,25 @@ def test_words_may_come_in_packed():
         lambda y: torch.softmax(y, -1),
         lambda y: torch.special.log_softmax(input=y, dim=-1),
         lambda y: y.softmax(-1),
+        lambda y: y.flatten(0, 1).softmax(-1).unflatten(0, y.shape[:2]),
     ],
-    ids=["functional", "torch", "special", "method"],
+    ids=["functional", "torch", "special", "method", "view"],
 )
 def test_probabilities_may_be_made_in_code(end):
     torch.manual_seed(0)
     audit = dp.audit(Decoded(lambda m, y: end(m.linear(dropped(m, y)))))
+    assert audit.differences == ("input is whole",)
+    assert audit.undecided == ()
+
+
+def test_a_softmax_that_gives_no_output_is_left_alone():
+    torch.manual_seed(0)
+
+    def end(module, y):
+        weights = 9 * torch.softmax(torch.zeros(9, dtype=y.dtype), -1)
+        return module.linear(dropped(module, y) * weights).log_softmax(-1)
+
+    audit = dp.audit(Decoded(end))
     assert audit.differences == ("input is whole",)
     assert audit.undecided == ()
 
