@@ -43,10 +43,12 @@ def bands(axes: Any, results: Sequence[Result], key: str, style: str, named: str
 
 
 def in_perplexity(axes: Any) -> None:
-    """An axis of perplexities: logarithmic, with plain numbers."""
+    """An axis of perplexities: logarithmic, with as many plain numbers as there is room for."""
+    from matplotlib.ticker import LogFormatter
+
     axes.set(ylabel="perplexity", yscale="log")
     axes.yaxis.set_major_formatter("{x:.0f}")
-    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 0.7)))
 
 
 def by_epoch(axes: Any) -> None:

@@ -38,7 +38,12 @@ The probabilities of models that differ in their seeds, averaged word by word
 | corpus | each model | models | valid | test |
 |---|---|---:|---:|---:|"""
 
-PICTURE = "ptb-demo.png"
+PICTURES = {
+    "demo": "Without dropout the training perplexity goes on falling while that of validation "
+    "rises; under zaremba both fall.",
+    "wide": "Without dropout the validation perplexity rises far above that under any policy.",
+}
+"""Presets that are drawn, and what there is to see."""
 
 
 def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
@@ -55,8 +60,14 @@ def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
 
 def draw(runs: list[Result], folder: Path) -> Iterator[Path]:
     """Draw what the sections show."""
-    demo = [run for run in runs if _of(run) == ("ptb", "demo")]
-    yield curves(demo, folder / PICTURE)
+    for preset in PICTURES:
+        here = [run for run in runs if _of(run) == ("ptb", preset)]
+        if here:
+            yield curves(here, folder / _picture(preset))
+
+
+def _picture(preset: str) -> str:
+    return f"ptb-{preset}.png"
 
 
 def _of(run: Result) -> tuple[str, str]:
@@ -87,11 +98,8 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
             f"| {policy}{rate} | the paper's | | {PRESETS[preset].epochs} | "
             f"| {paper[0]} | | {paper[1]} | |"
         )
-    if (name, preset) == ("ptb", "demo"):
-        lines.append(
-            f"\n![Without dropout the training perplexity goes on falling while that of validation "
-            f"rises; under zaremba both fall.]({PICTURE})"
-        )
+    if name == "ptb" and preset in PICTURES:
+        lines.append(f"\n![{PICTURES[preset]}]({_picture(preset)})")
     if (name, preset) == ("ptb", "wide"):
         lines.append(COMPARED)
     return "\n".join(lines) + "\n"

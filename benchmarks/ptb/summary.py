@@ -80,8 +80,10 @@ def curves(results: list[Result], path: Path) -> Path:
         label = f"{with_rate(config)}, {config['backend']}"
         for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
             values = [epoch[key] for epoch in epochs]
-            axes.plot(steps, values, style, color=colour, marker=marker, markersize=4)
-            axes.plot([], [], style, color=colour, marker=marker, label=f"{label}, {key[:5]}")
+            named = label if style == "-" else None
+            axes.plot(steps, values, style, color=colour, marker=marker, markersize=4, label=named)
+    for style, what in (("-", "validation"), (":", "training")):
+        axes.plot([], [], style, color="0.4", label=what)
     corpus = results[0]["corpus"]
     if corpus["floor"]:
         axes.axhline(corpus["floor"], color="0.4", linewidth=1, label="entropy of the language")
@@ -91,5 +93,5 @@ def curves(results: list[Result], path: Path) -> Path:
     by_epoch(axes)
     in_perplexity(axes)
     axes.set_ylim(top=min(highest, math.inf) * 1.1)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", ncols=1 + len(results) // 7)
     return write(figure, path)
