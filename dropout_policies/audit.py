@@ -211,7 +211,8 @@ class Audit:
     @property
     def verdict(self) -> str:
         """The policy that fits, or the nearest, in a few words."""
-        if len(self.undecided) == len(self.findings):
+        nothing_told = len(self.undecided) == len(self.findings)
+        if nothing_told or (self.policy is None and not self.differences):
             return "undecided"
         if self.policy is not None:
             sure = "" if not self.undecided else ", as far as it can be seen"
@@ -268,7 +269,7 @@ def _audit(name: str, found: Measured) -> Audit:
     if found.evaluation not in (evaluation, "undecided"):
         differences.append(f"evaluation is {found.evaluation}, not {evaluation}")
     differences += found.notes
-    told = any(f.verdict != "undecided" for f in found.findings)
+    told = not found.torn and any(f.verdict != "undecided" for f in found.findings)
     return Audit(
         name,
         layers,

@@ -55,7 +55,7 @@ def measure(probe: Probe) -> Measured:
         if not reading.keeps_back:
             break
     found = reading.measured()
-    if any(f.verdict == "masked" for f in found.findings):
+    if found.torn or any(f.verdict == "masked" for f in found.findings):
         return found
     if _plain(probe, noise):
         return found._replace(evaluation="identity")

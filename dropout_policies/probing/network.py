@@ -228,12 +228,13 @@ class Setting:
             self.into(lower, np.full((lower.units, lower.into.columns), 1.0 / lower.into.columns))
         return self
 
-    def pass_up(self, cell: Cell, down: int = 0) -> Setting:
+    def pass_up(self, cell: Cell, down: int = 0, first: float = 1.0) -> Setting:
         """Let the cells above, and the decoder, hand a cell's features on, one to one; the decoder
-        so many rows further down than they come, and at the top again after the last."""
+        so many rows further down than they come, and at the top again after the last. The first of
+        those cells takes in `first` times as much."""
         current = cell
         for upper in self.network.above(cell):
-            route = np.eye(upper.units, current.width)
+            route = (first if current is cell else 1.0) * np.eye(upper.units, current.width)
             shifted = np.zeros((upper.units, upper.into.columns))
             offset = self.network.offset(current)
             shifted[:, offset : offset + current.width] = route

@@ -54,12 +54,14 @@ class Measured(NamedTuple):
         findings: for every site of every cell, in order.
         evaluation: what evaluation does.
         notes: which sites have one mask in common.
+        torn: whether masks were seen of which it cannot be told where they fall.
     """
 
     network: Network
     findings: list[Finding]
     evaluation: str
     notes: list[str]
+    torn: bool
 
 
 class Reading:
@@ -110,7 +112,8 @@ class Reading:
 
     def measured(self) -> Measured:
         order = sorted(self.findings.values(), key=_order)
-        return Measured(self.network, order, self._evaluation(), self._ties())
+        torn = any(one.either for one in self.units.values())
+        return Measured(self.network, order, self._evaluation(), self._ties(), torn)
 
     def _all(self, cell: Cell, name: str) -> Array:
         return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
@@ -226,7 +229,10 @@ class Reading:
         seen = np.full(exits.shape, np.nan)
         inside = features < exits.shape[-1]
         seen[..., features[inside]] = bits[..., inside]
-        return explanations(cell, self._all(cell, "response"), seen)
+        rest = self.rests.loud(cell)
+        known = bool((np.abs(rest - 1.0) < 1e-2).all())  # as of a cell without noise
+        loud = kept_value(self._all(cell, "loud")) if known else float("nan")
+        return explanations(cell, self._all(cell, "response"), seen, loud)
 
     def _hidden(self, cell: Cell) -> None:
         bits, features, entries, why = self._seen(cell)
@@ -257,10 +263,10 @@ class Reading:
         if cell.place[0] == self.network.layers - 1:
             inner.append(Site.OUTPUT)
         for site in inner:
-            if one.bits is None:
+            if one.bits is None and (not one.either or site in one.either):
                 key = (site, *cell.place)
                 self.findings[key] = Finding(*key, "undecided", note=one.why)
-            elif site in one.bits:
+            elif one.bits is not None and site in one.bits:
                 self._add(cell, site, one.bits[site], likely=one.likely[site])
             else:
                 units = int(np.isfinite(responses).any(axis=(1, 4)).sum())

@@ -15,6 +15,7 @@ from .network import Cell, Place
 from .probe import Array
 from .resting import Expected, expected
 from .signals import BATCH, STEPS, over
+from .views import LOUD
 
 MOST = 100
 """How many combinations of explanations evaluation is asked about."""
@@ -31,6 +32,7 @@ class Explanation:
         at_once: what an h that nothing has dropped is multiplied by on its way out of the cell.
         growth: what a state that nothing has dropped is multiplied by from step to step.
         why: why nothing explains it.
+        either: the sites, where several explain it alike.
     """
 
     bits: Mapping[Site, Array] | None
@@ -38,6 +40,7 @@ class Explanation:
     at_once: float = 1.0
     growth: float = 1.0
     why: str = ""
+    either: tuple[Site, ...] = ()
 
     @property
     def keeps_back(self) -> bool:
@@ -60,13 +63,14 @@ class Explanation:
         return dead
 
 
-def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]:
+def explanations(cell: Cell, responses: Array, seen: Array, loud: float) -> list[Explanation]:
     """All that explains what was seen of a cell's units as well as anything simpler does.
 
     Args:
         cell: the cell.
         responses: `[N, T, B, n, T+1]`, see `View.response`.
         seen: where the recurrent weights see nothing of a unit (1), `[N, T, B, n]`.
+        loud: what is kept of a large c is multiplied by; NaN if that is not known.
     """
     if not np.isfinite(responses).any():
         return [Explanation(None, why="a layer without biases cannot be seen through")]
@@ -90,7 +94,8 @@ def explanations(cell: Cell, responses: Array, seen: Array) -> list[Explanation]
         shape = (len(responses), BATCH, responses.shape[3], STEPS)
         bits = {s: _in_order(b.reshape(shape), cell.place[1]) for s, b in events.bits.items()}
         name = _exit(cell, bits, seen)
-        if name is not None and _grows(cell, events.sites, name, at_once, growth):
+        fits = name is not None and _grows(cell, events.sites, name, at_once, growth)
+        if name is not None and fits and _squashed(events.sites, at_once, loud):
             named = {site: name if site is EXIT else site for site in events.sites}
             found.append(
                 Explanation(
@@ -114,6 +119,16 @@ def _grows(
         return abs(at_once - 1.0) < 3e-3
     lasting = drops <= {Site.CELL} or (drops <= {Site.STATE} and cell.kind.gates == 3)
     return not lasting or abs(at_once - growth) < 3e-3 * growth
+
+
+def _squashed(sites: Sequence[Site], at_once: float, loud: float) -> bool:
+    """Whether sites can multiply a large c, or the h that it is squashed into, by what was seen."""
+    before = set(sites) & {Site.CANDIDATE, Site.CELL}
+    after = set(sites) - before - UPDATES
+    if not np.isfinite(loud) or bool(before) == bool(after):
+        return True
+    wanted = np.tanh(at_once * LOUD) / np.tanh(LOUD) if before else at_once
+    return bool(abs(loud - wanted) < 1e-2 * wanted)
 
 
 def _leaving_whole(responses: Array, growth: float) -> Array:
@@ -185,8 +200,9 @@ def _combined(
 
 
 def _alike(those: Sequence[Explanation]) -> Explanation:
-    sites = sorted({site.value for one in those for site in one.bits or ()})
-    return Explanation(None, why=f"{', '.join(sites)} would do the same here")
+    sites = sorted({site for one in those for site in one.bits or ()}, key=lambda s: s.value)
+    names = ", ".join(site.value for site in sites)
+    return Explanation(None, why=f"{names} would do the same here", either=tuple(sites))
 
 
 def _expected(one: Mapping[Place, Explanation]) -> Expected:

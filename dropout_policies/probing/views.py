@@ -37,6 +37,9 @@ FAINT = 0.01
 OPEN = 2.0
 """What a gate sees when it is to move."""
 
+LOUD = 0.45
+"""A c that is no small signal: half of what the candidate gives."""
+
 Run = Callable[..., Array]
 """`(weights, x, states=None)` to `[T, B, F]`, under the draw's noise."""
 
@@ -54,6 +57,7 @@ class View:
         fed: whether anything at all of what comes into the network arrives at the cell, `[T, B]`.
         response: what is seen at step t of a signal that came in at step s alone, or, at the end,
             of an initial state: `[T, B, n, T+1]`.
+        loud: as `exits`, where c is so large that tanh squashes it on its way into h.
         entry_columns, hidden_columns: `[R, n]`.
     """
 
@@ -62,6 +66,7 @@ class View:
     exits: Array
     fed: Array
     response: Array
+    loud: Array
     entry_columns: Routes
     hidden_columns: Routes
 
@@ -126,7 +131,8 @@ class Viewer:
         hidden, hidden_columns = self._hidden(cell, through, size)
         exits = over(path[..., :n], upper[..., :n])
         response = self._response(cell, upper[..., :n], size, np.isfinite(fed))
-        return View(entry, hidden, exits, fed, response, entry_columns, hidden_columns)
+        loud = over(self.loud(cell)[..., :n], upper[..., :n])
+        return View(entry, hidden, exits, fed, response, loud, entry_columns, hidden_columns)
 
     def leaves_as_one(self) -> bool:
         """Whether a feature of the last layer that is missing is missing wherever the decoder leads
@@ -156,6 +162,17 @@ class Viewer:
         if cell.kind.gates == 1:
             setting.back(cell, RECURRENT * np.eye(cell.units, cell.back.columns))
         return setting
+
+    def loud(self, cell: Cell) -> Array:
+        """How much of a c of `LOUD` arrives at the output, over what does without noise, if tanh
+        squashes it, `[T, B, n]`; NaN of cells that have no c, or that nothing drives."""
+        above = self.network.above(cell)
+        if cell.kind.gates != 4 or not self.forgets:
+            return np.full((STEPS, BATCH, self.network.visible(cell)), np.nan)
+        times = AMPLITUDE if above else 1.0
+        setting = Setting(self.network).pass_up(cell, first=times).drive(cell, np.arctanh(2 * LOUD))
+        y = self._seen(cell, self.run(setting.arrays, np.zeros((STEPS, self.features))))
+        return clean(y / (0.5 * np.tanh(LOUD) * times * self._above(cell)))
 
     def gates(self) -> dict[Place, dict[Site, Array]]:
         """What each gate sees of what comes in at a cell's first step, and of the hidden state at

@@ -41,6 +41,26 @@ class ByHand(nn.Module):
         return torch.stack(outputs)
 
 
+class Held(nn.Module):
+    """An LSTM written out, with a mask for each sequence on its candidate or on its h."""
+
+    def __init__(self, site, scaled=True):
+        super().__init__()
+        self.gates, self.site, self.scaled = nn.Linear(18, 36), site, scaled
+
+    def forward(self, x):
+        h = c = x.new_zeros(x.shape[1], 9)
+        held = dropped(self, torch.ones_like(h))
+        masks = {self.site: held if self.scaled else held.sign()}
+        outputs = []
+        for step in x:
+            i, f, g, o = self.gates(torch.cat([step, h], -1)).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh() * masks.get("candidate", 1.0)
+            h = o.sigmoid() * c.tanh() * masks.get("state", 1.0)
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
 class Decoded(nn.Module):
     """An LSTM and a linear layer behind it."""
 

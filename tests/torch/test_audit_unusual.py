@@ -11,7 +11,7 @@ import dropout_policies as dp
 from dropout_policies.probing.resting import wide
 from tests.support.audited import errors
 from tests.support.torch_audited import Loop, Model, by_hand
-from tests.support.torch_unusual import Around, ByHand, Decoded, Packed, Starts, dropped
+from tests.support.torch_unusual import Around, ByHand, Decoded, Held, Packed, Starts, dropped
 
 
 def test_layers_without_biases_leave_something_undecided():
@@ -245,6 +245,29 @@ def test_the_embedding_is_not_taken_for_a_matrix_of_its_shape():
     assert next(iter(dict(Early().named_parameters()))).startswith("lstm")
     audit = dp.audit(Early())
     assert (audit.policy, audit.undecided) == ("zaremba", ())
+
+
+@pytest.mark.parametrize("site", ["candidate", "state"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_mask_held_on_h_is_told_from_one_on_the_candidate_by_a_large_signal(site, layers):
+    torch.manual_seed(0)
+    audit = dp.audit(nn.Sequential(*(Held(site) for _ in range(layers))))
+    assert audit.undecided == ()
+    masked = [f for f in audit.findings if f.verdict == "masked"]
+    assert [(f.site.value, f.layer) for f in masked] == [(site, n) for n in range(layers)]
+    assert all(f.per == "sequence" and f.scaled for f in masked)
+    assert all(wide(f)[0] < 0.4 < wide(f)[1] for f in masked)
+
+
+def test_where_several_sites_are_the_same_noise_the_others_are_decided():
+    torch.manual_seed(0)
+    audit = dp.audit(Held("state", scaled=False))
+    assert (audit.verdict, audit.policy) == ("undecided", None)
+    why = "candidate, cell, hidden_update, state would do the same here"
+    same = {f.site.value for f in audit.findings if f.note == why}
+    assert same == {"candidate", "cell", "hidden_update", "state"}
+    whole = {f.site.value for f in audit.findings if f.verdict == "whole"}
+    assert whole == {"input", "output", "input_weight", "cell_update"}
 
 
 @pytest.mark.parametrize("policy", ["state", "variational"])
