@@ -39,7 +39,7 @@ def draw(
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
-            # Of JAX's generator, the same Threefry in a loop, a word costs several times as much.
+            # JAX's own generator is the same Threefry, and throws half of its words away.
             key = mask_key(state, slot) if state is not None else _next_key(generator)
             least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
             offset = row_offset if mask.by_sample else 0
