@@ -12,7 +12,7 @@ from .comparison import unlike
 from .diagram import Diagram
 from .dispatch import adapter_for
 from .errors import PolicyError
-from .grid import Row
+from .grid import Row, corruptions, masks_passed
 from .policy import Policy
 from .probing.evidence import Finding
 from .probing.measure import measure
@@ -75,15 +75,11 @@ class Audit:
         """How many masks lie between x_s and y_t, for t − s = `distance`; None if that is
         undecided. Under `zaremba` L+1, whatever the distance (Zaremba et al. 2014, figure 3).
 
-        The path goes up at step s, along the last layer, and out.
+        The signal goes up at step s, through the last layer's h at every step until t, and out; of
+        layers in both directions, through the first. A mask that it passes at several steps is
+        counted at each; zoneout, which sets nothing to zero, and masks on weights are not.
         """
-        along = [f for f in self._of_layer(self.layers - 1) if f.site in CARRIED]
-        up = [f for site, layer in self._vertical() for f in self._of(site, layer)]
-        forward = [f for f in up if f.direction == 0 or self.directions == 1]
-        if any(f.verdict == "undecided" for f in (*along, *forward)):
-            return None
-        here = sum(f.verdict == "masked" for f in forward)
-        return here + distance * sum(f.verdict == "masked" for f in along)
+        return corruptions(self._rows(set()), distance)
 
     def _vertical(self) -> list[tuple[Site, int]]:
         into = [(Site.INPUT if n == 0 else Site.BETWEEN, n) for n in range(self.layers)]
@@ -91,12 +87,6 @@ class Audit:
 
     def _of(self, site: Site, layer: int) -> list[Finding]:
         return [f for f in self.findings if (f.site, f.layer) == (site, layer)]
-
-    def _of_layer(self, layer: int) -> list[Finding]:
-        """Its findings in one direction."""
-        found = [f for f in self.findings if f.layer == layer]
-        first = min((f.direction for f in found), default=0)
-        return [f for f in found if f.direction == first]
 
     def against(self, policy: str | Policy) -> list[str]:
         """All that is otherwise than under a policy, or cannot be told; nothing where masks fall
@@ -138,6 +128,10 @@ class Audit:
         wanted = catalog.resolve(self.nearest if policy is None else policy)
         rates = isinstance(policy, Policy)
         wrong = {difference.finding for difference in unlike(wanted, self.findings, rates)}
+        return Diagram(self.name, self._rows(wrong), steps, path, wanted.name)
+
+    def _rows(self, wrong: Set[Finding]) -> list[Row]:
+        """What was found, from the input up."""
         rows = []
         for layer in range(self.layers):
             into = [f for f in self.findings if f.site in (Site.INPUT, Site.BETWEEN)]
@@ -149,7 +143,7 @@ class Audit:
             inside = [f for f in here if f.site not in CARRIED]
             rows.append(_row(f"layer {layer + 1}", carried, inside, wrong))
         rows.append(_row("output", [f for f in self.findings if f.site is Site.OUTPUT], [], wrong))
-        return Diagram(self.name, rows, steps, path, wanted.name)
+        return rows
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the measured network, and the report."""
@@ -297,6 +291,7 @@ def _row(name: str, line: Sequence[Finding], beside: Sequence[Finding], wrong: S
             notes.append(f"{short}whole")
     open_ = [f.site.value for f in (*line, *beside) if f.verdict == "undecided"]
     notes += [f"undecided: {', '.join(dict.fromkeys(open_))}"] if open_ else []
+    passed, onward = _passed([f for f in (*line, *beside) if f.site is not Site.EMBEDDING])
     return Row(
         name,
         "; ".join(dict.fromkeys(notes)),
@@ -304,4 +299,16 @@ def _row(name: str, line: Sequence[Finding], beside: Sequence[Finding], wrong: S
         lives.pop() if len(lives) == 1 else None,
         any(f.verdict == "masked" and f.site is not Site.EMBEDDING for f in beside),
         any(f in wrong for f in (*line, *beside)),
+        passed,
+        onward,
     )
+
+
+def _passed(found: Sequence[Finding]) -> tuple[int | None, ...]:
+    """The masks on a row that a signal passes, in its first direction."""
+    first = min((f.direction for f in found), default=0)
+    sites = {
+        verdict: {f.site for f in found if (f.direction, f.verdict) == (first, verdict)}
+        for verdict in ("masked", "undecided")
+    }
+    return masks_passed(sites["masked"], sites["undecided"])

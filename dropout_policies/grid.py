@@ -7,12 +7,12 @@ and its masks are counted. Policies, audits and reports make the rows; here they
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import PolicyError
 from .rule import Lifetime, Rule
-from .sites import CARRIED, VERTICAL, Site
+from .sites import CARRIED, MADE, VERTICAL, Site
 
 MOST = 26
 """Masks have letters for names."""
@@ -30,6 +30,8 @@ class Row:
         per: how long such a mask lives; None where that is not known.
         inside: whether a rule falls within the cells: on an update, or on weights.
         wrong: whether it is marked as other than it should be.
+        passed: how many masks a signal passes here at one step; None where that is not known.
+        carried: and how many on its way into a layer's next step; likewise.
     """
 
     name: str
@@ -38,13 +40,17 @@ class Row:
     per: Lifetime | None = None
     inside: bool = False
     wrong: bool = False
+    passed: int | None = 0
+    carried: int | None = 0
 
     @staticmethod
     def connection(name: str, rule: Rule | None, words: Rule | None = None) -> Row:
         """A vertical connection under a rule; `words` is the one on the embedding before it."""
         notes = [rule.text()] if rule is not None else []
         notes += [f"word types {words.text()}"] if words is not None else []
-        return Row(name, "; ".join(notes), rule is not None, rule.per if rule else None)
+        masked = rule is not None
+        per = rule.per if rule else None
+        return Row(name, "; ".join(notes), masked, per, passed=int(masked))
 
     @staticmethod
     def layer(name: str, rules: Mapping[Site, Rule]) -> Row:
@@ -52,7 +58,9 @@ class Row:
         carried = [rules[site] for site in CARRIED if site in rules]
         notes = "; ".join(f"{site.value} {rule.text()}" for site, rule in rules.items())
         per = carried[0].per if carried else None
-        return Row(name, notes, bool(carried), per, any(site not in CARRIED for site in rules))
+        inside = any(site not in CARRIED for site in rules)
+        passed, onward = masks_passed(rules)
+        return Row(name, notes, bool(carried), per, inside, passed=passed, carried=onward)
 
     def letter(self, step: int) -> str:
         """The name of the mask of a step, from 0: one letter for one mask; "" where there is none.
@@ -64,6 +72,36 @@ class Row:
         if self.masked is None or self.per is None:
             return "?"
         return chr(ord("a") + (step if self.per == "step" else 0))
+
+
+def masks_passed(masked: Container[Site], open_: Container[Site] = ()) -> tuple[int | None, ...]:
+    """How many masks a signal that goes through h at every step passes on a connection or in a
+    cell, and on its way into the cell's next step; None where that is not known.
+
+    Masks of zeros on activations are counted: zoneout puts what was there before in their place,
+    and those on weights fall on single entries.
+
+    Args:
+        masked: the sites of a connection or layer where masks fall.
+        open_: those of which nothing is known.
+    """
+    return tuple(
+        None if any(site in open_ for site in sites) else sum(site in masked for site in sites)
+        for sites in ((*VERTICAL, *MADE), (Site.HIDDEN,))
+    )
+
+
+def corruptions(rows: Sequence[Row], distance: int) -> int | None:
+    """How many masks lie between x_s and y_t, for t − s = `distance`, under `zaremba` L+1
+    (Zaremba et al. 2014, figure 3); None where that is not known.
+
+    The signal goes up at step s as far as the last layer, through its h at every step until t, and
+    out. A mask that it passes at several steps is counted at each.
+    """
+    last = rows[-2]
+    counts = [*(row.passed for row in rows), *[last.passed, last.carried] * distance]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def rows_under(rules: Mapping[Site, Rule], layers: int) -> tuple[Row, ...]:
@@ -131,14 +169,8 @@ class Grid:
     @property
     def corruptions(self) -> int | None:
         """How many masks lie on the path, under `zaremba` L+1, whatever t − s; None where that is
-        not known."""
-        along = [
-            row.masked
-            for number, row in enumerate(self.rows)
-            for step in range(self.steps)
-            if self.heavy(number, step)
-        ]
-        return None if None in along else sum(map(bool, along))
+        not known, 0 without a path."""
+        return corruptions(self.rows, self.path[1] - self.path[0]) if self.path else 0
 
     def __str__(self) -> str:
         return "\n".join(line.rstrip() for line in self._lines())
@@ -188,6 +220,18 @@ class Grid:
             yield f"✗: unlike {self.wanted}"
         if self.path is not None:
             s, t = self.path
-            count = self.corruptions
-            masks = "an unknown number of masks" if count is None else f"{count} masks"
-            yield f"heavy: from x{s} to y{t}, through {'1 mask' if count == 1 else masks}"
+            yield f"heavy: from x{s} to y{t}, through {self._masks()}"
+
+    def _masks(self) -> str:
+        """What the path goes through."""
+        count = self.corruptions
+        if count is None:
+            return "an unknown number of masks"
+        drawn = sum(
+            self.heavy(number, step)
+            for number, row in enumerate(self.rows)
+            for step in range(self.steps)
+            if row.masked
+        )
+        inside = f", {count - drawn} of them in cells" if count > drawn else ""
+        return f"{count} mask{'s' * (count != 1)}{inside}"

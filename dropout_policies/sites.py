@@ -71,6 +71,10 @@ VERTICAL = frozenset({Site.INPUT, Site.BETWEEN, Site.OUTPUT})
 CARRIED = (Site.HIDDEN, Site.STATE, Site.CELL)
 """Sites whose masks fall on what goes from step to step."""
 
+MADE = (Site.CANDIDATE, Site.CELL, Site.STATE)
+"""Sites whose masks fall on what a cell makes at a step: a signal passes them at its own step too,
+not only on its way from step to step."""
+
 GATED = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
 """What goes into the gates, and may have a mask for each of them (`gates="untied"`)."""
 

@@ -501,7 +501,7 @@ def test_an_audit_names_a_wrong_placement(tiny):
     low, high = found.at("state").interval
     assert low <= 0.4 <= high
     assert [f.site for f in found.findings if f.verdict != "whole"] == [dp.Site.STATE]
-    assert [found.corruptions(distance) for distance in range(3)] == [0, 1, 2]
+    assert [found.corruptions(distance) for distance in range(3)] == [1, 2, 3]
 
 
 def test_an_audit_names_a_wrong_adapter(tiny, monkeypatch):

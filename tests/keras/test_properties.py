@@ -56,6 +56,11 @@ def test_naive_corrupts_information_once_more_at_every_step():
     np.testing.assert_allclose(counts, 3 + np.arange(5), atol=1e-2)
 
 
+@pytest.mark.parametrize("name", properties.COUNTED)
+def test_diagrams_count_the_masks_that_a_signal_passes(name):
+    properties.diagrams_count_what_is_passed(keras_subject.run, properties.COUNTED[name], 2)
+
+
 def test_locked_corrupts_information_once_a_layer_and_once_more():
     properties.corrupted_once_a_layer(keras_subject.run, 2, 6, 1, policy=dp.locked)
 

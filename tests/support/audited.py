@@ -62,6 +62,9 @@ def errors(case: Case, audit: Audit) -> list[str]:
     """What an audit says that is not so, or does not say."""
     wrong = [f"policy {audit.policy}, not {case.policy}"] * (audit.policy != case.policy)
     wrong += [f"evaluation {audit.evaluation}"] * (audit.evaluation != case.evaluation)
+    for distance in (0, 3):
+        counted, passed = audit.corruptions(distance), _passed(case, audit.layers, distance)
+        wrong += [f"{counted} masks passed, not {passed}"] * (counted not in (None, passed))
     seen = {(f.site, f.layer, f.direction) for f in audit.findings}
     wrong += [f"{key} is not looked at" for key in set(case.rules) - seen]
     for found in audit.findings:
@@ -90,3 +93,13 @@ def errors(case: Case, audit: Audit) -> list[str]:
         if not low <= rule.rate <= high:
             wrong.append(f"{where}: {found.text()}, and the rate is {rule.rate}")
     return wrong
+
+
+def _passed(case: Case, layers: int, distance: int) -> int:
+    """The masks that a signal passes: up through every cell, then through the last one's h."""
+    first = min((direction for _, _, direction in case.rules), default=0)
+    here = [(site, layer) for site, layer, direction in case.rules if direction == first]
+    once = {*VERTICAL, Site.CANDIDATE, Site.CELL, Site.STATE}
+    again = {Site.CANDIDATE, Site.CELL, Site.STATE, Site.HIDDEN}
+    repeated = sum(site in again and layer == layers - 1 for site, layer in here)
+    return sum(site in once for site, _ in here) + distance * repeated

@@ -169,6 +169,30 @@ def corrupted_once_a_layer(
         np.testing.assert_allclose(share, expected, atol=5 * np.sqrt(expected / 4096))
 
 
+COUNTED = {
+    "zaremba": dp.zaremba(0.3),
+    "naive": dp.naive(0.3),
+    "variational": dp.variational(0.3, hidden=0.3, embedding=0.3),
+    "semeniuta": dp.semeniuta(0.3),
+    "held on the candidate": dp.semeniuta(0.3, per="sequence"),
+    "on h": dp.Policy(state=dp.drop(0.3)),
+    "on c": dp.Policy(cell=dp.drop(0.3, per="sequence")),
+    "everywhere": dp.naive(0.3)
+    | dp.semeniuta(0.3)
+    | dp.Policy(state=dp.drop(0.3), cell=dp.drop(0.3)),
+}
+"""Policies with one rate, whose masks on a way can be counted by what arrives at its end."""
+
+
+def diagrams_count_what_is_passed(subject: Subject, policy: dp.Policy, layers: int) -> None:
+    """The masks that a diagram counts between x_s and y_t are those that a signal passes."""
+    steps = 3
+    counts, _ = corruptions(subject, policy, layers, steps, 0, memory=layers - 1)
+    for t, count in enumerate(counts):
+        drawn = policy.diagram(layers, steps, path=(1, t + 1))
+        np.testing.assert_allclose(drawn.corruptions, count, atol=1e-2, err_msg=str(drawn))
+
+
 def keeps_every_promise(subject: Subject, tolerance: float) -> None:
     """Every check above on fixed cases, chosen so that each misplacement shows in one of them."""
     plain = Case(dp.zaremba(0.5), steps=6, batch=4, hidden_size=5, call=2)

@@ -9,6 +9,7 @@ from dropout_policies_torch import masks
 from hypothesis import given, settings
 
 import dropout_policies as dp
+from dropout_policies import grid
 from dropout_policies.plan import Geometry, Placement, plan
 from tests.support import properties, torch_subject
 from tests.support.cases import cases, numbers, oracle
@@ -38,6 +39,20 @@ def test_naive_corrupts_information_once_more_at_every_step(layers):
 
 def test_locked_corrupts_information_once_a_layer_and_once_more():
     properties.corrupted_once_a_layer(torch_subject.run, 2, 6, 1, policy=dp.locked)
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("name", properties.COUNTED)
+def test_diagrams_count_the_masks_that_a_signal_passes(name, layers):
+    policy = properties.COUNTED[name]
+    properties.diagrams_count_what_is_passed(torch_subject.run, policy, layers)
+
+
+def test_a_diagram_that_forgets_what_falls_in_cells_is_caught(monkeypatch):
+    monkeypatch.setattr(grid, "MADE", ())
+    policy = properties.COUNTED["everywhere"]
+    with pytest.raises(AssertionError):
+        properties.diagrams_count_what_is_passed(torch_subject.run, policy, 2)
 
 
 def test_naive_fails_zarembas_property(monkeypatch):
