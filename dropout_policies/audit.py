@@ -100,7 +100,8 @@ class Audit:
             PolicyError: no such policy.
         """
         wanted = catalog.resolve(policy)
-        texts = list(map(str, unlike(wanted, self.findings, isinstance(policy, Policy))))
+        found = unlike(wanted, self.findings, isinstance(policy, Policy))
+        texts = list(dict.fromkeys(map(str, found)))
         texts += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in self.undecided]
         texts += self.notes
         if self.evaluation != wanted.evaluation:
@@ -258,7 +259,7 @@ def _audit(name: str, found: Measured) -> Audit:
     near = [(texts, n) for texts, n in fits if any(map(catalog.resolve(n).masks, masked))]
     fits = near or [fit for fit in fits if not catalog.resolve(fit[1]).active]
     unlikes, nearest = min(fits, key=lambda fit: len(fit[0]))
-    differences = list(map(str, unlikes))
+    differences = list(dict.fromkeys(map(str, unlikes)))
     evaluation = catalog.resolve(nearest).evaluation
     if found.evaluation not in (evaluation, "undecided"):
         differences.append(f"evaluation is {found.evaluation}, not {evaluation}")

@@ -17,12 +17,19 @@ from . import sources
 from .layers import Recurrent
 from .wiring import Layer, layers_of
 
-FLAGS = {"return_sequences": True, "return_state": False, "stateful": False}
-"""How recurrent layers are set while they are under audit."""
+SETTINGS: dict[type, dict[str, Any]] = {
+    keras.layers.RNN: {"return_sequences": True, "stateful": False},
+    keras.layers.Bidirectional: {"return_sequences": True, "stateful": False},
+    # Of probabilities, small signals cannot be told.
+    keras.layers.Softmax: {"call": lambda inputs, **_: inputs},
+}
+"""How layers are set while they are under audit, as far as they have such an attribute."""
 
 PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax)
-"""What an output goes through last that is not under audit: of probabilities, small signals cannot
-be told."""
+"""What a layer's output goes through last that is not under audit either."""
+
+NOTHING = object()
+"""In place of an attribute that a layer has from its class."""
 
 
 class Probe:
@@ -61,30 +68,40 @@ class Probe:
             name = next(n for n, w in self._weights.items() if w is matrix)
             self.embedding = Parameter(name, tuple(matrix.shape), False)
             self.features = int(matrix.shape[1])
-        self._recurrent = [
-            x for x in everything if isinstance(x, keras.layers.RNN | keras.layers.Bidirectional)
-        ]
+        # Of padding nothing comes through.
+        self._first_token = int(any(embedding.mask_zero for embedding in embeddings))
+        if any(isinstance(x, keras.layers.Masking) for x in everything):
+            raise PolicyError(
+                f"{self.name} has a Masking layer, which takes most of what the audit gives for "
+                f"padding. Give it the model without that, or the recurrent layer alone."
+            )
+        self._sequence = _sequence(layer, 2 if embeddings else 3)
         self.takes_states = isinstance(layer, keras.layers.RNN)
         self._runs: dict[tuple[bool, int], keras.Model] = {}
 
     def __enter__(self) -> Probe:
+        everything = list(dict.fromkeys(layers_of(self.layer)))
         during = [
             (layer, name, value)
-            for layer in self._recurrent
-            for name, value in FLAGS.items()
-            if hasattr(layer, name)
+            for layer in everything
+            for kind, settings in SETTINGS.items()
+            for name, value in settings.items()
+            if isinstance(layer, kind) and hasattr(layer, name)
         ]
-        ends = [x for x in layers_of(self.layer) if getattr(x, "activation", None) in PROBABILITIES]
+        ends = [x for x in everything if getattr(x, "activation", None) in PROBABILITIES]
         during += [(layer, "activation", keras.activations.linear) for layer in ends]
-        self._settings = [(layer, name, getattr(layer, name)) for layer, name, _ in during]
+        self._settings = [(x, name, vars(x).get(name, NOTHING)) for x, name, _ in during]
         self._before = sources.note(self._variables())
         for layer, name, value in during:
-            _set(layer, name, value)
+            object.__setattr__(layer, name, value)
         return self
 
     def __exit__(self, *error: object) -> None:
         for layer, name, value in self._settings:
-            _set(layer, name, value)
+            if value is NOTHING:
+                object.__delattr__(layer, name)
+            else:
+                object.__setattr__(layer, name, value)
         sources.put_back(self._before)
 
     def _variables(self) -> list[keras.Variable]:
@@ -112,24 +129,27 @@ class Probe:
         else:
             rows, tokens = np.unique(x, axis=0, return_inverse=True)
             matrix = self._weights[self.embedding.name]
-            if len(rows) > matrix.shape[0]:
+            first, end = self._first_token, self._first_token + len(rows)
+            if end > matrix.shape[0]:
                 raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
             full = ops.convert_to_numpy(matrix.value).copy()
-            full[: len(rows)] = rows
+            full[first:end] = rows
             matrix.assign(full)
-            given = np.repeat(tokens.reshape(1, -1), batch, axis=0)
+            given = np.repeat(first + tokens.reshape(1, -1), batch, axis=0)
         also = [part[place].astype(np.float32) for place in _cells(states) for part in states or ()]
         key = (training, len(also))
         if key not in self._runs:
-            self._runs[key] = _Run(self.layer, training)
-        y = np.asarray(self._runs[key].predict_on_batch([given, *also] if also else given))
-        if y.ndim != 3 or y.shape[:2] != (batch, len(x)):
-            raise PolicyError(
-                f"{self.name} gives no output for every step, and the audit reads it there. "
-                f"Received: an output {y.shape} for {batch} samples of {len(x)} steps. Give it the "
-                f"recurrent layer alone."
-            )
-        return y.swapaxes(0, 1).astype(np.float64)
+            self._runs[key] = _Run(self.layer, training, self._sequence)
+        result = self._runs[key].predict_on_batch([given, *also] if also else given)
+        outputs = [np.asarray(part) for part in keras.tree.flatten(result)]
+        for y in outputs:
+            if y.ndim == 3 and y.shape[:2] == (batch, len(x)):
+                return y.swapaxes(0, 1).astype(np.float64)
+        raise PolicyError(
+            f"{self.name} gives no output for every step, and the audit reads it there. Received: "
+            f"outputs {', '.join(str(y.shape) for y in outputs)} for {batch} samples of {len(x)} "
+            f"steps. Give it the recurrent layer alone."
+        )
 
     def noise(self) -> Any:
         own = {id(weight) for weight in self.layer.weights}
@@ -143,9 +163,9 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
     """Runs a layer in one mode; `predict_on_batch` compiles it, in Keras's own way, and hands its
     random state on."""
 
-    def __init__(self, inner: Layer, in_training: bool) -> None:
+    def __init__(self, inner: Layer, in_training: bool, sequence: int) -> None:
         super().__init__(name="audited")
-        self.inner, self.in_training = inner, in_training
+        self.inner, self.in_training, self.sequence = inner, in_training, sequence
 
     def call(self, inputs: Any) -> Any:
         for layer in layers_of(self.inner):
@@ -156,19 +176,45 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
         if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
             # Called as a layer, it would hold T to what it was built for.
-            return self.inner.call(x, training=self.in_training)
+            return self.inner.call(_beside(self.inner, x, self.sequence), training=self.in_training)
         if not states:
             return _called(self.inner, x, self.in_training)
         return self.inner(x, initial_state=states, training=self.in_training)
 
 
+def _sequence(layer: Layer, rank: int) -> int:
+    """Which of a model's inputs is the sequence; the others are states.
+
+    Raises:
+        PolicyError: they are something else.
+    """
+    shapes = [wanted.shape for wanted in getattr(layer, "inputs", None) or ()]
+    of_rank = [n for n, shape in enumerate(shapes) if len(shape) == rank]
+    likely = [n for n in of_rank if None in shapes[n][1:]] or of_rank or [0]
+    others = [shape for n, shape in enumerate(shapes) if n != likely[0]]
+    if any(None in shape[1:] for shape in others):
+        raise PolicyError(
+            f"{_title(layer)} has {len(shapes)} inputs, and the audit knows what to give for one "
+            f"sequence, and for states. Give it the recurrent layer alone."
+        )
+    return likely[0]
+
+
+def _beside(model: keras.Model, x: Any, sequence: int) -> Any:
+    """What a model of several inputs takes: a sequence, and zeros for the others."""
+    if len(model.inputs) == 1:
+        return x
+    batch = ops.shape(x)[0]
+    given = [
+        x if n == sequence else ops.zeros((batch, *wanted.shape[1:]), wanted.dtype)
+        for n, wanted in enumerate(model.inputs)
+    ]
+    return keras.tree.pack_sequence_as(model.input, given)
+
+
 def _called(layer: Layer, x: Any, training: bool) -> Any:
     takes = "training" in inspect.signature(layer.call).parameters
     return layer(x, training=training) if takes else layer(x)
-
-
-def _set(layer: Layer, name: str, value: bool) -> None:
-    object.__setattr__(layer, name, value)
 
 
 def _cells(states: Sequence[Array] | None) -> range:

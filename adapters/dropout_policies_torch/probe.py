@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from dropout_policies.errors import PolicyError
 from dropout_policies.probing.probe import Array, Parameter
 
-from . import sources
+from . import calling, sources
 from .layers import Recurrent
 
 
@@ -55,7 +53,7 @@ class Probe:
         if first is None:
             raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
         widths = [embeddings[0].embedding_dim] if embeddings else list(_widths(module, first))
-        self._widths, self.features = widths, widths[0]
+        self._widths = widths
         self._device, self._dtype = first.device, first.dtype
         if self._dtype not in (torch.float32, torch.float64):
             raise PolicyError(
@@ -67,10 +65,10 @@ class Probe:
                 f"{self.name} was made in inference mode, and its weights cannot be changed. Give "
                 f"it copy.deepcopy(module)."
             )
-        self._time_first, self._packed = True, False
+        self._time_first, self._way = True, calling.Way(widths[0])
         self._softmax: int | None = None  # which of a call's gives the output
-        takes = inspect.signature(module.forward).parameters.values()
-        self.takes_states = sum(p.kind is p.POSITIONAL_OR_KEYWORD for p in takes) > 1
+        self._state = calling.state_argument(module)
+        self.takes_states = self._state is not None
 
     def __enter__(self) -> Probe:
         module = self.module
@@ -92,6 +90,10 @@ class Probe:
         self.replay(self._before)
         for module, training in self._training:
             module.training = training
+
+    @property
+    def features(self) -> int:
+        return self._way.features
 
     def parameters(self) -> list[Parameter]:
         return [
@@ -130,17 +132,21 @@ class Probe:
         self, x: Tensor, training: bool, states: Sequence[Array] | None = None
     ) -> npt.NDArray[np.float64]:
         self.module.train(training)
-        given = [torch.from_numpy(s).to(self._device, self._dtype) for s in states or ()]
-        also = [tuple(given) if len(given) > 1 else given[0]] if given else []
+        also = self._way.arguments(self.module, x)
+        if states is not None and self._state is not None:
+            given = [torch.from_numpy(s).to(self._device, self._dtype) for s in states]
+            also[self._state] = tuple(given) if len(given) > 1 else given[0]
         sequence: Tensor | PackedSequence = x.contiguous()
-        if self._packed:
+        if self._way.packed:
             sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])
         with _Raw(self._softmax) as raw:
-            result = self.module(sequence, *also)
-        for value in _tensors(result):
-            if value.dim() == 3 and value.shape[:2] == x.shape[:2]:
+            result = self.module(sequence, **also)
+        first, second = x.shape[:2]
+        for value in _tensors(result, self._way.batch_axis == 0):
+            # Some hand back the steps of all samples as one axis.
+            if value.shape[:-1] in ((first, second), (first * second,)):
                 self._softmax = raw.behind(value) if raw.given is None else raw.given
-                return value.double().numpy(force=True)
+                return value.double().reshape(first, second, -1).numpy(force=True)
         raise PolicyError(
             f"{self.name} gives no output for every step, and the audit reads it there. Received: "
             f"input {tuple(x.shape)}. Give it the recurrent layer alone."
@@ -155,23 +161,21 @@ class Probe:
             matrix = parameter.dim() == 2
             values = (0.5 + values) / parameter.shape[1] if matrix else 0.1 * values
             parameter.data.copy_(values)
-        moved, errors = None, []
-        for packed, width in product((False, True), self._widths):
-            self._packed, self.features = packed, width
+        errors = []
+        along = (False, False)
+        for way in calling.ways(self.module, self._widths):
+            self._way = way
             try:
-                moved = self._moved()
+                along = self._goes_on()
+            except Exception as error:  # whatever a module has against being called so
+                errors.append(error)
+                continue
+            if way.batch_axis is None or not along[way.batch_axis]:
                 break
-            except PolicyError:
-                raise
-            except Exception as error:  # whatever a module has against such an input
-                errors.append(str(error))
-        if moved is None:
-            raise PolicyError(
-                f"{self.name} does not run on an input of {' or '.join(map(str, self._widths))} "
-                f"features: {errors[0]}"
-            )
+        else:
+            if errors:
+                raise self._refusal(errors[0])
         self.replay(self._before)
-        along = [bool(moved[[0, 2], 1].any()), bool(moved[1, [0, 2]].any())]
         if sum(along) != 1:
             where = "along both axes of its output" if all(along) else "nowhere"
             raise PolicyError(
@@ -180,19 +184,34 @@ class Probe:
             )
         return along[0]
 
-    def _moved(self) -> npt.NDArray[np.bool_]:
-        """Which outputs change with the input at (1, 1), of 3 by 3."""
+    def _refusal(self, error: Exception) -> PolicyError:
+        """For a module that cannot be called in any way."""
+        if isinstance(error, PolicyError):
+            return error
+        widths = " or ".join(map(str, dict.fromkeys(self._widths)))
+        given = " and ".join([f"an input of {widths} features", *calling.wanted(self.module)])
+        return PolicyError(
+            f"{self.name} does not run on {given}: {type(error).__name__}: {error}. Give the audit "
+            f"the recurrent layer alone."
+        )
+
+    def _goes_on(self) -> tuple[bool, bool]:
+        """Whether outputs change along the first axis, and along the second one, with the input at
+        (1, 1), of 3 by 5."""
         outputs = []
         for value in (0, 0, 1):  # the first call tells what is behind the output
             if self.embedding is None:
-                x = torch.ones(3, 3, self.features, device=self._device, dtype=self._dtype)
+                x = torch.ones(3, 5, self.features, device=self._device, dtype=self._dtype)
             else:
-                x = torch.zeros(3, 3, device=self._device, dtype=torch.long)
+                x = torch.zeros(3, 5, device=self._device, dtype=torch.long)
             x[1, 1] = 1 - value
             self.replay(self._before)
             with torch.no_grad():
                 outputs.append(self._call(x, False))
-        return np.asarray((outputs[1] != outputs[2]).any(axis=-1))
+        moved = (outputs[1] != outputs[2]).any(axis=-1)
+        if not moved[1, 1]:
+            return False, False
+        return bool(moved[[0, 2], 1].any()), bool(moved[1, [0, 2, 3, 4]].any())
 
     def noise(self) -> Any:
         return sources.note(self.module, getattr(self, "_before", None))
@@ -232,21 +251,21 @@ class _Raw(TorchFunctionMode):
         return made.index(True) if True in made else None
 
 
-def _tensors(result: Any) -> Iterator[Tensor]:
+def _tensors(result: Any, batch_first: bool) -> Iterator[Tensor]:
     """The tensors of what a module gives back, from the first on."""
     if isinstance(result, Tensor):
         yield result
     elif isinstance(result, PackedSequence):
-        yield pad_packed_sequence(result)[0]
+        yield pad_packed_sequence(result, batch_first)[0]
     elif isinstance(result, Mapping):
         for part in result.values():
-            yield from _tensors(part)
+            yield from _tensors(part, batch_first)
     elif isinstance(result, tuple | list):
         for part in result:
-            yield from _tensors(part)
+            yield from _tensors(part, batch_first)
     elif is_dataclass(result):
         for field in fields(result):
-            yield from _tensors(getattr(result, field.name))
+            yield from _tensors(getattr(result, field.name), batch_first)
 
 
 def _widths(module: nn.Module, first: Tensor) -> Iterator[int]:

@@ -59,7 +59,7 @@ class Probe(Protocol):
             weights: new values for some parameters; the others stay as they are.
             x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
                 the embedding that its tokens stand for: steps of equal rows are one token. They
-                are the embedding's first rows, whatever `weights` have there.
+                are among the embedding's first rows, whatever `weights` have there.
             batch: B.
             states: the parts of the initial state, `[L*K, B, H]` each; None for the module's own.
             training: in which mode.

@@ -49,7 +49,11 @@ class Held(nn.Module):
         self.gates, self.site, self.scaled = nn.Linear(18, 36), site, scaled
 
     def forward(self, x):
-        h = c = x.new_zeros(x.shape[1], 9)
+        zeros = x.new_zeros(1, x.shape[1], 9)
+        return self.from_state(x, (zeros, zeros))
+
+    def from_state(self, x, state):
+        (h,), (c,) = state
         held = dropped(self, torch.ones_like(h))
         masks = {self.site: held if self.scaled else held.sign()}
         outputs = []

@@ -1,0 +1,91 @@
+"""Models around a recurrent layer as people build them: the audit looks into them as they are."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import dropout_policies as dp
+
+WIDTH, UNITS = 9, 8
+
+
+def audited(made):
+    keras.utils.set_random_seed(3)
+    return dp.audit(made)
+
+
+def masked(audit):
+    assert audit.undecided == (), str(audit)
+    return [(f.site.value, f.per) for f in audit.findings if f.verdict == "masked"]
+
+
+def lstm(**kwargs):
+    return layers.LSTM(UNITS, return_sequences=True, dropout=0.4, **kwargs)
+
+
+def test_a_model_may_give_its_last_states_too():
+    x = keras.Input((None, WIDTH))
+    y, h, c = lstm(return_state=True)(x)
+    one = keras.Model(x, [h, c, layers.Dropout(0.4)(y)])
+    assert masked(audited(one)) == [("input", "sequence"), ("output", "step")]
+
+
+def test_a_model_of_ones_own_may_take_its_states_apart():
+    class Mine(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.lstm = lstm(return_state=True)
+
+        def build(self, shape):
+            self.lstm.build(shape)
+
+        def call(self, x, training=False):
+            y, h, c = self.lstm(x, training=training)
+            return {"last": h + c, "all": y}
+
+    mine = Mine()
+    mine.build((None, None, WIDTH))
+    assert masked(audited(mine)) == [("input", "sequence")]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_model_may_take_an_initial_state(named):
+    x = keras.Input((None, WIDTH), name="x")
+    h, c = (keras.Input((UNITS,), name=name) for name in "hc")
+    y = lstm()(x, initial_state=[h, c])
+    inputs = {"x": x, "h": h, "c": c} if named else [x, h, c]
+    assert masked(audited(keras.Model(inputs, y))) == [("input", "sequence")]
+
+
+def test_what_else_a_model_takes_is_refused():
+    x, other = keras.Input((None, WIDTH)), keras.Input((None, WIDTH))
+    one = keras.Model([x, other], lstm()(layers.Add()([x, other])))
+    with pytest.raises(dp.PolicyError, match=r"2 inputs.*recurrent layer alone"):
+        audited(one)
+
+
+def test_tokens_of_padding_are_not_given():
+    words = keras.Sequential(
+        [keras.Input((None,)), layers.Embedding(20, WIDTH, mask_zero=True), lstm()]
+    )
+    before = words.predict(np.array([[1, 2, 0, 0]]), verbose=0)
+    assert masked(audited(words)) == [("input", "sequence")]
+    assert np.array_equal(words.predict(np.array([[1, 2, 0, 0]]), verbose=0), before)
+
+
+def test_a_layer_of_padding_is_refused():
+    padded = keras.Sequential([keras.Input((None, WIDTH)), layers.Masking(), lstm()])
+    with pytest.raises(dp.PolicyError, match=r"has a Masking layer.*recurrent layer alone"):
+        audited(padded)
+
+
+def test_what_a_softmax_layer_is_given_is_looked_at():
+    ends = [layers.Dropout(0.3), layers.Dense(20), layers.Softmax()]
+    probable = keras.Sequential([keras.Input((None, WIDTH)), lstm(), *ends])
+    x = np.random.default_rng(1).normal(size=(2, 5, WIDTH))
+    before = probable.predict(x, verbose=0)
+    assert masked(audited(probable)) == [("input", "sequence"), ("output", "step")]
+    assert "call" not in vars(ends[-1])
+    assert np.array_equal(probable.predict(x, verbose=0), before)
+    assert np.allclose(before.sum(-1), 1)

@@ -1,0 +1,119 @@
+"""Modules that want more than a sequence, as published ones do: the audit gives it to them."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+import dropout_policies as dp
+from tests.support.torch_unusual import Held, dropped
+
+
+class Language(nn.Module):
+    """A language model that is handed the state to go on from, and gives all steps as one axis."""
+
+    def __init__(self, kind="LSTM", layers=2, words=30):
+        super().__init__()
+        self.words = nn.Embedding(words, 16)
+        self.rnn = getattr(nn, kind)(16, 16, layers, dropout=0.4 * (layers > 1))
+        self.decoder = nn.Linear(16, words)
+
+    def forward(self, tokens, hidden):
+        y, hidden = self.rnn(dropped(self, self.words(tokens)), hidden)
+        scores = self.decoder(dropped(self, y)).flatten(0, 1)
+        return scores.log_softmax(-1), hidden
+
+
+class Layers(nn.Module):
+    """Layers of different widths, with a list of their states that the module makes itself."""
+
+    def __init__(self, widths=(12, 20, 14)):
+        super().__init__()
+        self.rnns = nn.ModuleList(nn.LSTM(*pair) for pair in pairwise(widths))
+
+    def init_hidden(self, batch):
+        like = next(self.parameters())
+        return [(like.new_zeros(1, batch, rnn.hidden_size),) * 2 for rnn in self.rnns]
+
+    def forward(self, x, states):
+        assert isinstance(states, list)
+        for number, rnn in enumerate(self.rnns):
+            x, states[number] = rnn(dropped(self, x), states[number])
+        return dropped(self, x), states
+
+
+class Ragged(nn.Module):
+    """A layer that wants the lengths of its sequences."""
+
+    def __init__(self, batch_first, packed=False, end=lambda y: y):
+        super().__init__()
+        self.gru = nn.GRU(10, 12, batch_first=batch_first)
+        self.first, self.packed, self.end = batch_first, packed, end
+
+    def forward(self, x, x_lengths, hx=None):
+        sequence = pack_padded_sequence(dropped(self, x), x_lengths, self.first)
+        y, h = self.gru(sequence, hx)
+        if not self.packed:
+            y = dropped(self, pad_packed_sequence(y, self.first)[0])
+        return h, self.end(y)
+
+
+def audited(module):
+    torch.manual_seed(0)
+    return dp.audit(module)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_state_that_is_wanted_is_made_for_the_layer(kind, layers):
+    audit = audited(Language(kind, layers))
+    assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
+
+
+def test_states_are_made_by_the_modules_own_method():
+    audit = audited(Layers())
+    assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
+    assert audit.connections == (3, 3)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_lengths_that_are_wanted_are_given(batch_first):
+    audit = audited(Ragged(batch_first))
+    assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_beside_lengths_the_output_may_be_packed(batch_first):
+    audit = audited(Ragged(batch_first, packed=True))
+    assert audit.differences == ("output of layer 1 is whole",), str(audit)
+
+
+def test_an_initial_state_is_found_behind_lengths():
+    """Without one, several sites would be the same noise."""
+
+    class Resumed(Held):
+        def forward(self, x, x_lengths, state=None):
+            assert len(x_lengths) == x.shape[1]
+            zeros = x.new_zeros(1, x.shape[1], 9)
+            return self.from_state(x, state or (zeros, zeros))
+
+    audit = audited(Resumed("candidate", scaled=False))
+    masked = [(f.site.value, f.per, f.scaled) for f in audit.findings if f.verdict == "masked"]
+    assert masked == [("candidate", "sequence", False)], str(audit)
+
+
+def test_steps_that_are_joined_the_other_way_round_are_not_misread():
+    way = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
+    with pytest.raises(dp.PolicyError, match="seen later nowhere"):
+        audited(Ragged(False, end=way))
+
+
+def test_what_cannot_be_made_is_named():
+    class Encoded(nn.LSTM):
+        def forward(self, x, memory):
+            return super().forward(x * memory[..., 0])
+
+    with pytest.raises(dp.PolicyError, match=r"8 or 32 features and memory: .*layer alone"):
+        audited(Encoded(8, 8))
