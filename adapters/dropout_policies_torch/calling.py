@@ -25,15 +25,15 @@ class Way:
         packed: whether as a PackedSequence.
         batch_axis: the axis of the samples; None where nothing else has that size.
         lengths: the arguments that want the sequences' lengths.
-        start: the argument that wants an initial state, and a number: which of those that can be
-            made is given. None where the module does without.
+        start: the number, of the initial states that can be made, of the one that is given; None
+            where the module does without.
     """
 
     features: int
     packed: bool = False
     batch_axis: int | None = None
     lengths: tuple[str, ...] = ()
-    start: tuple[str, int] | None = None
+    start: int | None = None
 
     def arguments(self, module: nn.Module, x: Tensor) -> dict[str, Any]:
         """What is given beside a sequence `[T, B, ...]` or `[B, T, ...]`."""
@@ -41,8 +41,7 @@ class Way:
         batch, steps = x.shape[axis], x.shape[1 - axis]
         found: dict[str, Any] = {name: torch.full((batch,), steps) for name in self.lengths}
         if self.start is not None:
-            name, number = self.start
-            found[name] = list(_starts(module, batch))[number]
+            found |= as_arguments(module, list(_starts(module, batch))[self.start])
         return found
 
 
@@ -55,12 +54,9 @@ def ways(module: nn.Module, widths: Sequence[int]) -> Iterator[Way]:
     """
     names = wanted(module)
     lengths = tuple(name for name in names if _is_lengths(name))
-    others = [name for name in names if name not in lengths]
     axes = (1, 0) if names else (None,)
-    starts: list[tuple[str, int] | None] = [None]
-    if others:
-        starts = [(others[0], number) for number in range(len(list(_starts(module, 1))))]
-    for packed, width, axis, start in product((False, True), widths, axes, starts or [None]):
+    starts = range(len(list(_starts(module, 1)))) if len(names) > len(lengths) else ()
+    for packed, width, axis, start in product((False, True), widths, axes, starts or (None,)):
         yield Way(width, packed, axis, lengths, start)
 
 
@@ -69,9 +65,16 @@ def wanted(module: nn.Module) -> list[str]:
     return [name for name, has_value in _arguments(module).items() if not has_value]
 
 
-def state_argument(module: nn.Module) -> str | None:
-    """The argument that may take an initial state."""
-    return next((name for name in _arguments(module) if not _is_lengths(name)), None)
+def state_arguments(module: nn.Module) -> list[str]:
+    """The arguments that take an initial state, or may do so."""
+    needed = [name for name in wanted(module) if not _is_lengths(name)]
+    return needed or [name for name in _arguments(module) if not _is_lengths(name)][:1]
+
+
+def as_arguments(module: nn.Module, state: Any) -> dict[str, Any]:
+    """An initial state as a module takes it: as one argument, or each part as one."""
+    names = state_arguments(module)
+    return {names[0]: state} if len(names) == 1 else dict(zip(names, state, strict=True))
 
 
 def _arguments(module: nn.Module) -> Mapping[str, bool]:

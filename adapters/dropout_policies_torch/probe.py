@@ -67,8 +67,7 @@ class Probe:
             )
         self._time_first, self._way = True, calling.Way(widths[0])
         self._softmax: int | None = None  # which of a call's gives the output
-        self._state = calling.state_argument(module)
-        self.takes_states = self._state is not None
+        self.takes_states = bool(calling.state_arguments(module))
 
     def __enter__(self) -> Probe:
         module = self.module
@@ -133,9 +132,9 @@ class Probe:
     ) -> npt.NDArray[np.float64]:
         self.module.train(training)
         also = self._way.arguments(self.module, x)
-        if states is not None and self._state is not None:
+        if states is not None:
             given = [torch.from_numpy(s).to(self._device, self._dtype) for s in states]
-            also[self._state] = tuple(given) if len(given) > 1 else given[0]
+            also |= calling.as_arguments(self.module, given[0] if len(given) == 1 else tuple(given))
         sequence: Tensor | PackedSequence = x.contiguous()
         if self._way.packed:
             sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])

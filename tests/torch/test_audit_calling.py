@@ -72,6 +72,15 @@ def test_a_state_that_is_wanted_is_made_for_the_layer(kind, layers):
     assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
 
 
+def test_a_state_may_be_wanted_part_by_part():
+    class Parts(nn.LSTM):
+        def forward(self, x, h, c):
+            return super().forward(dropped(self, x), (h, c))
+
+    audit = audited(Parts(9, 8))
+    assert audit.differences == ("output of layer 1 is whole",), str(audit)
+
+
 def test_states_are_made_by_the_modules_own_method():
     audit = audited(Layers())
     assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
