@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +12,7 @@ from keras import ops
 from dropout_policies.errors import PolicyError
 from dropout_policies.probing.probe import Array, Parameter
 
-from . import sources
+from . import calling, sources
 from .layers import Recurrent
 from .wiring import Layer, layers_of
 
@@ -75,7 +74,7 @@ class Probe:
                 f"{self.name} has a Masking layer, which takes most of what the audit gives for "
                 f"padding. Give it the model without that, or the recurrent layer alone."
             )
-        self._sequence = _sequence(layer, 2 if embeddings else 3)
+        self._sequence = calling.sequence(layer, self.name, 2 if embeddings else 3)
         self.takes_states = isinstance(layer, keras.layers.RNN)
         self._runs: dict[tuple[bool, int], keras.Model] = {}
 
@@ -176,45 +175,12 @@ class _Run(keras.Model):  # type: ignore[misc] # keras has no types
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
         if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
             # Called as a layer, it would hold T to what it was built for.
-            return self.inner.call(_beside(self.inner, x, self.sequence), training=self.in_training)
+            return self.inner.call(
+                calling.beside(self.inner, x, self.sequence), training=self.in_training
+            )
         if not states:
-            return _called(self.inner, x, self.in_training)
+            return calling.called(self.inner, x, self.in_training)
         return self.inner(x, initial_state=states, training=self.in_training)
-
-
-def _sequence(layer: Layer, rank: int) -> int:
-    """Which of a model's inputs is the sequence; the others are states.
-
-    Raises:
-        PolicyError: they are something else.
-    """
-    shapes = [wanted.shape for wanted in getattr(layer, "inputs", None) or ()]
-    of_rank = [n for n, shape in enumerate(shapes) if len(shape) == rank]
-    likely = [n for n in of_rank if None in shapes[n][1:]] or of_rank or [0]
-    others = [shape for n, shape in enumerate(shapes) if n != likely[0]]
-    if any(None in shape[1:] for shape in others):
-        raise PolicyError(
-            f"{_title(layer)} has {len(shapes)} inputs, and the audit knows what to give for one "
-            f"sequence, and for states. Give it the recurrent layer alone."
-        )
-    return likely[0]
-
-
-def _beside(model: keras.Model, x: Any, sequence: int) -> Any:
-    """What a model of several inputs takes: a sequence, and zeros for the others."""
-    if len(model.inputs) == 1:
-        return x
-    batch = ops.shape(x)[0]
-    given = [
-        x if n == sequence else ops.zeros((batch, *wanted.shape[1:]), wanted.dtype)
-        for n, wanted in enumerate(model.inputs)
-    ]
-    return keras.tree.pack_sequence_as(model.input, given)
-
-
-def _called(layer: Layer, x: Any, training: bool) -> Any:
-    takes = "training" in inspect.signature(layer.call).parameters
-    return layer(x, training=training) if takes else layer(x)
 
 
 def _cells(states: Sequence[Array] | None) -> range:
