@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -9,6 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+STATE = re.compile(r"(^|[./])(init\w*|start\w*|(h|c|hidden|cell|state)_?(0|init\w*))(#\d+)?$")
+"""What an initial state is called that is a parameter, as `h0`, `init_hidden`, `start`."""
 
 
 class Parameter(NamedTuple):
@@ -23,8 +27,9 @@ class Parameter(NamedTuple):
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it may be the weights of a connection; a bias of two rows is none."""
-        return len(self.shape) == 2 and "bias" not in self.name
+        """Whether it may be the weights of a connection; a bias of two rows is none, and a state
+        that is learned."""
+        return len(self.shape) == 2 and "bias" not in self.name and not STATE.search(self.name)
 
 
 class Probe(Protocol):

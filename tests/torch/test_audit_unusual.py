@@ -172,7 +172,7 @@ def test_of_few_units_at_high_rates_nothing_false_is_said(rate, layers):
             assert found.scaled is not False
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 9), (9,)])
+@pytest.mark.parametrize("shape", [(1, 1, 9), (1, 9), (9,)])
 def test_a_state_that_is_learned_is_no_weight_of_a_cell(shape):
     torch.manual_seed(0)
     start = nn.Parameter(torch.randn(shape))
