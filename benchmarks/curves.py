@@ -23,7 +23,7 @@ def new_figure(**options: Any) -> tuple[Any, Any]:
     return plt.subplots(layout="constrained", **options)
 
 
-def bands(axes: Any, results: Sequence[Result], key: str, style: str, named: str) -> None:
+def bands(axes: Any, results: Sequence[Result], key: str, style: str, named: str | None) -> None:
     """Draw a figure by epoch: of runs that differ in their seeds the mean, and the range behind it.
 
     Args:
@@ -31,13 +31,14 @@ def bands(axes: Any, results: Sequence[Result], key: str, style: str, named: str
         results: the runs; each policy and backend has a colour.
         key: the figure's name in results.
         style: of the lines.
-        named: what the legend says after policy and backend.
+        named: what the legend says after policy and backend; None for lines that it leaves out.
     """
     for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
         shortest = min(len(run["epochs"]) for run in runs)
         values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
         steps, colour = np.arange(1, shortest + 1), f"C{number}"
-        axes.plot(steps, values.mean(0), style, color=colour, label=f"{policy}, {backend}{named}")
+        label = None if named is None else f"{policy}, {backend}{named}"
+        axes.plot(steps, values.mean(0), style, color=colour, label=label)
         low, high = values.min(0), values.max(0)
         axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
 

@@ -7,7 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..spread import with_rate
+from ..spread import by_seed, epochs_done, with_rate, with_spread
 from .presets import PRESETS
 from .summary import curves, rounded
 from .texts import TEXTS
@@ -17,7 +17,8 @@ Result = dict[str, Any]
 HEAD = """\
 Perplexities of Zaremba et al. (2014, arXiv:1409.2329) are the paper's own, from its table 1. The
 validation and training figures are those of the last epoch, and beside them the lowest of any, with
-its epoch; the test figure is measured once, when a run has finished.
+its epoch; the test figure is measured once, when a run has finished. Of several seeds, it is the
+mean ± deviation.
 """
 
 COMPARED = """
@@ -33,10 +34,18 @@ other sizes and recipes:
 AVERAGED = """## Models averaged
 
 The probabilities of models that differ in their seeds, averaged word by word
-(`python -m benchmarks.ptb ensemble RUN...`), as in the paper's table 1.
+(`python -m benchmarks.ptb ensemble RUN...`), as in the paper's table 1, whose models are trained on
+all of the corpus.
 
 | corpus | each model | models | valid | test |
 |---|---|---:|---:|---:|"""
+
+PAPER = {
+    "small, none": {2: (100.4, 96.1), 5: (87.9, 84.1), 10: (83.5, 80.0)},
+    "medium, zaremba 0.5": {2: (80.6, 77.0), 5: (76.7, 73.3), 10: (75.2, 72.0)},
+    "large, zaremba 0.65": {2: (76.9, 73.6), 10: (72.8, 69.5), 38: (71.9, 68.7)},
+}
+"""The paper's averages, of all of Penn Treebank: validation and test by the number of models."""
 
 PICTURES = {
     "demo": "Without dropout the training perplexity goes on falling while that of validation "
@@ -55,6 +64,11 @@ def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
             yield _perplexities(corpus, preset, here)
     if averaged:
         lines = [line for result in averaged for line in _averaged(result)]
+        lines += [
+            f"| Penn Treebank | the paper's {each} | {models} | {valid:.1f} | {test:.1f} |"
+            for each, found in PAPER.items()
+            for models, (valid, test) in found.items()
+        ]
         yield "\n".join([AVERAGED, *lines]) + "\n"
 
 
@@ -80,17 +94,24 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
     lines = [
         f"## {TEXTS[name].title}, `--preset {preset}`\n",
         f"{tokens} tokens for training, validation and test; {corpus['vocabulary']:,} words.\n",
-        "| policy | backend | seed | epochs | train | valid | lowest | test | run on |",
+        "| policy | backend | seeds | epochs | train | valid | lowest | test | run on |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for run in runs:
-        config, last = run["config"], run["epochs"][-1]
-        test = rounded(run.get("test_perplexity")) or "not finished"
-        lines.append(
-            f"| {with_rate(config)} | {config['backend']} | {config['seed']} "
-            f"| {len(run['epochs'])} of {config['epochs']} | {rounded(last['train_perplexity'])} "
-            f"| {rounded(last['valid_perplexity'])} | {_lowest(run)} | {test} | {_where(run)} |"
-        )
+    for (policy, backend), alike in by_seed(runs).items():
+        ends = [run["epochs"][-1] for run in alike]
+        finished = all("test_perplexity" in run for run in alike)
+        cells = [
+            policy,
+            backend,
+            str(len(alike)),
+            f"{epochs_done(alike)} of {alike[0]['config']['epochs']}",
+            with_spread([end["train_perplexity"] for end in ends]),
+            with_spread([end["valid_perplexity"] for end in ends]),
+            _lowest(alike),
+            with_spread([run["test_perplexity"] for run in alike]) if finished else "not finished",
+            _where(alike),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     if paper is not None and name == "ptb":
         policy = PRESETS[preset].policy
         rate = "" if policy == "none" else f" {PRESETS[preset].rate:g}"
@@ -105,18 +126,21 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lowest(run: Result) -> str:
-    """The lowest validation perplexity of any epoch, and which it was."""
-    valid = [epoch["valid_perplexity"] for epoch in run["epochs"]]
-    return f"{rounded(min(valid))} ({valid.index(min(valid)) + 1})"
+def _lowest(runs: list[Result]) -> str:
+    """The lowest validation perplexity of any epoch, and which that was."""
+    valid = [[epoch["valid_perplexity"] for epoch in run["epochs"]] for run in runs]
+    epochs = sorted({of_run.index(min(of_run)) + 1 for of_run in valid})
+    which = "–".join(map(str, dict.fromkeys((epochs[0], epochs[-1]))))
+    return f"{with_spread([min(of_run) for of_run in valid])} ({which})"
 
 
-def _where(run: Result) -> str:
-    machine, versions = run["machine"], run["versions"]
+def _where(runs: list[Result]) -> str:
+    """On what runs ran, and how long one took."""
+    machine, versions = runs[0]["machine"], runs[0]["versions"]
     names = {"tensorflow": "tensorflow-cpu", "jax": "jax"}
-    package = names.get(run["config"]["backend"], "torch")
+    package = names.get(runs[0]["config"]["backend"], "torch")
     place = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
-    minutes = run["wall_seconds"] / 60
+    minutes = sum(run["wall_seconds"] for run in runs) / len(runs) / 60
     time = f"{minutes:.0f} min" if minutes < 60 else f"{minutes / 60:.1f} h"
     return f"{place}; {package} {versions[package]}; {time}"
 

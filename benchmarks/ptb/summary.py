@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ..curves import by_epoch, in_perplexity, new_figure, write
-from ..spread import with_rate
+from ..curves import bands, by_epoch, in_perplexity, new_figure, write
+from ..spread import by_seed, with_rate
 from ..tables import new_table
 from .presets import PRESETS
 
@@ -70,18 +70,8 @@ def rounded(value: float | None) -> str:
 def curves(results: list[Result], path: Path) -> Path:
     """Draw training and validation perplexity by epoch, and write it as a PNG."""
     figure, axes = new_figure(figsize=(8, 5))
-    policies = list(dict.fromkeys(result["config"]["policy"] for result in results))
-    backends = list(dict.fromkeys(result["config"]["backend"] for result in results))
-    for result in results:
-        config, epochs = result["config"], result["epochs"]
-        colour = f"C{policies.index(config['policy'])}"
-        marker = "os^D"[backends.index(config["backend"])]
-        steps = range(1, len(epochs) + 1)
-        label = f"{with_rate(config)}, {config['backend']}"
-        for key, style in (("valid_perplexity", "-"), ("train_perplexity", ":")):
-            values = [epoch[key] for epoch in epochs]
-            named = label if style == "-" else None
-            axes.plot(steps, values, style, color=colour, marker=marker, markersize=4, label=named)
+    bands(axes, results, "valid_perplexity", "-", "")
+    bands(axes, results, "train_perplexity", ":", None)
     for style, what in (("-", "validation"), (":", "training")):
         axes.plot([], [], style, color="0.4", label=what)
     corpus = results[0]["corpus"]
@@ -93,5 +83,5 @@ def curves(results: list[Result], path: Path) -> Path:
     by_epoch(axes)
     in_perplexity(axes)
     axes.set_ylim(top=min(highest, math.inf) * 1.1)
-    axes.legend(fontsize="small", ncols=1 + len(results) // 7)
+    axes.legend(fontsize="small", ncols=1 + len(by_seed(results)) // 7)
     return write(figure, path)
