@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import PolicyError
 from ..sites import Site
 from .discovery import discover
-from .network import Network, Place, Setting
+from .network import Cell, Network, Place, Setting
 from .probe import Array, Probe
 from .reading import Measured, Reading
 from .signals import AMPLITUDE, BATCH, STEPS, gain
@@ -96,28 +96,33 @@ def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) 
 
 
 def _memory(probe: Probe, network: Network, noise: Any) -> int:
-    """How many parts of an initial state the module takes, as is seen at its output."""
-    cell = network.layer(network.layers - 1)[0]
+    """How many parts of an initial state the module takes, as is seen at its output; none where
+    some direction leaves its own out."""
+    last = network.layer(network.layers - 1)
     if not probe.takes_states:
         return 0
-    for parts in (2, 1) if cell.kind.states == 2 else (1,):
+    for parts in (2, 1) if last[0].kind.states == 2 else (1,):
 
         def run(weights: Any, x: Array, states: Sequence[Array] | None = None) -> Array:
             probe.replay(noise)
             return probe.run(weights, x, BATCH, states, training=False)
 
         looks = Viewer(network, run, probe.features, parts)
-        setting = looks.remembering(cell)
-        nothing = np.zeros((STEPS, probe.features))
         try:
-            y = run(setting.arrays, nothing, initial(cell, looks))
+            seen = [_remembered(cell, looks) for cell in last]
         except Exception:  # whatever a module raises that takes no such state
             continue
-        first = 0 if cell.place[1] == 0 else STEPS - 1
-        seen = y[first, :, network.leaves_at(cell)] / (AMPLITUDE * gain(cell, True))
-        if parts == cell.kind.states and (seen > 0.05).all():
+        if parts == last[0].kind.states and all((share > 0.05).all() for share in seen):
             return parts
     return 0
+
+
+def _remembered(cell: Cell, looks: Viewer) -> Array:
+    """The share of a cell's initial state that is seen at its first step, `[B, H]`."""
+    setting = looks.remembering(cell)
+    y = looks.run(setting.arrays, np.zeros((STEPS, looks.features)), initial(cell, looks))
+    first = 0 if cell.place[1] == 0 else STEPS - 1
+    return y[first, :, looks.network.leaves_at(cell)] / (AMPLITUDE * gain(cell, True))
 
 
 def _check_rest(probe: Probe) -> None:

@@ -113,6 +113,20 @@ def test_an_initial_state_is_found_behind_lengths():
     assert masked == [("candidate", "sequence", False)], str(audit)
 
 
+def test_a_state_that_one_direction_leaves_out_is_not_given():
+    """As where a sequence goes on from window to window, which can be so in one direction alone."""
+
+    class Windows(nn.GRU):
+        def forward(self, x, h=None):
+            if h is not None:
+                h = torch.stack([h[0], torch.zeros_like(h[1])])
+            return super().forward(dropped(self, x), h)
+
+    audit = audited(Windows(9, 8, bidirectional=True))
+    assert audit.undecided == (), str(audit)
+    assert [f.site.value for f in audit.findings if f.verdict == "masked"] == ["input"] * 2
+
+
 def test_steps_that_are_joined_the_other_way_round_are_not_misread():
     way = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
     with pytest.raises(dp.PolicyError, match="seen later nowhere"):
