@@ -98,6 +98,8 @@ def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
 def _is_source(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
+    if isinstance(value, int):
+        return not isinstance(value, bool)
     sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
     return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
 

@@ -40,6 +40,26 @@ def test_the_same_mask_at_every_call_is_seen():
     assert found.frozen
 
 
+def test_masks_that_are_numbered_by_a_count_of_calls_are_not_called_the_same():
+    class Numbered(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.calls = nn.LSTM(9, 8), 5
+
+        def forward(self, x):
+            if self.training:
+                self.calls += 1
+                own = torch.Generator().manual_seed(self.calls)
+                x = x * (torch.rand(x.shape, generator=own) < 0.6) / 0.6
+            return self.rnn(x)[0]
+
+    torch.manual_seed(0)
+    module = Numbered()
+    found = dp.audit(module).at("input")
+    assert (found.verdict, found.per, found.frozen) == ("masked", "step", False)
+    assert module.calls == 5
+
+
 @pytest.mark.parametrize("seed", [3, 6, 10])
 def test_what_never_came_in_is_not_called_dropped(seed):
     """Of eight units, all that comes in is dropped now and then while nobody can see it, since all
