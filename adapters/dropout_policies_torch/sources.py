@@ -52,6 +52,8 @@ def put_back(noise: Any) -> None:
             buffer.copy_(value)
 
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+
 SKIPPED = frozenset(vars(nn.Module()))
 """What every module holds: no state of its noise, or put back by itself."""
 
@@ -70,15 +72,15 @@ def _copy(value: Any) -> Any:
         return value.copy()
     if isinstance(value, np.random.Generator):
         return value.bit_generator.state
+    if isinstance(value, np.random.RandomState):
+        return value.get_state()
     if isinstance(value, random.Random):
         return value.getstate()
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
         return _kept(value)
-    if type(value).__module__.startswith("dropout_policies") and hasattr(value, "__dict__"):
-        return _kept(vars(value))
-    return None
+    return _kept(vars(value)) if _draws(value) else None
 
 
 def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +102,16 @@ def _is_source(value: Any) -> bool:
         return not value.is_floating_point()
     if isinstance(value, int):
         return not isinstance(value, bool)
-    sources = (torch.Generator, np.ndarray, np.random.Generator, random.Random)
-    return isinstance(value, sources) or type(value).__module__.startswith("dropout_policies")
+    return isinstance(value, (np.ndarray, *GENERATORS)) or _draws(value)
+
+
+def _draws(value: Any) -> bool:
+    """Whether an object has what it draws by as attributes: this library's, or one that holds a
+    generator."""
+    if isinstance(value, nn.Module | Tensor | type) or not hasattr(value, "__dict__"):
+        return False
+    ours = type(value).__module__.startswith("dropout_policies")
+    return ours or any(isinstance(part, GENERATORS) for part in vars(value).values())
 
 
 def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
@@ -119,6 +129,8 @@ def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
             value[...] = copied
         elif isinstance(value, np.random.Generator):
             value.bit_generator.state = copied
+        elif isinstance(value, np.random.RandomState):
+            value.set_state(copied)
         elif isinstance(value, random.Random):
             value.setstate(copied)
         elif isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 import torch
 from dropout_policies_torch import LSTM
@@ -58,6 +59,23 @@ def test_masks_that_are_numbered_by_a_count_of_calls_are_not_called_the_same():
     found = dp.audit(module).at("input")
     assert (found.verdict, found.per, found.frozen) == ("masked", "step", False)
     assert module.calls == 5
+
+
+@pytest.mark.parametrize("kind", [np.random.RandomState, np.random.default_rng])
+def test_an_object_that_draws_is_put_back(kind):
+    class Noise:
+        def __init__(self):
+            self.random = kind(3)
+
+        def __call__(self, x):
+            return x * torch.from_numpy(self.random.random(x.shape) < 0.6).to(x) / 0.6
+
+    torch.manual_seed(0)
+    module = Around(Noise())
+    found = dp.audit(module).at("input")
+    assert (found.verdict, found.per, found.frozen) == ("masked", "step", False)
+    other = Noise()
+    assert torch.equal(module.before(torch.ones(99)), other(torch.ones(99)))
 
 
 @pytest.mark.parametrize("seed", [3, 6, 10])
