@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .policy import Policy
-from .probing.evidence import Finding
+from .probing.evidence import MORE, Finding
 from .probing.resting import wide
 from .rule import Rule
 from .sites import Site
@@ -30,19 +30,22 @@ def unlike(policy: Policy, findings: Sequence[Finding], rates: bool = False) -> 
 
     Args:
         policy: what is compared with.
-        findings: what was found; what is undecided is not compared.
+        findings: what was found; what is undecided is not compared, but for what no policy does.
         rates: whether rates count too.
     """
     return [
         Difference(found, text)
         for found in findings
-        if found.verdict != "undecided"
+        if found.verdict != "undecided" or found.note == MORE
         for text in _texts(policy, found, rates)
     ]
 
 
 def _texts(policy: Policy, found: Finding, rates: bool) -> Iterator[str]:
     rule = policy[found.site] if policy.masks(found.site) else None
+    if found.verdict == "undecided":
+        yield f"is otherwise: {found.note}"
+        return
     if rule is None:
         if found.verdict == "masked":
             yield f"is masked ({found.text()})"

@@ -32,6 +32,10 @@ Z = 2.576
 """Of a 99% interval."""
 
 
+MORE = "what is kept is multiplied by more than one number"
+"""What is said of a site where something falls that is no mask, or more than one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What an audit found at one site of one layer in one direction.

@@ -11,6 +11,7 @@ from ..rule import Gates
 from ..sites import WEIGHTS, Site
 from .events import LASTING, SITES
 from .evidence import (
+    MORE,
     Finding,
     Told,
     finding,
@@ -293,9 +294,10 @@ class Reading:
         if off_commonest(values) <= (0.0 if certain else MIXED):
             self.scales.append((kept_value(values), parts))
         elif certain:
-            key = parts[0]
-            note = self.findings[key].note or "what is kept is multiplied by more than one number"
-            self.findings[key] = replace(self.findings[key], note=note)
+            found = self.findings[parts[0]]
+            # Where nothing is missing, it is not whole all the same.
+            verdict = "undecided" if found.verdict == "whole" else found.verdict
+            self.findings[parts[0]] = replace(found, verdict=verdict, note=found.note or MORE)
 
     def _behind(self) -> None:
         """Say nothing of what leaves the last layer, where something may fall behind it."""

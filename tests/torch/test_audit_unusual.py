@@ -165,6 +165,18 @@ def test_more_than_a_mask_is_not_called_one(before, note):
     assert f"input is otherwise: {note}" in audit.differences
 
 
+def test_where_nothing_is_missing_it_may_be_otherwise_all_the_same():
+    """Noise that is no mask, and masks elsewhere: nobody is to read that the first is whole."""
+    torch.manual_seed(0)
+    noise = lambda x: x * (1 + 0.3 * torch.randn_like(x))  # noqa: E731
+    audit = dp.audit(Around(noise, nn.functional.dropout))
+    assert audit.policy is None
+    assert audit.at("input").verdict == "undecided"
+    assert audit.at("output").verdict == "masked"
+    note = "what is kept is multiplied by more than one number"
+    assert audit.differences == (f"input is otherwise: {note}",)
+
+
 @pytest.mark.parametrize("words", [9, 20])
 @pytest.mark.parametrize(
     "way",
