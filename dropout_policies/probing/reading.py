@@ -39,6 +39,10 @@ MIXED = 0.25
 """How much of what one number multiplies may be seen as other than the commonest, where something
 falls below."""
 
+SCATTERED = 0.7
+"""How much of it may be so before noise must fall: of what is masked below, hardly any is off, and
+under noise, nearly all."""
+
 CROWDED, BLIND = 0.03, 0.3
 """How often everything that comes in may be dropped, while it may not have come in at all, before
 scales cannot be told, and before rates cannot."""
@@ -155,7 +159,7 @@ class Reading:
             parts += [(inner, *lower.place) for inner in INSIDE]
         known_below = [f for f in self.findings.values() if f.layer < layer]
         masked_below = any(f.verdict == "masked" for f in known_below)
-        self._keeps(values, parts, certain=not masked_below)
+        self._keeps(values, parts, not masked_below, SCATTERED if masked_below else 0.0)
         if masked_below:
             self._count_features(parts[0], len(features))
 
@@ -246,7 +250,7 @@ class Reading:
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
         keys = [(site, *cell.place) for site in parts]
-        self._keeps(self._all(cell, "hidden"), keys, certain=False)
+        self._keeps(self._all(cell, "hidden"), keys, False, 1.0)
 
     def _dead(self, cell: Cell) -> Array:
         """Where there is nothing of the moment in h; without biases that is not known, and only
@@ -282,7 +286,7 @@ class Reading:
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
 
-    def _keeps(self, values: Array, parts: list[Key], certain: bool) -> None:
+    def _keeps(self, values: Array, parts: list[Key], certain: bool, most: float) -> None:
         """Note what is kept is multiplied by, if it is one number.
 
         Args:
@@ -290,10 +294,12 @@ class Reading:
             parts: the sites that have a part in it.
             certain: whether nothing falls below, so that what is seen is just that; else some of it
                 is off for what is missing of the signal.
+            most: the share of it that may be off before noise must fall at the first of the sites.
         """
-        if off_commonest(values) <= (0.0 if certain else MIXED):
+        off = off_commonest(values)
+        if off <= (0.0 if certain else MIXED):
             self.scales.append((kept_value(values), parts))
-        elif certain:
+        elif off > most:
             found = self.findings[parts[0]]
             # Where nothing is missing, it is not whole all the same.
             verdict = "undecided" if found.verdict == "whole" else found.verdict

@@ -177,6 +177,25 @@ def test_where_nothing_is_missing_it_may_be_otherwise_all_the_same():
     assert audit.differences == (f"input is otherwise: {note}",)
 
 
+@pytest.mark.parametrize("shape", [lambda x: x, lambda x: x[:1]], ids=["per step", "held"])
+def test_noise_between_layers_is_seen_beside_masks_below(shape):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.low, self.high = nn.LSTM(9, 12), nn.LSTM(12, 12)
+
+        def forward(self, x):
+            y, _ = self.low(dropped(self, x))
+            noise = 0.1 * torch.randn_like(shape(y)) * self.training
+            return self.high(y * (1 + noise))[0]
+
+    torch.manual_seed(0)
+    audit = dp.audit(Two())
+    assert audit.at("between", layer=1).verdict == "undecided"
+    note = "what is kept is multiplied by more than one number"
+    assert f"between of layer 2 is otherwise: {note}" in audit.differences
+
+
 @pytest.mark.parametrize("words", [9, 20])
 @pytest.mark.parametrize(
     "way",
