@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,6 +55,10 @@ def put_back(noise: Any) -> None:
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
+COUNT = re.compile("call|count|iter|seed|step")
+"""What a number is called that masks may be numbered by; others may belong to a state that is put
+back, as a batch's size."""
+
 SKIPPED = frozenset(vars(nn.Module()))
 """What every module holds: no state of its noise, or put back by itself."""
 
@@ -92,7 +97,7 @@ def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
             continue
         if isinstance(value, dict) and value is before[key][0]:
             found[key] = (value, _as_before(copied, before[key][1]))
-        elif _is_source(value):
+        elif _is_source(value) or (isinstance(value, int) and COUNT.search(key)):
             found[key] = (value, copied)
     return found
 
@@ -100,8 +105,6 @@ def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, A
 def _is_source(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
-    if isinstance(value, int):
-        return not isinstance(value, bool)
     return isinstance(value, (np.ndarray, *GENERATORS)) or _draws(value)
 
 

@@ -61,6 +61,27 @@ def test_masks_that_are_numbered_by_a_count_of_calls_are_not_called_the_same():
     assert module.calls == 5
 
 
+def test_numbers_that_go_with_a_state_are_put_back_with_it():
+    """A layer that goes on from its last state, or from zeros where the batch has another size."""
+
+    class Windows(nn.LSTM):
+        def __init__(self):
+            super().__init__(9, 8)
+            self.size, self.state = 1, (torch.zeros(1, 1, 8), torch.zeros(1, 1, 8))
+
+        def forward(self, x):
+            if x.shape[1] != self.size:
+                self.size = x.shape[1]
+                self.state = (x.new_zeros(1, self.size, 8), x.new_zeros(1, self.size, 8))
+            y, self.state = super().forward(dropped(self, x), self.state)
+            return y
+
+    torch.manual_seed(0)
+    module = Windows()
+    assert dp.audit(module).differences == ("output of layer 1 is whole",)
+    assert (module.size, module.state[0].shape) == (1, (1, 1, 8))
+
+
 @pytest.mark.parametrize("kind", [np.random.RandomState, np.random.default_rng])
 def test_an_object_that_draws_is_put_back(kind):
     class Noise:
