@@ -90,7 +90,7 @@ def _run(job: Job, folder: Path) -> bool:
     write_atomically(folder / "job.json", json.dumps(job.to_dict()))
     (folder / "result.json").unlink(missing_ok=True)
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    if job.section == "keras":
+    if job.section.startswith("keras"):
         environment["KERAS_BACKEND"] = job.backend
     if not job.compiled:
         environment["DROPOUT_POLICIES_COMPILE"] = "0"

@@ -89,6 +89,12 @@ def aims(results: Sequence[Result]) -> list[Aim]:
             list(_memory(results, IN_LOOP, "stock", device="cuda"))),
         Aim("memory in evaluation ÷ PyTorch's layer", 1.0,
             list(_memory(results, (*VERTICAL, *IN_LOOP), "stock", "evaluation"))),
+        Aim("memory of vertical policies ÷ Keras's layers and as many dropout layers", 1.0,
+            list(_keras_memory(results, VERTICAL, same_dropout))),
+        Aim("memory of policies inside the recurrence ÷ Keras's layer", 1.3,
+            list(_keras_memory(results, IN_LOOP))),
+        Aim("memory in evaluation ÷ Keras's layer", 1.0,
+            list(_keras_memory(results, (*VERTICAL, *IN_LOOP), when="evaluation"))),
         Aim("time per token, T to T: how far from 1 at larger ÷ at the smallest", 0.15,
             list(_growth(results, "T"))),
         Aim("time per token, B to B: how far from 1 at larger ÷ at the smallest", 0.15,
@@ -179,6 +185,20 @@ def _memory(
         (policy,) = job.policies
         if policy in policies and baseline in found:
             yield _named(job, policy), found[policy][when] / found[baseline][when]
+
+
+def _keras_memory(
+    results: Sequence[Result],
+    policies: Sequence[str],
+    against: Callable[[str], str | None] = lambda _: "stock",
+    when: str = "training",
+) -> Iterator[Row]:
+    for job, found in of(results, "keras-memory"):
+        for policy in (name for name in job.policies if name in policies):
+            baseline = against(policy)
+            if baseline is not None:
+                where = f"{_named(job, policy)}, {job.backend}"
+                yield where, found[policy][when] / found[baseline][when]
 
 
 def per_token(job: Job, axis: str, by_size: Any, name: str) -> dict[int, float]:

@@ -13,7 +13,9 @@ IN_LOOP = ("variational", "naive", "semeniuta", "rnndrop", "zoneout")
 POLICIES = (*VERTICAL, *IN_LOOP)
 CELLS = ("LSTM", "GRU")
 BACKENDS = ("tensorflow", "jax", "torch")
-SECTIONS = ("torch", "keras", "gpu", "memory", "growth", "masks", "peers")
+COUNTING = ("jax", "torch")
+"""The backends of Keras that count what they allocate on a CPU."""
+SECTIONS = ("torch", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "peers")
 CAPTURED = ", captured"
 """What follows the name of a step that ran as a CUDA graph."""
 
@@ -58,7 +60,7 @@ class Job:
         section: one of `SECTIONS`.
         cell: LSTM or GRU.
         shape: where a section runs through several, the one it starts from.
-        backend: torch, or in the section `keras` one of `BACKENDS`.
+        backend: torch, or in Keras's sections one of `BACKENDS`.
         policies: which.
         device: cpu or cuda.
         compiled: whether the library's functions in C may be compiled.
@@ -77,7 +79,7 @@ class Job:
     @property
     def name(self) -> str:
         parts = [self.section, self.backend, self.cell, str(self.shape).replace(" ", "")]
-        all_of_them = self.section in ("keras", "gpu", "masks")
+        all_of_them = self.section in ("keras", "keras-memory", "gpu", "masks")
         parts += [] if all_of_them else ["-".join(self.policies)]
         parts += [] if self.device == "cpu" else [self.device]
         parts += [] if self.compiled else ["uncompiled"]
@@ -117,6 +119,8 @@ def every(device: str = "cpu") -> Iterator[Job]:
     for cell in CELLS:
         for backend in BACKENDS:
             yield Job("keras", cell, MEDIUM, policies(cell), backend, seconds=150.0)
+        for backend in COUNTING:
+            yield Job("keras-memory", cell, MEDIUM, policies(cell), backend)
 
 
 def quick(device: str = "cpu") -> Iterator[Job]:
@@ -132,3 +136,4 @@ def quick(device: str = "cpu") -> Iterator[Job]:
     yield Job("peers", "LSTM", SMALL, ("weight_drop", "awd", "zaremba"), device=device, seconds=3.0)
     if device == "cpu":
         yield Job("keras", "LSTM", SMALL, ("zaremba", "variational"), "jax", seconds=5.0)
+        yield Job("keras-memory", "LSTM", SMALL, ("zaremba", "variational"), "jax")

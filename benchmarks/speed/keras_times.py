@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -19,18 +19,24 @@ KEYED = ("zaremba", "variational")
 
 def steps(job: Job) -> Seconds:
     """Each policy, two of them with keyed masks too, and what Keras has."""
-    made = {
-        "stock": _model(job),
-        "dropout": _model(job, dropout=RATE),
-        "recurrent_dropout": _model(job, dropout=RATE, recurrent_dropout=RATE),
-        "Dropout layers": _model(job, between=lambda: keras.layers.Dropout(RATE)),
-        "SpatialDropout1D layers": _model(job, between=lambda: keras.layers.SpatialDropout1D(RATE)),
-    }
-    for name in job.policies:
-        made[name] = _model(job, policy=name)
+    made = dict(contestants(job))
     for name in KEYED:
         made[f"{name}, keyed"] = _model(job, policy=name, seed=1)
     return interleaved({name: _step(model, job) for name, model in made.items()}, job.seconds)
+
+
+def contestants(job: Job) -> Iterator[tuple[str, keras.Model]]:
+    """What Keras has, and each policy."""
+    yield "stock", _model(job)
+    yield "dropout", _model(job, dropout=RATE)
+    yield "recurrent_dropout", _model(job, dropout=RATE, recurrent_dropout=RATE)
+    yield "Dropout layers", _model(job, between=lambda: keras.layers.Dropout(RATE))
+    yield (
+        "SpatialDropout1D layers",
+        _model(job, between=lambda: keras.layers.SpatialDropout1D(RATE)),
+    )
+    for name in job.policies:
+        yield name, _model(job, policy=name)
 
 
 def _model(

@@ -28,8 +28,8 @@ def peaks(job: Job) -> dict[str, dict[str, int]]:
         modules["stock with dropout"] = lambda: with_dropout(job, policy)
     found = {
         name: {
-            "training": _peak(training_step(make(), job.shape, job.device), job.device),
-            "evaluation": _peak(evaluation(make(), job.shape, job.device), job.device),
+            "training": peak(training_step(make(), job.shape, job.device), job.device),
+            "evaluation": peak(evaluation(make(), job.shape, job.device), job.device),
         }
         for name, make in modules.items()
     }
@@ -42,7 +42,7 @@ def _elements(job: Job, policy: str) -> int:
     return sum(steps * batch * width for steps, batch, width in shapes)
 
 
-def _peak(step: Callable[[], None], device: str) -> int:
+def peak(step: Callable[[], None], device: str) -> int:
     """How far above what is there before a step its allocations go."""
     step()  # what is allocated once
     step()

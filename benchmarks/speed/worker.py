@@ -23,6 +23,10 @@ def measure(job: Job) -> Any:
         from . import keras_times
 
         return keras_times.steps(job)
+    if job.section == "keras-memory":
+        from . import keras_memory
+
+        return keras_memory.peaks(job)
     if job.section == "gpu":
         from . import gpu_times
 

@@ -40,7 +40,9 @@ def test_jobs_have_names_of_their_own_and_come_back_from_json(list_of, device):
     assert len({job.name for job in made}) == len(made)
     assert [jobs.Job.from_dict(json.loads(json.dumps(job.to_dict()))) for job in made] == made
     sections = {job.section for job in made}
-    assert sections == set(jobs.SECTIONS) - ({"gpu"} if device == "cpu" else {"keras", "torch"})
+    assert sections == set(jobs.SECTIONS) - (
+        {"gpu"} if device == "cpu" else {"keras", "keras-memory", "torch"}
+    )
 
 
 def result(section, found, policies=("zaremba",), **others):
@@ -65,6 +67,28 @@ def test_an_aim_is_about_the_worst():
     (aim,) = aims.aims(results[:1])
     assert aim.met
     assert "| zaremba | 1e+03 | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) |" in page.page(results)
+
+
+def test_memory_in_keras_is_held_against_as_many_dropout_layers_or_its_layer():
+    def bytes_of(training):
+        return {"training": training * 2**20, "evaluation": 2**20}
+
+    names = {"stock": 8, "Dropout layers": 10, "zaremba": 9, "zoneout": 12}
+    found = {name: bytes_of(peak) for name, peak in names.items()}
+    made = [result("keras-memory", found, ("zaremba", "zoneout"), backend="jax")]
+    where = {aim.text: (aim.worst, aim.met) for aim in aims.aims(made)}
+    assert where == {
+        "memory of vertical policies ÷ Keras's layers and as many dropout layers": (
+            ("LSTM zaremba, jax", 0.9),
+            True,
+        ),
+        "memory of policies inside the recurrence ÷ Keras's layer": (
+            ("LSTM zoneout, jax", 1.5),
+            False,
+        ),
+        "memory in evaluation ÷ Keras's layer": (("LSTM zaremba, jax", 1.0), True),
+    }
+    assert "| LSTM | jax | zoneout | 12.0 | 1.50 | 1.0 | 1.00 |" in page.page(made)
 
 
 def test_growth_is_by_the_smallest():
@@ -105,7 +129,7 @@ def test_what_is_not_installed_is_said_to_be():
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """One job of every section of PyTorch's, on layers of a few units."""
+    """A job of every section of PyTorch's, and Keras's memory, on layers of a few units."""
     shape = jobs.Shape(2, 3, 4, 2)
 
     def few(device):
@@ -113,6 +137,7 @@ def tiny(monkeypatch):
             yield jobs.Job("torch", cell, shape, (policy,), device=device, seconds=0.0)
         yield jobs.Job("memory", "LSTM", shape, ("awd",), device=device)
         yield jobs.Job("masks", "LSTM", shape, ("zoneout",), device=device, seconds=0.0)
+        yield jobs.Job("keras-memory", "LSTM", shape, ("zaremba", "zoneout"), "jax")
 
     monkeypatch.setattr(command, "quick", few)
 
@@ -123,10 +148,12 @@ def test_the_command_measures_and_goes_on_where_it_was(tmp_path):
     done = run(command.app, ["--quick", "--out", str(tmp_path)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "speed.json").read_text(encoding="utf-8"))
-    assert [each["job"]["section"] for each in found] == ["torch", "torch", "memory", "masks"]
-    memory = found[2]["found"]
-    assert 0 < memory["awd"]["evaluation"] < memory["awd"]["training"]
-    assert "[4/4]" in done.output
+    sections = [each["job"]["section"] for each in found]
+    assert sections == ["torch", "torch", "memory", "masks", "keras-memory"]
+    for peaks in (found[2]["found"]["awd"], *found[4]["found"].values()):
+        assert 0 < peaks["evaluation"] < peaks["training"]
+    assert found[4]["found"]["zoneout"]["training"] > found[4]["found"]["stock"]["training"]
+    assert "[5/5]" in done.output
     again = run(command.app, ["--quick", "--out", str(tmp_path), "--resume"])
     assert again.exit_code == 0
     assert "[" not in again.output.split("ratio")[0].strip()
@@ -137,8 +164,8 @@ def test_the_command_measures_and_goes_on_where_it_was(tmp_path):
     older["versions"]["commit"] = "another"
     one.write_text(json.dumps(older), encoding="utf-8")
     third = run(command.app, ["--quick", "--out", str(tmp_path), "--resume"])
-    assert third.output.count("/4]") == 1
-    assert "[3/4]" in third.output
+    assert third.output.count("/5]") == 1
+    assert "[3/5]" in third.output
 
 
 def test_a_job_that_fails_ends_the_command_and_says_why(tmp_path, monkeypatch):
