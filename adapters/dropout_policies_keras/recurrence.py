@@ -1,9 +1,9 @@
 """Running a Keras recurrent layer under given masks, on the fastest path that is right.
 
-Where no mask falls inside the recurrence, the layer's own loop runs (cuDNN where Keras uses it), on
-masked weights where masks fall on them. Where one does, a step of ours runs in Keras's generic
-loop: the input's part of the gates is computed before the loop for all steps at once, and the masks
-of each step travel with it.
+A step of ours runs in Keras's generic loop: the input's part of the gates is computed before the
+loop for all steps at once, and the masks of each step travel with it. Where no mask falls inside
+the recurrence, Keras's layer is asked first, on masked weights where masks fall on them: it has one
+kernel for all steps on some devices (cuDNN).
 """
 
 from __future__ import annotations
@@ -30,8 +30,24 @@ Looped = tuple[Tensor, Tensor, Any]
 Step = Callable[[Tensor, States, Mapping[Site, Tensor]], tuple[Tensor, States]]
 """What comes into a step `[B, ...]`, the states and the noise, to the output and new states."""
 
-FUSED = (keras.layers.LSTM, keras.layers.GRU)
-"""The layers whose own loop may run one kernel for all steps."""
+
+class _Fallback(keras.layers.RNN):  # type: ignore[misc]
+    """Where Keras's layers go on when they have no one kernel for all steps: to a loop of ours."""
+
+    otherwise: Callable[[], Looped]
+
+    def inner_loop(self, *_: Any, **__: Any) -> Looped:
+        return self.otherwise()
+
+
+class _LSTM(keras.layers.LSTM, _Fallback): ...  # type: ignore[misc]
+
+
+class _GRU(keras.layers.GRU, _Fallback): ...  # type: ignore[misc]
+
+
+FUSED = {keras.layers.LSTM: _LSTM, keras.layers.GRU: _GRU}
+"""The layers that may have one kernel for all steps."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +193,7 @@ def _run_known(
 ) -> Looped:
     """One layer whose cell is one of Keras's own; `entry`: the untied masks of its input."""
     weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
-    if isinstance(layer, FUSED) and entry is None and not masks:
-        return _stock(layer, each.cell, weights, x, states, padding)
+    fused = next((FUSED[kind] for kind in FUSED if isinstance(layer, kind)), None)
     if entry is not None:
         entry = _batch_first(in_keras_order(entry, order))
     masks = {
@@ -187,29 +202,35 @@ def _run_known(
         else in_keras_order(mask, order)
         for site, mask in masks.items()
     }
-    into = part(x, weights.kernel, weights.bias, entry)  # [B, T, G*H]
     inside = step_of(each.cell, weights)
 
     def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
         new = inside(inputs, before, noise)
         return new[0], new
 
-    return _loop(layer, step, into, states, padding, masks, every)
+    def loop() -> Looped:
+        into = part(x, weights.kernel, weights.bias, entry)  # [B, T, G*H]
+        return _loop(layer, step, into, states, padding, masks, every)
+
+    if fused is None or entry is not None or masks:
+        return loop()
+    return _fused(fused, layer, each.cell, weights, loop).inner_loop(
+        x, states, padding, training=True
+    )
 
 
-def _stock(
-    layer: Any, cell: Cell, weights: Weights, x: Tensor, states: States, padding: Tensor | None
-) -> Looped:
-    """The stock layer's own loop, on tensors in place of the weights.
+def _fused(
+    kind: type[_Fallback], layer: Any, cell: Cell, weights: Weights, otherwise: Callable[[], Looped]
+) -> _Fallback:
+    """A copy of a layer, with a copy of its cell that has tensors in place of its weights.
 
-    It runs on copies of the layer and of its cell, so that nothing of theirs is changed.
+    So nothing of theirs is changed.
     """
-    kind = next(fused for fused in FUSED if isinstance(layer, fused))
     kernels = {"kernel": weights.kernel, "recurrent_kernel": weights.recurrent_kernel}
     changed = {"cell": _copy(cell, type(cell), kernels), "go_backwards": False}
     # TensorFlow does not write down what the property that ours is says already.
     changed["use_cudnn"] = vars(layer).get("use_cudnn", "auto")
-    return kind.inner_loop(_copy(layer, kind, changed), x, states, padding, training=True)  # type: ignore[no-any-return]
+    return _copy(layer, kind, changed | {"otherwise": otherwise})  # type: ignore[no-any-return]
 
 
 def _copy(layer: Any, kind: type[Any], changed: Mapping[str, Any]) -> Any:

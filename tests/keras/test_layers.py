@@ -414,3 +414,25 @@ def test_without_a_policy_native_dropout_stays():
     ours.build((B, T, D))
     ours.set_weights(stock.get_weights())
     assert_same(ours(data(), training=True), expected)
+
+
+@pytest.mark.parametrize("policy", ["zaremba", "weight_drop"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "GRU before"])
+def test_where_keras_has_a_kernel_for_all_steps_it_runs_under_the_masks(kind, policy, monkeypatch):
+    stock, _, _ = KINDS[kind]
+    _, ours = pair("states", kind, policy=policy, seed=1)
+    x, asked = data(), []
+    expected = ours(x, training=True)
+
+    def kernel(layer, sequences, states, mask, **_):
+        asked.append(layer)
+        return keras.layers.RNN.inner_loop(layer, sequences, states, mask)
+
+    monkeypatch.setattr(stock, "inner_loop", kernel)
+    ours.calls = 0
+    for left, right in zip(flat(ours(x, training=True)), flat(expected), strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6)
+    assert len(asked) == 1
+    inside = pair("states", kind, policy="variational")[1]
+    inside(x, training=True)
+    assert len(asked) == 1, "no kernel has masks inside the recurrence"
