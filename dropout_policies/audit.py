@@ -14,7 +14,7 @@ from .dispatch import adapter_for
 from .errors import PolicyError
 from .grid import Row, corruptions, masks_passed
 from .policy import Policy
-from .probing.evidence import Finding
+from .probing.evidence import UNKNOWN, Finding
 from .probing.measure import measure
 from .probing.reading import Measured
 from .sites import CARRIED, VERTICAL, Site
@@ -64,11 +64,9 @@ class Audit:
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many of the vertical connections are masked, and how many there are: L+1."""
-        masked = [
-            all(f.verdict == "masked" for f in self._of(site, layer))
-            for site, layer in self._vertical()
-        ]
+        """How many of the vertical connections are seen to be masked, and how many there are:
+        L+1."""
+        masked = self._are_masked()
         return sum(masked), len(masked)
 
     def corruptions(self, distance: int) -> int | None:
@@ -84,6 +82,13 @@ class Audit:
     def _vertical(self) -> list[tuple[Site, int]]:
         into = [(Site.INPUT if n == 0 else Site.BETWEEN, n) for n in range(self.layers)]
         return [*into, (Site.OUTPUT, self.layers - 1)]
+
+    def _are_masked(self) -> list[bool]:
+        """Whether each vertical connection is, in all directions."""
+        return [
+            all(f.verdict == "masked" for f in self._of(site, layer))
+            for site, layer in self._vertical()
+        ]
 
     def _of(self, site: Site, layer: int) -> list[Finding]:
         return [f for f in self.findings if (f.site, f.layer) == (site, layer)]
@@ -190,7 +195,12 @@ class Audit:
     def _lines(self) -> Iterator[str]:
         masked, all_ = self.connections
         yield f"{self.name}: {self.verdict}"
-        yield f"  {masked} of {all_} vertical connections masked; evaluation: {self.evaluation}"
+        open_ = sum(
+            not masked_ and any(f.verdict == "undecided" for f in self._of(site, layer))
+            for (site, layer), masked_ in zip(self._vertical(), self._are_masked(), strict=True)
+        )
+        count = f"{masked} of {all_}" + f", and {open_} undecided," * bool(open_)
+        yield f"  {count} vertical connections masked; evaluation: {self.evaluation}"
         counts = [self.corruptions(distance) for distance in range(4)]
         if None not in counts:
             numbers = ", ".join(map(str, counts))
@@ -210,7 +220,8 @@ class Audit:
         if nothing_told or (self.policy is None and not self.differences):
             return "undecided"
         if self.policy is not None:
-            sure = "" if not self.undecided else ", as far as it can be seen"
+            open_ = any(f.verdict == "masked" and f.per is None for f in self.findings)
+            sure = ", as far as it can be seen" if self.undecided or open_ else ""
             return f"{self.policy}{sure}"
         return f"no policy of the catalogue; nearest: {self.nearest}"
 
@@ -265,6 +276,7 @@ def _audit(name: str, found: Measured) -> Audit:
         differences.append(f"evaluation is {found.evaluation}, not {evaluation}")
     differences += found.notes
     told = not found.torn and any(f.verdict != "undecided" for f in found.findings)
+    told = told and not any(f.note in UNKNOWN for f in found.findings)
     return Audit(
         name,
         layers,

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from dropout_policies.errors import PolicyError
-from dropout_policies.probing.probe import Array, Parameter
+from dropout_policies.probing.probe import STATE, Array, Parameter
 
 from . import calling, sources
 from .layers import Recurrent
@@ -57,7 +57,8 @@ class Probe:
             )
         weights = [w for w in layer.weights if len(w.shape) in (1, 2)]
         self._weights = {f"{w.path}#{number}": w for number, w in enumerate(weights)}
-        first = next((w for w in weights if len(w.shape) == 2), None)
+        matrices = (w for w in weights if len(w.shape) == 2 and not STATE.search(w.path))
+        first = next(matrices, None)
         if first is None:
             raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
         self.embedding: Parameter | None = None
@@ -91,6 +92,10 @@ class Probe:
         during += [(layer, "activation", keras.activations.linear) for layer in ends]
         self._settings = [(x, name, vars(x).get(name, NOTHING)) for x, name, _ in during]
         self._before = sources.note(self._variables())
+        self._own: dict[str, Array] = {
+            name: ops.convert_to_numpy(weight.value).astype(np.float64)
+            for name, weight in self._weights.items()
+        }
         for layer, name, value in during:
             object.__setattr__(layer, name, value)
         return self
@@ -112,6 +117,9 @@ class Probe:
             for name, weight in self._weights.items()
             if self.embedding is None or name != self.embedding.name
         ]
+
+    def own(self, name: str) -> Array:
+        return self._own[name]
 
     def run(
         self,

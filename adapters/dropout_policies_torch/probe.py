@@ -101,6 +101,11 @@ class Probe:
             if self.embedding is None or name != self.embedding.name
         ]
 
+    def own(self, name: str) -> Array:
+        parameter = self.module.get_parameter(name)
+        value = next(value for p, value, _ in self._values if p is parameter)
+        return value.double().numpy(force=True)
+
     def run(
         self,
         weights: Mapping[str, Array],
@@ -113,7 +118,7 @@ class Probe:
         with torch.no_grad():
             own = dict(self.module.named_parameters())
             for name, value in weights.items():
-                own[name].copy_(torch.from_numpy(value))
+                own[name].copy_(torch.from_numpy(np.asarray(value)))
             if self.embedding is None:
                 made = torch.from_numpy(x).to(self._device, self._dtype)
                 made = made[:, None].expand(len(x), batch, x.shape[-1])
@@ -274,9 +279,10 @@ def _widths(module: nn.Module, first: Tensor) -> Iterator[int]:
             yield size
     rows, columns = first.shape
     yield columns
-    # One matrix for x and h, side by side; or one that is laid out the other way round.
+    # One matrix for x and h, side by side; or either that is laid out the other way round.
     yield from (columns - rows // gates for gates in (4, 3, 1) if columns > rows // gates)
     yield rows
+    yield from (rows - columns // gates for gates in (4, 3, 1) if rows > columns // gates)
 
 
 def _title(module: nn.Module) -> str:

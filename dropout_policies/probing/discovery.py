@@ -27,7 +27,8 @@ def discover(probe: Probe) -> Network:
         PolicyError: it is none that the audit can see into.
     """
     last = ""
-    ways = product(_orientations(probe.parameters()), (_random, _without_vectors))
+    parameters = _that_matter(probe)
+    ways = product(_orientations(parameters), (_random, _without_vectors))
     for parameters, weights in ways:
         try:
             return _discover(tuple(parameters), weights(parameters), probe)
@@ -35,14 +36,37 @@ def discover(probe: Probe) -> Network:
             last = last or str(error)
     raise PolicyError(
         f"{probe.name}: the audit cannot see into it: {last}. It sees LSTM, GRU and simple "
-        f"recurrent cells, in layers, from an input of features or tokens to an output for every "
-        f"step, that may come through one linear layer. Give it the recurrent layer alone, or the "
-        f"model without what comes before or after."
+        f"recurrent cells, their gates side by side in one matrix and not normalized, in layers, "
+        f"from an input of features or tokens to an output for every step, that may come through "
+        f"one linear layer. Give it the recurrent layer alone, or the model without what comes "
+        f"before or after."
     )
 
 
 class _NotSeenError(Exception):
     """A way to read the module that does not fit."""
+
+
+def _that_matter(probe: Probe) -> Sequence[Parameter]:
+    """The parameters but for those that evaluation does not depend on and that are no matrices.
+
+    Those may say how much is dropped, and have the module's own values from here on.
+    """
+    parameters = probe.parameters()
+    weights, noise = _random(parameters), probe.noise()
+    x = np.ones((2, probe.features))
+
+    def run(changed: Mapping[str, Array]) -> Array:
+        probe.replay(noise)
+        return probe.run(changed, x, 1, None, training=False)
+
+    def matters(p: Parameter) -> bool:
+        return not np.array_equal(run(weights | {p.name: weights[p.name] + 0.3}), base)
+
+    base = run(weights)
+    idle = [p for p in parameters if not p.is_matrix and not matters(p)]
+    run(weights | {p.name: probe.own(p.name) for p in idle})
+    return [p for p in parameters if p not in idle]
 
 
 def _orientations(parameters: Sequence[Parameter]) -> Iterator[Sequence[Parameter]]:
@@ -87,7 +111,7 @@ def _random(parameters: Sequence[Parameter]) -> dict[str, Array]:
             found[p.name] = random.uniform(0.5, 1.5, p.shape) / _size(p)[1]
         else:
             # What has more axes is none of a cell's weights: a state to begin with, for instance.
-            found[p.name] = random.uniform(0.1, 0.5, p.shape) * (len(p.shape) < 3)
+            found[p.name] = np.asarray(random.uniform(0.1, 0.5, p.shape) * (len(p.shape) < 3))
     return found
 
 

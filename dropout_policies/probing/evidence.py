@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log, sqrt
+from math import log
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,29 +11,26 @@ import numpy.typing as npt
 
 from ..rule import Gates, Kind, Lifetime
 from ..sites import UPDATES, Site
+from .chance import CERTAIN, clustered, differs, proportion, together, uneven
 from .probe import Array
 from .signals import Routes
 
 Verdict = Literal["masked", "whole", "undecided"]
 
-CERTAIN = log(1e-4)
-"""What happens by chance less often than this is not chance."""
-
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
-TOGETHER = 1.5
-"""From which design effect on elements are not taken to be independent."""
-
-UNEVEN = 6.0
-"""Standard deviations by which the rate of a step or unit may be off by chance."""
-
-Z = 2.576
-"""Of a 99% interval."""
-
-
 MORE = "what is kept is multiplied by more than one number"
 """What is said of a site where something falls that is no mask, or more than one."""
+
+FOREIGN = "what falls on the state is none of the sites"
+"""What is said of a state that nothing explains."""
+
+UNEQUAL = "some gates see more of it than others"
+"""What is said where what goes into a cell is another for each of its gates, at other rates."""
+
+UNKNOWN = {MORE, FOREIGN, UNEQUAL}
+"""What is said of noise that no policy has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,8 @@ def finding(
 
     Args:
         site, layer, direction: where.
-        bits: `[N, T, B, F]`: 1 where dropped, 0 where not, NaN where that could not be seen.
+        bits: `[N, T, B, F]`: 1 where dropped, 0 where not, NaN where that could not be seen; of
+            weights, which have one mask for a call, `[N, 1, R, n]`.
         gates: whether they share the mask.
         per: how long it lives, where that is known.
         likely: the rate, and on how many elements it rests, where that does not show in the bits
@@ -121,14 +119,13 @@ def finding(
             return Finding(site, layer, direction, "undecided", elements=number, note=why)
         bound = (0.0, 1.0 - 0.01 ** (1.0 / number))
         return Finding(site, layer, direction, "whole", 0.0, bound, number)
-    over_draws, over_steps, over_batch, over_units = (_differs(bits, axis) for axis in range(4))
-    if per == "call":
-        over_steps = over_batch = False
+    of_weights = per == "call"
+    ways = [differs(bits, axis) for axis in range(4)]
+    over_draws, over_steps, over_batch, over_units = ways
     # One of each that are the same is an element of its own.
     single = bits
-    ways = enumerate((over_draws, over_steps, over_batch, over_units))
-    for axis, differs in reversed(list(ways)):
-        if differs is False:
+    for axis, apart in reversed(list(enumerate(ways))):
+        if apart is False:
             single = _first(single, axis)
     known = single[np.isfinite(single)]
     hits, count = float(known.sum()), float(len(known))
@@ -137,13 +134,18 @@ def finding(
         shared *= bits.shape[3] if over_units is False else 1
         hits, count = likely[0] * likely[1] / shared, likely[1] / shared
     if likely is None:
-        together = _together(single)
-        hits, count = hits / together, count / together
+        effect = together(single)
+        hits, count = hits / effect, count / effect
     rate, interval = proportion(hits, count)
     if hits == count:
         return Finding(site, layer, direction, "undecided", note="nothing arrives from here")
-    note = _uneven(single) if likely is None else ""
-    if per is None and over_steps is not None:
+    note = uneven(single) if likely is None else ""
+    names = ("steps", "weights of a unit" if of_weights else "samples", "units")
+    partly = "" if note else clustered(single, names)
+    if of_weights:
+        partly = partly or names[1] * (over_batch is False)
+        over_batch = False
+    if per is None and over_steps is not None and partly != "steps":
         if over_steps:
             per = "step"
         elif over_batch is not None:
@@ -162,56 +164,8 @@ def finding(
         gates,
         None,
         None if over_draws is None else not over_draws,
-        note,
+        note or (f"{partly} are dropped together more often than by chance" if partly else ""),
     )
-
-
-def _together(bits: Array) -> float:
-    """By how much fewer elements there are than it seems, where some are dropped together more
-    often than chance would have it: the design effect of their clusters."""
-    known = np.isfinite(bits)
-    hit = np.where(known, bits, 0.0)
-    count = known.sum()
-    rate = hit.sum() / count
-    effects = [1.0]
-    for axis in (1, 2, 3):
-        off = hit.sum(axis=axis) - rate * known.sum(axis=axis)
-        if bits.shape[axis] > 1 and 0.0 < rate < 1.0:
-            effects.append(float((off**2).sum() / (count * rate * (1.0 - rate))))
-    return max(effects) if max(effects) > TOGETHER else 1.0
-
-
-def _uneven(bits: Array) -> str:
-    """Along which axis the rates differ by more than chance would have it, or ""."""
-    known = np.isfinite(bits)
-    hit = np.where(known, bits, 0.0)
-    rate = hit.sum() / known.sum()
-    for axis, name in ((1, "step"), (3, "unit")):
-        others = tuple(other for other in range(4) if other != axis)
-        counts, hits = known.sum(axis=others), hit.sum(axis=others)
-        if len(counts) > 1 and rate < 1.0:
-            off = np.abs(hits - rate * counts) / np.sqrt(np.maximum(counts, 1) * rate * (1 - rate))
-            if off.max() > UNEVEN:
-                return f"the rate is not that of every {name}"
-    return ""
-
-
-def _differs(bits: Array, axis: int) -> bool | None:
-    """Whether elements that only differ along an axis are dropped apart; None if too few were
-    seen to tell."""
-    known = np.isfinite(bits)
-    counts = known.sum(axis=axis)
-    sums = np.where(known, bits, 0.0).sum(axis=axis)
-    groups = counts >= 2
-    if (groups & (sums > 0) & (sums < counts)).any():
-        return True
-    rate = float(np.nanmean(bits))
-    if not groups.any() or not 0.0 < rate < 1.0:
-        return None
-    # How likely it would be that none differ, were they independent.
-    sizes = counts[groups]
-    chance = np.log(rate**sizes + (1.0 - rate) ** sizes).sum()
-    return False if chance < CERTAIN else None
 
 
 def _first(bits: Array, axis: int) -> Array:
@@ -219,14 +173,6 @@ def _first(bits: Array, axis: int) -> Array:
     known = np.isfinite(bits)
     place = np.expand_dims(known.argmax(axis=axis), axis)
     return np.take_along_axis(bits, place, axis)
-
-
-def proportion(hits: float, count: float) -> tuple[float, tuple[float, float]]:
-    """A share and its 99% interval (Wilson 1927)."""
-    share = hits / count
-    middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
-    half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
-    return share, (max(0.0, middle - half), min(1.0 - 1e-9, middle + half))
 
 
 def one_mask(first: Array, second: Array) -> bool:
@@ -298,7 +244,7 @@ class Told(NamedTuple):
     Args:
         bits: of the features, `[N, T, B, F]`.
         features: which they are, `[F]`.
-        entries: of single entries of the matrix, `[N, 1, 1, R*n]`, where some are dropped.
+        entries: of single entries of the matrix, `[N, 1, R, n]`, where some are dropped.
         doubt: why it is no work of masks on features and on entries for a call, or "".
     """
 
@@ -331,11 +277,11 @@ def dropped_entries(values: Array) -> tuple[Array, Array]:
         values: `[N, T, B, R, n]`, where some units see a feature that others do not.
 
     Returns:
-        bits of entries `[N, 1, 1, R*n]`, and the values that go through those that are left.
+        bits of entries `[N, 1, R, n]`, and the values that go through those that are left.
     """
     there, seen = np.abs(values) > 0.0, np.isfinite(values)
     alive: npt.NDArray[np.bool_] = np.asarray(there.any(axis=(1, 2)))
     count = seen.sum(axis=(1, 2))
     entries = np.where(alive, 0.0, np.where(count >= 3, 1.0, np.nan))  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
-    return entries.reshape(len(entries), 1, 1, -1), left
+    return entries[:, None], left

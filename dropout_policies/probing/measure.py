@@ -26,6 +26,9 @@ FEW, MOST = 8, 40
 PLAIN = 4
 """Draws in which training is compared with evaluation, where no masks are found."""
 
+WORDS = 64
+"""Draws in which words are looked at: a word may be gone for a whole call."""
+
 GATED = 6
 """In how many of them gates are looked at one by one."""
 
@@ -57,17 +60,19 @@ def measure(probe: Probe) -> Measured:
     found = reading.measured()
     if found.torn or any(f.verdict == "masked" for f in found.findings):
         return found
-    if _plain(probe, noise):
+    if _plain(probe, network, noise):
         return found._replace(evaluation="identity")
     why = "training is otherwise than evaluation, and by no mask that the audit knows"
     doubtful = [replace(f, verdict="undecided", note=f.note or why) for f in found.findings]
     return found._replace(findings=doubtful, evaluation="undecided")
 
 
-def _plain(probe: Probe, noise: Any) -> bool:
+def _plain(probe: Probe, network: Network, noise: Any) -> bool:
     """Whether training does what evaluation does, on weights and an input of no particular form."""
     random = np.random.default_rng(0)
-    weights = {p.name: 0.5 * random.standard_normal(p.shape) for p in probe.parameters()}
+    weights = {
+        p.name: np.asarray(0.5 * random.standard_normal(p.shape)) for p in network.parameters
+    }
     x = random.standard_normal((STEPS, probe.features))
     rests = probe.run(weights, x, BATCH, None, training=False)
     for _ in range(PLAIN):
@@ -91,8 +96,12 @@ def _read(probe: Probe, network: Network, viewer: Any, noise: Any, apart: bool) 
             gates.append(looks.gates())
             as_one = as_one and looks.leaves_as_one()
         noise = _next(probe, noise)
-    embedded = probe.embedding is not None
-    return Reading(network, draws, gates, rests, embedded, as_one)
+    words: list[Array] = []
+    tokens = probe.embedding is not None
+    while tokens and len(draws) + len(words) < WORDS:
+        words.append(viewer(noise, True, apart).words())
+        noise = _next(probe, noise)
+    return Reading(network, draws, gates, rests, words if tokens else None, as_one)
 
 
 def _memory(probe: Probe, network: Network, noise: Any) -> int:
@@ -127,14 +136,23 @@ def _remembered(cell: Cell, looks: Viewer) -> Array:
 
 def _check_rest(probe: Probe) -> None:
     noise, x = probe.noise(), np.ones((STEPS, probe.features))
-    first = probe.run({}, x, BATCH, None, training=False)
-    again = _next(probe, noise)
-    probe.replay(again)
-    if not np.array_equal(first, probe.run({}, x, BATCH, None, training=False)):
+
+    def rest() -> Array:
+        return probe.run({}, x, BATCH, None, training=False)
+
+    first = rest()
+    if not np.array_equal(first, rest()):
         raise PolicyError(
             f"{probe.name}: its evaluation is random: two calls gave different outputs, be it for "
             f"masks that fall there too or for a random initial state, and the audit needs an "
             f"evaluation to compare training with."
+        )
+    probe.replay(_next(probe, noise))
+    if not np.array_equal(first, rest()):
+        raise PolicyError(
+            f"{probe.name}: a call in training changes its evaluation, as averages of batch "
+            f"normalization do, and the audit needs an evaluation to compare training with. Give "
+            f"it the model without such layers, or the recurrent layer alone."
         )
     probe.replay(noise)
 

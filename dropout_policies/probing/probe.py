@@ -50,6 +50,9 @@ class Probe(Protocol):
     def parameters(self) -> Sequence[Parameter]:
         """Its trainable arrays in the order in which they were made, without the embedding."""
 
+    def own(self, name: str) -> Array:
+        """What the module itself has for a parameter."""
+
     def run(
         self,
         weights: Mapping[str, Array],

@@ -12,6 +12,7 @@ from ..sites import WEIGHTS, Site
 from .events import LASTING, SITES
 from .evidence import (
     MORE,
+    UNEQUAL,
     Finding,
     Told,
     finding,
@@ -25,7 +26,7 @@ from .network import Cell, Network, Place
 from .probe import Array
 from .resting import Expected, agrees, expected
 from .scales import Key, with_scales
-from .signals import STEPS
+from .signals import BATCH, STEPS
 from .units import Explanation, chosen, explanations
 from .views import View, Viewer
 
@@ -46,6 +47,9 @@ under noise, nearly all."""
 CROWDED, BLIND = 0.03, 0.3
 """How often everything that comes in may be dropped, while it may not have come in at all, before
 scales cannot be told, and before rates cannot."""
+
+UNLIKELY = 4.5
+"""Standard deviations by which gates may differ in how much they see by chance."""
 
 AROUND = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
 """Sites that are seen by what goes into gates, and out of a cell."""
@@ -77,7 +81,7 @@ class Reading:
         draws: what was seen in each draw of noise.
         gates: what the gates were seen to see, in some of them.
         rests: looks at evaluation.
-        embedded: whether tokens come in.
+        words: where tokens come in, what arrived of them in further draws, `[T, B]` each.
         as_one: whether what leaves the last layer is missing everywhere where it is missing.
     """
 
@@ -87,11 +91,11 @@ class Reading:
         draws: list[dict[Place, View]],
         gates: list[dict[Place, dict[Site, Array]]],
         rests: Viewer,
-        embedded: bool,
+        words: list[Array] | None,
         as_one: bool,
     ) -> None:
         self.network, self.draws, self.gates = network, draws, gates
-        self.rests, self.embedded = rests, embedded
+        self.rests, self.words = rests, words
         self.forgets = rests.forgets
         self.resting = {cell.place: rests.remembered(cell) for cell in network.cells.values()}
         self.findings: dict[Key, Finding] = {}
@@ -149,8 +153,8 @@ class Reading:
                 if first <= feature < first + lower.width:
                     there = unseen[..., at[0]] == 0.0 if len(at) else False
                     bits[..., number] = np.where(there, bits[..., number], np.nan)
-        if layer == 0 and self.embedded:
-            self._embedding(cell)
+        if layer == 0 and self.words is not None:
+            self._embedding(cell, self.words)
             # A dropped word says nothing of the masks of its features.
             bits[self._all(cell, "fed") == 0.0] = np.nan
         self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, why)
@@ -190,29 +194,39 @@ class Reading:
             return
         if entries is None:
             entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
-        self._add(cell, site, bits, gates=self._tied(cell, site), likely=likely)
+        gates, equal = self._tied(cell, site)
+        self._add(cell, site, bits, gates=gates, likely=likely)
         self._add(cell, weight, entries, per="call")
+        for key in () if equal else ((site, *cell.place), (weight, *cell.place)):
+            self.findings[key] = replace(self.findings[key], verdict="undecided", note=UNEQUAL)
 
-    def _tied(self, cell: Cell, site: Site) -> Gates | None:
-        """Whether a mask is one for all gates, as far as they can be seen one by one."""
+    def _tied(self, cell: Cell, site: Site) -> tuple[Gates | None, bool]:
+        """Whether a mask is one for all gates, as far as they can be seen one by one; and whether
+        they see as much of what comes in, or some more than the candidate, or less."""
         if cell.kind.gates == 1:
-            return "tied"
-        told = False
-        for draw in self.gates:
-            seen = draw[cell.place].get(site)
-            if seen is None:
-                continue
-            first, others = seen[0], seen[1:]
-            both = np.isfinite(first) & np.isfinite(others)
-            if (both & (first != others)).any():
-                return "untied"
+            return "tied", True
+        seen = [draw[cell.place][site] for draw in self.gates if site in draw[cell.place]]
+        if not seen:
+            return None, True
+        shows = site is not Site.HIDDEN or self.units[cell.place].bare
+        first, *others = np.concatenate([each.reshape(len(each), -1) for each in seen], axis=1)
+        told = apart = False
+        for other in others:
+            both = np.isfinite(first) & np.isfinite(other)
+            only, not_here = ((both & (first == a) & (other == 1.0 - a)).sum() for a in (1.0, 0.0))
+            # What falls on the state hides some gates' part in it. Samples may share a mask.
+            if shows and abs(only - not_here) > UNLIKELY * np.sqrt((only + not_here) * BATCH):
+                return None, False
+            apart = apart or bool(only + not_here)
             told = told or bool((both & (first == 1.0)).any() and (both & (first == 0.0)).any())
-        return "tied" if told else None
+        return ("untied" if apart else "tied" if told else None), True
 
-    def _embedding(self, cell: Cell) -> None:
+    def _embedding(self, cell: Cell, words: list[Array]) -> None:
         """Word types that are dropped: nothing comes in at any step where one is."""
-        fed = self._all(cell, "fed")[..., None]  # [N, T, B, 1]
+        fed = np.concatenate([self._all(cell, "fed"), *(each[None] for each in words)])[..., None]
         width = len(np.unique(self.draws[0][cell.place].entry_columns))
+        if not (fed == 0.0).any():  # a word is gone for a call, or is not
+            fed = np.where(np.isfinite(fed).any(axis=(1, 2), keepdims=True), 1.0, np.nan)
         found = finding(*EMBEDDED, 1.0 - fed)
         why = ""
         if found.verdict == "masked" and width < 8:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..sites import UPDATES, Site
 from .events import EXIT, REMEMBERED, SITES, Events, explain
-from .evidence import finding, kept_value
+from .evidence import FOREIGN, finding, kept_value
 from .network import Cell, Place
 from .probe import Array
 from .resting import Expected, expected
@@ -51,6 +51,11 @@ class Explanation:
     def whole(self) -> bool:
         """Whether nothing falls on h within the cell."""
         return self.bits is not None and not set(self.bits) - {EXIT, Site.HIDDEN, Site.CELL_UPDATE}
+
+    @property
+    def bare(self) -> bool:
+        """Whether nothing falls on the state at all."""
+        return self.bits is not None and set(self.bits) <= {EXIT, Site.HIDDEN}
 
     def dead(self, shape: tuple[int, ...]) -> Array:
         """Where a unit's h has nothing in it of what comes in at the moment, `[N, T, B, n]`."""
@@ -105,7 +110,7 @@ def explanations(cell: Cell, responses: Array, seen: Array, loud: float) -> list
                     growth,
                 )
             )
-    return found or [Explanation(None, why="what falls on the state is none of the sites")]
+    return found or [Explanation(None, why=FOREIGN)]
 
 
 def _grows(

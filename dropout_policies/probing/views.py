@@ -134,6 +134,10 @@ class Viewer:
         loud = over(self.loud(cell)[..., :n], upper[..., :n])
         return View(entry, hidden, exits, fed, response, loud, entry_columns, hidden_columns)
 
+    def words(self) -> Array:
+        """Whether anything at all of what comes into the network arrives, see `View.fed`."""
+        return self._driven(self.network.layer(0)[0]).fed
+
     def leaves_as_one(self) -> bool:
         """Whether a feature of the last layer that is missing is missing wherever the decoder leads
         it: if not, what is missing may be an entry of that matrix, or something behind it. Where

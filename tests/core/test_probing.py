@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from dropout_policies.probing import events
+from dropout_policies.probing.chance import proportion
 from dropout_policies.probing.events import SITES, explain, simulate
 from dropout_policies.probing.evidence import (
     Finding,
     finding,
     one_mask,
-    proportion,
     told,
     without_doubtful,
 )
@@ -111,6 +111,37 @@ def test_how_long_a_mask_lives_and_who_shares_it(bits, per, shared, alike):
     assert found.interval[0] < 0.4 < found.interval[1]
 
 
+def joined(first, second):
+    return np.maximum(first, second)
+
+
+@pytest.mark.parametrize(
+    ("bits", "words", "per", "shared"),
+    [
+        (joined(drawn(steps=1), drawn(seed=1)), "steps", None, False),
+        (np.repeat(drawn()[:, ::2], 2, axis=1), "steps", None, False),
+        (joined(drawn(batch=1), drawn(seed=1)), "samples", "step", False),
+        (np.repeat(drawn()[..., ::2], 2, axis=-1), "units", "step", False),
+    ],
+    ids=["held and not", "every second step", "for the batch and not", "pairs of units"],
+)
+def test_elements_that_are_partly_dropped_together_are_seen(bits, words, per, shared):
+    found = finding(Site.INPUT, 0, 0, bits)
+    assert found.note == f"{words} are dropped together more often than by chance"
+    assert (found.per, found.shared) == (per, shared)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("sizes", [{}, {"steps": 1}, {"batch": 1}, {"units": 1}])
+def test_elements_that_are_dropped_apart_are_not_said_to_be_dropped_together(rate, sizes):
+    for seed in range(40):
+        for unseen in (0.0, 0.15):
+            bits = drawn(rate=rate, seed=seed, **sizes)
+            hidden = np.random.default_rng(seed).random(bits.shape) < unseen
+            found = finding(Site.INPUT, 0, 0, np.where(hidden, np.nan, bits))
+            assert "together" not in found.note, (seed, found)
+
+
 def test_one_mask_for_all_calls_is_seen():
     bits = np.repeat(drawn(draws=1), 30, axis=0)
     assert finding(Site.INPUT, 0, 0, bits).frozen is True
@@ -147,7 +178,7 @@ def test_masks_of_entries_are_told_from_masks_of_columns():
     entry = (random.random((20, 1, 1, 3, 8)) < 0.5) * 1.0
     both = told(seen * entry, columns)
     known = np.isfinite(both.entries)
-    wrong = both.entries[known] != (1.0 - entry).reshape(20, 1, 1, 24)[known]
+    wrong = both.entries[known] != (1.0 - entry)[:, 0][known]
     assert wrong.mean() < 0.01  # an entry that its column hid twelve times
     there = np.isfinite(both.bits)
     assert np.array_equal(both.bits[there], (1.0 - column[..., 0, :])[there])

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from keras import layers
+from keras import layers, ops
 
 import dropout_policies as dp
 
@@ -89,3 +89,51 @@ def test_what_a_softmax_layer_is_given_is_looked_at():
     assert "call" not in vars(ends[-1])
     assert np.array_equal(probable.predict(x, verbose=0), before)
     assert np.allclose(before.sum(-1), 1)
+
+
+class Annealed(keras.layers.Layer):
+    """Drops at a rate that rises to 0.4 in a thousand steps, which are counted in a weight."""
+
+    def build(self, _):
+        self.generator = keras.random.SeedGenerator(1)
+        thousand = keras.initializers.Constant(1000.0)
+        self.step = self.add_weight(shape=(1,), initializer=thousand, trainable=False)
+
+    def call(self, x, training=False):
+        if not training:
+            return x
+        rate = 0.4 * ops.minimum(1.0, self.step / 1000.0)
+        keep = keras.random.uniform(ops.shape(x), seed=self.generator) >= rate
+        return ops.where(keep, x / (1.0 - rate), 0.0)
+
+
+def test_what_a_model_counts_for_its_rate_stays_what_it_is():
+    lstm = keras.layers.LSTM(8, return_sequences=True)
+    model = keras.Sequential([keras.Input((None, 9)), lstm, Annealed()])
+    found = dp.audit(model).at("output")
+    assert found.verdict == "masked"
+    assert found.interval[0] < 0.4 < found.interval[1]
+    assert found.scaled is True
+    assert ops.convert_to_numpy(model.layers[-1].step).tolist() == [1000.0]
+
+
+def test_a_state_that_is_learned_is_not_taken_for_the_first_weights():
+    class Learned(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.h0 = self.add_weight(shape=(1, 8), name="h0")
+            self.rnn = keras.layers.GRU(8, return_sequences=True)
+
+        def call(self, x, training=False):
+            h = ops.broadcast_to(self.h0, (ops.shape(x)[0], 8))
+            return self.rnn(x, initial_state=h, training=training)
+
+    model = Learned()
+    model(np.zeros((2, 3, 9), "float32"))
+    assert dp.audit(model).policy == "none"
+
+
+def test_batch_normalization_is_not_taken_for_noise():
+    model = keras.Sequential([keras.Input((None, WIDTH)), layers.BatchNormalization(), lstm()])
+    with pytest.raises(dp.PolicyError, match="a call in training changes its evaluation"):
+        dp.audit(model)

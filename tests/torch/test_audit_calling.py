@@ -138,5 +138,29 @@ def test_what_cannot_be_made_is_named():
         def forward(self, x, memory):
             return super().forward(x * memory[..., 0])
 
-    with pytest.raises(dp.PolicyError, match=r"8 or 32 features and memory: .*layer alone"):
+    with pytest.raises(dp.PolicyError, match=r"8 or 32 .* features and memory: .*layer alone"):
         audited(Encoded(8, 8))
+
+
+def test_x_and_h_side_by_side_may_be_laid_out_the_other_way_round():
+    class Joined(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.randn(9 + 8, 4 * 8))
+            self.bias = nn.Parameter(torch.zeros(4 * 8))
+
+        def forward(self, x):
+            h = c = x.new_zeros(x.shape[1], 8)
+            outputs = []
+            for step in nn.functional.dropout(x, 0.4, self.training):
+                gates = torch.cat([step, h], -1) @ self.weight + self.bias
+                i, f, g, o = gates.chunk(4, -1)
+                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+                h = torch.sigmoid(o) * torch.tanh(c)
+                outputs.append(h)
+            return torch.stack(outputs)
+
+    torch.manual_seed(0)
+    audit = dp.audit(Joined())
+    assert [f.site.value for f in audit.findings if f.verdict == "masked"] == ["input"]
+    assert audit.undecided == ()

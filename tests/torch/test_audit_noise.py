@@ -1,0 +1,204 @@
+"""Noise that no policy has: the audit names none for it, and says nothing false of it."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import dropout_policies as dp
+
+D, H = 9, 8
+
+
+def kept(rate, *shape):
+    return torch.bernoulli(torch.full(shape, 1.0 - rate)) / (1.0 - rate)
+
+
+class Around(nn.Module):
+    """An LSTM between two noises, given x `[T, B, F]`."""
+
+    def __init__(self, before=None, after=None):
+        super().__init__()
+        self.lstm, self.before, self.after = nn.LSTM(D, H), before, after
+
+    def forward(self, x):
+        y = self.lstm(self.before(x) if self.training and self.before else x)[0]
+        return self.after(y) if self.training and self.after else y
+
+
+def held_and_not(x):
+    return x * kept(0.3, 1, *x.shape[1:]) * kept(0.3, *x.shape)
+
+
+def words_and_held(x):
+    return x * kept(0.05, *x.shape[:2], 1) * kept(0.5, 1, *x.shape[1:])
+
+
+def by_two_steps(x):
+    return x * kept(0.4, len(x), *x.shape[1:]).repeat_interleave(2, dim=0)[: len(x)]
+
+
+def by_pairs_of_features(x):
+    half = kept(0.4, *x.shape[:2], (x.shape[-1] + 1) // 2)
+    return x * half.repeat_interleave(2, dim=-1)[..., : x.shape[-1]]
+
+
+def partly_for_the_batch(x):
+    return x * kept(0.3, len(x), 1, x.shape[-1]) * kept(0.3, *x.shape)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("noise", "words"),
+    [
+        (held_and_not, "steps"),
+        (words_and_held, "steps"),
+        (by_two_steps, "steps"),
+        (by_pairs_of_features, "units"),
+        (partly_for_the_batch, "samples"),
+    ],
+)
+def test_masks_that_are_partly_shared_are_said_to_be(noise, words, seed):
+    torch.manual_seed(seed)
+    audit = dp.audit(Around(noise, noise))
+    assert audit.policy is None, str(audit)
+    for found in (audit.at("input"), audit.at("output")):
+        assert found.verdict == "masked"
+        assert found.note == f"{words} are dropped together more often than by chance"
+        assert found.per is None or words != "steps"
+
+
+class Cells(nn.Module):
+    """An LSTM step by step, with x and h as each gate sees them, and c as it is carried."""
+
+    def __init__(self, h_of=None, c_of=None, x_rate=0.3):
+        super().__init__()
+        self.W, self.U = nn.Linear(D, 4 * H), nn.Linear(H, 4 * H)
+        self.h_of, self.c_of, self.x_rate = h_of, c_of, x_rate
+
+    def forward(self, x):
+        h = c = x.new_zeros(x.shape[1], H)
+        outputs = []
+        for step in functional.dropout(x, self.x_rate, self.training):
+            into, weights = self.W(step).chunk(4, -1), self.U.weight.chunk(4)
+            seen = self.h_of(h) if self.training and self.h_of else [h] * 4
+            back = [s @ w.T for s, w in zip(seen, weights, strict=True)]
+            bias = self.U.bias.chunk(4)
+            i, f, g, o = (a + b + d for a, b, d in zip(into, back, bias, strict=True))
+            c = self.c_of(c) if self.training and self.c_of else c
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+def all_but_the_candidate(h):
+    i, f, o = (functional.dropout(h, 0.4) for _ in range(3))
+    return [i, f, h, o]
+
+
+def the_candidate_alone(h):
+    return [h, h, functional.dropout(h, 0.4), h]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seen", [all_but_the_candidate, the_candidate_alone])
+def test_a_mask_that_some_gates_do_not_see_is_no_policys(seen, seed):
+    torch.manual_seed(seed)
+    audit = dp.audit(Cells(seen))
+    assert audit.policy is None, str(audit)
+    assert audit.at("input").verdict == "masked"
+    for site in ("hidden", "recurrent_weight"):
+        assert audit.at(site).text() == "undecided: some gates see more of it than others"
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_each_gates_own_mask_is_seen_as_that(seed):
+    torch.manual_seed(seed)
+    audit = dp.audit(Cells(lambda h: [functional.dropout(h, 0.4) for _ in range(4)]))
+    assert audit.at("hidden").gates == "untied"
+    assert audit.at("hidden").verdict == "masked"
+
+
+def test_a_policy_is_not_named_where_the_state_is_not_understood():
+    torch.manual_seed(0)
+    audit = dp.audit(Cells(c_of=lambda c: functional.dropout(c, 0.3)))
+    assert audit.at("input").verdict == "masked"
+    assert audit.policy is None, str(audit)
+
+
+def test_rows_of_a_matrix_are_no_entries():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(D, H)
+
+        def forward(self, x):
+            weights = dict(self.lstm.named_parameters())
+            if self.training:
+                whole = weights["weight_hh_l0"]
+                weights["weight_hh_l0"] = whole * kept(0.4, len(whole), 1)
+            return torch.func.functional_call(self.lstm, weights, x)[0]
+
+    torch.manual_seed(0)
+    audit = dp.audit(Rows())
+    found = audit.at("recurrent_weight")
+    assert audit.policy is None, str(audit)
+    assert found.note == "weights of a unit are dropped together more often than by chance"
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (H,)])
+def test_a_rate_that_the_module_has_for_a_parameter_stays_what_it_is(shape):
+    class Learned(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(D, H)
+            self.logit = nn.Parameter(torch.full(shape, -1.3863))  # of 0.2
+
+        def forward(self, x):
+            y = self.lstm(x)[0]
+            rate = torch.sigmoid(self.logit)
+            return y * torch.bernoulli((1.0 - rate).expand(y.shape)) if self.training else y
+
+    torch.manual_seed(0)
+    module = Learned()
+    found = dp.audit(module).at("output")
+    assert found.verdict == "masked"
+    assert found.interval[0] < 0.2 < found.interval[1]
+    assert torch.equal(module.logit, torch.full(shape, -1.3863))
+
+
+class Words(nn.Module):
+    """Words are gone for a call, as in AWD-LSTM, and the output drops its own."""
+
+    def __init__(self, rate):
+        super().__init__()
+        self.embedding, self.lstm, self.rate = nn.Embedding(40, D), nn.LSTM(D, H), rate
+
+    def forward(self, tokens):
+        matrix = self.embedding.weight
+        if self.training:
+            matrix = matrix * kept(self.rate, len(matrix), 1)
+        y = self.lstm(functional.embedding(tokens, matrix))[0]
+        return functional.dropout(y, 0.3, self.training)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_words_that_are_seldom_gone_are_not_whole(seed):
+    torch.manual_seed(seed)
+    assert dp.audit(Words(0.1)).at("embedding", -1).verdict != "whole"
+
+
+def test_words_that_are_never_gone_are_whole_as_far_as_calls_tell():
+    torch.manual_seed(0)
+    found = dp.audit(Words(0.0)).at("embedding", -1)
+    assert found.verdict == "whole"
+    assert found.elements == 64
+    assert found.interval[1] > 0.05
+
+
+def test_connections_that_are_undecided_are_not_counted_as_whole():
+    torch.manual_seed(0)
+    audit = dp.audit(Around(before=lambda x: x * (1.0 + torch.randn_like(x)), after=held_and_not))
+    assert audit.connections == (1, 2)
+    assert "1 of 2, and 1 undecided, vertical connections masked" in str(audit)
