@@ -23,7 +23,7 @@ FEWEST = 50
 MORE = "what is kept is multiplied by more than one number"
 """What is said of a site where something falls that is no mask, or more than one."""
 
-FOREIGN = "what falls on the state is none of the sites"
+FOREIGN = "no site explains what is seen of the state"
 """What is said of a state that nothing explains."""
 
 UNEQUAL = "some gates see more of it than others"

@@ -254,7 +254,8 @@ def test_of_few_units_at_high_rates_nothing_false_is_said(rate, layers):
     torch.manual_seed(5)
     audit = dp.audit(LSTM(9, 8, layers, policy=dp.zaremba(rate)))
     assert audit.undecided
-    assert audit.policy == "zaremba"
+    assert (audit.policy, audit.nearest) in {("zaremba", "zaremba"), (None, "zaremba")}
+    assert audit.differences == ()
     for found in audit.findings:
         if found.verdict == "masked":
             low, high = wide(found)
