@@ -75,7 +75,7 @@ def uneven(bits: Array) -> str:
     known = np.isfinite(bits)
     hit = np.where(known, bits, 0.0)
     rate = hit.sum() / known.sum()
-    for axis, name in ((1, "step"), (3, "unit")):
+    for axis, name in ((0, "call"), (1, "step"), (3, "unit")):
         others = tuple(other for other in range(4) if other != axis)
         counts, hits = known.sum(axis=others), hit.sum(axis=others)
         if len(counts) > 1 and rate < 1.0:

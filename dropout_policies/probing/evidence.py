@@ -17,11 +17,23 @@ from .signals import Routes
 
 Verdict = Literal["masked", "whole", "undecided"]
 
+GONE = 5.0
+"""Standard deviations by which features may be gone by the chance of their entries."""
+
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
 MORE = "what is kept is multiplied by more than one number"
 """What is said of a site where something falls that is no mask, or more than one."""
+
+ALIKE = "one mask for the weights of all gates"
+"""What is said of weights that are dropped for all gates alike."""
+
+TORN = "features are gone for a call more often than by the chance of their weights"
+"""What is said of weights that are dropped, and what goes into them, where it is not told apart."""
+
+PROJECTED = "before the projection"
+"""What is said of a mask on an h that is projected behind it."""
 
 FOREIGN = "no site explains what is seen of the state"
 """What is said of a state that nothing explains."""
@@ -264,24 +276,55 @@ def told(values: Array, columns: Routes) -> Told:
     bits, features, conflict = by_feature(values, columns)
     if not conflict:
         return Told(bits, features, None, "")
-    entries, left = dropped_entries(values)
+    entries, left = dropped_entries(values, columns)
     bits, _, conflict = by_feature(left, columns)
     why = "some units see what others do not, and not throughout a call" if conflict else ""
+    if not why and _gone_together(values, entries, columns):
+        why = TORN
     return Told(bits, features, entries, why)
 
 
-def dropped_entries(values: Array) -> tuple[Array, Array]:
+def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
     """Masks on the single entries of a matrix.
 
     Args:
         values: `[N, T, B, R, n]`, where some units see a feature that others do not.
+        columns: `[R, n]`, which feature it is.
 
     Returns:
         bits of entries `[N, 1, R, n]`, and the values that go through those that are left.
     """
-    there, seen = np.abs(values) > 0.0, np.isfinite(values)
-    alive: npt.NDArray[np.bool_] = np.asarray(there.any(axis=(1, 2)))
-    count = seen.sum(axis=(1, 2))
-    entries = np.where(alive, 0.0, np.where(count >= 3, 1.0, np.nan))  # [N, R, n]
+    alive = _alive(values)
+    count = np.isfinite(values).sum(axis=(1, 2))
+    others = np.zeros(alive.shape, int)
+    for feature in np.unique(columns):
+        of = columns == feature
+        others[:, of] = alive[:, of].sum(axis=-1, keepdims=True) - alive[:, of]
+    # Where no other unit sees a feature, it may be the feature that is dropped.
+    known = (others > 0) & (alive | (count >= 3))
+    entries = np.where(known, np.where(alive, 0.0, 1.0), np.nan)  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
     return entries[:, None], left
+
+
+def _alive(values: Array) -> npt.NDArray[np.bool_]:
+    """Which entries anything ever goes through, `[N, R, n]`."""
+    there: npt.NDArray[np.bool_] = np.asarray((np.abs(values) > 0.0).any(axis=(1, 2)))
+    return there
+
+
+def _gone_together(values: Array, entries: Array, columns: Routes) -> bool:
+    """Whether no unit sees a feature more often than if each entry were dropped by chance."""
+    rate, alive = float(np.nanmean(entries)), _alive(values)
+    seen = np.isfinite(values).sum(axis=(1, 2)) >= 3
+    gone = expected = variance = 0.0
+    for feature in np.unique(columns):
+        of = columns == feature
+        count = seen[:, of].sum(axis=-1)
+        chance = np.where(count > 0, rate**count, 0.0)
+        gone += float(((count > 0) & ~(alive[:, of] & seen[:, of]).any(axis=-1)).sum())
+        expected += float(chance.sum())
+        variance += float((chance * (1.0 - chance)).sum())
+    return bool(gone > 1.0 + expected + GONE * np.sqrt(variance))
+
+

@@ -217,6 +217,12 @@ class Setting:
         self._put(cell.back, matrix, gate * cell.units)
         return self
 
+    def project(self, cell: Cell, matrix: Array) -> Setting:
+        """What a cell's projection makes of its h, `[P, H]`."""
+        assert cell.projection is not None
+        self._put(cell.projection, matrix)
+        return self
+
     def drive(self, cell: Cell, value: float) -> Setting:
         """A bias on the candidate of every unit."""
         self._add(cell.biases[0], value, self.network.of(cell).candidate, cell.units)

@@ -11,7 +11,10 @@ from ..rule import Gates
 from ..sites import WEIGHTS, Site
 from .events import LASTING, SITES
 from .evidence import (
+    ALIKE,
     MORE,
+    PROJECTED,
+    TORN,
     UNEQUAL,
     Finding,
     Told,
@@ -80,6 +83,7 @@ class Reading:
         network: the module.
         draws: what was seen in each draw of noise.
         gates: what the gates were seen to see, in some of them.
+        projected: what was seen to leave projections that make a mean, in some of them.
         rests: looks at evaluation.
         words: where tokens come in, what arrived of them in further draws, `[T, B]` each.
         as_one: whether what leaves the last layer is missing everywhere where it is missing.
@@ -90,11 +94,12 @@ class Reading:
         network: Network,
         draws: list[dict[Place, View]],
         gates: list[dict[Place, dict[Site, Array]]],
+        projected: list[dict[Place, Array]],
         rests: Viewer,
         words: list[Array] | None,
         as_one: bool,
     ) -> None:
-        self.network, self.draws, self.gates = network, draws, gates
+        self.network, self.draws, self.gates, self.projected = network, draws, gates, projected
         self.rests, self.words = rests, words
         self.forgets = rests.forgets
         self.resting = {cell.place: rests.remembered(cell) for cell in network.cells.values()}
@@ -111,6 +116,7 @@ class Reading:
                 self._state(cell)
         if not as_one:
             self._behind()
+        self.ties = self._tie()
         self._scale()
 
     @property
@@ -121,8 +127,8 @@ class Reading:
 
     def measured(self) -> Measured:
         order = sorted(self.findings.values(), key=_order)
-        torn = any(one.either for one in self.units.values())
-        return Measured(self.network, order, self._evaluation(), self._ties(), torn)
+        torn = any(one.either for one in self.units.values()) or any(f.note == TORN for f in order)
+        return Measured(self.network, order, self._evaluation(), self.ties, torn)
 
     def _all(self, cell: Cell, name: str) -> Array:
         return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
@@ -195,8 +201,14 @@ class Reading:
         if entries is None:
             entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
         gates, equal = self._tied(cell, site)
-        self._add(cell, site, bits, gates=gates, likely=likely)
+        dropped = bool((entries == 1.0).any())
+        # What single weights drop, each gate misses by itself.
+        tied = None if dropped and gates == "untied" else gates
+        self._add(cell, site, bits, gates=tied, likely=likely)
         self._add(cell, weight, entries, per="call")
+        if dropped and gates == "tied":
+            key = (weight, *cell.place)
+            self.findings[key] = replace(self.findings[key], note=ALIKE)
         for key in () if equal else ((site, *cell.place), (weight, *cell.place)):
             self.findings[key] = replace(self.findings[key], verdict="undecided", note=UNEQUAL)
 
@@ -292,6 +304,8 @@ class Reading:
                 self._add(cell, site, np.zeros((1, 1, 1, units * STEPS)))
         if one.bits is None:
             return
+        if set(one.bits) == {Site.STATE}:
+            self._projection(cell)
         last = [(Site.OUTPUT, *cell.place)]
         if upper := self.network.above(cell)[:1]:
             last = [(Site.BETWEEN, *upper[0].place)]
@@ -299,6 +313,13 @@ class Reading:
         self.scales.append((one.at_once, inside + last))
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
+
+    def _projection(self, cell: Cell) -> None:
+        """Note where what falls on h does so before it is projected."""
+        leaving = np.stack([each[cell.place] for each in self.projected])
+        if off_commonest(leaving) > MIXED:
+            key = (Site.STATE, *cell.place)
+            self.findings[key] = replace(self.findings[key], note=PROJECTED)
 
     def _keeps(self, values: Array, parts: list[Key], certain: bool, most: float) -> None:
         """Note what is kept is multiplied by, if it is one number.
@@ -347,15 +368,25 @@ class Reading:
 
     # What holds for the whole
 
-    def _ties(self) -> list[str]:
-        """Sites that have one mask."""
+    def _tie(self) -> list[str]:
+        """Which sites have one mask. They have one rate then: that of which most was seen."""
         masked = [k for k, f in self.findings.items() if f.verdict == "masked" and k in self.bits]
-        return [
-            f"{_text(second)} and {_text(first)} have one mask"
-            for number, first in enumerate(masked)
-            for second in masked[:number]
-            if one_mask(self.bits[first], self.bits[second])
-        ]
+        texts = []
+        for number, first in enumerate(masked):
+            for second in masked[:number]:
+                if not one_mask(self.bits[first], self.bits[second]):
+                    continue
+                texts.append(f"{_text(second)} and {_text(first)} have one mask")
+                pair = (self.findings[second], self.findings[first])
+                most = max(pair, key=lambda found: found.elements)
+                for key in (second, first):
+                    self.findings[key] = replace(
+                        self.findings[key],
+                        rate=most.rate,
+                        interval=most.interval,
+                        elements=most.elements,
+                    )
+        return texts
 
     def _evaluation(self) -> str:
         hidden = {place: view.hidden for place, view in self.rests.look().items()}

@@ -77,7 +77,8 @@ class Driven(NamedTuple):
     Args:
         path: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`; 0 also
             where it sees nothing.
-        size: how much of the mean of x it sees, `[T, B, n]`.
+        size: how much of the mean of x it sees, `[T, B, n]`; NaN where a unit sees nothing of it,
+            though it hands on what else it is driven by.
         fed: whether that is anything, `[T, B]`; NaN where no unit could show it.
         through: `path`, also where nothing comes in.
     """
@@ -178,6 +179,15 @@ class Viewer:
         y = self._seen(cell, self.run(setting.arrays, np.zeros((STEPS, self.features))))
         return clean(y / (0.5 * np.tanh(LOUD) * times * self._above(cell)))
 
+    def projected(self, cell: Cell) -> Array:
+        """What leaves a projection that makes the mean of h of each of its features, `[T, B, n]`;
+        masks that fall behind it leave all of that, or nothing. Nothing at all of other cells."""
+        if cell.projection is None:
+            return np.zeros((STEPS, BATCH, 0))
+        setting = Setting(self.network).feed(cell).pass_up(cell)
+        setting.project(cell, np.full((cell.width, cell.units), 1.0 / cell.units))
+        return clean(self._now_and_next(setting, cell)[0] / self._gain(cell))
+
     def gates(self) -> dict[Place, dict[Site, Array]]:
         """What each gate sees of what comes in at a cell's first step, and of the hidden state at
         its second: `[1 + others, B, R*n]`, the candidate first; 1 dropped, 0 not, NaN not seen.
@@ -276,9 +286,18 @@ class Viewer:
         reached = np.abs(path).max(axis=-1) > 1e-6
         # Where no unit lets anything through, what comes in is of no account.
         size = np.where(reached[..., None], size, 1.0)
+        size = np.where(self._unfed(cell) & (np.abs(path) > 1e-6), np.nan, size)
         fed = np.where(reached, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
         through = alive if self.apart else path
         return Driven(clean(alive), size, fed, clean(through))
+
+    def _unfed(self, cell: Cell) -> npt.NDArray[np.bool_]:
+        """Where a unit shows nothing of the mean of x, that comes at every step, `[T, B, n]`: one
+        that keeps what was before shows that."""
+        x = np.full((STEPS, self.features), AMPLITUDE)
+        y = self._seen(cell, self.run(Setting(self.network).feed(cell).pass_up(cell).arrays, x))
+        unfed: npt.NDArray[np.bool_] = np.abs(y) <= 1e-6 * AMPLITUDE * self._gain(cell)
+        return unfed
 
     def _entry(
         self, cell: Cell, path: Array, driven: Mapping[Place, Driven]
@@ -343,6 +362,7 @@ class Viewer:
                 found[:, sample, :, :STEPS] = part @ np.linalg.inv(matrix)
             else:
                 found[:, sample, :, :STEPS] = np.nan
+        found[np.isnan(size[..., :n]), :STEPS] = np.nan
         return clean(found)
 
     def _entering(self, cell: Cell) -> Array:

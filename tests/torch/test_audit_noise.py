@@ -68,6 +68,53 @@ def test_masks_that_are_partly_shared_are_said_to_be(noise, words, seed):
         assert found.per is None or words != "steps"
 
 
+def test_a_rate_that_is_another_at_every_call_is_said_to_be():
+    torch.manual_seed(0)
+    audit = dp.audit(Around(lambda x: x * kept(0.6 * torch.rand(()).item(), *x.shape)))
+    assert audit.at("input").note == "the rate is not that of every call"
+
+
+@pytest.mark.parametrize("steps", [5, 9])
+def test_masks_that_are_held_for_longer_than_the_audit_looks_are_not_the_sequences(steps):
+    def by_blocks(x):
+        blocks = kept(0.4, -(-len(x) // steps), *x.shape[1:])
+        return x * blocks.repeat_interleave(steps, dim=0)[: len(x)]
+
+    torch.manual_seed(0)
+    audit = dp.audit(Around(by_blocks, by_blocks))
+    assert audit.policy is None, str(audit)
+    assert audit.at("input").text().endswith("lifetime undecided")
+    assert "masks that are the same for 4 steps change within 24" in audit.differences
+
+
+class Coin(nn.Module):
+    """An LSTM that now and then keeps both parts of its state, for whole samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(D, H)
+
+    def forward(self, x):
+        h = c = x.new_zeros(x.shape[1], H)
+        outputs = []
+        for step in x:
+            stays = (torch.rand(len(h), 1) < 0.3) & self.training
+            new = self.cell(step, (h, c))
+            h, c = (torch.where(stays, *pair) for pair in zip((h, c), new, strict=True))
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sites_that_have_one_mask_have_one_rate(seed):
+    torch.manual_seed(seed)
+    audit = dp.audit(Coin())
+    stays = [audit.at("hidden_update"), audit.at("cell_update")]
+    assert stays[0].interval == stays[1].interval, str(audit)
+    assert stays[0].interval[0] < 0.3 < stays[0].interval[1]
+    assert "hidden_update of layer 1 and cell_update of layer 1 have one mask" in audit.notes
+
+
 class Cells(nn.Module):
     """An LSTM step by step, with x and h as each gate sees them, and c as it is carried."""
 
@@ -125,26 +172,6 @@ def test_a_policy_is_not_named_where_the_state_is_not_understood():
     audit = dp.audit(Cells(c_of=lambda c: functional.dropout(c, 0.3)))
     assert audit.at("input").verdict == "masked"
     assert audit.policy is None, str(audit)
-
-
-def test_rows_of_a_matrix_are_no_entries():
-    class Rows(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.lstm = nn.LSTM(D, H)
-
-        def forward(self, x):
-            weights = dict(self.lstm.named_parameters())
-            if self.training:
-                whole = weights["weight_hh_l0"]
-                weights["weight_hh_l0"] = whole * kept(0.4, len(whole), 1)
-            return torch.func.functional_call(self.lstm, weights, x)[0]
-
-    torch.manual_seed(0)
-    audit = dp.audit(Rows())
-    found = audit.at("recurrent_weight")
-    assert audit.policy is None, str(audit)
-    assert found.note == "weights of a unit are dropped together more often than by chance"
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (H,)])
