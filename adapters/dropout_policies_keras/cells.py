@@ -60,7 +60,10 @@ class Weights:
             weight, mask = _tensor(variable, dtype), masks.pop(site, None)
             if mask is None:
                 return weight
-            return weight * ops.transpose(in_keras_order(mask, order, axis=1)[0])
+            turned = ops.transpose(in_keras_order(mask, order, axis=1)[0])
+            # In torch that is a view, and slow to multiply with, forward and backward; flattened,
+            # it is laid out as the weight is.
+            return weight * ops.reshape(ops.reshape(turned, (-1,)), weight.shape)
 
         kernel = masked(cell.kernel, Site.INPUT_WEIGHT)
         recurrent = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)

@@ -8,8 +8,10 @@ kernel for all steps on some devices (cuDNN).
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -173,7 +175,7 @@ def _run_part(
             layer, own_cell.step_of(each.cell, training), x, states, padding, masks, every
         )
     else:
-        looped = _run_known(layer, each, x, entry, states, padding, masks, every)
+        looped = _run_known(layer, each, x, entry, states, padding, masks, every, training)
     if leaving is None:
         return looped
     last, outputs, end = looped
@@ -190,6 +192,7 @@ def _run_known(
     padding: Tensor | None,
     masks: dict[Site, Tensor],
     every: bool,
+    training: bool,
 ) -> Looped:
     """One layer whose cell is one of Keras's own; `entry`: the untied masks of its input."""
     weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
@@ -204,13 +207,16 @@ def _run_known(
     }
     inside = step_of(each.cell, weights)
 
+    def gates(value: Tensor) -> Tensor:
+        return part(value, weights.kernel, weights.bias, entry)
+
     def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
-        new = inside(inputs, before, noise)
+        new = inside(inputs if training else gates(inputs), before, noise)
         return new[0], new
 
     def loop() -> Looped:
-        into = part(x, weights.kernel, weights.bias, entry)  # [B, T, G*H]
-        return _loop(layer, step, into, states, padding, masks, every)
+        # In evaluation one step's part [B, G*H] is made after the other, as in Keras's layers.
+        return _loop(layer, step, gates(x) if training else x, states, padding, masks, every)
 
     if fused is None or entry is not None or masks:
         return loop()
@@ -251,21 +257,15 @@ def _loop(
 ) -> Looped:
     """Keras's generic loop over the steps of `into` `[B, T, F]`.
 
-    A mask that holds for all steps is there from outside; one of each step lies beside the input.
-    Drawn inside, it would be the same at every step under JAX, without a word.
+    A mask that holds for all steps is there from outside; one of each step goes in beside the
+    input. Drawn inside, it would be the same at every step under JAX, without a word.
     """
     held = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
-    moving = {site: mask for site, mask in masks.items() if mask.shape[0] != 1}
-    width = into.shape[-1]
-    if moving:
-        into = ops.concatenate([into, *map(_batch_first, moving.values())], axis=-1)
+    moving = {site: _batch_first(mask) for site, mask in masks.items() if mask.shape[0] != 1}
 
-    def cell(inputs: Tensor, before: Any, **_: Any) -> tuple[Tensor, States]:
-        noise, start = dict(held), width
-        for site, mask in moving.items():
-            end = start + mask.shape[-1]
-            noise[site], start = inputs[:, start:end], end
-        return step(inputs[:, :width], list(before), noise)
+    def cell(inputs: Any, before: Any, **_: Any) -> tuple[Tensor, States]:
+        noise = held | dict(zip(moving, inputs[1:], strict=True))
+        return step(inputs[0], list(before), noise)
 
     loop = SimpleNamespace(
         cell=cell,
@@ -275,7 +275,16 @@ def _loop(
         zero_output_for_mask=layer.zero_output_for_mask,
         return_sequences=every,
     )
-    return keras.layers.RNN.inner_loop(loop, into, states, padding)  # type: ignore[no-any-return]
+    through = _side_by_side(len(moving))(into, *moving.values())
+    return keras.layers.RNN.inner_loop(loop, through, states, padding)  # type: ignore[no-any-return]
+
+
+@cache
+def _side_by_side(masks: int) -> type[Any]:
+    """A sequence with masks of its steps beside it; Keras's loops take each apart, step by step."""
+    fields = ["into", *(f"mask_{number}" for number in range(masks))]
+    shape = property(lambda steps: steps.into.shape)
+    return type("Steps", (namedtuple("Steps", fields),), {"shape": shape})
 
 
 def _batch_first(mask: Tensor) -> Tensor:

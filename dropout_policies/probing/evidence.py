@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import log
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy.typing as npt
 
 from ..rule import Gates, Kind, Lifetime
 from ..sites import UPDATES, Site
-from .chance import CERTAIN, clustered, differs, proportion, together, uneven
+from .chance import clustered, differs, proportion, together, uneven
 from .probe import Array
 from .signals import Routes
 
@@ -187,20 +186,6 @@ def _first(bits: Array, axis: int) -> Array:
     return np.take_along_axis(bits, place, axis)
 
 
-def one_mask(first: Array, second: Array) -> bool:
-    """Whether two sites have the same masks, `[N, T, B, F]` each."""
-    if first.shape[1:3] != second.shape[1:3]:
-        return False
-    width = min(first.shape[-1], second.shape[-1])
-    a, b = first[..., :width], second[..., :width]
-    both = np.isfinite(a) & np.isfinite(b)
-    if not both.any() or (a[both] != b[both]).any():
-        return False
-    rate = float(a[both].mean())
-    chance = rate**2 + (1.0 - rate) ** 2
-    return 0.0 < rate < 1.0 and int(both.sum()) * log(chance) < 2 * CERTAIN
-
-
 def by_feature(values: Array, columns: Routes) -> tuple[Array, Routes, bool]:
     """What several units see of a feature, put together.
 
@@ -326,5 +311,3 @@ def _gone_together(values: Array, entries: Array, columns: Routes) -> bool:
         expected += float(chance.sum())
         variance += float((chance * (1.0 - chance)).sum())
     return bool(gone > 1.0 + expected + GONE * np.sqrt(variance))
-
-

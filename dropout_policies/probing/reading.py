@@ -21,7 +21,6 @@ from .evidence import (
     finding,
     kept_value,
     off_commonest,
-    one_mask,
     told,
     without_doubtful,
 )
@@ -29,7 +28,8 @@ from .network import Cell, Network, Place
 from .probe import Array
 from .resting import Expected, agrees, expected
 from .scales import Key, with_scales
-from .signals import BATCH, STEPS
+from .signals import STEPS
+from .ties import gates_tied, with_ties
 from .units import Explanation, chosen, explanations
 from .views import View, Viewer
 
@@ -50,9 +50,6 @@ under noise, nearly all."""
 CROWDED, BLIND = 0.03, 0.3
 """How often everything that comes in may be dropped, while it may not have come in at all, before
 scales cannot be told, and before rates cannot."""
-
-UNLIKELY = 4.5
-"""Standard deviations by which gates may differ in how much they see by chance."""
 
 AROUND = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
 """Sites that are seen by what goes into gates, and out of a cell."""
@@ -116,7 +113,7 @@ class Reading:
                 self._state(cell)
         if not as_one:
             self._behind()
-        self.ties = self._tie()
+        self.findings, self.ties = with_ties(self.findings, self.bits)
         self._scale()
 
     @property
@@ -204,9 +201,9 @@ class Reading:
         dropped = bool((entries == 1.0).any())
         # What single weights drop, each gate misses by itself.
         tied = None if dropped and gates == "untied" else gates
-        self._add(cell, site, bits, gates=tied, likely=likely)
+        self._add(cell, site, bits, gates=tied, likely=None if dropped else likely)
         self._add(cell, weight, entries, per="call")
-        if dropped and gates == "tied":
+        if dropped and gates == "tied" and cell.kind.gates > 1:
             key = (weight, *cell.place)
             self.findings[key] = replace(self.findings[key], note=ALIKE)
         for key in () if equal else ((site, *cell.place), (weight, *cell.place)):
@@ -218,20 +215,9 @@ class Reading:
         if cell.kind.gates == 1:
             return "tied", True
         seen = [draw[cell.place][site] for draw in self.gates if site in draw[cell.place]]
-        if not seen:
-            return None, True
+        # What falls on the state hides some gates' part in it.
         shows = site is not Site.HIDDEN or self.units[cell.place].bare
-        first, *others = np.concatenate([each.reshape(len(each), -1) for each in seen], axis=1)
-        told = apart = False
-        for other in others:
-            both = np.isfinite(first) & np.isfinite(other)
-            only, not_here = ((both & (first == a) & (other == 1.0 - a)).sum() for a in (1.0, 0.0))
-            # What falls on the state hides some gates' part in it. Samples may share a mask.
-            if shows and abs(only - not_here) > UNLIKELY * np.sqrt((only + not_here) * BATCH):
-                return None, False
-            apart = apart or bool(only + not_here)
-            told = told or bool((both & (first == 1.0)).any() and (both & (first == 0.0)).any())
-        return ("untied" if apart else "tied" if told else None), True
+        return gates_tied(seen, shows)
 
     def _embedding(self, cell: Cell, words: list[Array]) -> None:
         """Word types that are dropped: nothing comes in at any step where one is."""
@@ -274,6 +260,12 @@ class Reading:
         # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
+        key = (Site.HIDDEN, *cell.place)
+        incoming = self.findings[Site.INPUT_WEIGHT, *cell.place]
+        unsure = incoming.verdict == "masked" and self.units[cell.place].keeps_back
+        if unsure and self.findings[key].verdict == "masked":
+            why = "of units that keep what was before, and do not see all that comes in"
+            self.findings[key] = Finding(*key, "undecided", note=why)
         parts = (*INSIDE, Site.HIDDEN, Site.RECURRENT_WEIGHT)
         keys = [(site, *cell.place) for site in parts]
         self._keeps(self._all(cell, "hidden"), keys, False, 1.0)
@@ -312,6 +304,8 @@ class Reading:
         inside = [(site, *cell.place) for site in INSIDE]
         self.scales.append((one.at_once, inside + last))
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
+        # What makes a simple cell remember goes through its recurrent weights.
+        lasting += [Site.RECURRENT_WEIGHT] * (cell.kind.gates == 1)
         self.scales.append((one.growth, [(site, *cell.place) for site in lasting]))
 
     def _projection(self, cell: Cell) -> None:
@@ -368,26 +362,6 @@ class Reading:
 
     # What holds for the whole
 
-    def _tie(self) -> list[str]:
-        """Which sites have one mask. They have one rate then: that of which most was seen."""
-        masked = [k for k, f in self.findings.items() if f.verdict == "masked" and k in self.bits]
-        texts = []
-        for number, first in enumerate(masked):
-            for second in masked[:number]:
-                if not one_mask(self.bits[first], self.bits[second]):
-                    continue
-                texts.append(f"{_text(second)} and {_text(first)} have one mask")
-                pair = (self.findings[second], self.findings[first])
-                most = max(pair, key=lambda found: found.elements)
-                for key in (second, first):
-                    self.findings[key] = replace(
-                        self.findings[key],
-                        rate=most.rate,
-                        interval=most.interval,
-                        elements=most.elements,
-                    )
-        return texts
-
     def _evaluation(self) -> str:
         hidden = {place: view.hidden for place, view in self.rests.look().items()}
         shares = {p: np.unique(np.round(h[np.isfinite(h)], 3)) for p, h in hidden.items()}
@@ -409,8 +383,3 @@ class Reading:
 
 def _order(found: Finding) -> tuple[int, int, int]:
     return (found.layer, found.direction, found.site.number)
-
-
-def _text(key: tuple[Site, int, int]) -> str:
-    site, layer, direction = key
-    return f"{site.value} of layer {layer + 1}{' backward' * direction}"

@@ -11,11 +11,11 @@ from dropout_policies.probing.events import SITES, explain, simulate
 from dropout_policies.probing.evidence import (
     Finding,
     finding,
-    one_mask,
     told,
     without_doubtful,
 )
 from dropout_policies.probing.scales import with_scales
+from dropout_policies.probing.ties import one_mask
 from dropout_policies.sites import UPDATES, Site
 
 STEPS = 4

@@ -130,6 +130,36 @@ def test_rows_of_a_matrix_are_neither_entries_nor_the_candidate(weights, site):
     assert audit.policy is None
 
 
+class Simple(nn.Module):
+    """A simple network whose recurrent weights and h are masked."""
+
+    def __init__(self):
+        super().__init__()
+        self.W, self.U = nn.Linear(D, H), nn.Linear(H, H)
+
+    def forward(self, x):
+        weight = self.U.weight * kept(0.3, H, H) if self.training else self.U.weight
+        h = x.new_zeros(x.shape[1], H)
+        outputs = []
+        for step in x:
+            seen = h * kept(0.2, *h.shape) if self.training else h
+            h = torch.tanh(self.W(step) + seen @ weight.T + self.U.bias)
+            outputs.append(h)
+        return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_simple_cells_h_and_its_weights_are_told_apart(seed):
+    torch.manual_seed(seed)
+    audit = dp.audit(Simple())
+    assert masked(audit) == {"hidden", "recurrent_weight"}, str(audit)
+    assert has(audit.at("hidden"), 0.2)
+    assert has(audit.at("recurrent_weight"), 0.3)
+    assert audit.at("hidden").scaled is not False
+    assert audit.at("recurrent_weight").scaled is not False
+    assert audit.at("recurrent_weight").note == ""
+
+
 def test_one_mask_for_the_weights_of_all_gates_is_not_weight_drop():
     torch.manual_seed(0)
     audit = dp.audit(Masked({"U": one_for_all_gates}))
