@@ -19,6 +19,9 @@ Verdict = Literal["masked", "whole", "undecided"]
 GONE = 5.0
 """Standard deviations by which features may be gone by the chance of their entries."""
 
+SEEN = 3
+"""How often what an entry lets through is to be seen in a call, before it counts."""
+
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
@@ -40,7 +43,10 @@ FOREIGN = "no site explains what is seen of the state"
 UNEQUAL = "some gates see more of it than others"
 """What is said where what goes into a cell is another for each of its gates, at other rates."""
 
-UNKNOWN = {MORE, FOREIGN, UNEQUAL}
+VECTORS = "whole vectors go missing step by step"
+"""What is said of what comes in, behind an embedding too, and is gone for all units at once."""
+
+UNKNOWN = {MORE, FOREIGN, UNEQUAL, VECTORS}
 """What is said of noise that no policy has."""
 
 
@@ -286,7 +292,7 @@ def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
         of = columns == feature
         others[:, of] = alive[:, of].sum(axis=-1, keepdims=True) - alive[:, of]
     # Where no other unit sees a feature, it may be the feature that is dropped.
-    known = (others > 0) & (alive | (count >= 3))
+    known = (others > 0) & (count >= SEEN)
     entries = np.where(known, np.where(alive, 0.0, 1.0), np.nan)  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
     return entries[:, None], left
@@ -301,7 +307,7 @@ def _alive(values: Array) -> npt.NDArray[np.bool_]:
 def _gone_together(values: Array, entries: Array, columns: Routes) -> bool:
     """Whether no unit sees a feature more often than if each entry were dropped by chance."""
     rate, alive = float(np.nanmean(entries)), _alive(values)
-    seen = np.isfinite(values).sum(axis=(1, 2)) >= 3
+    seen = np.isfinite(values).sum(axis=(1, 2)) >= SEEN
     gone = expected = variance = 0.0
     for feature in np.unique(columns):
         of = columns == feature

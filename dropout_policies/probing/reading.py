@@ -16,6 +16,7 @@ from .evidence import (
     PROJECTED,
     TORN,
     UNEQUAL,
+    VECTORS,
     Finding,
     Told,
     finding,
@@ -161,7 +162,10 @@ class Reading:
             # A dropped word says nothing of the masks of its features.
             bits[self._all(cell, "fed") == 0.0] = np.nan
         self._into(cell, site, Site.INPUT_WEIGHT, bits, entries, why)
-        parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place), EMBEDDED]
+        parts = [(site, *cell.place), (Site.INPUT_WEIGHT, *cell.place)]
+        parts += [] if layer else [EMBEDDED]
+        if layer == 0 and self.words is not None and self.findings[EMBEDDED].note == VECTORS:
+            self._as_one(parts[0])
         for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
         known_below = [f for f in self.findings.values() if f.layer < layer]
@@ -169,6 +173,11 @@ class Reading:
         self._keeps(values, parts, not masked_below, SCATTERED if masked_below else 0.0)
         if masked_below:
             self._count_features(parts[0], len(features))
+
+    def _as_one(self, key: Key) -> None:
+        """Say of what comes in, and is gone as one, only that it is not whole."""
+        if self.findings[key].verdict == "whole":
+            self.findings[key] = replace(self.findings[key], verdict="undecided", note=VECTORS)
 
     def _count_features(self, key: Key, features: int) -> None:
         """Say nothing of what few features do not tell: whether they fell, or never came in."""
@@ -230,7 +239,7 @@ class Reading:
         if found.verdict == "masked" and width < 8:
             why = f"{width} features are too few to tell a word's dropout from that of its features"
         elif found.per == "step":
-            why = "whole vectors go missing step by step"
+            why = VECTORS
         self.findings[EMBEDDED] = replace(found, verdict="undecided", note=why) if why else found
 
     # What becomes of h

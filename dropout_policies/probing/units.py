@@ -78,7 +78,8 @@ def explanations(cell: Cell, responses: Array, seen: Array, loud: float) -> list
         loud: what is kept of a large c is multiplied by; NaN if that is not known.
     """
     if not np.isfinite(responses).any():
-        return [Explanation(None, why="a layer without biases cannot be seen through")]
+        why = "nothing is seen of what it keeps from step to step"
+        return [Explanation(None, why=why if cell.biases else f"{why}, without biases")]
     flat = _in_own_time(responses, cell.place[1])
     once = np.stack([flat[:, t, t] for t in range(STEPS)], axis=-1)
     at_once = kept_value(once)

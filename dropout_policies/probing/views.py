@@ -77,8 +77,8 @@ class Driven(NamedTuple):
     Args:
         path: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`; 0 also
             where it sees nothing.
-        size: how much of the mean of x it sees, `[T, B, n]`; NaN where a unit sees nothing of it,
-            though it hands on what else it is driven by.
+        size: how much of the mean of x it sees, `[T, B, n]`; NaN of a unit that once sees nothing
+            of it, though it hands on what else it is driven by.
         fed: whether that is anything, `[T, B]`; NaN where no unit could show it.
         through: `path`, also where nothing comes in.
     """
@@ -286,18 +286,24 @@ class Viewer:
         reached = np.abs(path).max(axis=-1) > 1e-6
         # Where no unit lets anything through, what comes in is of no account.
         size = np.where(reached[..., None], size, 1.0)
-        size = np.where(self._unfed(cell) & (np.abs(path) > 1e-6), np.nan, size)
+        size[..., self._unfed(cell, path)] = np.nan
         fed = np.where(reached, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
         through = alive if self.apart else path
         return Driven(clean(alive), size, fed, clean(through))
 
-    def _unfed(self, cell: Cell) -> npt.NDArray[np.bool_]:
-        """Where a unit shows nothing of the mean of x, that comes at every step, `[T, B, n]`: one
-        that keeps what was before shows that."""
+    def _unfed(self, cell: Cell, path: Array) -> npt.NDArray[np.bool_]:
+        """Which units once show nothing of the mean of x, where others do and they hand on all the
+        same what they are driven by, `[n]`.
+
+        The mean of x comes at every step: a unit that keeps what was before shows that of x too.
+        """
         x = np.full((STEPS, self.features), AMPLITUDE)
         y = self._seen(cell, self.run(Setting(self.network).feed(cell).pass_up(cell).arrays, x))
-        unfed: npt.NDArray[np.bool_] = np.abs(y) <= 1e-6 * AMPLITUDE * self._gain(cell)
-        return unfed
+        shown = np.abs(y) > 1e-6 * AMPLITUDE * self._gain(cell)
+        others = shown.any(axis=-1, keepdims=True)
+        unfed = np.asarray(others & ~shown & (np.abs(path) > 1e-6))
+        once: npt.NDArray[np.bool_] = np.asarray(unfed.any(axis=(0, 1)))
+        return once
 
     def _entry(
         self, cell: Cell, path: Array, driven: Mapping[Place, Driven]

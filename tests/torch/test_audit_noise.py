@@ -195,35 +195,6 @@ def test_a_rate_that_the_module_has_for_a_parameter_stays_what_it_is(shape):
     assert torch.equal(module.logit, torch.full(shape, -1.3863))
 
 
-class Words(nn.Module):
-    """Words are gone for a call, as in AWD-LSTM, and the output drops its own."""
-
-    def __init__(self, rate):
-        super().__init__()
-        self.embedding, self.lstm, self.rate = nn.Embedding(40, D), nn.LSTM(D, H), rate
-
-    def forward(self, tokens):
-        matrix = self.embedding.weight
-        if self.training:
-            matrix = matrix * kept(self.rate, len(matrix), 1)
-        y = self.lstm(functional.embedding(tokens, matrix))[0]
-        return functional.dropout(y, 0.3, self.training)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_words_that_are_seldom_gone_are_not_whole(seed):
-    torch.manual_seed(seed)
-    assert dp.audit(Words(0.1)).at("embedding", -1).verdict != "whole"
-
-
-def test_words_that_are_never_gone_are_whole_as_far_as_calls_tell():
-    torch.manual_seed(0)
-    found = dp.audit(Words(0.0)).at("embedding", -1)
-    assert found.verdict == "whole"
-    assert found.elements == 64
-    assert found.interval[1] > 0.05
-
-
 def test_connections_that_are_undecided_are_not_counted_as_whole():
     torch.manual_seed(0)
     audit = dp.audit(Around(before=lambda x: x * (1.0 + torch.randn_like(x)), after=held_and_not))

@@ -160,6 +160,19 @@ def test_a_simple_cells_h_and_its_weights_are_told_apart(seed):
     assert audit.at("recurrent_weight").note == ""
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [0.6, 0.8])
+def test_an_output_that_hides_much_does_not_change_the_rate_of_weights(rate, seed):
+    class Hidden(Masked):
+        def forward(self, x):
+            return nn.functional.dropout(super().forward(x), rate, self.training)
+
+    torch.manual_seed(seed)
+    audit = dp.audit(Hidden({"U": entries}))
+    assert has(audit.at("output"), rate), str(audit)
+    assert has(audit.at("recurrent_weight"), 0.4)
+
+
 def test_one_mask_for_the_weights_of_all_gates_is_not_weight_drop():
     torch.manual_seed(0)
     audit = dp.audit(Masked({"U": one_for_all_gates}))
