@@ -306,6 +306,8 @@ def _alive(values: Array) -> npt.NDArray[np.bool_]:
 
 def _gone_together(values: Array, entries: Array, columns: Routes) -> bool:
     """Whether no unit sees a feature more often than if each entry were dropped by chance."""
+    if not np.isfinite(entries).any():
+        return False
     rate, alive = float(np.nanmean(entries)), _alive(values)
     seen = np.isfinite(values).sum(axis=(1, 2)) >= SEEN
     gone = expected = variance = 0.0

@@ -62,7 +62,7 @@ def measure(probe: Probe) -> Measured:
         if not reading.keeps_back:
             break
     found = reading.measured()
-    if _is_held(found.findings) and _changes(probe, network, noise):
+    if reading.forgets and _is_held(found.findings) and _changes(probe, network, noise):
         found = _without_lifetimes(found)
     if found.torn or any(f.verdict == "masked" for f in found.findings):
         return found
@@ -97,7 +97,8 @@ def _is_held(findings: Sequence[Finding]) -> bool:
 
 
 def _changes(probe: Probe, network: Network, noise: Any) -> bool:
-    """Whether what a constant signal leaves is another at some of many steps."""
+    """Whether what a constant signal leaves, in cells that forget, is another at some of many
+    steps."""
     x = np.full((MANY, probe.features), AMPLITUDE)
     for _ in range(PLAIN):
         for cell in network.cells.values():

@@ -87,6 +87,21 @@ def test_masks_that_are_held_for_longer_than_the_audit_looks_are_not_the_sequenc
     assert "masks that are the same for 4 steps change within 24" in audit.differences
 
 
+def test_cells_that_do_not_forget_are_no_masks_that_change():
+    class Held(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(D, H, bias=False)
+
+        def forward(self, x):
+            return self.lstm(x * kept(0.4, 1, *x.shape[1:]) if self.training else x)[0]
+
+    torch.manual_seed(0)
+    audit = dp.audit(Held())
+    assert audit.at("input").per == "sequence", str(audit)
+    assert audit.notes == ()
+
+
 class Coin(nn.Module):
     """An LSTM that now and then keeps both parts of its state, for whole samples."""
 
