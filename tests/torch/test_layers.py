@@ -201,8 +201,16 @@ def test_autocast_gives_the_stock_layers_types_in_training(policy, form):
     stock, ours = pair(form, policy=policy, seed=1)
     x = torch.randn(T, B, D)
     with torch.autocast("cpu", torch.bfloat16):
-        expected, got = stock(x), ours(x)
-    assert [part.dtype for part in flat(got)] == [part.dtype for part in flat(expected)]
+        try:
+            types = [part.dtype for part in flat(stock(x))]
+        except RuntimeError:  # oneDNN has an LSTM in bfloat16 on CPUs with AVX-512 alone
+            types = [torch.bfloat16] * 3
+            if policy == "zaremba":  # which runs the stock layer's kernel
+                with pytest.raises(RuntimeError, match="primitive descriptor for the LSTM"):
+                    ours(x)
+                return
+        got = ours(x)
+    assert [part.dtype for part in flat(got)] == types
     ours.calls = 0
     for part, exact in zip(flat(got), flat(ours(x)), strict=True):
         torch.testing.assert_close(part.float(), exact, atol=0.1, rtol=0.1)
