@@ -63,7 +63,7 @@ class Weights:
             turned = ops.transpose(in_keras_order(mask, order, axis=1)[0])
             # In torch that is a view, and slow to multiply with, forward and backward; flattened,
             # it is laid out as the weight is.
-            return weight * ops.reshape(ops.reshape(turned, (-1,)), weight.shape)
+            return weight * ops.reshape(ops.reshape(turned, (-1,)), turned.shape)
 
         kernel = masked(cell.kernel, Site.INPUT_WEIGHT)
         recurrent = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)

@@ -193,7 +193,8 @@ class Recurrent(Noisy):
                 f"{self.name}: under a policy, the input is [B, T, D]. "
                 f"Received: shape {tuple(sequences.shape)}"
             )
-        if self.falls(training):
+        falls = self.falls(training)
+        if falls:
             self.placement.check_rates(self.layers, self.name)
         parts = parts_of(self, self.placement)
         batch, steps = ops.shape(sequences)[:2]
@@ -205,7 +206,8 @@ class Recurrent(Noisy):
         padding = mask[0] if isinstance(mask, list | tuple) else mask
         states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
         x = ops.cast(sequences, dtype)
-        return run(self, parts, x, list(states), padding, drawn, training)
+        # Evaluation needs no more memory than Keras's layers, which see one step after the other.
+        return run(self, parts, x, list(states), padding, drawn, training, at_once=falls)
 
     @property
     def variables(self) -> list[keras.Variable]:

@@ -120,6 +120,7 @@ def run(
     padding: Tensor | None,
     masks: Masks,
     training: bool,
+    at_once: bool,
 ) -> Looped:
     """Run a recurrent layer object under its masks.
 
@@ -131,6 +132,8 @@ def run(
         padding: Keras's mask `[B, T]`, False where a step is padding, or None.
         masks: arrays by slot, in the order of the text.
         training: what a cell of the user's own is told.
+        at_once: whether what the input brings to the gates is made for all steps at once, which is
+            faster, or step by step, which takes less memory.
     """
     direction = int(layer.go_backwards)
     if direction:
@@ -146,7 +149,9 @@ def run(
         here = {s.site: m for s, m in masks.items() if s[1:] == (each.placement.layer, direction)}
         every = layer.return_sequences or each is not parts[-1]
         states = list(start) if nested else [start]
-        last, outputs, end = _run_part(layer, each, outputs, states, padding, here, every, training)
+        last, outputs, end = _run_part(
+            layer, each, outputs, states, padding, here, every, training, at_once
+        )
         ends.append(list(end) if nested else end[0])
     return last, outputs, ends if stacked else ends[0]
 
@@ -164,6 +169,7 @@ def _run_part(
     masks: dict[Site, Tensor],
     every: bool,
     training: bool,
+    at_once: bool,
 ) -> Looped:
     """One layer in reading order; `masks` by site; `every`: whether all outputs are wanted."""
     leaving = masks.pop(Site.OUTPUT, None)
@@ -175,7 +181,7 @@ def _run_part(
             layer, own_cell.step_of(each.cell, training), x, states, padding, masks, every
         )
     else:
-        looped = _run_known(layer, each, x, entry, states, padding, masks, every, training)
+        looped = _run_known(layer, each, x, entry, states, padding, masks, every, at_once)
     if leaving is None:
         return looped
     last, outputs, end = looped
@@ -192,7 +198,7 @@ def _run_known(
     padding: Tensor | None,
     masks: dict[Site, Tensor],
     every: bool,
-    training: bool,
+    at_once: bool,
 ) -> Looped:
     """One layer whose cell is one of Keras's own; `entry`: the untied masks of its input."""
     weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
@@ -211,12 +217,11 @@ def _run_known(
         return part(value, weights.kernel, weights.bias, entry)
 
     def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
-        new = inside(inputs if training else gates(inputs), before, noise)
+        new = inside(inputs if at_once else gates(inputs), before, noise)
         return new[0], new
 
     def loop() -> Looped:
-        # In evaluation one step's part [B, G*H] is made after the other, as in Keras's layers.
-        return _loop(layer, step, gates(x) if training else x, states, padding, masks, every)
+        return _loop(layer, step, gates(x) if at_once else x, states, padding, masks, every)
 
     if fused is None or entry is not None or masks:
         return loop()

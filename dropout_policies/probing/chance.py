@@ -56,14 +56,17 @@ def clustered(bits: Array, names: tuple[str, str, str]) -> str:
     if not steps.any() or known[:, steps].mean() < SEEN:
         return ""
     hit = np.where(known, bits, 0.0)
-    rate = hit.sum() / known.sum()
-    spread = rate * (1.0 - rate)
     for axis, name in enumerate(names, 1):
-        sizes = known.sum(axis=axis)
-        off = ((hit.sum(axis=axis) - rate * sizes) ** 2).sum()
-        expected = (sizes * spread).sum()
-        # Of a binomial variable's squared distance from its mean.
-        variance = (2.0 * (sizes * spread) ** 2 + sizes * spread * (1.0 - 6.0 * spread)).sum()
+        # What can be seen may be dropped more often at some steps than at others.
+        among = (0, 2, 3) if axis > 1 else (0, 1, 2, 3)
+        counts = known.sum(axis=among, keepdims=True)
+        rate = hit.sum(axis=among, keepdims=True) / np.maximum(counts, 1)
+        spread = known * rate * (1.0 - rate)
+        off = ((hit - rate * known).sum(axis=axis) ** 2).sum()
+        expected = spread.sum()
+        # Of the squared distance from its mean of a sum of binary variables.
+        fourth = (spread * (1.0 - 6.0 * spread)).sum(axis=axis)
+        variance = (2.0 * spread.sum(axis=axis) ** 2 + fourth).sum()
         far = off - expected > SELDOM * sqrt(variance) and off > CLUSTERED * expected
         if bits.shape[axis] > 1 and far:
             return name
@@ -109,3 +112,22 @@ def proportion(hits: float, count: float) -> tuple[float, tuple[float, float]]:
     middle = (share + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z / (1 + Z**2 / count) * sqrt(share * (1 - share) / count + Z**2 / (4 * count**2))
     return share, (max(0.0, middle - half), min(1.0 - 1e-9, middle + half))
+
+
+def behind_groups(share: float, size: float) -> float:
+    """The rate of elements of which a share was dropped among those that were seen, where groups of
+    which all were dropped were not.
+
+    Args:
+        share: in [0, 1).
+        size: how many elements a group has.
+    """
+    low, high = share, 1.0
+    for _ in range(40 if size > 1.0 else 0):
+        rate = (low + high) / 2.0
+        gone = rate**size
+        if gone < 1.0 and (rate - gone) / (1.0 - gone) < share:
+            low = rate
+        else:
+            high = rate
+    return low

@@ -6,9 +6,9 @@ that noise can do to it in a few steps is tried, and what was seen says which of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, permutations
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,9 @@ UNITS = 600
 
 UNLIKELY = 15.0
 """How much less likely, as a logarithm, an explanation may be than another."""
+
+BEYOND_CHANCE = 5.0
+"""Standard deviations of a correlation that chance alone does not make."""
 
 ROUNDS = 60
 """How often likely rates are made likelier."""
@@ -129,24 +132,52 @@ def explain(gates: int, responses: Array, growth: float) -> list[Events]:
     sample = seen[_spread(len(seen), SAMPLE)]
     steps = responses.shape[1]
     explained: list[Events] = []
-    for sites in _hypotheses(SITES[gates]):
-        if explained and len(sites) > len(explained[0].sites):
+    for count in range(MOST + 1):
+        found = []
+        for sites in combinations(SITES[gates], count):
+            table, bits = _table(gates, sites, growth, steps)
+            if not _matches(sample, table).any(axis=1).all():
+                continue
+            fits = _matches(seen, table)
+            if fits.any(axis=1).all():
+                fits, likelihood, likely = _likely(fits, bits, steps)
+                told = {site: _told(fits, of, informative, responses) for site, of in bits.items()}
+                found.append(Events(sites, told, likelihood, likely))
+        if found and (not explained or _best(found) > _best(explained) + UNLIKELY):
+            explained = found
+        # Events of two sites that come together may be those of a third.
+        if explained and not any(_come_together(events.bits) for events in explained):
             break
-        table, bits = _table(gates, sites, growth, steps)
-        if not _matches(sample, table).any(axis=1).all():
-            continue
-        fits = _matches(seen, table)
-        if not fits.any(axis=1).all():
-            continue
-        found = {}
-        for site in sites:
-            told = np.full((len(responses), steps), np.nan)
-            share = fits.astype(float) @ bits[site] / fits.sum(axis=1, keepdims=True)
-            told[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
-            found[site] = told
-        explained.append(Events(sites, found, *_likely(fits, bits, steps)))
-    best = max((events.likelihood for events in explained), default=0.0)
+    best = _best(explained)
     return [events for events in explained if events.likelihood > best - UNLIKELY]
+
+
+def _best(explained: Sequence[Events]) -> float:
+    return max((events.likelihood for events in explained), default=0.0)
+
+
+def _told(
+    fits: npt.NDArray[np.bool_], bits: Array, informative: npt.NDArray[np.int_], responses: Array
+) -> Array:
+    """A site's events, `[U, T]`, where all cases that fit `[I, N]` say the same of them."""
+    told = np.full(responses.shape[:2], np.nan)
+    share = fits.astype(float) @ bits / fits.sum(axis=1, keepdims=True)
+    told[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
+    return told
+
+
+def _come_together(bits: Mapping[Site, Array]) -> bool:
+    """Whether some events, of a step or of one and the next, come together otherwise than by
+    chance."""
+    for first, second in permutations(bits.values(), 2):
+        for a, b in ((first, second), (first[:, :-1], second[:, 1:])):
+            both = np.isfinite(a) & np.isfinite(b)
+            one, other = a[both], b[both]
+            if both.any() and 0.0 < one.mean() < 1.0 and 0.0 < other.mean() < 1.0:
+                correlation = float(np.corrcoef(one, other)[0, 1])
+                if abs(correlation) * np.sqrt(both.sum()) > BEYOND_CHANCE:
+                    return True
+    return False
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int_]:
@@ -155,15 +186,43 @@ def _spread(count: int, most: int) -> npt.NDArray[np.int_]:
 
 def _likely(
     fits: npt.NDArray[np.bool_], bits: Mapping[Site, Array], steps: int
-) -> tuple[float, dict[Site, tuple[float, float]]]:
-    """How likely what was seen is, and at which rates it is likeliest: found by expectation and
-    maximization, for whether an event can be told depends on the event itself.
+) -> tuple[npt.NDArray[np.bool_], float, dict[Site, tuple[float, float]]]:
+    """The cases that may be, how likely what was seen is, and at which rates it is likeliest.
 
-    A site whose events need never change from step to step counts once for each unit.
+    Sites whose events need never change from step to step count once for each unit; where not all
+    of them can be such, those that make it likeliest are.
     """
-    lasting = [site for site, of in bits.items() if _lasts(fits, of)]
-    for site in lasting:
-        fits = fits & _constant(bits[site])
+    ways = [(held, *_at_best(held, sites, bits, steps)) for held, sites in _lasting(fits, bits)]
+    return max(ways, key=lambda way: way[1])
+
+
+def _lasting(
+    fits: npt.NDArray[np.bool_], bits: Mapping[Site, Array]
+) -> list[tuple[npt.NDArray[np.bool_], tuple[Site, ...]]]:
+    """The largest sets of sites with which every unit can be explained if their events are the same
+    at all steps, and the cases that are left."""
+    found: list[tuple[npt.NDArray[np.bool_], tuple[Site, ...]]] = []
+    for count in range(len(bits), -1, -1):
+        for sites in combinations(bits, count):
+            if any(set(sites) <= set(others) for _, others in found):
+                continue
+            constant = [_constant(bits[site]) for site in sites]
+            held = fits & np.logical_and.reduce(constant) if constant else fits
+            if held.any(axis=1).all():
+                found.append((held, sites))
+    return found
+
+
+def _constant(bits: Array) -> npt.NDArray[np.bool_]:
+    same: npt.NDArray[np.bool_] = np.ptp(bits, axis=1) == 0.0
+    return same
+
+
+def _at_best(
+    fits: npt.NDArray[np.bool_], lasting: Sequence[Site], bits: Mapping[Site, Array], steps: int
+) -> tuple[float, dict[Site, tuple[float, float]]]:
+    """The likeliest rates, found by expectation and maximization, for whether an event can be told
+    depends on the event itself."""
     rates = dict.fromkeys(bits, 0.3)
     share: dict[Site, Array] = {}
     likelihood = 0.0
@@ -183,22 +242,6 @@ def _likely(
         elements = np.clip(1.0 - unsure, 0.0, 1.0)
         found[site] = (rate, float(elements.sum() / (steps if site in lasting else 1)))
     return likelihood, found
-
-
-def _constant(bits: Array) -> npt.NDArray[np.bool_]:
-    same: npt.NDArray[np.bool_] = np.ptp(bits, axis=1) == 0.0
-    return same
-
-
-def _lasts(fits: npt.NDArray[np.bool_], bits: Array) -> bool:
-    """Whether every unit can be explained with a site's events the same at all steps."""
-    return bool(fits[:, _constant(bits)].any(axis=1).all())
-
-
-def _hypotheses(sites: Sequence[Site]) -> Iterator[tuple[Site, ...]]:
-    """Sets of sites, the smallest first."""
-    for count in range(MOST + 1):
-        yield from combinations(sites, count)
 
 
 def _table(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ..rule import Gates, Kind, Lifetime
 from ..sites import UPDATES, Site
-from .chance import clustered, differs, proportion, together, uneven
+from .chance import behind_groups, clustered, differs, proportion, together, uneven
 from .probe import Array
 from .signals import Routes
 
@@ -20,7 +20,8 @@ GONE = 5.0
 """Standard deviations by which features may be gone by the chance of their entries."""
 
 SEEN = 3
-"""How often what an entry lets through is to be seen in a call, before it counts."""
+"""How often an entry is to be seen in a call, before it counts among those of a feature that is
+gone."""
 
 FEWEST = 50
 """Elements to see before a connection is called whole."""
@@ -116,6 +117,7 @@ def finding(
     gates: Gates | None = None,
     per: Lifetime | None = None,
     likely: tuple[float, float] | None = None,
+    in_part: bool = False,
 ) -> Finding:
     """What draws of a mask say.
 
@@ -127,6 +129,7 @@ def finding(
         per: how long it lives, where that is known.
         likely: the rate, and on how many elements it rests, where that does not show in the bits
             alone.
+        in_part: whether units that are dropped for all of a call are not seen to be.
     """
     seen = np.isfinite(bits)
     if not (bits == 1.0).any():
@@ -154,6 +157,11 @@ def finding(
         effect = together(single)
         hits, count = hits / effect, count / effect
     rate, interval = proportion(hits, count)
+    if in_part:
+        sizes = np.isfinite(single).sum(axis=(1, 2))
+        size = float(sizes[sizes > 0].mean())
+        rate, *bounds = (behind_groups(share, size) for share in (rate, *interval))
+        interval = (bounds[0], bounds[1])
     if hits == count:
         return Finding(site, layer, direction, "undecided", note="nothing arrives from here")
     note = uneven(single) if likely is None else ""
@@ -285,14 +293,14 @@ def dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
     Returns:
         bits of entries `[N, 1, R, n]`, and the values that go through those that are left.
     """
-    alive = _alive(values)
-    count = np.isfinite(values).sum(axis=(1, 2))
-    others = np.zeros(alive.shape, int)
+    alive, there = _alive(values), np.abs(values) > 0.0
+    shown = np.zeros(alive.shape, int)
     for feature in np.unique(columns):
         of = columns == feature
-        others[:, of] = alive[:, of].sum(axis=-1, keepdims=True) - alive[:, of]
+        others = there[..., of].sum(axis=-1, keepdims=True) > there[..., of]
+        shown[:, of] = (others & np.isfinite(values[..., of])).sum(axis=(1, 2))
     # Where no other unit sees a feature, it may be the feature that is dropped.
-    known = (others > 0) & (count >= SEEN)
+    known = shown > 0
     entries = np.where(known, np.where(alive, 0.0, 1.0), np.nan)  # [N, R, n]
     left = np.where(alive[:, None, None], values, np.nan)
     return entries[:, None], left

@@ -168,10 +168,9 @@ class Reading:
             self._as_one(parts[0])
         for lower in below:
             parts += [(inner, *lower.place) for inner in INSIDE]
-        known_below = [f for f in self.findings.values() if f.layer < layer]
-        masked_below = any(f.verdict == "masked" for f in known_below)
-        self._keeps(values, parts, not masked_below, SCATTERED if masked_below else 0.0)
-        if masked_below:
+        noisy_below = any(f.verdict != "whole" for f in self.findings.values() if f.layer < layer)
+        self._keeps(values, parts, not noisy_below, SCATTERED if noisy_below else 0.0)
+        if noisy_below:
             self._count_features(parts[0], len(features))
 
     def _as_one(self, key: Key) -> None:
@@ -210,7 +209,8 @@ class Reading:
         dropped = bool((entries == 1.0).any())
         # What single weights drop, each gate misses by itself.
         tied = None if dropped and gates == "untied" else gates
-        self._add(cell, site, bits, gates=tied, likely=None if dropped else likely)
+        likely = None if dropped else likely
+        self._add(cell, site, bits, gates=tied, likely=likely, in_part=dropped)
         self._add(cell, weight, entries, per="call")
         if dropped and gates == "tied" and cell.kind.gates > 1:
             key = (weight, *cell.place)
@@ -309,7 +309,7 @@ class Reading:
             self._projection(cell)
         last = [(Site.OUTPUT, *cell.place)]
         if upper := self.network.above(cell)[:1]:
-            last = [(Site.BETWEEN, *upper[0].place)]
+            last = [(site, *upper[0].place) for site in (Site.BETWEEN, Site.INPUT_WEIGHT)]
         inside = [(site, *cell.place) for site in INSIDE]
         self.scales.append((one.at_once, inside + last))
         lasting = [site for site in LASTING if site in SITES[cell.kind.gates]]
@@ -358,7 +358,10 @@ class Reading:
             if found.verdict == "masked" and found.kind == "drop"
         }
         if self.forgets:
-            known = [row for row in self.scales if not self.crowded & set(row[1])]
+            unknown = self.crowded | {
+                key for key, found in self.findings.items() if found.verdict == "undecided"
+            }
+            known = [row for row in self.scales if not unknown & set(row[1])]
             self.findings |= with_scales(drops, known)
 
     def _all_agree(self, wanted: Expected) -> bool:

@@ -75,7 +75,7 @@ def explanations(cell: Cell, responses: Array, seen: Array, loud: float) -> list
         cell: the cell.
         responses: `[N, T, B, n, T+1]`, see `View.response`.
         seen: where the recurrent weights see nothing of a unit (1), `[N, T, B, n]`.
-        loud: what is kept of a large c is multiplied by; NaN if that is not known.
+        loud: what is kept of a large candidate is multiplied by; NaN if that is not known.
     """
     if not np.isfinite(responses).any():
         why = "nothing is seen of what it keeps from step to step"
@@ -101,7 +101,8 @@ def explanations(cell: Cell, responses: Array, seen: Array, loud: float) -> list
         bits = {s: _in_order(b.reshape(shape), cell.place[1]) for s, b in events.bits.items()}
         name = _exit(cell, bits, seen)
         fits = name is not None and _grows(cell, events.sites, name, at_once, growth)
-        if name is not None and fits and _squashed(events.sites, at_once, loud):
+        squashed = _squashed(cell.kind.gates, events.sites, at_once, loud)
+        if name is not None and fits and squashed:
             named = {site: name if site is EXIT else site for site in events.sites}
             found.append(
                 Explanation(
@@ -127,13 +128,14 @@ def _grows(
     return not lasting or abs(at_once - growth) < 3e-3 * growth
 
 
-def _squashed(sites: Sequence[Site], at_once: float, loud: float) -> bool:
-    """Whether sites can multiply a large c, or the h that it is squashed into, by what was seen."""
-    before = set(sites) & {Site.CANDIDATE, Site.CELL}
+def _squashed(gates: int, sites: Sequence[Site], at_once: float, loud: float) -> bool:
+    """Whether sites can multiply what a large candidate becomes by what was seen: an LSTM's c,
+    before it is squashed into h, or h."""
+    before = set(sites) & {Site.CANDIDATE, Site.CELL} if gates == 4 else set()
     after = set(sites) - before - UPDATES
     if not np.isfinite(loud) or bool(before) == bool(after):
         return True
-    wanted = np.tanh(at_once * LOUD) / np.tanh(LOUD) if before else at_once
+    wanted = np.tanh(at_once * 0.5 * LOUD) / np.tanh(0.5 * LOUD) if before else at_once
     return bool(abs(loud - wanted) < 1e-2 * wanted)
 
 

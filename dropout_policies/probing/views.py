@@ -37,8 +37,8 @@ FAINT = 0.01
 OPEN = 2.0
 """What a gate sees when it is to move."""
 
-LOUD = 0.45
-"""A c that is no small signal: half of what the candidate gives."""
+LOUD = 0.9
+"""What a candidate gives that is no small signal; half of it is an LSTM's c."""
 
 Run = Callable[..., Array]
 """`(weights, x, states=None)` to `[T, B, F]`, under the draw's noise."""
@@ -169,15 +169,16 @@ class Viewer:
         return setting
 
     def loud(self, cell: Cell) -> Array:
-        """How much of a c of `LOUD` arrives at the output, over what does without noise, if tanh
-        squashes it, `[T, B, n]`; NaN of cells that have no c, or that nothing drives."""
-        above = self.network.above(cell)
-        if cell.kind.gates != 4 or not self.forgets:
+        """How much arrives at the output of a candidate that gives `LOUD`, over what does without
+        noise, `[T, B, n]`: noise before it, or before the c that is made of it, is squashed. NaN
+        of cells that nothing drives."""
+        if not self.forgets:
             return np.full((STEPS, BATCH, self.network.visible(cell)), np.nan)
-        times = AMPLITUDE if above else 1.0
-        setting = Setting(self.network).pass_up(cell, first=times).drive(cell, np.arctanh(2 * LOUD))
+        times = AMPLITUDE if self.network.above(cell) else 1.0
+        setting = Setting(self.network).pass_up(cell, first=times).drive(cell, np.arctanh(LOUD))
         y = self._seen(cell, self.run(setting.arrays, np.zeros((STEPS, self.features))))
-        return clean(y / (0.5 * np.tanh(LOUD) * times * self._above(cell)))
+        whole = 0.5 * np.tanh(0.5 * LOUD) if cell.kind.gates == 4 else LOUD
+        return clean(y / (whole * times * self._above(cell)))
 
     def projected(self, cell: Cell) -> Array:
         """What leaves a projection that makes the mean of h of each of its features, `[T, B, n]`;

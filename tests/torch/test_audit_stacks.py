@@ -1,0 +1,58 @@
+"""Masks at several sites of several layers at once: nothing is said of them that is not so."""
+
+import pytest
+
+import dropout_policies as dp
+from tests.support.stacks import Case, drawn, untrue
+
+CASES = {
+    "a held mask on what weights are dropped of": Case(
+        "rnn",
+        8,
+        {0: {"held_x": 0.5, "held_h": 0.2, "W": 0.5}, 2: {"W": 0.3, "state": 0.1, "x": 0.3}},
+        seed=25,
+        layers=3,
+    ),
+    "weights behind an h that is dropped": Case(
+        "gru",
+        8,
+        {0: {"candidate": 0.5, "h": 0.3, "U": 0.3}, 1: {"state": 0.5, "U": 0.1, "held_h": 0.1}},
+        seed=42,
+        layers=2,
+    ),
+    "a state's mask beside weights' and the output's": Case(
+        "rnn", 6, {0: {"state": 0.1, "held_x": 0.5, "U": 0.3}}, 0.3, 10
+    ),
+    "zoneout that shows at some steps more than at others": Case(
+        "gru", 12, {0: {"candidate": 0.1, "old_h": 0.2, "U": 0.5}}, seed=39
+    ),
+    "scales of sites that are undecided": Case(
+        "rnn",
+        6,
+        {0: {"state": 0.3, "h": 0.1, "W": 0.2}, 1: {"x": 0.3, "U": 0.1}},
+        layers=2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_untrue_is_said_of(name):
+    case = CASES[name]
+    audit = dp.audit(case.module())
+    assert untrue(case, audit) == [], str(audit)
+    assert any(found.verdict == "masked" for found in audit.findings)
+
+
+def test_a_state_and_an_output_that_hides_it_are_told_apart():
+    case = CASES["a state's mask beside weights' and the output's"]
+    audit = dp.audit(case.module())
+    masked = {found.site.value for found in audit.findings if found.verdict == "masked"}
+    assert masked == {"input", "output", "state", "recurrent_weight"}, str(audit)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(60))
+def test_nothing_untrue_is_said_of_stacks_by_chance(seed):
+    case = drawn(seed)
+    audit = dp.audit(case.module())
+    assert untrue(case, audit) == [], (case, str(audit))
