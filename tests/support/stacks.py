@@ -13,7 +13,8 @@ from dropout_policies.probing.evidence import Finding
 from dropout_policies.probing.resting import wide
 
 Noise = dict[int, dict[str, float]]
-"""Rates by layer and place; the places are those of `PLACES`."""
+"""Rates by layer and place: those of `PLACES`, and `activation`, before the tanh of a candidate,
+which is no site."""
 
 PLACES = {
     "x": "step",
@@ -114,16 +115,18 @@ class Stack(nn.Module):
     def _cell(
         self, into: Tensor, back: Tensor, h: Tensor, c: Tensor, rates: dict[str, float]
     ) -> tuple[Tensor, Tensor]:
+        dropped, before = (
+            kept(rates.get(place), *h.shape) for place in ("candidate", "activation")
+        )
         if self.case.kind == "rnn":
-            return torch.tanh(into + back), c
-        dropped = kept(rates.get("candidate"), *h.shape)
+            return torch.tanh((into + back) * before), c
         if self.case.kind == "gru":
             (r, z, n), (back_r, back_z, back_n) = into.chunk(3, -1), back.chunk(3, -1)
             z = torch.sigmoid(z + back_z)
-            n = torch.tanh(n + torch.sigmoid(r + back_r) * back_n) * dropped
+            n = torch.tanh((n + torch.sigmoid(r + back_r) * back_n) * before) * dropped
             return (1.0 - z) * n + z * h, c
         i, f, g, o = (into + back).chunk(4, -1)
-        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g) * dropped
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g * before) * dropped
         c = c * kept(rates.get("cell"), *c.shape)
         return torch.sigmoid(o) * torch.tanh(c), c
 

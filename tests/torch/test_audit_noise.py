@@ -6,12 +6,9 @@ from torch import nn
 from torch.nn import functional
 
 import dropout_policies as dp
+from tests.support.stacks import kept
 
 D, H = 9, 8
-
-
-def kept(rate, *shape):
-    return torch.bernoulli(torch.full(shape, 1.0 - rate)) / (1.0 - rate)
 
 
 class Around(nn.Module):

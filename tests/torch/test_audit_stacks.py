@@ -50,6 +50,13 @@ def test_a_state_and_an_output_that_hides_it_are_told_apart():
     assert masked == {"input", "output", "state", "recurrent_weight"}, str(audit)
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
+def test_what_falls_before_an_activation_is_at_no_site(kind):
+    audit = dp.audit(Case(kind, 8, {0: {"activation": 0.5}}).module())
+    assert {found.verdict for found in audit.findings} == {"undecided"}, str(audit)
+    assert audit.at("state").text() == "undecided: no site explains what is seen of the state"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_nothing_untrue_is_said_of_stacks_by_chance(seed):

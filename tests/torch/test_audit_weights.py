@@ -5,12 +5,9 @@ import torch
 from torch import nn
 
 import dropout_policies as dp
+from tests.support.stacks import Case, kept
 
 D, H = 9, 8
-
-
-def kept(rate, *shape):
-    return torch.bernoulli(torch.full(shape, 1.0 - rate)) / (1.0 - rate)
 
 
 class Masked(nn.Module):
@@ -130,28 +127,9 @@ def test_rows_of_a_matrix_are_neither_entries_nor_the_candidate(weights, site):
     assert audit.policy is None
 
 
-class Simple(nn.Module):
-    """A simple network whose recurrent weights and h are masked."""
-
-    def __init__(self):
-        super().__init__()
-        self.W, self.U = nn.Linear(D, H), nn.Linear(H, H)
-
-    def forward(self, x):
-        weight = self.U.weight * kept(0.3, H, H) if self.training else self.U.weight
-        h = x.new_zeros(x.shape[1], H)
-        outputs = []
-        for step in x:
-            seen = h * kept(0.2, *h.shape) if self.training else h
-            h = torch.tanh(self.W(step) + seen @ weight.T + self.U.bias)
-            outputs.append(h)
-        return torch.stack(outputs)
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_a_simple_cells_h_and_its_weights_are_told_apart(seed):
-    torch.manual_seed(seed)
-    audit = dp.audit(Simple())
+    audit = dp.audit(Case("rnn", H, {0: {"U": 0.3, "h": 0.2}}, seed=seed).module())
     assert masked(audit) == {"hidden", "recurrent_weight"}, str(audit)
     assert has(audit.at("hidden"), 0.2)
     assert has(audit.at("recurrent_weight"), 0.3)
