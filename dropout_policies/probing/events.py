@@ -57,7 +57,7 @@ class Events:
     """What fell on the units: 1 where it did, 0 where not, NaN where that cannot be told.
 
     Args:
-        sites: the fewest sites that explain everything.
+        sites: those that explain everything.
         bits: by site, `[U, T]`.
         likelihood: of what was seen, at the likeliest rates, as a logarithm.
         likely: by site, the likeliest rate, and on how many elements it rests.
@@ -116,7 +116,8 @@ def simulate(gates: int, values: Mapping[Site, Array], steps: int, cases: int = 
 
 
 def explain(gates: int, responses: Array, growth: float) -> list[Events]:
-    """The fewest sites that explain what was seen of some units; all such sets, if none does [].
+    """The fewest sites that explain what was seen of some units, or more where those fall together
+    and more make it far likelier; all sets that do so as well, if none does [].
 
     Args:
         gates: of their cell.
