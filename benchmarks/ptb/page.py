@@ -47,6 +47,9 @@ PAPER = {
 }
 """The paper's averages, of all of Penn Treebank: validation and test by the number of models."""
 
+BOTH = ("torch", "jax")
+"""A backend of each framework; what was not run of the paper's own recipes is said of these."""
+
 PICTURES = {
     "demo": "Without dropout the training perplexity goes on falling while that of validation "
     "rises; under zaremba both fall.",
@@ -97,7 +100,8 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
         "| policy | backend | seeds | epochs | train | valid | lowest | test | run on |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
-    for (policy, backend), alike in by_seed(runs).items():
+    groups = by_seed(runs)
+    for (policy, backend), alike in groups.items():
         ends = [run["epochs"][-1] for run in alike]
         finished = all("test_perplexity" in run for run in alike)
         cells = [
@@ -113,11 +117,13 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if paper is not None and name == "ptb":
-        policy = PRESETS[preset].policy
-        rate = "" if policy == "none" else f" {PRESETS[preset].rate:g}"
+        recipe = PRESETS[preset]
+        rate = None if recipe.policy == "none" else recipe.rate
+        policy = with_rate({"policy": recipe.policy, "rate": rate})
+        missing = [backend for backend in BOTH if (policy, backend) not in groups]
+        lines += [f"| {policy} | {backend} | | not run | | | | | |" for backend in missing]
         lines.append(
-            f"| {policy}{rate} | the paper's | | {PRESETS[preset].epochs} | "
-            f"| {paper[0]} | | {paper[1]} | |"
+            f"| {policy} | the paper's | | {recipe.epochs} | | {paper[0]} | | {paper[1]} | |"
         )
     if name == "ptb" and preset in PICTURES:
         lines.append(f"\n![{PICTURES[preset]}]({_picture(preset)})")

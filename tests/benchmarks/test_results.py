@@ -45,6 +45,16 @@ def test_a_changed_figure_changes_the_page(task, figure):
     assert results.page(changed) != results.page(files)
 
 
+def test_a_recipe_of_the_papers_that_was_not_run_in_a_framework_is_said_not_to_be():
+    files = copy.deepcopy(results.read())
+    gone = {run["config"]["backend"] for run in files["ptb-small"]}
+    assert gone == {"torch", "jax"}
+    files["ptb-small"] = [r for r in files["ptb-small"] if r["config"]["backend"] == "torch"]
+    row = "| none | jax | | not run | | | | | |"
+    assert row not in results.page(results.read())
+    assert row in results.page(files)
+
+
 def test_averages_are_on_the_page():
     files = copy.deepcopy(results.read())
     member = {**files["ptb-small"][0]["config"], "trained_epochs": 13}
