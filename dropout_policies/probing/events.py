@@ -42,8 +42,11 @@ UNITS = 600
 UNLIKELY = 15.0
 """How much less likely, as a logarithm, an explanation may be than another."""
 
-BEYOND_CHANCE = 5.0
-"""Standard deviations of a correlation that chance alone does not make."""
+LIKELIER = 4.0
+"""How much likelier one by more sites, or by events that are not held, must be to be considered."""
+
+BEYOND_CHANCE = 3.5
+"""Standard deviations of a correlation that chance alone seldom makes."""
 
 ROUNDS = 60
 """How often likely rates are made likelier."""
@@ -144,8 +147,11 @@ def explain(gates: int, responses: Array, growth: float) -> list[Events]:
                 fits, likelihood, likely = _likely(fits, bits, steps)
                 told = {site: _told(fits, of, informative, responses) for site, of in bits.items()}
                 found.append(Events(sites, told, likelihood, likely))
-        if found and (not explained or _best(found) > _best(explained) + UNLIKELY):
+        better = _best(found) - _best(explained) if found and explained else 0.0
+        if not explained or better > UNLIKELY:
             explained = found
+        elif better > LIKELIER:
+            explained = explained + found
         # Events of two sites that come together may be those of a third.
         if explained and not any(_come_together(events.bits) for events in explained):
             break
@@ -190,23 +196,25 @@ def _likely(
 ) -> tuple[npt.NDArray[np.bool_], float, dict[Site, tuple[float, float]]]:
     """The cases that may be, how likely what was seen is, and at which rates it is likeliest.
 
-    Sites whose events need never change from step to step count once for each unit; where not all
-    of them can be such, those that make it likeliest are.
+    Sites whose events need never change from step to step count once for each unit, unless that is
+    less likely.
     """
-    ways = [(held, *_at_best(held, sites, bits, steps)) for held, sites in _lasting(fits, bits)]
-    return max(ways, key=lambda way: way[1])
+    (held, lasting), *others = _lasting(fits, bits)
+    best = (held, *_at_best(held, lasting, bits, steps))
+    for held, lasting in others:
+        way = (held, *_at_best(held, lasting, bits, steps))
+        best = way if way[1] > best[1] + LIKELIER else best
+    return best
 
 
 def _lasting(
     fits: npt.NDArray[np.bool_], bits: Mapping[Site, Array]
 ) -> list[tuple[npt.NDArray[np.bool_], tuple[Site, ...]]]:
-    """The largest sets of sites with which every unit can be explained if their events are the same
-    at all steps, and the cases that are left."""
+    """The sets of sites with which every unit can be explained if their events are the same at all
+    steps, the largest first, and the cases that are left."""
     found: list[tuple[npt.NDArray[np.bool_], tuple[Site, ...]]] = []
     for count in range(len(bits), -1, -1):
         for sites in combinations(bits, count):
-            if any(set(sites) <= set(others) for _, others in found):
-                continue
             constant = [_constant(bits[site]) for site in sites]
             held = fits & np.logical_and.reduce(constant) if constant else fits
             if held.any(axis=1).all():
@@ -224,18 +232,22 @@ def _at_best(
 ) -> tuple[float, dict[Site, tuple[float, float]]]:
     """The likeliest rates, found by expectation and maximization, for whether an event can be told
     depends on the event itself."""
+    if not bits:
+        return 0.0, {}
     rates = dict.fromkeys(bits, 0.3)
+    cases, every = fits.astype(float), np.concatenate(list(bits.values()), axis=1)
     share: dict[Site, Array] = {}
     likelihood = 0.0
     for _ in range(ROUNDS):
-        weight = fits.astype(float)
+        chance = np.ones(len(every))
         for site, rate in rates.items():
             count = bits[site].sum(axis=1) / (steps if site in lasting else 1)
             most = 1 if site in lasting else steps
-            weight = weight * (rate**count * (1.0 - rate) ** (most - count))
-        likelihood = float(np.log(weight.sum(axis=1)).sum())
-        weight /= weight.sum(axis=1, keepdims=True)
-        share = {site: weight @ of for site, of in bits.items()}
+            chance = chance * (rate**count * (1.0 - rate) ** (most - count))
+        of_any = cases @ chance
+        likelihood = float(np.log(of_any).sum())
+        parts = cases @ (chance[:, None] * every) / of_any[:, None]
+        share = dict(zip(bits, np.split(parts, len(bits), axis=1), strict=True))
         rates = {s: float(np.clip(q.mean(), 1e-9, 1.0 - 1e-9)) for s, q in share.items()}
     found = {}
     for site, rate in rates.items():

@@ -26,6 +26,9 @@ gone."""
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
+CERTAINLY = 5.0
+"""Elements that must have been dropped, if it is only likely of each that it was."""
+
 MORE = "what is kept is multiplied by more than one number"
 """What is said of a site where something falls that is no mask, or more than one."""
 
@@ -132,7 +135,8 @@ def finding(
         in_part: whether units that are dropped for all of a call are not seen to be.
     """
     seen = np.isfinite(bits)
-    if not (bits == 1.0).any():
+    fell = likely is not None and likely[0] * likely[1] > CERTAINLY
+    if not fell and not (bits == 1.0).any():
         number = int(seen.sum())
         if number < FEWEST:
             why = f"only {number} elements could be seen"

@@ -23,6 +23,9 @@ CASES = {
     "a state's mask beside weights' and the output's": Case(
         "rnn", 6, {0: {"state": 0.1, "held_x": 0.5, "U": 0.3}}, 0.3, 10
     ),
+    "a state, an h and an output that are dropped": Case(
+        "rnn", 8, {0: {"state": 0.1, "h": 0.2}}, 0.3, 4
+    ),
     "zoneout that shows at some steps more than at others": Case(
         "gru", 12, {0: {"candidate": 0.1, "old_h": 0.2, "U": 0.5}}, seed=39
     ),
@@ -41,6 +44,14 @@ def test_nothing_untrue_is_said_of(name):
     audit = dp.audit(case.module())
     assert untrue(case, audit) == [], str(audit)
     assert any(found.verdict == "masked" for found in audit.findings)
+
+
+@pytest.mark.parametrize("seed", [1, 6])
+def test_what_chance_leaves_in_doubt_is_undecided(seed):
+    case = CASES["a state, an h and an output that are dropped"]._replace(seed=seed)
+    audit = dp.audit(case.module())
+    assert untrue(case, audit) == [], str(audit)
+    assert audit.at("state").verdict == "undecided"
 
 
 def test_a_state_and_an_output_that_hides_it_are_told_apart():
