@@ -26,8 +26,8 @@ def _after_run(change: Callable) -> Mutant:
     def apply(patch: pytest.MonkeyPatch) -> None:
         original = layers.run
 
-        def changed(layer, parts, x, start, padding, masks, training):
-            looped = original(layer, parts, x, start, padding, masks, training)
+        def changed(layer, parts, x, start, padding, masks, *rest, **more):
+            looped = original(layer, parts, x, start, padding, masks, *rest, **more)
             slot = Slot(Site.OUTPUT, parts[-1].placement.layer, int(layer.go_backwards))
             if slot not in masks or parts[-1].type is not kinds.LSTM:
                 return looped
@@ -41,8 +41,8 @@ def _after_run(change: Callable) -> Mutant:
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
     original = layers.run
 
-    def run(layer, parts, x, start, *rest):
-        return original(layer, parts, x, [0 * state for state in start], *rest)
+    def run(layer, parts, x, start, *rest, **more):
+        return original(layer, parts, x, [0 * state for state in start], *rest, **more)
 
     patch.setattr(layers, "run", run)
 
