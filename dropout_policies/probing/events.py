@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -175,16 +175,28 @@ def _told(
 
 def _come_together(bits: Mapping[Site, Array]) -> bool:
     """Whether some events, of a step or of one and the next, come together otherwise than by
-    chance."""
-    for first, second in permutations(bits.values(), 2):
-        for a, b in ((first, second), (first[:, :-1], second[:, 1:])):
-            both = np.isfinite(a) & np.isfinite(b)
-            one, other = a[both], b[both]
-            if both.any() and 0.0 < one.mean() < 1.0 and 0.0 < other.mean() < 1.0:
-                correlation = float(np.corrcoef(one, other)[0, 1])
-                if abs(correlation) * np.sqrt(both.sum()) > BEYOND_CHANCE:
-                    return True
+    chance; not where two sites have one mask."""
+    for first, second in combinations(bits.values(), 2):
+        if _same(first, second):
+            continue
+        lagged = [(first[:, :-1], second[:, 1:]), (second[:, :-1], first[:, 1:])]
+        if any(_correlated(one, other) for one, other in [(first, second), *lagged]):
+            return True
     return False
+
+
+def _same(first: Array, second: Array) -> bool:
+    both = np.isfinite(first) & np.isfinite(second)
+    return bool((first[both] == second[both]).all())
+
+
+def _correlated(first: Array, second: Array) -> bool:
+    both = np.isfinite(first) & np.isfinite(second)
+    one, other = first[both], second[both]
+    if not both.any() or np.ptp(one) == 0.0 or np.ptp(other) == 0.0:
+        return False
+    correlation = float(np.corrcoef(one, other)[0, 1])
+    return bool(abs(correlation) * np.sqrt(both.sum()) > BEYOND_CHANCE)
 
 
 def _spread(count: int, most: int) -> npt.NDArray[np.int_]:
