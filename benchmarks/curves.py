@@ -28,12 +28,12 @@ def bands(axes: Any, results: Sequence[Result], key: str, style: str, named: str
 
     Args:
         axes: where.
-        results: the runs; each policy and backend has a colour.
+        results: the runs; each policy and backend has a colour, at each number of epochs.
         key: the figure's name in results.
         style: of the lines.
         named: what the legend says after policy and backend; None for lines that it leaves out.
     """
-    for number, ((policy, backend), runs) in enumerate(by_seed(results).items()):
+    for number, ((policy, backend, _), runs) in enumerate(by_seed(results).items()):
         shortest = min(len(run["epochs"]) for run in runs)
         values = np.array([[e[key] for e in run["epochs"][:shortest]] for run in runs])
         steps, colour = np.arange(1, shortest + 1), f"C{number}"

@@ -10,12 +10,13 @@ import numpy as np
 Result = dict[str, Any]
 
 
-def by_seed(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """Runs by (policy with its rate, backend)."""
-    found: dict[tuple[str, str], list[Result]] = {}
+def by_seed(results: Sequence[Result]) -> dict[tuple[str, str, int], list[Result]]:
+    """Runs by (policy with its rate, backend, epochs asked for)."""
+    found: dict[tuple[str, str, int], list[Result]] = {}
     for result in results:
         config = result["config"]
-        found.setdefault((with_rate(config), config["backend"]), []).append(result)
+        key = (with_rate(config), config["backend"], config["epochs"])
+        found.setdefault(key, []).append(result)
     return found
 
 

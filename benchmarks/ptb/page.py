@@ -101,14 +101,14 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     groups = by_seed(runs)
-    for (policy, backend), alike in groups.items():
+    for (policy, backend, epochs), alike in groups.items():
         ends = [run["epochs"][-1] for run in alike]
         finished = all("test_perplexity" in run for run in alike)
         cells = [
             policy,
             backend,
             str(len(alike)),
-            f"{epochs_done(alike)} of {alike[0]['config']['epochs']}",
+            f"{epochs_done(alike)} of {epochs}",
             with_spread([end["train_perplexity"] for end in ends]),
             with_spread([end["valid_perplexity"] for end in ends]),
             _lowest(alike),
@@ -120,7 +120,8 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
         recipe = PRESETS[preset]
         rate = None if recipe.policy == "none" else recipe.rate
         policy = with_rate({"policy": recipe.policy, "rate": rate})
-        missing = [backend for backend in BOTH if (policy, backend) not in groups]
+        ran = {(policy, backend) for policy, backend, _ in groups}
+        missing = [backend for backend in BOTH if (policy, backend) not in ran]
         lines += [f"| {policy} | {backend} | | not run | | | | | |" for backend in missing]
         lines.append(
             f"| {policy} | the paper's | | {recipe.epochs} | | {paper[0]} | | {paper[1]} | |"

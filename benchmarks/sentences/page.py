@@ -21,9 +21,9 @@ READ = "The first sentences of the test, as each policy's first model says them:
 def figures(report: Report, head: str, runs: list[Result]) -> str:
     """What a section says first, and a table of the runs of a preset beside the paper's."""
     lines = [head, *_header(("policy", "backend"), ("seeds", "epochs", *report.headings))]
-    for (policy, backend), alike in by_seed(runs).items():
-        epochs = f"{epochs_done(alike)} of {alike[0]['config']['epochs']}"
-        lines.append(_row(policy, backend, str(len(alike)), epochs, *report.figures(alike)))
+    for (policy, backend, epochs), alike in by_seed(runs).items():
+        done = f"{epochs_done(alike)} of {epochs}"
+        lines.append(_row(policy, backend, str(len(alike)), done, *report.figures(alike)))
     lines += [_row(row, "the paper's", "", "", *report.of_paper(row)) for row in report.paper]
     alt = "Training and validation perplexity by epoch, without dropout and with it."
     picture = _picture(report, runs[0]["config"]["preset"])

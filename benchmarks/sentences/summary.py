@@ -65,9 +65,9 @@ class Report:
             ("policy", "backend"),
             ("runs", "epochs", *self.headings[1:]),
         )
-        for (policy, backend), runs in by_seed(results).items():
-            epochs = f"{epochs_done(runs)}/{runs[0]['config']['epochs']}"
-            table.add_row(policy, backend, str(len(runs)), epochs, *self.figures(runs)[1:])
+        for (policy, backend, epochs), runs in by_seed(results).items():
+            done = f"{epochs_done(runs)}/{epochs}"
+            table.add_row(policy, backend, str(len(runs)), done, *self.figures(runs)[1:])
         table.add_section()
         for row in self.paper:
             table.add_row(row, "the paper's", "", "", *self.of_paper(row)[1:])

@@ -43,12 +43,11 @@ def _picture(preset: str) -> str:
 
 def _accuracies(preset: str, runs: list[Result]) -> str:
     lines = [HEAD.format(preset=preset, **runs[0]["speech"])]
-    for (policy, backend), alike in by_seed(runs).items():
+    for (policy, backend, epochs), alike in by_seed(runs).items():
         train, held_out, nats = figures(alike)
         each = ", ".join(f"{run['epochs'][-1]['held_out_accuracy']:.1f}" for run in alike)
-        epochs = epochs_done(alike)
         lines.append(
-            f"| {policy} | {backend} | {len(alike)} | {epochs} of {alike[0]['config']['epochs']} "
+            f"| {policy} | {backend} | {len(alike)} | {epochs_done(alike)} of {epochs} "
             f"| {train} | {held_out} | {each} | {nats} |"
         )
     lines += [

@@ -35,9 +35,9 @@ def summary(results: list[Result]) -> Table:
         ("policy", "backend"),
         ("seeds", "epochs", "training", "held out", "nats"),
     )
-    for (policy, backend), runs in by_seed(results).items():
-        epochs = f"{epochs_done(runs)}/{runs[0]['config']['epochs']}"
-        table.add_row(policy, backend, str(len(runs)), epochs, *figures(runs))
+    for (policy, backend, epochs), runs in by_seed(results).items():
+        done = f"{epochs_done(runs)}/{epochs}"
+        table.add_row(policy, backend, str(len(runs)), done, *figures(runs))
     table.add_section()
     for policy, both in PAPER.items():
         table.add_row(policy, "the paper's", "", "", *(f"{figure:.1f}" for figure in both), "")

@@ -55,6 +55,21 @@ def test_a_recipe_of_the_papers_that_was_not_run_in_a_framework_is_said_not_to_b
     assert row in results.page(files)
 
 
+def test_runs_of_fewer_epochs_are_not_counted_among_those_of_more():
+    files = copy.deepcopy(results.read())
+    whole = files["ptb-small"][0]
+    short = copy.deepcopy(whole)
+    short["config"]["epochs"] = 3
+    short["epochs"] = short["epochs"][:3]
+    short["test_perplexity"] = 222.2
+    files["new"] = [short]
+    before, after = (results.page(each).splitlines() for each in (results.read(), files))
+    (row,) = set(after) - set(before)
+    assert not set(before) - set(after)
+    assert row.startswith("| none | torch | 1 | 3 of 3 |")
+    assert "| 222.2 |" in row
+
+
 def test_averages_are_on_the_page():
     files = copy.deepcopy(results.read())
     member = {**files["ptb-small"][0]["config"], "trained_epochs": 13}
