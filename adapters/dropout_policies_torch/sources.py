@@ -28,17 +28,19 @@ def note(module: nn.Module, first: Any = None) -> Any:
         for m in module.modules()
         for name, b in m.named_buffers(recurse=False)
     ]
+    parameters = [(m, _parameters(m)) for m in module.modules()]
     if first is not None:
+        parameters = first[4]
         at_first = {id(m): attributes for m, attributes in first[2]}
         kept = [(m, _as_before(now, at_first.get(id(m), {}))) for m, now in kept]
         was = {(id(m), n): (b, v) for m, n, b, v in first[3] if b.is_floating_point()}
         buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
-    return generators, cuda, kept, buffers
+    return generators, cuda, kept, buffers, parameters
 
 
 def put_back(noise: Any) -> None:
     """Have the next call draw the same noise as the call that came after `note`."""
-    (python, array, cpu), cuda, kept, buffers = noise
+    (python, array, cpu), cuda, kept, buffers, parameters = noise
     random.setstate(python)
     np.random.set_state(array)
     torch.set_rng_state(cpu)
@@ -51,6 +53,26 @@ def put_back(noise: Any) -> None:
             if getattr(module, name) is not buffer:  # one that a module has put there since
                 setattr(module, name, buffer)
             buffer.copy_(value)
+    for module, named in parameters:
+        _name_again(module, named)
+
+
+def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """A module's own, each under every name that it has there."""
+    return list(module.named_parameters(recurse=False, remove_duplicate=False))
+
+
+def _name_again(module: nn.Module, named: list[tuple[str, nn.Parameter]]) -> None:
+    """Give a module's own parameters the names that they had, in the same order. What masks weights
+    may put a tensor in a parameter's place for one call, and a parameter for another, which then
+    is in its way."""
+    now = _parameters(module)
+    if [(name, id(p)) for name, p in now] == [(name, id(p)) for name, p in named]:
+        return
+    for name, _ in now:
+        delattr(module, name)
+    for name, parameter in named:
+        setattr(module, name, parameter)
 
 
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)

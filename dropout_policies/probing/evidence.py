@@ -23,6 +23,10 @@ SEEN = 3
 """How often an entry is to be seen in a call, before it counts among those of a feature that is
 gone."""
 
+MOSTLY = 0.5
+"""The share of the units that are not seen at the output, of which h is missing, from which on that
+may be a mask."""
+
 FEWEST = 50
 """Elements to see before a connection is called whole."""
 
@@ -49,6 +53,9 @@ UNEQUAL = "some gates see more of it than others"
 
 VECTORS = "whole vectors go missing step by step"
 """What is said of what comes in, behind an embedding too, and is gone for all units at once."""
+
+UNFED = "of units that may see nothing of what comes in"
+"""What is said of a hidden state that may be missing because nothing came into its units."""
 
 UNKNOWN = {MORE, FOREIGN, UNEQUAL, VECTORS}
 """What is said of noise that no policy has."""
@@ -239,6 +246,24 @@ def without_doubtful(bits: Array, fed: npt.NDArray[np.bool_]) -> Array:
     """
     missing, known = bits == 1.0, fed[..., None]
     return bits if (missing & known).any() else np.where(missing, np.nan, bits)
+
+
+def without_unfed(bits: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, bool]:
+    """Bits of the hidden state, where some units may see nothing of what comes in; and whether
+    these are too many to be of no account.
+
+    Of a unit that is seen at the output, that is known. What is missing of others counts only if
+    something is missing of those too.
+
+    Args:
+        bits: `[N, T, B, F]`.
+        seen: which units are seen at the output, likewise.
+    """
+    missing = bits == 1.0
+    if not missing.any() or (missing & seen).any():
+        return bits, False
+    others = np.isfinite(bits) & ~seen
+    return np.where(missing, np.nan, bits), bool(missing.sum() > MOSTLY * others.sum())
 
 
 def kept_value(values: Array) -> float:

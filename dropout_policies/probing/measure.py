@@ -196,8 +196,9 @@ def _check_rest(probe: Probe) -> None:
         )
     raise PolicyError(
         f"{probe.name}: a call in training changes its evaluation, as averages of batch "
-        f"normalization do, and the audit needs an evaluation to compare training with. Give it "
-        f"the model without such layers, or the recurrent layer alone."
+        f"normalization do, or weights that are overwritten by what a mask leaves of them, and the "
+        f"audit needs an evaluation to compare training with. Give it the model without such "
+        f"layers, or the recurrent layer alone."
     )
 
 

@@ -16,6 +16,7 @@ from .evidence import (
     PROJECTED,
     TORN,
     UNEQUAL,
+    UNFED,
     VECTORS,
     Finding,
     Told,
@@ -24,6 +25,7 @@ from .evidence import (
     off_commonest,
     told,
     without_doubtful,
+    without_unfed,
 )
 from .network import Cell, Network, Place
 from .probe import Array
@@ -266,11 +268,18 @@ class Reading:
         for number, feature in enumerate(features):
             known = dead[..., feature] if feature < dead.shape[-1] else np.nan
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
+        incoming = self.findings[Site.INPUT_WEIGHT, *cell.place]
+        if incoming.verdict != "whole":
+            there = np.nan_to_num(self._all(cell, "exits")) != 0.0
+            inside = features < there.shape[-1]
+            seen = np.zeros(bits.shape, bool)
+            seen[..., inside] = there[..., features[inside]]
+            bits, unsure = without_unfed(bits, seen)
+            why = why or (UNFED if unsure else "")
         # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
         key = (Site.HIDDEN, *cell.place)
-        incoming = self.findings[Site.INPUT_WEIGHT, *cell.place]
         unsure = incoming.verdict == "masked" and self.units[cell.place].keeps_back
         if unsure and self.findings[key].verdict == "masked":
             why = "of units that keep what was before, and do not see all that comes in"
