@@ -5,14 +5,32 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 
-def note(module: nn.Module, first: Any = None) -> Any:
+class Noted(NamedTuple):
+    """Everything that the noise of a module's next call depends on.
+
+    Args:
+        generators: the states of Python's, NumPy's and PyTorch's.
+        cuda: of PyTorch's on GPUs.
+        attributes: of each module within, with copies of what may change in them.
+        buffers: module, name, buffer and value.
+        parameters: of each module within its own, by name.
+    """
+
+    generators: list[Any]
+    cuda: list[Tensor]
+    attributes: list[tuple[nn.Module, dict[str, Any]]]
+    buffers: list[tuple[nn.Module, str, Tensor, Tensor]]
+    parameters: list[tuple[nn.Module, list[tuple[str, nn.Parameter]]]]
+
+
+def note(module: nn.Module, first: Noted | None = None) -> Noted:
     """Everything that the noise of a module's next call depends on.
 
     Args:
@@ -20,7 +38,7 @@ def note(module: nn.Module, first: Any = None) -> Any:
         first: what was noted before its first call: a state that it carries from call to call is
             the one that it came with.
     """
-    generators = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
+    generators: list[Any] = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     kept = [(m, _kept(vars(m))) for m in module.modules()]
     buffers = [
@@ -30,30 +48,30 @@ def note(module: nn.Module, first: Any = None) -> Any:
     ]
     parameters = [(m, _parameters(m)) for m in module.modules()]
     if first is not None:
-        parameters = first[4]
-        at_first = {id(m): attributes for m, attributes in first[2]}
+        parameters = first.parameters
+        at_first = {id(m): attributes for m, attributes in first.attributes}
         kept = [(m, _as_before(now, at_first.get(id(m), {}))) for m, now in kept]
-        was = {(id(m), n): (b, v) for m, n, b, v in first[3] if b.is_floating_point()}
+        was = {(id(m), n): (b, v) for m, n, b, v in first.buffers if b.is_floating_point()}
         buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
-    return generators, cuda, kept, buffers, parameters
+    return Noted(generators, cuda, kept, buffers, parameters)
 
 
-def put_back(noise: Any) -> None:
+def put_back(noise: Noted) -> None:
     """Have the next call draw the same noise as the call that came after `note`."""
-    (python, array, cpu), cuda, kept, buffers, parameters = noise
+    python, array, cpu = noise.generators
     random.setstate(python)
     np.random.set_state(array)
     torch.set_rng_state(cpu)
-    if cuda:
-        torch.cuda.set_rng_state_all(cuda)
-    for module, attributes in kept:
+    if noise.cuda:
+        torch.cuda.set_rng_state_all(noise.cuda)
+    for module, attributes in noise.attributes:
         _put_back(vars(module), attributes)
     with torch.no_grad():
-        for module, name, buffer, value in buffers:
+        for module, name, buffer, value in noise.buffers:
             if getattr(module, name) is not buffer:  # one that a module has put there since
                 setattr(module, name, buffer)
             buffer.copy_(value)
-    for module, named in parameters:
+    for module, named in noise.parameters:
         _name_again(module, named)
 
 

@@ -248,9 +248,9 @@ def without_doubtful(bits: Array, fed: npt.NDArray[np.bool_]) -> Array:
     return bits if (missing & known).any() else np.where(missing, np.nan, bits)
 
 
-def without_unfed(bits: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, bool]:
-    """Bits of the hidden state, where some units may see nothing of what comes in; and whether
-    these are too many to be of no account.
+def without_unfed(bits: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, str]:
+    """Bits of the hidden state, where some units may see nothing of what comes in; and why nothing
+    can be told of it, where these are too many, or "".
 
     Of a unit that is seen at the output, that is known. What is missing of others counts only if
     something is missing of those too.
@@ -261,9 +261,10 @@ def without_unfed(bits: Array, seen: npt.NDArray[np.bool_]) -> tuple[Array, bool
     """
     missing = bits == 1.0
     if not missing.any() or (missing & seen).any():
-        return bits, False
+        return bits, ""
     others = np.isfinite(bits) & ~seen
-    return np.where(missing, np.nan, bits), bool(missing.sum() > MOSTLY * others.sum())
+    doubt = UNFED if missing.sum() > MOSTLY * others.sum() else ""
+    return np.where(missing, np.nan, bits), doubt
 
 
 def kept_value(values: Array) -> float:

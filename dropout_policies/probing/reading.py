@@ -16,7 +16,6 @@ from .evidence import (
     PROJECTED,
     TORN,
     UNEQUAL,
-    UNFED,
     VECTORS,
     Finding,
     Told,
@@ -270,12 +269,12 @@ class Reading:
             bits[..., number] = np.where(known == 0.0, bits[..., number], np.nan)
         incoming = self.findings[Site.INPUT_WEIGHT, *cell.place]
         if incoming.verdict != "whole":
-            there = np.nan_to_num(self._all(cell, "exits")) != 0.0
-            inside = features < there.shape[-1]
+            leaves = np.nan_to_num(self._all(cell, "exits")) != 0.0
+            inside = features < leaves.shape[-1]
             seen = np.zeros(bits.shape, bool)
-            seen[..., inside] = there[..., features[inside]]
-            bits, unsure = without_unfed(bits, seen)
-            why = why or (UNFED if unsure else "")
+            seen[..., inside] = leaves[..., features[inside]]
+            bits, doubt = without_unfed(bits, seen)
+            why = why or doubt
         # A simple cell's state goes by the hidden state alone, and what can be told by the mask.
         likely = self.units[cell.place].likely.get(Site.HIDDEN)
         self._into(cell, Site.HIDDEN, Site.RECURRENT_WEIGHT, bits, entries, why, likely)
