@@ -9,10 +9,12 @@ from dropout_policies.probing import events
 from dropout_policies.probing.chance import proportion
 from dropout_policies.probing.events import SITES, explain, simulate
 from dropout_policies.probing.evidence import (
+    UNFED,
     Finding,
     finding,
     told,
     without_doubtful,
+    without_unfed,
 )
 from dropout_policies.probing.scales import with_scales
 from dropout_policies.probing.ties import one_mask
@@ -238,3 +240,20 @@ def test_what_may_never_have_come_in_counts_only_beside_what_did(elsewhere):
     assert known.all() == elsewhere
     assert (~known).sum() == (0 if elsewhere else 4)
     np.testing.assert_array_equal(told[known], bits[known])
+
+
+@pytest.mark.parametrize(("gone", "doubt"), [(2, ""), (8, UNFED)])
+def test_h_that_is_missing_of_units_that_are_not_seen_alone_is_no_mask_but_may_be_if_it_is_much(
+    gone, doubt
+):
+    bits, seen = np.zeros((1, 1, 2, 20)), np.ones((1, 1, 2, 20), bool)
+    seen[..., :5] = False  # ten elements of units that are not seen at the output
+    bits[..., : gone // 2] = 1.0
+    left, why = without_unfed(bits, seen)
+    assert why == doubt
+    assert not (left == 1.0).any()
+    assert np.isnan(left).sum() == gone
+    bits[0, 0, 0, 10] = 1.0  # of one that is seen: then all of them count
+    left, why = without_unfed(bits, seen)
+    assert why == ""
+    assert (left == bits).all()
