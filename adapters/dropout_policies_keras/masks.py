@@ -13,6 +13,8 @@ from dropout_policies.keyed import tag, threefry2x32, threshold
 from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
 
+from . import compiled
+
 Tensor = Any
 Masks = dict[Slot, Tensor]
 
@@ -34,16 +36,17 @@ def draw(
         dtype: of the masks.
     """
     drawn: Masks = {}
+    at_once = compiled.at_once(keep_bits, ops.cast(generator.state, "int32"))
+    bits = at_once or keep_bits
     for slot, mask in wanted.items():
-        if state is None and keras.backend.backend() != "jax":
+        if state is None and at_once is None:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
-            # JAX's own generator is the same Threefry, and throws half of its words away.
+            # Quicker than numbers that are thrown away once they have been compared.
             key = mask_key(state, slot) if state is not None else _next_key(generator)
             least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
-            offset = row_offset if mask.by_sample else 0
-            keep = keep_bits(key, least, mask.shape, offset)
+            keep = bits(key, least, mask.shape, row_offset if mask.by_sample else 0)
         kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn
@@ -101,16 +104,17 @@ def keep_bits(
         row_offset: the number of the first row.
     """
     steps, batch, width = shape
-    blocks = (steps * width + 1) // 2
     # Keras has no arithmetic on uint32 everywhere; int32 wraps alike.
-    rows = ops.reshape(ops.arange(batch, dtype="int32") + _int32(row_offset), (-1, 1))
-    columns = ops.reshape(ops.arange(blocks, dtype="int32"), (1, -1))
-    counter = rows + 0 * columns, 0 * rows + columns
-    words = ops.stack(threefry2x32(key, counter, _rotate_left), axis=-1)
-    flat = ops.reshape(words, (batch, 2 * blocks))[:, : steps * width]
+    rows = ops.reshape(ops.arange(batch, dtype="int32") + _int32(row_offset), (1, -1, 1))
+    before = ops.reshape(ops.arange(steps, dtype="int32") * width, (-1, 1, 1))
+    places = before + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
+    # A block for every element, though two share it: all of it is then one loop over the mask,
+    # which a compiler runs far faster than half the blocks and a rearrangement.
+    counter = rows + 0 * places, ops.right_shift(places, 1) + 0 * rows
+    first, second = threefry2x32(key, counter, _rotate_left)
+    words = ops.where(ops.bitwise_and(places, 1) == 0, first, second)
     # Comparing as unsigned: both sides moved down by 2**31.
-    kept = (flat ^ _int32(2**31)) >= least
-    return ops.transpose(ops.reshape(kept, (batch, steps, width)), (1, 0, 2))
+    return (words ^ _int32(2**31)) >= least
 
 
 def _int32(word: int) -> Tensor:

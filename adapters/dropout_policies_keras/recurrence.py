@@ -2,8 +2,8 @@
 
 A step of ours runs in Keras's generic loop: the input's part of the gates is computed before the
 loop for all steps at once, and the masks of each step travel with it. Where no mask falls inside
-the recurrence, Keras's layer is asked first, on masked weights where masks fall on them: it has one
-kernel for all steps on some devices (cuDNN).
+the recurrence, Keras's layer is asked first where it may have one kernel for all steps (cuDNN), on
+masked weights where masks fall on them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dropout_policies.cells import OWN, CellType
 from dropout_policies.plan import Geometry, Placement, Plan, plan
 from dropout_policies.sites import GATED, Site
 
-from . import own_cell
+from . import compiled, own_cell
 from .cells import ORDER, Cell, States, Weights, in_keras_order, is_tied, part, step_of, type_of
 from .masks import Masks, Tensor
 
@@ -223,7 +223,7 @@ def _run_known(
     def loop() -> Looped:
         return _loop(layer, step, gates(x) if at_once else x, states, padding, masks, every)
 
-    if fused is None or entry is not None or masks:
+    if fused is None or entry is not None or masks or not compiled.may_have_kernel(x):
         return loop()
     return _fused(fused, layer, each.cell, weights, loop).inner_loop(
         x, states, padding, training=True

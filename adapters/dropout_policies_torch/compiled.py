@@ -1,56 +1,28 @@
-"""Functions that are compiled when a process first needs them: in C, and on a GPU by Triton.
+"""What compiled functions can work on: on a GPU those by Triton, made when a process first needs
+them, and in the CPU's memory those in C (`dropout_policies.compiled`).
 
-C by the machine's own compiler for the machine's own instructions: `CC`, or else `cc`. Where there
-is none, or no Triton, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own
+Where there is no Triton, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own
 functions do the same, one after another.
 """
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import logging
-import os
-import shlex
-import shutil
-import subprocess
-import tempfile
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+from dropout_policies.compiled import allowed
 
 _logger = logging.getLogger(__name__)
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | None:
-    """The functions of `name.c` in this folder; None where they cannot be had, which is logged."""
-    if os.environ.get("DROPOUT_POLICIES_COMPILE") == "0":
-        return None
-    compiler = shlex.split(os.environ.get("CC", "cc"))
-    if not compiler or shutil.which(compiler[0]) is None:
-        _logger.info("no C compiler: %s", compiler)
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, f"{name}.so")
-        source = Path(__file__).with_name(f"{name}.c")
-        command = [*compiler, *FLAGS, "-o", str(target), str(source)]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            return ctypes.CDLL(str(target))
-        except (OSError, subprocess.CalledProcessError) as error:
-            _logger.info("%s: %s", error, getattr(error, "stderr", ""))
-            return None
-
-
-@functools.cache
 def kernels() -> ModuleType | None:
     """Triton's kernels; None where they cannot be had."""
-    if os.environ.get("DROPOUT_POLICIES_COMPILE") == "0":
+    if not allowed():
         return None
     try:
         from . import triton_kernels

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dropout_policies.compiled import library
+
 from . import fused
-from .compiled import in_memory, library
+from .compiled import in_memory
+
+SOURCE = Path(__file__).with_name("fused.c")
 
 SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
@@ -38,7 +43,7 @@ def fits(acts: Tensor, state: Tensor) -> bool:
         and acts.dtype in (torch.float32, torch.float64)
         and state.numel() > 0
         and (state.numel() <= SERIAL or torch.get_num_threads() <= 2)
-        and library("fused") is not None
+        and library(SOURCE) is not None
     )
 
 
@@ -47,7 +52,7 @@ class Steps(fused.Steps):
 
     def __init__(self, *args: Any, **arrays: Any) -> None:
         super().__init__(*args, **arrays)
-        compiled: Any = library("fused")
+        compiled: Any = library(SOURCE)
         kind = "float" if self.h0.dtype == torch.float32 else "double"
         self._start, self._step, self._step_back = (
             getattr(compiled, f"{name}_{kind}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,12 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dropout_policies import compiled
 from dropout_policies.keyed import mask_key, tag, threefry2x32, threshold
 from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
 from dropout_policies.sites import VERTICAL, WEIGHTS
 
-from .compiled import in_memory, kernels, library, start
+from .compiled import in_memory, kernels, start
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _unkeyed_bits(mask: PlannedMask, call: Call, device: torch.device) -> Tensor
     that can be, for PyTorch draws a number after the other."""
     if device.type == "cpu" and not torch.compiler.is_compiling():
         words = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device)
-        if in_memory(words) and library("keyed") is not None:
+        if in_memory(words) and compiled.keeps_bits():
             k0, k1 = words.unbind()
             return keep_bits((k0, k1), _by_call(mask.rate, call, _least), mask.shape, 0, device)
     rate = _by_call(mask.rate, call, float)
@@ -183,13 +183,9 @@ def keep_bits(
     """
     if not torch.compiler.is_compiling():
         keep = torch.empty(shape, dtype=torch.bool, device=device)
-        if in_memory(keep) and (compiled := library("keyed")) is not None:
-            compiled.keep_bits(
-                *(ctypes.c_uint32(int(word)) for word in (*key, words_from + 2**31)),
-                *(ctypes.c_int64(size) for size in shape),
-                ctypes.c_uint32(row_offset),
-                ctypes.c_void_p(keep.data_ptr()),
-            )
+        if in_memory(keep) and compiled.keeps_bits():
+            words_of_key, first = (int(key[0]), int(key[1])), int(words_from) + 2**31
+            compiled.keep_bits(words_of_key, first, shape, row_offset, keep.data_ptr())
             return keep
         if device.type == "cuda" and kernels() is not None:
             return _by_kernel(key, words_from, row_offset, keep)

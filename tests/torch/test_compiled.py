@@ -2,8 +2,10 @@
 
 import pytest
 import torch
-from dropout_policies_torch import LSTM, compiled
+from dropout_policies_torch import LSTM, fused_cpu
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from dropout_policies import compiled
 
 
 @pytest.mark.parametrize("reason", ["no compiler", "one that fails", "forbidden"])
@@ -15,7 +17,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, caplog)
         y.sum().backward()
         return y, layer.weight_hh_l0.grad
 
-    assert compiled.library("fused") is not None, "the tests need a C compiler"
+    assert compiled.library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
     expected = trained()
     if reason == "forbidden":
         monkeypatch.setenv("DROPOUT_POLICIES_COMPILE", "0")
@@ -24,7 +26,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, caplog)
     compiled.library.cache_clear()
     try:
         with caplog.at_level("INFO"):
-            assert compiled.library("fused") is None
+            assert compiled.library(fused_cpu.SOURCE) is None
             torch.testing.assert_close(trained(), expected)
         assert (reason == "forbidden") == (not caplog.records)
     finally:

@@ -1,0 +1,85 @@
+"""What is compiled in one piece, where a backend would go on operation by operation; the room that
+knows backends, for speed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+
+from dropout_policies import compiled
+
+Tensor = Any
+Bits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tensor]
+"""What computes the bits of a mask; see `masks.keep_bits`."""
+
+
+def at_once(bits: Bits, like: Tensor) -> Bits | None:
+    """The same bits by one compiled function; None where none can be had.
+
+    JAX compiles what it runs anyway. On TensorFlow, in a graph on the CPU, XLA makes one function
+    of it. On torch it is the core's in C, for what lies in the CPU's memory.
+
+    Args:
+        bits: by the backend's operations.
+        like: a tensor that lies where the bits are wanted.
+    """
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return bits
+    if backend == "tensorflow":
+        return _by_xla(bits) if compiled.allowed() and _graph_on_cpu() else None
+    return _in_c if backend == "torch" and _in_memory(like) and compiled.keeps_bits() else None
+
+
+def may_have_kernel(x: Tensor) -> bool:
+    """Whether Keras's own layers may have one kernel for all steps of this input.
+
+    On torch they have one on a GPU alone. Elsewhere each step's gradient there fills an array of
+    all steps, so that the time of T steps grows as T²; Keras's generic loop does not.
+    """
+    return keras.backend.backend() != "torch" or bool(x.device.type == "cuda")
+
+
+@functools.cache
+def _by_xla(bits: Bits) -> Bits:
+    import tensorflow as tf
+
+    return tf.function(bits, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+
+
+def _graph_on_cpu() -> bool:
+    """Whether operations go into a graph, on a machine where they run on the CPU. Alone, each new
+    shape would be compiled for one call; and other devices may have no XLA."""
+    import tensorflow as tf
+
+    return not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
+
+
+def _in_c(
+    key: tuple[Tensor, Tensor], least: Tensor, shape: tuple[int, int, int], row_offset: int
+) -> Tensor:
+    import torch
+
+    keep = torch.empty(shape, dtype=torch.bool, device=key[0].device)
+    words = int(key[0]), int(key[1])
+    compiled.keep_bits(words, int(least) + 2**31, shape, row_offset, keep.data_ptr())
+    return keep
+
+
+def _in_memory(x: Tensor) -> bool:
+    """Whether a tensor of torch has values, and in the CPU's memory."""
+    import torch
+
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if traced or torch.compiler.is_compiling():
+        return False
+    x = x.detach()  # of a variable, which is no plain tensor, as a tracer's are not
+    if type(x) is not torch.Tensor:
+        return False
+    try:
+        return bool(x.device.type == "cpu" and x.data_ptr() != 0)
+    except RuntimeError:  # what torch.func works with has no memory of its own
+        return False
