@@ -16,21 +16,24 @@ Bits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tens
 """What computes the bits of a mask; see `masks.keep_bits`."""
 
 
-def at_once(bits: Bits, like: Tensor) -> Bits | None:
-    """The same bits by one compiled function; None where none can be had.
+def at_once(bits: Bits, shape: tuple[Any, Any, int], like: Tensor) -> Bits | None:
+    """The same bits by one compiled function; None where none can be had, or is worth it.
 
     JAX compiles what it runs anyway. On TensorFlow, in a graph on the CPU, XLA makes one function
     of it. On torch it is the core's in C, for what lies in the CPU's memory.
 
     Args:
         bits: by the backend's operations.
+        shape: T, B and F.
         like: a tensor that lies where the bits are wanted.
     """
     backend = keras.backend.backend()
     if backend == "jax":
         return bits
     if backend == "tensorflow":
-        return _by_xla(bits) if compiled.allowed() and _graph_on_cpu() else None
+        # XLA compiles each T and B anew; B has few values, T may have another in every batch.
+        worth_it = isinstance(shape[0], int) and _graph_on_cpu()
+        return _by_xla(bits) if worth_it and compiled.allowed() else None
     return _in_c if backend == "torch" and _in_memory(like) and compiled.keeps_bits() else None
 
 

@@ -15,10 +15,11 @@ from dropout_policies.policy import Policy
 from dropout_policies.stacks import stack_placement
 
 from .cells import TYPES, type_of
+from .loops import Looped
 from .masks import Tensor
 from .noise import Noisy, choose
 from .own_cell import check_own
-from .recurrence import Looped, cells_of, parts_of, planned, run
+from .recurrence import cells_of, parts_of, planned, run
 from .wiring import producers
 
 OWN = ("joins", "loops_generically", "_looping", "_stack")

@@ -36,9 +36,9 @@ def draw(
         dtype: of the masks.
     """
     drawn: Masks = {}
-    at_once = compiled.at_once(keep_bits, ops.cast(generator.state, "int32"))
-    bits = at_once or keep_bits
+    like = ops.cast(generator.state, "int32")
     for slot, mask in wanted.items():
+        at_once = compiled.at_once(keep_bits, mask.shape, like)
         if state is None and at_once is None:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
@@ -46,7 +46,8 @@ def draw(
             # Quicker than numbers that are thrown away once they have been compared.
             key = mask_key(state, slot) if state is not None else _next_key(generator)
             least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
-            keep = bits(key, least, mask.shape, row_offset if mask.by_sample else 0)
+            offset = row_offset if mask.by_sample else 0
+            keep = (at_once or keep_bits)(key, least, mask.shape, offset)
         kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn

@@ -1,18 +1,15 @@
 """Running a Keras recurrent layer under given masks, on the fastest path that is right.
 
-A step of ours runs in Keras's generic loop: the input's part of the gates is computed before the
-loop for all steps at once, and the masks of each step travel with it. Where no mask falls inside
+A step of ours runs in a generic loop (`loops`): the input's part of the gates is computed before it
+for all steps at once, and the masks of each step travel with that. Where no mask falls inside
 the recurrence, Keras's layer is asked first where it may have one kernel for all steps (cuDNN), on
 masked weights where masks fall on them.
 """
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -24,13 +21,8 @@ from dropout_policies.sites import GATED, Site
 
 from . import compiled, own_cell
 from .cells import ORDER, Cell, States, Weights, in_keras_order, is_tied, part, step_of, type_of
+from .loops import Looped, over_steps, swapped
 from .masks import Masks, Tensor
-
-Looped = tuple[Tensor, Tensor, Any]
-"""What a loop gives: last output `[B, H]`, outputs `[B, T, H]`, and the last states."""
-
-Step = Callable[[Tensor, States, Mapping[Site, Tensor]], tuple[Tensor, States]]
-"""What comes into a step `[B, ...]`, the states and the noise, to the output and new states."""
 
 
 class _Fallback(keras.layers.RNN):  # type: ignore[misc]
@@ -175,9 +167,9 @@ def _run_part(
     leaving = masks.pop(Site.OUTPUT, None)
     entry = masks.pop(Site.INPUT, masks.pop(Site.BETWEEN, None))
     if entry is not None and is_tied(entry, x.shape[-1]):
-        x, entry = x * _batch_first(entry), None
+        x, entry = x * swapped(entry), None
     if each.type is OWN:
-        looped = _loop(
+        looped = over_steps(
             layer, own_cell.step_of(each.cell, training), x, states, padding, masks, every
         )
     else:
@@ -185,7 +177,7 @@ def _run_part(
     if leaving is None:
         return looped
     last, outputs, end = looped
-    leaving = _batch_first(leaving)
+    leaving = swapped(leaving)
     return last * leaving[:, -1], outputs * leaving if every else outputs, end
 
 
@@ -204,7 +196,7 @@ def _run_known(
     weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
     fused = next((FUSED[kind] for kind in FUSED if isinstance(layer, kind)), None)
     if entry is not None:
-        entry = _batch_first(in_keras_order(entry, order))
+        entry = in_keras_order(entry, order)
     masks = {
         site: mask
         if site not in GATED or is_tied(mask, states[0].shape[-1])
@@ -221,7 +213,9 @@ def _run_known(
         return new[0], new
 
     def loop() -> Looped:
-        return _loop(layer, step, gates(x) if at_once else x, states, padding, masks, every)
+        # In the loop's own order, so that no copy of them is made for it.
+        into = swapped(gates(swapped(x))) if at_once else x
+        return over_steps(layer, step, into, states, padding, masks, every)
 
     if fused is None or entry is not None or masks or not compiled.may_have_kernel(x):
         return loop()
@@ -249,48 +243,3 @@ def _copy(layer: Any, kind: type[Any], changed: Mapping[str, Any]) -> Any:
     vars(copy).update(vars(layer))
     vars(copy).update(changed)
     return copy
-
-
-def _loop(
-    layer: Any,
-    step: Step,
-    into: Tensor,
-    states: States,
-    padding: Tensor | None,
-    masks: Mapping[Site, Tensor],
-    every: bool,
-) -> Looped:
-    """Keras's generic loop over the steps of `into` `[B, T, F]`.
-
-    A mask that holds for all steps is there from outside; one of each step goes in beside the
-    input. Drawn inside, it would be the same at every step under JAX, without a word.
-    """
-    held = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
-    moving = {site: _batch_first(mask) for site, mask in masks.items() if mask.shape[0] != 1}
-
-    def cell(inputs: Any, before: Any, **_: Any) -> tuple[Tensor, States]:
-        noise = held | dict(zip(moving, inputs[1:], strict=True))
-        return step(inputs[0], list(before), noise)
-
-    loop = SimpleNamespace(
-        cell=cell,
-        go_backwards=False,
-        stateful=False,
-        unroll=layer.unroll,
-        zero_output_for_mask=layer.zero_output_for_mask,
-        return_sequences=every,
-    )
-    through = _side_by_side(len(moving))(into, *moving.values())
-    return keras.layers.RNN.inner_loop(loop, through, states, padding)  # type: ignore[no-any-return]
-
-
-@cache
-def _side_by_side(masks: int) -> type[Any]:
-    """A sequence with masks of its steps beside it; Keras's loops take each apart, step by step."""
-    fields = ["into", *(f"mask_{number}" for number in range(masks))]
-    shape = property(lambda steps: steps.into.shape)
-    return type("Steps", (namedtuple("Steps", fields),), {"shape": shape})
-
-
-def _batch_first(mask: Tensor) -> Tensor:
-    return ops.transpose(mask, (1, 0, 2))

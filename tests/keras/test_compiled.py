@@ -52,7 +52,7 @@ def test_bits_at_once_are_the_cores(k0, k1, shape, rate, row_offset):
 
     @traced
     def bits(key, least):
-        at_once = compiled.at_once(masks.keep_bits, key)
+        at_once = compiled.at_once(masks.keep_bits, shape, key)
         used.append(at_once)
         return at_once((key[0], key[1]), least, shape, row_offset)
 
@@ -68,20 +68,23 @@ def _least(rate):
 
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="other backends trace each size anew")
-def test_sizes_may_be_known_only_when_a_graph_runs():
+@pytest.mark.parametrize("steps", [3, None])
+def test_sizes_may_be_known_only_when_a_graph_runs(steps):
     import tensorflow as tf
 
-    unknown = tf.TensorSpec([None, None], tf.float32)
+    used = []
 
-    @tf.function(input_signature=[unknown])
+    @tf.function(input_signature=[tf.TensorSpec([steps, None], tf.float32)])
     def bits(like):
         steps, batch = ops.shape(like)
-        key, least = tf.constant([3, 4]), tf.constant(_least(0.4))
-        return compiled.at_once(masks.keep_bits, key)((key[0], key[1]), least, (steps, batch, 5), 2)
+        key, least, shape = tf.constant([3, 4]), tf.constant(_least(0.4)), (steps, batch, 5)
+        used.append(compiled.at_once(masks.keep_bits, shape, key))
+        return (used[-1] or masks.keep_bits)((key[0], key[1]), least, shape, 2)
 
-    for steps, batch in ((3, 4), (1, 7), (6, 2)):
-        expected = keyed.keep_bits((3, 4), 0.4, (steps, batch, 5), 2)
-        np.testing.assert_array_equal(bits(np.zeros((steps, batch), np.float32)), expected)
+    for batch in (4, 7, 2):
+        expected = keyed.keep_bits((3, 4), 0.4, (3, batch, 5), 2)
+        np.testing.assert_array_equal(bits(np.zeros((3, batch), np.float32)), expected)
+    assert [each is None for each in used] == [steps is None], "each T would be compiled anew"
 
 
 @pytest.mark.usefixtures("way")
@@ -110,7 +113,7 @@ def test_nothing_is_compiled_where_nothing_may_be(monkeypatch):
     used = []
 
     def ask(x):
-        used.append(compiled.at_once(masks.keep_bits, key))
+        used.append(compiled.at_once(masks.keep_bits, (3, 2, 5), key))
         return x
 
     traced(ask)(key)

@@ -438,3 +438,23 @@ def test_where_keras_has_a_kernel_for_all_steps_it_runs_under_the_masks(kind, po
     inside = pair("states", kind, policy="variational")[1]
     inside(x, training=True)
     assert len(asked) == 1, "no kernel has masks inside the recurrence"
+
+
+@pytest.mark.parametrize("more", [{}, {"zero_output_for_mask": True}], ids=["held over", "zeros"])
+@pytest.mark.parametrize("form", ["last output", "states", "backwards", "unrolled"])
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_padded_steps_give_what_they_give_in_the_stock_layer(kind, form, more):
+    """In the loop under a policy too: no mask drops anything here."""
+    stock_kind, our_kind, others = KINDS[kind]
+    stock, ours = (
+        each(H, **FORMS[form], **others, **more, **policy)
+        for each, policy in ((stock_kind, {}), (our_kind, {"policy": dp.zaremba(1e-9)}))
+    )
+    stock.build((B, T, D))
+    ours.build((B, T, D))
+    ours.set_weights(stock.get_weights())
+    # Of the second sample nothing is there at first, of the third in between.
+    mask = np.array([[1, 1, 1, 0, 0], [0, 0, 1, 1, 1], [1, 0, 0, 1, 0]], bool)
+    expected, got = (flat(each(data(), mask=mask, training=True)) for each in (stock, ours))
+    for left, right in zip(got, expected, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-6)
