@@ -47,6 +47,15 @@ def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(layers, "run", run)
 
 
+def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
+    original = layers.run
+
+    def run(layer, parts, x, start, padding, *rest, **more):
+        return original(layer, parts, x, start, None, *rest, **more)
+
+    patch.setattr(layers, "run", run)
+
+
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
     original = layers.Recurrent.inner_loop
     patch.setattr(
@@ -187,6 +196,7 @@ LAYER_MUTANTS: dict[str, Mutant] = {
         lambda last, outputs, states, _mask: (last, outputs, [last, states[1]])
     ),
     "initial state ignored": _initial_state_ignored,
+    "padded steps move the states": _padding_moves_the_states,
     "masks in evaluation": _masks_in_evaluation,
     "evaluation without the masks' means": _no_means,
     "the same masks at every call": _same_masks_every_call,
