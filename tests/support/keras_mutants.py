@@ -50,7 +50,7 @@ def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
     original = layers.run
 
-    def run(layer, parts, x, start, padding, *rest, **more):
+    def run(layer, parts, x, start, _padding, *rest, **more):
         return original(layer, parts, x, start, None, *rest, **more)
 
     patch.setattr(layers, "run", run)
