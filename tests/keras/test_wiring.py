@@ -178,7 +178,7 @@ def test_a_policy_can_come_and_go_between_the_epochs_of_a_fit():
     class Switch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):  # noqa: ARG002
             if epoch == 1:
-                applied.append(dp.apply(model, "zaremba"))
+                applied.append(dp.apply(model, "zaremba", seed=1))
             if epoch == 2:
                 applied[0].remove()
 
