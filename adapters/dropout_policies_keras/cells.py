@@ -15,6 +15,7 @@ from keras import ops
 from dropout_policies import cells
 from dropout_policies.sites import Site
 
+from .compiled import made_again
 from .masks import Tensor
 
 Cell = Any
@@ -133,15 +134,20 @@ def _lstm(cell: Cell, w: Weights) -> Step:
     def step(into: Tensor, states: States, noise: Noise) -> States:
         h, c = states
         gates = into + part(h, w.recurrent_kernel, None, noise.get(Site.HIDDEN))
-        i, f, g, o = ops.split(gates, 4, axis=-1)
-        i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
-        new_c = f * c + i * drop(noise, Site.CANDIDATE, cell.activation(g))
-        new_c = drop(noise, Site.CELL, new_c)
-        new_h = drop(noise, Site.STATE, o * cell.activation(new_c))
-        return [
-            zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),
-            zoneout(noise, Site.CELL_UPDATE, c, new_c),
-        ]
+
+        @made_again
+        def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
+            i, f, g, o = ops.split(gates, 4, axis=-1)
+            i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
+            new_c = f * c + i * drop(noise, Site.CANDIDATE, cell.activation(g))
+            new_c = drop(noise, Site.CELL, new_c)
+            new_h = drop(noise, Site.STATE, o * cell.activation(new_c))
+            return [
+                zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),
+                zoneout(noise, Site.CELL_UPDATE, c, new_c),
+            ]
+
+        return update(gates, h, c)
 
     return step
 
@@ -168,10 +174,15 @@ def _gru(cell: Cell, w: Weights) -> Step:
         (h,) = states
         (z, r), n_of = recurrent(h, noise.get(Site.HIDDEN))
         in_z, in_r, in_n = ops.split(into, 3, axis=-1)
-        z, r = cell.recurrent_activation(in_z + z), cell.recurrent_activation(in_r + r)
-        n = drop(noise, Site.CANDIDATE, cell.activation(in_n + n_of(r)))
-        new_h = drop(noise, Site.STATE, z * h + (1.0 - z) * n)
-        return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+
+        @made_again
+        def update(z: Tensor, n: Tensor, h: Tensor) -> States:
+            z = cell.recurrent_activation(z)
+            n = drop(noise, Site.CANDIDATE, cell.activation(n))
+            new_h = drop(noise, Site.STATE, z * h + (1.0 - z) * n)
+            return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+
+        return update(in_z + z, in_n + n_of(cell.recurrent_activation(in_r + r)), h)
 
     return step
 

@@ -14,6 +14,8 @@ from dropout_policies import compiled
 Tensor = Any
 Bits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tensor]
 """What computes the bits of a mask; see `masks.keep_bits`."""
+Update = Callable[..., list[Tensor]]
+"""Tensors to the new states."""
 
 
 def at_once(bits: Bits, shape: tuple[Any, Any, int], like: Tensor) -> Bits | None:
@@ -44,6 +46,30 @@ def may_have_kernel(x: Tensor) -> bool:
     all steps, so that the time of T steps grows as T²; Keras's generic loop does not.
     """
     return keras.backend.backend() != "torch" or bool(x.device.type == "cuda")
+
+
+def fuses_a_step() -> bool:
+    """Whether the element-wise operations of a step are compiled into few that run as one."""
+    return bool(keras.backend.backend() == "jax")
+
+
+def made_again(update: Update) -> Update:
+    """The element-wise part of a step, of which JAX keeps sigmoids and tanhs and what goes in.
+
+    Left to itself it keeps each value inside for all steps: of an LSTM fourteen `[T, B, H]` in
+    place of seven. The rest is made again for the gradient, in no more time than it takes to keep.
+    Elsewhere that costs more than it saves: on torch a function of Python's for each step, on
+    TensorFlow a graph within that of the loop.
+    """
+    if not fuses_a_step():
+        return update
+    import jax
+
+    return jax.checkpoint(update, policy=_is_activation)  # type: ignore[no-any-return]
+
+
+def _is_activation(operation: Any, *_: Any, **__: Any) -> bool:
+    return operation.name in ("logistic", "tanh")
 
 
 @functools.cache

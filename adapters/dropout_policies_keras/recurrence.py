@@ -204,12 +204,15 @@ def _run_known(
         for site, mask in masks.items()
     }
     inside = step_of(each.cell, weights)
+    # Added for all steps at once it would be one more array of all; in a step it may cost a call.
+    bias, later = (None, weights.bias) if compiled.fuses_a_step() else (weights.bias, None)
 
     def gates(value: Tensor) -> Tensor:
-        return part(value, weights.kernel, weights.bias, entry)
+        return part(value, weights.kernel, bias, entry)
 
     def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
-        new = inside(inputs if at_once else gates(inputs), before, noise)
+        into = inputs if at_once else gates(inputs)
+        new = inside(into if later is None else into + later, before, noise)
         return new[0], new
 
     def loop() -> Looped:

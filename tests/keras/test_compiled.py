@@ -161,3 +161,53 @@ def test_the_work_of_a_step_grows_as_its_steps(kind, policy):
 
     short, long, longer = work(10), work(40), work(70)
     np.testing.assert_allclose(longer - long, long - short, rtol=0.05)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others keep what their loops keep")
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_a_step_keeps_what_goes_into_it_and_its_activations(kind):
+    """JAX would keep each value inside for all steps; so do the stock layers, whose LSTM makes no
+    projections of all steps besides."""
+
+    import jax
+
+    def kept(layers, **arguments):
+        model = keras.Sequential([keras.Input((50, 16))])
+        for _ in range(3):
+            model.add(getattr(layers, kind)(16, return_sequences=True, **arguments))
+        weights, others = model.trainable_variables, model.non_trainable_variables
+
+        def loss(weights, others, x):
+            y, _ = model.stateless_call(weights, others, x, training=True)
+            return ops.sum(ops.square(y))
+
+        values = ([each.value for each in variables] for variables in (weights, others))
+        step = jax.jit(jax.grad(loss)).lower(*values, ops.zeros((8, 50, 16)))
+        return step.compile().memory_analysis().temp_size_in_bytes
+
+    assert kept(dropout_policies_keras, policy="variational") < kept(keras.layers)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the others have no forward mode")
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+def test_gradients_forward_and_twice_pass_what_is_made_again(kind):
+    import jax
+
+    layer = getattr(dropout_policies_keras, kind)(3, policy="variational", seed=3)
+    x, along = (keras.random.normal((2, 4, 3), seed=seed) for seed in (1, 2))
+    layer.build(x.shape)
+    weights = [v.value for v in layer.trainable_variables]
+    others = [v.value for v in layer.non_trainable_variables]
+
+    def loss(x):
+        return ops.sum(ops.square(layer.stateless_call(weights, others, x, training=True)[0]))
+
+    gradient = jax.grad(loss)
+    forward = jax.jvp(loss, (x,), (along,))[1]
+    np.testing.assert_allclose(forward, ops.sum(gradient(x) * along), rtol=1e-4)
+    twice = jax.jvp(gradient, (x,), (along,))[1]
+    near = 3e-3
+    expected = (gradient(x + near * along) - gradient(x - near * along)) / (2 * near)
+    np.testing.assert_allclose(twice, expected, rtol=0.01, atol=0.01)
+    backward = jax.grad(lambda x: ops.sum(gradient(x) * along))(x)
+    np.testing.assert_allclose(backward, twice, rtol=1e-3, atol=1e-5)
