@@ -94,6 +94,8 @@ def _run(job: Job, folder: Path) -> bool:
         environment["KERAS_BACKEND"] = job.backend
     if not job.compiled:
         environment["DROPOUT_POLICIES_COMPILE"] = "0"
+    if job.keeps_memory:  # glibc's; others do not read them
+        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "benchmarks.speed.worker", str(folder)]
         subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .jobs import CAPTURED, IN_LOOP, MEDIUM, SMALL, VERTICAL, Job, same_dropout_of
-from .timing import median, ratio
+from .timing import ratio
 
 Result = dict[str, Any]
 
@@ -101,6 +101,8 @@ def aims(results: Sequence[Result]) -> list[Aim]:
             list(_growth(results, "B"))),
         Aim("time per token at larger T ÷ at any smaller", 1.15, list(_rises(results, "T"))),
         Aim("time per token at larger B ÷ at any smaller", 1.15, list(_rises(results, "B"))),
+        Aim("time per token at larger T ÷ at any smaller, memory kept", 1.15,
+            list(_rises(results, "T", keeps_memory=True))),
         Aim("keyed masks ÷ PyTorch's bernoulli_", 2.0, list(_masks(results, "bernoulli_"))),
         Aim("keyed masks ÷ masks without a seed", 2.0, list(_masks(results, "unkeyed"))),
         Aim("keyed masks ÷ the training step", 0.05, list(_masks(results, "step"))),
@@ -201,24 +203,25 @@ def _keras_memory(
                 yield where, found[policy][when] / found[baseline][when]
 
 
-def per_token(job: Job, axis: str, by_size: Any, name: str) -> dict[int, float]:
-    """Seconds for each token, by T or by B."""
+def per_token(job: Job, axis: str, by_size: Any, name: str) -> dict[int, list[float]]:
+    """Seconds for each token, by T or by B, in each round."""
     other = job.shape.batch if axis == "T" else job.shape.steps
     return {
-        int(size): median(seconds[name]) / (int(size) * other) for size, seconds in by_size.items()
+        int(size): [each / (int(size) * other) for each in seconds[name]]
+        for size, seconds in by_size.items()
     }
 
 
-def by_smallest(by_size: dict[int, float]) -> dict[int, float]:
+def by_smallest(by_size: dict[int, list[float]]) -> dict[int, float]:
     """Of each larger size, its time per token ÷ that of the smallest."""
     first = by_size[min(by_size)]
-    return {size: each / first for size, each in by_size.items() if size > min(by_size)}
+    return {size: ratio(each, first)[0] for size, each in by_size.items() if size > min(by_size)}
 
 
-def rises(by_size: dict[int, float]) -> dict[int, float]:
-    """Of each larger size, its time per token ÷ the least of any smaller."""
+def rises(by_size: dict[int, list[float]]) -> dict[int, float]:
+    """Of each larger size, its time per token ÷ that of the smaller one where this is most."""
     return {
-        size: each / min(by_size[smaller] for smaller in by_size if smaller < size)
+        size: max(ratio(each, by_size[smaller])[0] for smaller in by_size if smaller < size)
         for size, each in by_size.items()
         if size > min(by_size)
     }
@@ -229,14 +232,16 @@ def _growth(results: Sequence[Result], axis: str) -> Iterator[Row]:
         yield f"{where}, {axis}={size}", abs(by_smallest(times)[size] - 1.0)
 
 
-def _rises(results: Sequence[Result], axis: str) -> Iterator[Row]:
-    for where, size, times in _by_policy(results, axis):
+def _rises(results: Sequence[Result], axis: str, keeps_memory: bool = False) -> Iterator[Row]:
+    for where, size, times in _by_policy(results, axis, keeps_memory):
         yield f"{where}, {axis}={size}", rises(times)[size]
 
 
-def _by_policy(results: Sequence[Result], axis: str) -> Iterator[tuple[str, int, dict[int, float]]]:
-    """Every policy's time per token, for every size but the smallest."""
-    for job, found in of(results, "growth"):
+def _by_policy(
+    results: Sequence[Result], axis: str, keeps_memory: bool = False
+) -> Iterator[tuple[str, int, dict[int, list[float]]]]:
+    """Every policy's times per token, for every size but the smallest."""
+    for job, found in of(results, "growth", keeps_memory=keeps_memory):
         (policy,) = job.policies
         times = per_token(job, axis, found[axis], policy)
         for size in sorted(times)[1:]:

@@ -64,6 +64,8 @@ class Job:
         policies: which.
         device: cpu or cuda.
         compiled: whether the library's functions in C may be compiled.
+        keeps_memory: whether the C library keeps what is given back to it, where it would give much
+            of it back to the operating system, whose new pages take time to come.
         seconds: about how long to measure, after the warm-ups.
     """
 
@@ -74,6 +76,7 @@ class Job:
     backend: str = "torch"
     device: str = "cpu"
     compiled: bool = True
+    keeps_memory: bool = False
     seconds: float = field(default=10.0, compare=False)
 
     @property
@@ -83,6 +86,7 @@ class Job:
         parts += [] if all_of_them else ["-".join(self.policies)]
         parts += [] if self.device == "cpu" else [self.device]
         parts += [] if self.compiled else ["uncompiled"]
+        parts += ["kept"] if self.keeps_memory else []
         return "-".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,10 +112,12 @@ def every(device: str = "cpu") -> Iterator[Job]:
     for cell in CELLS:
         for policy in policies(cell):
             yield Job("memory", cell, MEDIUM, (policy,), device=device)
+    shape = Shape(20, 35, 200, 1)
     for cell in CELLS:
         for policy in ("zaremba", "variational", "zoneout"):
-            shape = Shape(20, 35, 200, 1)
-            yield Job("growth", cell, shape, (policy,), device=device, seconds=4.0)
+            yield Job("growth", cell, shape, (policy,), device=device, seconds=20.0)
+    for policy in ("zaremba", "variational") if device == "cpu" else ():
+        yield Job("growth", "LSTM", shape, (policy,), keeps_memory=True, seconds=20.0)
     yield Job("masks", "LSTM", MEDIUM, POLICIES, device=device)
     yield Job("peers", "LSTM", MEDIUM, ("weight_drop", "awd", "zaremba"), device=device)
     if device != "cpu":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .aims import Result, of, per_token
 from .jobs import CELLS, IN_LOOP
-from .timing import ratio
+from .timing import median, ratio
 
 DROPPED = "stock with dropout"
 
@@ -25,7 +25,7 @@ def pictures(results: Sequence[Result], folder: Path) -> list[Path]:
 def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
     from matplotlib import pyplot as plt
 
-    jobs = list(of(results, "growth"))
+    jobs = list(of(results, "growth", keeps_memory=False))
     if not jobs:
         return None
     figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
@@ -42,7 +42,7 @@ def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
                 colour = "0.4" if name == "stock" else f"C{names.index(name)}"
                 where.loglog(
                     list(times),
-                    [1e6 * each for each in times.values()],
+                    [1e6 * median(each) for each in times.values()],
                     style,
                     color=colour,
                     marker="o",

@@ -38,7 +38,9 @@ Time per token of one layer of {units} units, from T={t[0]} to T={t[1]} at B={ba
 B={b[0]} to B={b[1]} at T={steps}: the most and the least that it comes to at any larger size ÷
 what it is at the smallest, and the most ÷ what it is at any smaller size. It is not flat as B
 grows: it falls, as the stock layer's does, since a matrix product reads the weights once for all
-samples.
+samples. Arrays of many steps come in new pages of the operating system each time, the stock
+layer's too, and their number is what makes a token of a long sequence take longer. With "memory
+kept" the C library keeps them (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184`, for glibc).
 
 ![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
 """
@@ -241,6 +243,7 @@ def _growth(results: Sequence[Result]) -> str:
                 by_size = by_smallest(times)
                 most, least = max(by_size.values()), min(by_size.values())
                 rise = max(rises(times).values())
+                name += ", memory kept" if job.keeps_memory else ""
                 rows.append((job.cell, name, axis, f"{most:.2f}", f"{least:.2f}", f"{rise:.2f}"))
     rows = list({row[:3]: row for row in rows}.values())  # the stock layer's once
     job, found = jobs[0]

@@ -33,7 +33,7 @@ def steps(job: Job) -> Seconds:
 
 
 def growth(job: Job) -> dict[str, dict[str, Seconds]]:
-    """A policy and the stock layer, by T and by B."""
+    """A policy and the stock layer, by T and by B; all sizes take turns."""
     (policy,) = job.policies
     shapes = {
         "T": {steps: replace(job.shape, steps=steps) for steps in T},
@@ -41,11 +41,16 @@ def growth(job: Job) -> dict[str, dict[str, Seconds]]:
     }
     found: dict[str, dict[str, Seconds]] = {}
     for axis, by_size in shapes.items():
-        found[axis] = {}
-        for size, shape in by_size.items():
-            modules = {"stock": stock(job), policy: layer(job, policy)}
-            made = {name: training_step(each, shape, job.device) for name, each in modules.items()}
-            found[axis][str(size)] = interleaved(made, job.seconds)
+        modules = {"stock": stock(job), policy: layer(job, policy)}
+        made = {
+            f"{size} {name}": training_step(module, shape, job.device)
+            for size, shape in by_size.items()
+            for name, module in modules.items()
+        }
+        found[axis] = {str(size): {} for size in by_size}
+        for which, seconds in interleaved(made, job.seconds).items():
+            size, name = which.split(" ")
+            found[axis][size][name] = seconds
     return found
 
 
