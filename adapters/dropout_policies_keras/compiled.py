@@ -59,7 +59,7 @@ def made_again(update: Update) -> Update:
     Left to itself it keeps each value inside for all steps: of an LSTM fourteen `[T, B, H]` in
     place of seven. The rest is made again for the gradient, in no more time than it takes to keep.
     Elsewhere that costs more than it saves: on torch a function of Python's for each step, on
-    TensorFlow a graph within that of the loop.
+    TensorFlow a graph within that of the loop. (`keras.remat` would make activations again too.)
     """
     if not fuses_a_step():
         return update

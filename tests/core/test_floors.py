@@ -16,9 +16,9 @@ FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
-SPARED = {KERAS / "sources.py": {"torch"}, KERAS / "compiled.py": {"torch", "tensorflow"}}
+SPARED = {KERAS / "sources.py": {"torch"}, KERAS / "compiled.py": {"torch", "tensorflow", "jax"}}
 """Keras gives no access to PyTorch's random state, which its dropout draws from there; nor to what
-compiles a function whole."""
+compiles a function whole; and `keras.remat` cannot be told what to keep."""
 
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
