@@ -17,7 +17,7 @@ from rich.console import Console
 from ..checkpoint import write_atomically
 from ..machine import versions
 from .aims import Result, aims
-from .jobs import SECTIONS, Job, every, quick
+from .jobs import KEEPING, SECTIONS, Job, every, quick
 from .page import aims_table
 from .pictures import pictures
 
@@ -94,8 +94,8 @@ def _run(job: Job, folder: Path) -> bool:
         environment["KERAS_BACKEND"] = job.backend
     if not job.compiled:
         environment["DROPOUT_POLICIES_COMPILE"] = "0"
-    if job.keeps_memory:  # glibc's; others do not read them
-        environment |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+    if job.keeps_memory:
+        environment |= KEEPING
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
         command = [sys.executable, "-m", "benchmarks.speed.worker", str(folder)]
         subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)

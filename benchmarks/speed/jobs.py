@@ -16,6 +16,8 @@ BACKENDS = ("tensorflow", "jax", "torch")
 COUNTING = ("jax", "torch")
 """The backends of Keras that count what they allocate on a CPU."""
 SECTIONS = ("torch", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "peers")
+KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
+"""The environment in which glibc keeps what is given back to it."""
 CAPTURED = ", captured"
 """What follows the name of a step that ran as a CUDA graph."""
 

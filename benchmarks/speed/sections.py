@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .aims import Result, by_smallest, of, own_dropout, per_token, rises, same_dropout
-from .jobs import BACKENDS, CAPTURED, CELLS, Job, same_dropout_of
+from .jobs import BACKENDS, CAPTURED, CELLS, KEEPING, Job, same_dropout_of
 from .timing import median, ratio
 
 MIB = 2**20
@@ -40,7 +40,7 @@ what it is at the smallest, and the most ÷ what it is at any smaller size. It i
 grows: it falls, as the stock layer's does, since a matrix product reads the weights once for all
 samples. Arrays of many steps come in new pages of the operating system each time, the stock
 layer's too, and their number is what makes a token of a long sequence take longer. With "memory
-kept" the C library keeps them (`MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=17179869184`, for glibc).
+kept" the C library keeps them (`{keeping}`, for glibc).
 
 ![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
 """
@@ -254,6 +254,7 @@ def _growth(results: Sequence[Result]) -> str:
         b=(sizes["B"][0], sizes["B"][-1]),
         batch=job.shape.batch,
         steps=job.shape.steps,
+        keeping=" ".join(f"{name}={value}" for name, value in KEEPING.items()),
     )
     head = ("layer", "policy", "by", "most", "least", "÷ any smaller")
     return text + "\n" + table(head, rows, 3)

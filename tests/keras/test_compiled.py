@@ -168,7 +168,6 @@ def test_the_work_of_a_step_grows_as_its_steps(kind, policy):
 def test_a_step_keeps_what_goes_into_it_and_its_activations(kind):
     """JAX would keep each value inside for all steps; so do the stock layers, whose LSTM makes no
     projections of all steps besides."""
-
     import jax
 
     def kept(layers, **arguments):
