@@ -39,13 +39,20 @@ def at_once(bits: Bits, shape: tuple[Any, Any, int], like: Tensor) -> Bits | Non
     return _in_c if backend == "torch" and _in_memory(like) and compiled.keeps_bits() else None
 
 
-def may_have_kernel(x: Tensor) -> bool:
-    """Whether Keras's own layers may have one kernel for all steps of this input.
+def may_have_kernel(layer: Any, x: Tensor) -> bool:
+    """Whether Keras may run all steps of a layer of its own on this input in one kernel.
 
-    On torch they have one on a GPU alone. Elsewhere each step's gradient there fills an array of
-    all steps, so that the time of T steps grows as T²; Keras's generic loop does not.
+    On torch it has one on a GPU alone. Elsewhere each step's gradient there fills an array of all
+    steps, so that the time of T steps grows as T²; a loop of ours does not. For a GRU on JAX it has
+    none but a scan, which keeps more for the gradient than ours and takes no less time.
     """
-    return keras.backend.backend() != "torch" or bool(x.device.type == "cuda")
+    match keras.backend.backend():
+        case "torch":
+            return bool(x.device.type == "cuda")
+        case "jax":
+            return not isinstance(layer, keras.layers.GRU)
+        case _:
+            return True
 
 
 def fuses_a_step() -> bool:

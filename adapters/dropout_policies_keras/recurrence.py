@@ -220,7 +220,7 @@ def _run_known(
         into = swapped(gates(swapped(x))) if at_once else x
         return over_steps(layer, step, into, states, padding, masks, every)
 
-    if fused is None or entry is not None or masks or not compiled.may_have_kernel(x):
+    if fused is None or entry is not None or masks or not compiled.may_have_kernel(layer, x):
         return loop()
     return _fused(fused, layer, each.cell, weights, loop).inner_loop(
         x, states, padding, training=True

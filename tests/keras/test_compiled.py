@@ -164,8 +164,9 @@ def test_the_work_of_a_step_grows_as_its_steps(kind, policy):
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others keep what their loops keep")
+@pytest.mark.parametrize("policy", ["locked", "variational"])
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])
-def test_a_step_keeps_what_goes_into_it_and_its_activations(kind):
+def test_a_step_keeps_what_goes_into_it_and_its_activations(kind, policy):
     """JAX would keep each value inside for all steps; so do the stock layers, whose LSTM makes no
     projections of all steps besides."""
     import jax
@@ -184,7 +185,7 @@ def test_a_step_keeps_what_goes_into_it_and_its_activations(kind):
         step = jax.jit(jax.grad(loss)).lower(*values, ops.zeros((8, 50, 16)))
         return step.compile().memory_analysis().temp_size_in_bytes
 
-    assert kept(dropout_policies_keras, policy="variational") < kept(keras.layers)
+    assert kept(dropout_policies_keras, policy=policy) < kept(keras.layers)
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="the others have no forward mode")

@@ -216,7 +216,7 @@ def test_bidirectional_does_not_run_past_the_masks():
 
 
 def test_inside_its_own_loop_the_layer_may_use_cudnn(monkeypatch):
-    monkeypatch.setattr(compiled, "may_have_kernel", lambda _: True)  # as if on a GPU
+    monkeypatch.setattr(compiled, "may_have_kernel", lambda *_: True)  # as if on a GPU
     seen = []
     original = keras.layers.LSTM.inner_loop
 
@@ -429,7 +429,7 @@ def test_where_keras_has_a_kernel_for_all_steps_it_runs_under_the_masks(kind, po
         asked.append(layer)
         return keras.layers.RNN.inner_loop(layer, sequences, states, mask)
 
-    monkeypatch.setattr(compiled, "may_have_kernel", lambda _: True)  # as if on a GPU
+    monkeypatch.setattr(compiled, "may_have_kernel", lambda *_: True)  # as if on a GPU
     monkeypatch.setattr(stock, "inner_loop", kernel)
     ours.calls = 0
     for left, right in zip(flat(ours(x, training=True)), flat(expected), strict=True):
