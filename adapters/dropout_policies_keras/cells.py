@@ -17,6 +17,7 @@ from dropout_policies.sites import Site
 
 from .compiled import made_again
 from .masks import Tensor
+from .products import By
 
 Cell = Any
 """A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
@@ -93,23 +94,36 @@ def is_tied(mask: Tensor | None, width: int) -> bool:
     return mask is None or mask.shape[-1] in (1, width)
 
 
-def part(value: Tensor, kernel: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """What a value `[..., F]` brings to the gates `[..., G*H]`, seen through its mask: one for all
-    gates, or one for each, side by side in Keras's order `[..., G*F]`."""
-    width = value.shape[-1]
-    if is_tied(mask, width):
-        found = ops.matmul(value if mask is None else value * mask, kernel)
-    else:
-        assert mask is not None
-        gates = mask.shape[-1] // width
-        pairs = zip(ops.split(mask, gates, axis=-1), ops.split(kernel, gates, axis=-1), strict=True)
-        found = ops.concatenate([ops.matmul(value * m, k) for m, k in pairs], axis=-1)
-    return found if bias is None else found + bias
+def to_gates(kernel: Tensor, gates: int, apart: bool, by: By) -> Callable[..., Tensor]:
+    """What takes a value `[..., F]`, seen through a mask of its or none, to the gates `[..., G*H]`.
+
+    Args:
+        kernel: `[F, G*H]`.
+        gates: G.
+        apart: whether each gate sees the value through a mask of its own; they are side by side in
+            Keras's order, `[..., G*F]`.
+        by: makes the product with a kernel.
+    """
+    if not apart:
+        whole = by(kernel)
+        return lambda value, mask: whole(seen_through(mask, value))
+    products = [by(of_gate) for of_gate in ops.split(kernel, gates, axis=-1)]
+
+    def gate_by_gate(value: Tensor, masks: Tensor) -> Tensor:
+        pairs = zip(products, ops.split(masks, gates, axis=-1), strict=True)
+        return ops.concatenate([product(value * mask) for product, mask in pairs], axis=-1)
+
+    return gate_by_gate
+
+
+def seen_through(mask: Tensor | None, value: Tensor) -> Tensor:
+    """D(value), under a mask or none."""
+    return value if mask is None else value * mask
 
 
 def drop(noise: Noise, site: Site, value: Tensor) -> Tensor:
-    """D(value)."""
-    return value * noise[site] if site in noise else value
+    """D(value), where a step has noise at a site."""
+    return seen_through(noise.get(site), value)
 
 
 def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
@@ -123,17 +137,30 @@ def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
 Step = Callable[[Tensor, States, Noise], States]
 """The input's part of the gates `[B, G*H]` and the states, to the new states."""
 
+Parts = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+Recurrent = Callable[[Tensor, Tensor | None], Parts]
+"""What h, seen through its mask, brings to a GRU's z and r, and to n once r is known."""
 
-def step_of(cell: Cell, w: Weights) -> Step:
-    """One step of a cell of Keras's under noise; untied masks of h are in Keras's order."""
+
+def step_of(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
+    """One step of a cell of Keras's under noise.
+
+    Args:
+        cell: the cell.
+        w: its weights.
+        apart: whether each gate sees h through a mask of its own, in Keras's order.
+        by: makes products with a kernel, of which each is taken once in a step.
+    """
     steps = {cells.LSTM: _lstm, cells.GRU: _gru, cells.RNN: _rnn}
-    return steps[type_of(cell)](cell, w)
+    return steps[type_of(cell)](cell, w, apart, by)
 
 
-def _lstm(cell: Cell, w: Weights) -> Step:
+def _lstm(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
+    recurrent = to_gates(w.recurrent_kernel, 4, apart, by)
+
     def step(into: Tensor, states: States, noise: Noise) -> States:
         h, c = states
-        gates = into + part(h, w.recurrent_kernel, None, noise.get(Site.HIDDEN))
+        gates = into + recurrent(h, noise.get(Site.HIDDEN))
 
         @made_again
         def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
@@ -152,27 +179,34 @@ def _lstm(cell: Cell, w: Weights) -> Step:
     return step
 
 
-def _gru(cell: Cell, w: Weights) -> Step:
-    def after(h: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
-        """The recurrent part of z and r, and that of n once r is known."""
-        back = part(h, w.recurrent_kernel, w.recurrent_bias, mask)
-        z, r, n = ops.split(back, 3, axis=-1)
-        return [z, r], lambda reset: reset * n
+def _gru(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
+    def after() -> Recurrent:
+        gates = to_gates(w.recurrent_kernel, 3, apart, by)
 
-    def before(h: Tensor, mask: Tensor | None) -> tuple[list[Tensor], Callable[[Tensor], Tensor]]:
-        kernels = ops.split(w.recurrent_kernel, 3, axis=-1)
-        if is_tied(mask, h.shape[-1]):
-            seen = [h if mask is None else h * mask] * 3
-        else:
-            seen = [h * own for own in ops.split(mask, 3, axis=-1)]
-        early = [ops.matmul(s, k) for s, k in zip(seen[:2], kernels[:2], strict=True)]
-        return early, lambda reset: ops.matmul(reset * seen[2], kernels[2])
+        def parts(h: Tensor, mask: Tensor | None) -> Parts:
+            back = gates(h, mask)
+            z, r, n = ops.split(
+                back if w.recurrent_bias is None else back + w.recurrent_bias, 3, -1
+            )
+            return z, r, lambda reset: reset * n
 
-    recurrent = after if cell.reset_after else before
+        return parts
+
+    def before() -> Recurrent:
+        to_z, to_r, to_n = (by(kernel) for kernel in ops.split(w.recurrent_kernel, 3, axis=-1))
+
+        def parts(h: Tensor, mask: Tensor | None) -> Parts:
+            masks = ops.split(mask, 3, axis=-1) if apart else [mask] * 3
+            for_z, for_r, for_n = (seen_through(each, h) for each in masks)
+            return to_z(for_z), to_r(for_r), lambda reset: to_n(reset * for_n)
+
+        return parts
+
+    recurrent = after() if cell.reset_after else before()
 
     def step(into: Tensor, states: States, noise: Noise) -> States:
         (h,) = states
-        (z, r), n_of = recurrent(h, noise.get(Site.HIDDEN))
+        z, r, n_of = recurrent(h, noise.get(Site.HIDDEN))
         in_z, in_r, in_n = ops.split(into, 3, axis=-1)
 
         @made_again
@@ -187,10 +221,12 @@ def _gru(cell: Cell, w: Weights) -> Step:
     return step
 
 
-def _rnn(cell: Cell, w: Weights) -> Step:
+def _rnn(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
+    recurrent = to_gates(w.recurrent_kernel, 1, apart, by)
+
     def step(into: Tensor, states: States, noise: Noise) -> States:
         (h,) = states
-        new_h = cell.activation(into + part(h, w.recurrent_kernel, None, noise.get(Site.HIDDEN)))
+        new_h = cell.activation(into + recurrent(h, noise.get(Site.HIDDEN)))
         new_h = drop(noise, Site.STATE, new_h)
         return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
 

@@ -107,15 +107,24 @@ def _in_c(
 
 def _in_memory(x: Tensor) -> bool:
     """Whether a tensor of torch has values, and in the CPU's memory."""
+    return has_values(x) and bool(x.device.type == "cpu")
+
+
+def has_values(given: Tensor) -> bool:
+    """Whether a tensor of torch has values at this time, and nothing but values: it stands for none
+    in a trace, in a transformation of `torch.func` or in forward mode."""
     import torch
 
     traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if traced or torch.compiler.is_compiling():
         return False
-    x = x.detach()  # of a variable, which is no plain tensor, as a tracer's are not
+    x = given.detach()  # of a variable, which is no plain tensor, as a tracer's are not
     if type(x) is not torch.Tensor:
         return False
+    dual = torch.autograd.forward_ad.unpack_dual(given)  # type: ignore[no-untyped-call]
+    if dual.tangent is not None:
+        return False
     try:
-        return bool(x.device.type == "cpu" and x.data_ptr() != 0)
+        return bool(x.data_ptr() != 0)
     except RuntimeError:  # what torch.func works with has no memory of its own
         return False

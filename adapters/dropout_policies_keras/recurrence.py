@@ -17,10 +17,21 @@ from keras import ops
 
 from dropout_policies.cells import OWN, CellType
 from dropout_policies.plan import Geometry, Placement, Plan, plan
-from dropout_policies.sites import GATED, Site
+from dropout_policies.sites import Site
 
-from . import compiled, own_cell
-from .cells import ORDER, Cell, States, Weights, in_keras_order, is_tied, part, step_of, type_of
+from . import compiled, own_cell, products
+from .cells import (
+    ORDER,
+    Cell,
+    Noise,
+    States,
+    Weights,
+    in_keras_order,
+    is_tied,
+    step_of,
+    to_gates,
+    type_of,
+)
 from .loops import Looped, over_steps, swapped
 from .masks import Masks, Tensor
 
@@ -197,25 +208,26 @@ def _run_known(
     fused = next((FUSED[kind] for kind in FUSED if isinstance(layer, kind)), None)
     if entry is not None:
         entry = in_keras_order(entry, order)
-    masks = {
-        site: mask
-        if site not in GATED or is_tied(mask, states[0].shape[-1])
-        else in_keras_order(mask, order)
-        for site, mask in masks.items()
-    }
-    inside = step_of(each.cell, weights)
+    apart = not is_tied(masks.get(Site.HIDDEN), states[0].shape[-1])
+    if apart:
+        masks[Site.HIDDEN] = in_keras_order(masks[Site.HIDDEN], order)
     # Added for all steps at once it would be one more array of all; in a step it may cost a call.
     bias, later = (None, weights.bias) if compiled.fuses_a_step() else (weights.bias, None)
 
-    def gates(value: Tensor) -> Tensor:
-        return part(value, weights.kernel, bias, entry)
-
-    def step(inputs: Tensor, before: States, noise: Mapping[Site, Tensor]) -> tuple[Tensor, States]:
-        into = inputs if at_once else gates(inputs)
-        new = inside(into if later is None else into + later, before, noise)
-        return new[0], new
-
     def loop() -> Looped:
+        to_input = to_gates(weights.kernel, len(order), entry is not None, products.plain)
+        by = products.by_steps(*ops.shape(x)[:2])
+        inside = step_of(each.cell, weights, apart, by)
+
+        def gates(value: Tensor) -> Tensor:
+            found = to_input(value, entry)
+            return found if bias is None else found + bias
+
+        def step(inputs: Tensor, before: States, noise: Noise) -> tuple[Tensor, States]:
+            into = inputs if at_once else gates(inputs)
+            new = inside(into if later is None else into + later, before, noise)
+            return new[0], new
+
         # In the loop's own order, so that no copy of them is made for it.
         into = swapped(gates(swapped(x))) if at_once else x
         return over_steps(layer, step, into, states, padding, masks, every)

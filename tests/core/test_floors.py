@@ -16,9 +16,14 @@ FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
-SPARED = {KERAS / "sources.py": {"torch"}, KERAS / "compiled.py": {"torch", "tensorflow", "jax"}}
+SPARED = {
+    KERAS / "sources.py": {"torch"},
+    KERAS / "compiled.py": {"torch", "tensorflow", "jax"},
+    KERAS / "products.py": {"torch"},
+}
 """Keras gives no access to PyTorch's random state, which its dropout draws from there; nor to what
-compiles a function whole; and `keras.remat` cannot be told what to keep."""
+compiles a function whole; `keras.remat` cannot be told what to keep; and `ops.custom_gradient` not
+what another operation's gradient is to be made of."""
 
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
@@ -96,7 +101,6 @@ def test_both_adapters_have_the_same_rooms():
     operators = {
         "operators.py",
         "sequence.py",
-        "products.py",
         "engine.py",
         "fused.py",
         "fused_cpu.py",

@@ -110,8 +110,8 @@ def _step(kind: str, change: Callable) -> Mutant:
     def apply(patch: pytest.MonkeyPatch) -> None:
         original = getattr(cells, kind)
 
-        def made(cell, w):
-            step = original(cell, w)
+        def made(cell, w, *rest):
+            step = original(cell, w, *rest)
             return lambda into, states, noise: change(step, cell, w, into, states, noise)
 
         patch.setattr(cells, kind, made)
