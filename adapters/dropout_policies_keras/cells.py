@@ -95,7 +95,7 @@ def is_tied(mask: Tensor | None, width: int) -> bool:
 
 
 def to_gates(kernel: Tensor, gates: int, apart: bool, by: By) -> Callable[..., Tensor]:
-    """What takes a value `[..., F]`, seen through a mask of its or none, to the gates `[..., G*H]`.
+    """What takes a value `[..., F]`, seen through its mask if any, to the gates `[..., G*H]`.
 
     Args:
         kernel: `[F, G*H]`.

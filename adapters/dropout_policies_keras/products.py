@@ -27,10 +27,10 @@ def plain(kernel: Tensor) -> Product:
 def by_steps(rows: Any, steps: Any) -> By:
     """What makes products that are taken once at each of so many steps, of values `[rows, F]`.
 
-    On torch each step would add a product of its own to a kernel's gradient, a third of the work:
-    few rows are slow to multiply, and the whole gradient is read and written each time. Here it is
-    one product of all steps' rows. Steps that torch does more with than record their gradients go
-    on as they are: compiled, in forward mode, under `torch.func` or autocast.
+    On torch each step would add a product of its own to a kernel's gradient: few rows are slow to
+    multiply, and the whole gradient is read and written each time. Here it is one product of all
+    steps' rows. Where torch does more with a step than record its gradient, that goes on as it is:
+    what is compiled, in forward mode, under `torch.func` or autocast.
     """
     if keras.backend.backend() != "torch":
         return plain
