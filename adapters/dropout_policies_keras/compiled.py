@@ -1,4 +1,4 @@
-"""What is compiled in one piece, where a backend would go on operation by operation; the room that
+"""What is compiled in one piece, where a backend would go on operation by operation; a room that
 knows backends, for speed."""
 
 from __future__ import annotations
