@@ -185,9 +185,9 @@ def _gru(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
 
         def parts(h: Tensor, mask: Tensor | None) -> Parts:
             back = gates(h, mask)
-            z, r, n = ops.split(
-                back if w.recurrent_bias is None else back + w.recurrent_bias, 3, -1
-            )
+            if w.recurrent_bias is not None:
+                back = back + w.recurrent_bias
+            z, r, n = ops.split(back, 3, axis=-1)
             return z, r, lambda reset: reset * n
 
         return parts
