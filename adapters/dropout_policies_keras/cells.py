@@ -94,7 +94,9 @@ def is_tied(mask: Tensor | None, width: int) -> bool:
     return mask is None or mask.shape[-1] in (1, width)
 
 
-def to_gates(kernel: Tensor, gates: int, apart: bool, by: By) -> Callable[..., Tensor]:
+def to_gates(
+    kernel: Tensor, gates: int, apart: bool, by: By, added: int = 0
+) -> Callable[..., Tensor]:
     """What takes a value `[..., F]`, seen through its mask if any, to the gates `[..., G*H]`.
 
     Args:
@@ -103,9 +105,10 @@ def to_gates(kernel: Tensor, gates: int, apart: bool, by: By) -> Callable[..., T
         apart: whether each gate sees the value through a mask of its own; they are side by side in
             Keras's order, `[..., G*F]`.
         by: makes the product with a kernel.
+        added: how many of the gates, from the first, are only added to what comes into a step.
     """
     if not apart:
-        whole = by(kernel)
+        whole = by(kernel, added * kernel.shape[1] // gates)
         return lambda value, mask: whole(seen_through(mask, value))
     products = [by(of_gate) for of_gate in ops.split(kernel, gates, axis=-1)]
 
@@ -156,7 +159,7 @@ def step_of(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
 
 
 def _lstm(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    recurrent = to_gates(w.recurrent_kernel, 4, apart, by)
+    recurrent = to_gates(w.recurrent_kernel, 4, apart, by, 4)
 
     def step(into: Tensor, states: States, noise: Noise) -> States:
         h, c = states
@@ -181,7 +184,7 @@ def _lstm(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
 
 def _gru(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
     def after() -> Recurrent:
-        gates = to_gates(w.recurrent_kernel, 3, apart, by)
+        gates = to_gates(w.recurrent_kernel, 3, apart, by, 2)
 
         def parts(h: Tensor, mask: Tensor | None) -> Parts:
             back = gates(h, mask)
@@ -222,7 +225,7 @@ def _gru(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
 
 
 def _rnn(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    recurrent = to_gates(w.recurrent_kernel, 1, apart, by)
+    recurrent = to_gates(w.recurrent_kernel, 1, apart, by, 1)
 
     def step(into: Tensor, states: States, noise: Noise) -> States:
         (h,) = states

@@ -216,7 +216,7 @@ def _run_known(
 
     def loop() -> Looped:
         to_input = to_gates(weights.kernel, len(order), entry is not None, products.plain)
-        by = products.by_steps(*ops.shape(x)[:2])
+        by = products.by_steps(*ops.shape(x)[:2]) if at_once else products.plain
         inside = step_of(each.cell, weights, apart, by)
 
         def gates(value: Tensor) -> Tensor:
@@ -230,7 +230,7 @@ def _run_known(
 
         # In the loop's own order, so that no copy of them is made for it.
         into = swapped(gates(swapped(x))) if at_once else x
-        return over_steps(layer, step, into, states, padding, masks, every)
+        return over_steps(layer, step, into, states, padding, masks, every, by)
 
     if fused is None or entry is not None or masks or not compiled.may_have_kernel(layer, x):
         return loop()

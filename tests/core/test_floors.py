@@ -19,7 +19,8 @@ UPSTAIRS = {"tests", "benchmarks"}
 SPARED = {
     KERAS / "sources.py": {"torch"},
     KERAS / "compiled.py": {"torch", "tensorflow", "jax"},
-    KERAS / "products.py": {"torch"},
+    KERAS / "products.py": {"torch", "jax"},
+    KERAS / "loops.py": {"jax"},
 }
 """Keras gives no access to PyTorch's random state, which its dropout draws from there; nor to what
 compiles a function whole; `keras.remat` cannot be told what to keep; and `ops.custom_gradient` not
