@@ -23,8 +23,8 @@ SPARED = {
     KERAS / "loops.py": {"jax"},
 }
 """Keras gives no access to PyTorch's random state, which its dropout draws from there; nor to what
-compiles a function whole; `keras.remat` cannot be told what to keep; and `ops.custom_gradient` not
-what another operation's gradient is to be made of."""
+compiles a function whole; `keras.remat` cannot be told what to keep, and `ops.custom_gradient` not
+what another operation's gradient is to be made of; its loops let out no more than outputs."""
 
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
