@@ -114,26 +114,29 @@ class Ledger:
 
     JAX's scan carries a kernel's gradient from step to step, and each adds a product of its own. So
     the loop gets a rule of forward mode, which JAX turns round and differentiates again: a kernel
-    that moves by `d` moves its product with x as x @ d would that was added to it, and that is one
-    product of all steps. It comes in with what comes into a step, where the product is only added
+    that moves by `d` moves its product with x by x @ d, as if that were added, and of all steps
+    that is one product. It comes in with what comes into a step, where the product is only added
     to that, and else by a turn.
     """
 
     def __init__(self) -> None:
         self._kernels: list[Tensor] = []
         self._added: list[int] = []
-        self._turns: Turns = []
-        self._seen: dict[int, Tensor] = {}
+        # What there is only inside the loop, and inside a step; kept longer, tracers would leak.
+        self._inside: Kernels | None = None
+        self._step: tuple[Turns, dict[int, Tensor]] | None = None
 
     def __call__(self, kernel: Tensor, added: int = 0) -> Product:
         number = len(self._kernels)
         self._kernels.append(kernel)
         self._added.append(added)
-        self._turns.append(None)
 
         def product(x: Tensor) -> Tensor:
-            self._seen[number] = x
-            found, turn = ops.matmul(x, self._kernels[number]), self._turns[number]
+            if self._inside is None or self._step is None:
+                return ops.matmul(x, kernel)
+            turns, seen = self._step
+            seen[number] = x
+            found, turn = ops.matmul(x, self._inside[number]), turns[number]
             if turn is None:
                 return found
             return ops.concatenate([found[..., :added], found[..., added:] + turn], axis=-1)
@@ -142,8 +145,12 @@ class Ledger:
 
     def taken(self, step: Callable[[], Any], turns: Turns) -> tuple[Any, Seen]:
         """What a step gives under its turns, and what its products were taken of."""
-        self._turns, self._seen = turns, {}
-        return step(), [self._seen[number] for number in range(len(turns))]
+        seen: dict[int, Tensor] = {}
+        self._step = turns, seen
+        try:
+            return step(), [seen[number] for number in range(len(turns))]
+        finally:
+            self._step = None
 
     def differentiated(self, loop: Loop, into: Tensor) -> Any:
         """What a loop over `into` `[T, B, G*H]` gives, with its derivative."""
@@ -152,8 +159,11 @@ class Ledger:
         kernels = tuple(self._kernels)
 
         def of(kernels: Kernels, into: Tensor, turns: Turns) -> tuple[Any, Seen]:
-            self._kernels = list(kernels)
-            return loop(into, turns)
+            self._inside = kernels
+            try:
+                return loop(into, turns)
+            finally:
+                self._inside = None
 
         whole, others = _closed(of, kernels, into, self._no_turns(into))
 
@@ -186,7 +196,7 @@ class Ledger:
     def _no_turns(self, into: Tensor) -> Turns:
         """Turns of all steps that add nothing, for what of a product is not only added."""
         widths = [k.shape[1] - added for k, added in zip(self._kernels, self._added, strict=True)]
-        return [ops.zeros((*into.shape[:2], n), into.dtype) if n else None for n in widths]
+        return [ops.zeros_like(into[..., :n]) if n else None for n in widths]
 
     def _moved(self, seen: Seen, d_kernels: Kernels, d_into: Tensor) -> tuple[Tensor, Turns]:
         """How what comes into the steps moves, and their turns, if kernels do."""

@@ -228,6 +228,13 @@ def test_what_a_product_is_added_to_needs_no_turn(cell, monkeypatch):
     assert found <= kept()
 
 
+@pytest.mark.parametrize("cell", CELLS)
+def test_no_tracer_leaks(cell):
+    loss, at, _ = loss_of(cell, "naive", "gap")
+    with jax.checking_leaks():
+        jax.jit(jax.grad(loss))(*at)
+
+
 def test_nothing_is_kept_after_a_call():
     layer = dropout_policies_keras.LSTM(H, policy="naive")
     x = drawn(B, T, D, seed=1)
