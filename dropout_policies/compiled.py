@@ -17,7 +17,12 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+
+THREADS = ("-fopenmp",)
+"""What lets loops run on many threads: on those that the process has for them already, since a
+second kind would wait beside the first. So nothing is linked for it; where the process has none
+that fit, a file is compiled without."""
 
 KEYED = Path(__file__).with_name("keyed.c")
 
@@ -38,15 +43,20 @@ def library(source: Path) -> ctypes.CDLL | None:
     if not compiler or shutil.which(compiler[0]) is None:
         _logger.info("no C compiler: %s", compiler)
         return None
-    with tempfile.TemporaryDirectory() as folder:
-        target = Path(folder, f"{source.stem}.so")
-        command = [*compiler, *FLAGS, "-o", str(target), str(source)]
+    for threads in (THREADS, ()):
         try:
-            subprocess.run(command, check=True, capture_output=True, text=True)
-            return ctypes.CDLL(str(target))
+            return _compiled(source, compiler, [*FLAGS, *threads])
         except (OSError, subprocess.CalledProcessError) as error:
             _logger.info("%s: %s", error, getattr(error, "stderr", ""))
-            return None
+    return None
+
+
+def _compiled(source: Path, compiler: list[str], flags: list[str]) -> ctypes.CDLL:
+    with tempfile.TemporaryDirectory() as folder:
+        made, target = (str(Path(folder, source.stem + end)) for end in (".o", ".so"))
+        for step in ([*flags, "-c", str(source), "-o", made], ["-shared", made, "-o", target]):
+            subprocess.run([*compiler, *step], check=True, capture_output=True, text=True)
+        return ctypes.CDLL(target)
 
 
 def keeps_bits() -> bool:

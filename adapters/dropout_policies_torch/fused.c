@@ -1,4 +1,5 @@
-/* What a step of a layer does beside its matrix product, in one pass over each sample's units.
+/* What a step of a layer does beside its matrix product, in one pass over each sample's units; and, in
+   runs.c, all steps at once.
 
    Included by itself once for each type. Arrays are contiguous; a mask that is NULL is whole. */
 
@@ -17,7 +18,7 @@ typedef struct {
     void *squashed; /* [T or 1, B, H]: tanh of the new c */
     void *seen;     /* [B, H]: h on its way into the next step's product */
     void *h0, *c0;  /* [B, H] */
-    void *scratch;  /* [3H] */
+    void *scratch;  /* [3H] for each thread */
     int64_t kept;   /* how far from step to step in cs and squashed: B * H, or 0 */
     void *masks[6]; /* hidden, candidate, cell, state, hidden_update, cell_update */
     int64_t strides[6];
@@ -26,13 +27,29 @@ typedef struct {
     void *d_h, *d_c;    /* [B, H]: what goes on from step to step; of h, without the product's part */
 } Layer;
 
+/* The samples that are taken through a step, and the room for it, [3H]. */
+typedef struct {
+    int64_t from, to;
+    void *scratch;
+} Part;
+
 enum { HIDDEN, CANDIDATE, CELL, STATE, HIDDEN_UPDATE, CELL_UPDATE };
 
 #define JOIN_(a, b) a##_##b
 #define JOIN(a, b) JOIN_(a, b)
 #define NAME(name) JOIN(name, SUFFIX)
 #define UNITS for (int64_t j = 0; j < size; j++)
+#define SAMPLES for (int64_t b = part.from; b < part.to; b++)
 #define MASK(site) NAME(mask)(layer, site, t, b)
+
+/* Whether loops may run on many threads: those of the process, of which it has but one kind. */
+int64_t has_threads(void) {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 #define REAL float
 #define INT int32_t
@@ -143,9 +160,9 @@ static inline void NAME(reach)(
 }
 
 /* What h0 is seen as by the first step. */
-void NAME(start)(const Layer *layer, int64_t t) {
+static void NAME(start_part)(const Layer *layer, Part part, int64_t t) {
     const int64_t size = layer->size;
-    for (int64_t b = 0; b < layer->batch; b++) {
+    SAMPLES {
         const REAL *h = (REAL *)layer->h0 + b * size, *hidden = MASK(HIDDEN);
         REAL *restrict seen = (REAL *)layer->seen + b * size;
         if (hidden) UNITS seen[j] = h[j] * hidden[j];
@@ -155,12 +172,12 @@ void NAME(start)(const Layer *layer, int64_t t) {
 
 /* Step t, that comes after step `last` and before step `next` (each -1 where there is none);
    `product` is what the hidden state brings to the gates, [B, 4H]. */
-void NAME(lstm)(
-    const Layer *layer, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+static void NAME(lstm_part)(
+    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next, const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
-    REAL *restrict new_c = layer->scratch;
-    for (int64_t b = 0; b < layer->batch; b++) {
+    REAL *restrict new_c = part.scratch;
+    SAMPLES {
         const REAL *brought = product + 4 * b * size;
         REAL *restrict i = (REAL *)layer->acts + 4 * (t * all + b * size);
         REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
@@ -189,11 +206,11 @@ void NAME(lstm)(
 
 /* Step t of the backward pass, which step `later` came before (-1 if none); `product` is what
    reaches h_t through that step's gates, [B, H]. `earlier` is the step before t, -1 if none. */
-void NAME(lstm_backward)(
-    const Layer *layer, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+static void NAME(lstm_backward_part)(
+    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
-    for (int64_t b = 0; b < layer->batch; b++) {
+    SAMPLES {
         const REAL *restrict i = (REAL *)layer->acts + 4 * (t * all + b * size);
         const REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
         const REAL *restrict c_before = earlier < 0 ? (REAL *)layer->c0 + b * size
@@ -202,7 +219,7 @@ void NAME(lstm_backward)(
         REAL *restrict d_i = (REAL *)layer->d_gates + 4 * (t * all + b * size);
         REAL *restrict d_f = d_i + size, *restrict d_g = d_f + size, *restrict d_o = d_g + size;
         REAL *restrict d_c = (REAL *)layer->d_c + b * size;
-        REAL *restrict d_new = layer->scratch;
+        REAL *restrict d_new = part.scratch;
         REAL *restrict kept = d_new + size, *restrict added = kept + size;
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL);
         const REAL *c_update = MASK(CELL_UPDATE);
@@ -225,11 +242,11 @@ void NAME(lstm_backward)(
 }
 
 /* As lstm; `product` is [B, 3H]. */
-void NAME(gru)(
-    const Layer *layer, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+static void NAME(gru_part)(
+    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next, const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
-    for (int64_t b = 0; b < layer->batch; b++) {
+    SAMPLES {
         const REAL *restrict to_r = product + 3 * b * size;
         const REAL *restrict to_z = to_r + size, *restrict to_n = to_z + size;
         REAL *restrict r = (REAL *)layer->acts + 3 * (t * all + b * size);
@@ -250,11 +267,11 @@ void NAME(gru)(
 }
 
 /* As lstm_backward; the gradients of n, r, z, and of the part of n that r falls on. */
-void NAME(gru_backward)(
-    const Layer *layer, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+static void NAME(gru_backward_part)(
+    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
-    for (int64_t b = 0; b < layer->batch; b++) {
+    SAMPLES {
         const REAL *restrict r = (REAL *)layer->acts + 3 * (t * all + b * size);
         const REAL *restrict z = r + size, *restrict n = z + size;
         const REAL *restrict before = earlier < 0 ? (REAL *)layer->h0 + b * size
@@ -263,7 +280,7 @@ void NAME(gru_backward)(
         REAL *restrict d_n = (REAL *)layer->d_gates + 4 * (t * all + b * size);
         REAL *restrict d_r = d_n + size, *restrict d_z = d_r + size, *restrict d_b = d_z + size;
         REAL *restrict d_h = (REAL *)layer->d_h + b * size;
-        REAL *restrict d_new = layer->scratch, *restrict scale = d_new + size;
+        REAL *restrict d_new = part.scratch, *restrict scale = d_new + size;
         const REAL *candidate = MASK(CANDIDATE);
         NAME(reach)(layer, d_new, t, later, product, b);
         if (candidate) UNITS scale[j] = candidate[j];
@@ -275,5 +292,26 @@ void NAME(gru_backward)(
         UNITS d_h[j] += d_new[j] * z[j];
     }
 }
+
+/* Each of them for all samples. */
+static inline Part NAME(whole)(const Layer *layer) {
+    return (Part){0, layer->batch, layer->scratch};
+}
+
+void NAME(start)(const Layer *layer, int64_t t) { NAME(start_part)(layer, NAME(whole)(layer), t); }
+
+#define STEP(name)                                                                         \
+    void NAME(name)(                                                                       \
+        const Layer *layer, int64_t t, int64_t before, int64_t after, const REAL *product  \
+    ) {                                                                                    \
+        NAME(JOIN(name, part))(layer, NAME(whole)(layer), t, before, after, product);      \
+    }
+STEP(lstm)
+STEP(lstm_backward)
+STEP(gru)
+STEP(gru_backward)
+#undef STEP
+
+#include "runs.c"
 
 #endif

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .products import Product
+from .products import Recurrent
 
 Masks = Sequence[Tensor | None]
 """hidden, candidate, cell, state, hidden_update, cell_update."""
@@ -49,32 +49,33 @@ class Steps(ABC):
         self.seen = torch.empty_like(self.h0)  # h on its way into the next step's product
         self.arrays = arrays
 
-    def forward(self, by_recurrent: Product) -> None:
+    def forward(self, recurrent: Recurrent) -> None:
         """Fill `hs`, `acts`, `cs` and `squashed`, of which `acts` holds the input's part.
 
         Args:
-            by_recurrent: h as the gates see it `[B, H]`, to its part of them.
+            recurrent: takes h as the gates see it `[B, H]` to its part of them.
         """
         self.start(self.order[0])
         steps = [-1, *self.order, -1]
         for last, t, after in zip(steps, steps[1:], steps[2:], strict=False):
-            self.step(t, last, after, by_recurrent(self.seen))
+            self.step(t, last, after, recurrent.by(self.seen))
 
-    def backward(self, by_recurrent: Product, d_gates: Sequence[Tensor]) -> Tensor:
+    def backward(self, recurrent: Recurrent) -> Tensor:
         """Fill `d_gates`, change `d_h` and `d_c` to what is left for the start.
 
         Args:
-            by_recurrent: the gates' gradients of a step, to those of h as the gates saw it.
-            d_gates: the part of each step that goes there.
+            recurrent: takes the gates' gradients of a step to those of h as the gates saw it: the
+                last `F` of them, where a GRU's first are not the hidden state's.
 
         Returns:
             What reached the gates' h of the first step, `[B, H]`; to be added to `d_h`.
         """
         product: Tensor | None = None
+        through = self.arrays["d_gates"][:, :, -recurrent.weight.shape[1] :].unbind(0)
         steps = [-1, *reversed(self.order), -1]
         for later, t, earlier in zip(steps, steps[1:], steps[2:], strict=False):
             self.step_back(t, later, earlier, product)
-            product = by_recurrent(d_gates[t])
+            product = recurrent.by(through[t])
         assert product is not None, "there is at least one step"
         return product
 

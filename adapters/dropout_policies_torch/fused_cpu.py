@@ -1,4 +1,4 @@
-"""Steps on a CPU: `fused.c`."""
+"""Steps on a CPU: `fused.c`, and all of them at once: `runs.c`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from dropout_policies.compiled import library
 
 from . import fused
 from .compiled import in_memory
+from .products import Recurrent
 
 SOURCE = Path(__file__).with_name("fused.c")
 
 SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
+
+
+SAMPLES = 5
+"""Samples for each thread from which on threads take their own through all steps, each by products
+of its own. With fewer, a weight is read too often for what is done with it."""
 
 
 class _Arrays(ctypes.Structure):
@@ -42,24 +48,33 @@ def fits(acts: Tensor, state: Tensor) -> bool:
         in_memory(acts)
         and acts.dtype in (torch.float32, torch.float64)
         and state.numel() > 0
-        and (state.numel() <= SERIAL or torch.get_num_threads() <= 2)
         and library(SOURCE) is not None
+        and (state.numel() <= SERIAL or torch.get_num_threads() <= 2 or _apart(len(state)) > 0)
     )
 
 
+def _apart(batch: int) -> int:
+    """How many threads share the samples out among themselves; 0: they share each product."""
+    threads, compiled = torch.get_num_threads(), library(SOURCE)
+    able = compiled is not None and (threads == 1 or compiled.has_threads())
+    return threads if able and batch >= SAMPLES * threads else 0
+
+
 class Steps(fused.Steps):
-    """Each step a call of a compiled function."""
+    """Each step, or all of them, a call of a compiled function."""
 
     def __init__(self, *args: Any, **arrays: Any) -> None:
         super().__init__(*args, **arrays)
         compiled: Any = library(SOURCE)
         kind = "float" if self.h0.dtype == torch.float32 else "double"
-        self._start, self._step, self._step_back = (
-            getattr(compiled, f"{name}_{kind}")
-            for name in ("start", self.mode, f"{self.mode}_backward")
-        )
+        back = f"{self.mode}_backward"
+        names = ("lanes", "start", self.mode, back, f"{self.mode}_run", f"{back}_run")
+        functions = (getattr(compiled, f"{name}_{kind}") for name in names)
+        lanes, self._start, self._step, self._step_back, self._run, self._run_back = functions
+        self._lanes = lanes()
+        self._threads = _apart(len(self.h0))
         units = self.h0.numel()
-        self._scratch = self.h0.new_empty(3 * self.h0.shape[1])
+        self._scratch = self.h0.new_empty(max(1, self._threads), 3 * self.h0.shape[1])
         given = {**self.arrays, "h0": self.h0, "seen": self.seen, "scratch": self._scratch}
         pointers = (None if mask is None else mask.data_ptr() for mask in self.masks)
         strides = (0 if mask is None or len(mask) == 1 else units for mask in self.masks)
@@ -72,6 +87,29 @@ class Steps(fused.Steps):
         )
         self._at = ctypes.byref(self._layer)
         self._number = {t: ctypes.c_int64(t) for t in (-1, *self.order)}
+
+    def forward(self, recurrent: Recurrent) -> None:
+        if not self._threads:
+            return super().forward(recurrent)
+        self._all(self._run, recurrent, self.order)
+        return None
+
+    def backward(self, recurrent: Recurrent) -> Tensor:
+        if not self._threads:
+            return super().backward(recurrent)
+        return self._all(self._run_back, recurrent, self.order[::-1])
+
+    def _all(self, run: Any, recurrent: Recurrent, order: list[int]) -> Tensor:
+        """All steps, in this order; the last one's product."""
+        panels = recurrent.panels(self._lanes)
+        product = self.h0.new_empty(len(self.h0), len(recurrent.weight))
+        way = 1 if order[-1] >= order[0] else -1
+        run(
+            self._at,
+            *(ctypes.c_void_p(array.data_ptr()) for array in (panels, product)),
+            *(ctypes.c_int64(each) for each in (order[0], order[-1], way, self._threads)),
+        )
+        return product
 
     def start(self, t: int) -> None:
         self._start(self._at, self._number[t])

@@ -5,7 +5,6 @@ Nothing waits for the device and every shape is known before, so that CUDA graph
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from . import fused
 from .compiled import kernels, start
-from .products import Product
+from .products import Recurrent
 from .sequence import whole
 
 BLOCK = 256
@@ -40,13 +39,13 @@ class Steps(fused.Steps):
         self._at = {name: whole(array, steps) for name, array in arrays.items() if array.dim() == 3}
         self._masks = [None if mask is None else whole(mask, steps) for mask in self.masks]
 
-    def forward(self, by_recurrent: Product) -> None:
+    def forward(self, recurrent: Recurrent) -> None:
         with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
-            super().forward(by_recurrent)
+            super().forward(recurrent)
 
-    def backward(self, by_recurrent: Product, d_gates: Sequence[Tensor]) -> Tensor:
+    def backward(self, recurrent: Recurrent) -> Tensor:
         with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
-            return super().backward(by_recurrent, d_gates)
+            return super().backward(recurrent)
 
     def start(self, t: int) -> None:
         hidden = self._mask(0, t)

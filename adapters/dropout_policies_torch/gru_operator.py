@@ -53,11 +53,11 @@ def _forward(
     """
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
-    by_recurrent = products.by(w_hh, batch, b_hh)
+    recurrent = products.Recurrent(w_hh, batch, b_hh)
     masks = (hidden, candidate, None, state, hidden_update, None)
     h = h0
     for piece in pieces(steps, batch, backward, keep):
-        part = x[piece], h, hs[piece], w_ih, b_ih, by_recurrent, cut(masks, piece)
+        part = x[piece], h, hs[piece], w_ih, b_ih, recurrent, cut(masks, piece)
         h, acts, brought = _forward_part(*part, backward, keep)
     return hs, h.clone(), acts, brought
 
@@ -68,7 +68,7 @@ def _forward_part(
     hs: Tensor,
     w_ih: Tensor,
     b_ih: Tensor | None,
-    by_recurrent: products.Product,
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
     keep: bool,
@@ -81,9 +81,9 @@ def _forward_part(
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": brought}
         run = engine("gru", h0, masks, order(steps, backward), keep, **arrays)
-        run.forward(by_recurrent)
+        run.forward(recurrent)
     else:
-        _steps(acts, hs, brought, h0, by_recurrent, masks, backward)
+        _steps(acts, hs, brought, h0, recurrent, masks, backward)
     if not keep:
         acts, brought = (hs.new_empty(0) for _ in range(2))
     return hs[0 if backward else -1], acts, brought
@@ -94,7 +94,7 @@ def _steps(
     hs: Tensor,
     brought: Tensor,
     h0: Tensor,
-    by_recurrent: products.Product,
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
 ) -> None:
@@ -111,7 +111,7 @@ def _steps(
     )
     h = h0
     for t in order(steps, backward):
-        back = by_recurrent(h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
+        back = recurrent.by(h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
         r_and_z[t].add_(back[:, : 2 * size]).sigmoid_()
         to_n = brought_by_step[t].copy_(back[:, 2 * size :])
         n[t].addcmul_(r[t], to_n).tanh_()
@@ -176,18 +176,16 @@ def _gates_back(
     the gradient of h0."""
     steps, batch, size = hs.shape
     d_gates = hs.new_empty(steps, batch, 4 * size)
-    by_recurrent = products.by(w_hh.t(), batch)
+    recurrent = products.Recurrent(w_hh.t(), batch)
     engine = engines.engine(acts, h0)
     if engine is None:
-        d_h = _steps_back(
-            d_gates, d_hs, d_last, hs, acts, brought, h0, by_recurrent, masks, backward
-        )
+        d_h = _steps_back(d_gates, d_hs, d_last, hs, acts, brought, h0, recurrent, masks, backward)
         return d_gates, d_h
     d_h = d_last.clone(memory_format=torch.contiguous_format)
     arrays = {"acts": acts, "hs": hs, "cs": brought}
     arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
     run = engine("gru", h0, masks, order(steps, backward), True, **arrays)
-    back = run.backward(by_recurrent, d_gates[:, :, size:].unbind(0))
+    back = run.backward(recurrent)
     return d_gates, d_h.add_(fused.through(back, masks, backward))
 
 
@@ -199,7 +197,7 @@ def _steps_back(
     acts: Tensor,
     brought: Tensor,
     h0: Tensor,
-    by_recurrent: products.Product,
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
 ) -> Tensor:
@@ -235,7 +233,7 @@ def _steps_back(
         if m_state is not None:
             d_h.mul_(m_state[t])
         by_step[t].mul_(d_all)
-        back = by_recurrent(to_hidden[t])
+        back = recurrent.by(to_hidden[t])
         torch.addcmul(d_earlier[t], d_h, z_by_step[t], out=d_h)
         if m_hidden is None:
             d_h.add_(back)

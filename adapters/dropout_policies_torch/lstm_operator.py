@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache, partial
 from typing import Any
 
 import torch
@@ -61,14 +59,10 @@ def _forward(
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    # Of these one is made, and once.
-    recurrent = (
-        cache(partial(products.by, w_hh, batch)),
-        cache(partial(products.added, w_hh, batch)),
-    )
+    recurrent = products.Recurrent(w_hh, batch)
     h, c = h0, c0
     for piece in pieces(steps, batch, backward, keep):
-        part = x[piece], h, c, hs[piece], w_ih, bias, *recurrent, cut(masks, piece)
+        part = x[piece], h, c, hs[piece], w_ih, bias, recurrent, cut(masks, piece)
         h, c, cs, acts, squashed = _forward_part(*part, backward, keep)
     return hs, c.clone(), cs, acts, squashed
 
@@ -80,8 +74,7 @@ def _forward_part(
     hs: Tensor,
     w_ih: Tensor,
     bias: Tensor | None,
-    by_recurrent: Callable[[], products.Product],
-    add_recurrent: Callable[[], products.Added],
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
     keep: bool,
@@ -94,9 +87,9 @@ def _forward_part(
     if engine is not None:
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
         run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
-        run.forward(by_recurrent())
+        run.forward(recurrent)
     else:
-        _steps(acts, hs, cs, squashed, h0, c0, add_recurrent(), masks, backward)
+        _steps(acts, hs, cs, squashed, h0, c0, recurrent, masks, backward)
     at_end = 0 if backward else -1
     h, c = hs[at_end], cs[at_end]
     if not keep:
@@ -111,7 +104,7 @@ def _steps(
     squashed: Tensor,
     h0: Tensor,
     c0: Tensor,
-    add_recurrent: products.Added,
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
 ) -> None:
@@ -127,7 +120,9 @@ def _steps(
     m_hidden, m_candidate, m_cell, m_state, m_h, m_c = (slices(mask, steps, h0) for mask in masks)
     h, c = h0, c0
     for t in order(steps, backward):
-        add_recurrent(by_step[t], h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
+        recurrent.added(
+            by_step[t], h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch)
+        )
         first_two[t].sigmoid_()
         g[t].tanh_()
         o[t].sigmoid_()
@@ -203,18 +198,18 @@ def _gates_back(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
     d_gates = torch.empty_like(acts)
-    by_recurrent = products.by(w_hh.t(), len(h0))
+    recurrent = products.Recurrent(w_hh.t(), len(h0))
     engine = engines.engine(acts, h0)
     if engine is None:
         back = _steps_back(
-            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, by_recurrent, masks, backward
+            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, recurrent, masks, backward
         )
         return d_gates, *back
     d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
     arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
     arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
     run = engine("lstm", h0, masks, order(len(hs), backward), True, **arrays)
-    brought = run.backward(by_recurrent, d_gates.unbind(0))
+    brought = run.backward(recurrent)
     return d_gates, d_h.add_(fused.through(brought, masks, backward)), d_c
 
 
@@ -227,7 +222,7 @@ def _steps_back(
     squashed: Tensor,
     h0: Tensor,
     c0: Tensor,
-    by_recurrent: products.Product,
+    recurrent: products.Recurrent,
     masks: fused.Masks,
     backward: bool,
 ) -> tuple[Tensor, Tensor]:
@@ -277,7 +272,7 @@ def _steps_back(
             d_c.mul_(forget[t])
         else:
             torch.addcmul(kept_c, d_c, forget[t], out=d_c)
-        brought = by_recurrent(by_step[t])
+        brought = recurrent.by(by_step[t])
         if m_hidden is not None:
             torch.addcmul(d_earlier[t], brought, m_hidden[t], out=d_h)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -62,21 +63,50 @@ def outer(d: Tensor, x: Tensor) -> Tensor:
     return d.t() @ x
 
 
-def by(weight: Tensor, rows: int, bias: Tensor | None = None) -> Product:
-    """What takes x `[rows, F]` by a weight `[G, F]`, again and again: `[rows, G]`, which may be
-    overwritten by the next."""
-    packed, t = _packed(weight, rows), weight.t()
-    if packed is not None:
-        return lambda x: _linear(x, packed, bias)
-    out = weight.new_empty(rows, len(weight))
-    if bias is None:
-        return lambda x: torch.mm(x, t, out=out)
-    return lambda x: torch.addmm(bias, x, t, out=out)
+class Recurrent:
+    """A weight `[G, F]`, and a bias `[G]`, that the rows `[B, F]` of every step are taken by.
 
+    It is laid out once, as those who take the steps ask for it.
+    """
 
-def added(weight: Tensor, rows: int) -> Added:
-    """What adds x `[rows, F]` by a weight `[G, F]` to `[rows, G]` in place, again and again."""
-    packed, t = _packed(weight, rows), weight.t()
-    if packed is not None:
-        return lambda out, x: out.add_(_linear(x, packed, None))
-    return lambda out, x: out.addmm_(x, t)
+    def __init__(self, weight: Tensor, rows: int, bias: Tensor | None = None) -> None:
+        self.weight, self.rows, self.bias = weight, rows, bias
+        self._panels: Tensor | None = None
+
+    @cached_property
+    def by(self) -> Product:
+        """What takes x to `[B, G]`, which may be overwritten by the next."""
+        packed, t, bias = _packed(self.weight, self.rows), self.weight.t(), self.bias
+        if packed is not None:
+            return lambda x: _linear(x, packed, bias)
+        out = self.weight.new_empty(self.rows, len(self.weight))
+        if bias is None:
+            return lambda x: torch.mm(x, t, out=out)
+        return lambda x: torch.addmm(bias, x, t, out=out)
+
+    @cached_property
+    def added(self) -> Added:
+        """What adds x's product, without the bias, to `[B, G]` in place."""
+        packed, t = _packed(self.weight, self.rows), self.weight.t()
+        if packed is not None:
+            return lambda out, x: out.add_(_linear(x, packed, None))
+        return lambda out, x: out.addmm_(x, t)
+
+    def panels(self, lanes: int) -> Tensor:
+        """The weight as `runs.c` reads it, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each
+        below its part of the bias, and zeros where a group is not full."""
+        if self._panels is not None:  # no process has two numbers of lanes for one type
+            return self._panels
+        size, depth = self.weight.shape
+        full, rest = divmod(size, lanes)
+        self._panels = found = self.weight.new_zeros(full + (rest > 0), 1 + depth, lanes)
+        end = full * lanes
+        for column, entries in ((slice(1, None), self.weight), (slice(0, 1), self.bias)):
+            if entries is None:
+                continue
+            entries = entries.unsqueeze(1) if entries.dim() == 1 else entries
+            groups = entries[:end].view(full, lanes, entries.shape[1])
+            found[:full, column].copy_(groups.transpose(1, 2))
+            if rest:
+                found[full, column, :rest].copy_(entries[end:].t())
+        return found

@@ -1,5 +1,7 @@
 """The operators of whole sequences: what PyTorch asks of one, and every way of differentiating."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from dropout_policies_torch import (
@@ -17,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
+from dropout_policies import compiled
 from dropout_policies.compiled import library
 from tests.support import torch_subject
 from tests.support.cases import Case, numbers
@@ -26,7 +29,7 @@ SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
 OPERATORS = {"LSTM": lstm, "GRU": gru}
 
 
-def arguments(mode, seed, masked=True, requires_grad=True, steps=T):
+def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, size=H):
     """An operator's inputs: x, the states, the weights, its masks, and the direction."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -35,13 +38,14 @@ def arguments(mode, seed, masked=True, requires_grad=True, steps=T):
         return made.requires_grad_(requires_grad)
 
     gates, states, biases = (4, 2, 1) if mode == "LSTM" else (3, 1, 2)
-    values = [drawn(steps, B, D), *(drawn(B, H) for _ in range(states))]
-    values += [drawn(gates * H, D), drawn(gates * H, H), *(drawn(gates * H) for _ in range(biases))]
+    values = [drawn(steps, batch, D), *(drawn(batch, size) for _ in range(states))]
+    values += [drawn(gates * size, D), drawn(gates * size, size)]
+    values += [drawn(gates * size) for _ in range(biases)]
     masks = [
-        torch.rand(1 if number % 2 else steps, B, H, generator=generator, dtype=torch.float64)
+        torch.rand(1 if n % 2 else steps, batch, size, generator=generator, dtype=torch.float64)
         if masked
         else None
-        for number in range(6 if mode == "LSTM" else 4)
+        for n in range(6 if mode == "LSTM" else 4)
     ]
     return [*values, *masks, bool(seed % 2), True]
 
@@ -95,13 +99,74 @@ def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
     assert torch.autograd.gradgradcheck(function, (x,), fast_mode=True)
 
 
-@pytest.fixture(params=["compiled", "by PyTorch's own functions"])
+@pytest.fixture(params=["compiled", "compiled, all at once", "by PyTorch's own functions"])
 def steps(request, monkeypatch):
-    """Both ways that an operator takes its steps on a CPU."""
-    if request.param == "compiled":
-        assert library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
-    else:
+    """The ways that an operator takes its steps on a CPU."""
+    if request.param == "by PyTorch's own functions":
         monkeypatch.setattr(engine, "engine", lambda *_: None)
+        return
+    assert library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
+    monkeypatch.setattr(fused_cpu, "SAMPLES", 2**60 if request.param == "compiled" else 0)
+
+
+@contextmanager
+def threads(number):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=60)
+@given(
+    mode=st.sampled_from(sorted(OPERATORS)),
+    batch=st.integers(1, 40),
+    size=st.integers(1, 40),
+    number=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+)
+def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, number, seed):
+    """However many samples each thread has, however many units fill a vector; also for none."""
+    *values, direction, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
+    cast = [each.to(dtype) for each in values]
+    runs, found = [], []
+    for samples in (0, 2**60):
+        with pytest.MonkeyPatch.context() as patch, threads(number):
+            patch.setattr(fused_cpu, "SAMPLES", samples)
+            all_at_once = fused_cpu.Steps._all
+            patch.setattr(
+                fused_cpu.Steps, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
+            )
+            given = [each.detach().clone().requires_grad_() for each in cast[:6]]
+            hs, end, *_ = OPERATORS[mode](*given, *cast[6:], direction, True)
+            grads = torch.autograd.grad(hs.sin().sum() + end.cos().sum(), given)
+            found.append([hs, end, *grads])
+    assert len(runs) == 2  # a forward and a backward pass
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+def test_threads_take_their_own_samples_where_each_has_enough():
+    x = torch.zeros(3, 4 * fused_cpu.SAMPLES, 2)
+    for number, batch, expected in ((1, 5, 1), (1, 4, 0), (2, 10, 2), (2, 9, 0), (4, 20, 4)):
+        with threads(number):
+            assert fused_cpu._apart(len(x[0, :batch])) == expected
+
+
+def test_without_threads_in_the_compiled_functions_each_product_is_shared():
+    """As where a compiler knows no OpenMP, or the process has another kind of it."""
+    compiled.library.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiled, "THREADS", ("--no-such-flag",))
+        assert library(fused_cpu.SOURCE).has_threads() == 0
+        for number, expected in ((1, 1), (2, 0)):
+            with threads(number):
+                assert fused_cpu._apart(64) == expected
+    compiled.library.cache_clear()
+    assert library(fused_cpu.SOURCE).has_threads() == 1
 
 
 @pytest.mark.usefixtures("steps")
@@ -167,9 +232,9 @@ def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
         monkeypatch.setattr(products, "LARGE", large)
         for w in (weight, strided, weight.t().contiguous().t()):
             torch.testing.assert_close(products.linear(x, w, bias), x @ w.t() + bias)
-            torch.testing.assert_close(products.by(w, 6)(x), x @ w.t())
-            torch.testing.assert_close(products.by(w, 6, bias)(x), x @ w.t() + bias)
-            torch.testing.assert_close(products.added(w, 6)(d.clone(), x), d + x @ w.t())
+            torch.testing.assert_close(products.Recurrent(w, 6).by(x), x @ w.t())
+            torch.testing.assert_close(products.Recurrent(w, 6, bias).by(x), x @ w.t() + bias)
+            torch.testing.assert_close(products.Recurrent(w, 6).added(d.clone(), x), d + x @ w.t())
         wide = torch.cat([d, d], dim=1)[:, :8]
         torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
 
@@ -188,7 +253,7 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype):
         hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
         run = fused_cpu.Steps("lstm", zero, [None] * 6, range(1), True, **arrays)
-        run.forward(lambda seen: torch.zeros(len(seen), 4, dtype=dtype))
+        run.forward(products.Recurrent(torch.zeros(4, 1, dtype=dtype), len(x)))
         one = torch.ones(1, dtype=torch.float64)
         if gate == 0:
             expected = x.double().sigmoid().tanh()
