@@ -21,9 +21,12 @@ SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
 
 
+FEW = 2
+"""Threads up to which each takes its own samples through all steps, by products of its own."""
+
 SAMPLES = 5
-"""Samples for each thread from which on threads take their own through all steps, each by products
-of its own. With fewer, a weight is read too often for what is done with it."""
+"""Samples for each of more threads from which on they do so too. With fewer, the weight is read too
+often for what is done with it."""
 
 
 class _Arrays(ctypes.Structure):
@@ -49,7 +52,7 @@ def fits(acts: Tensor, state: Tensor) -> bool:
         and acts.dtype in (torch.float32, torch.float64)
         and state.numel() > 0
         and library(SOURCE) is not None
-        and (state.numel() <= SERIAL or torch.get_num_threads() <= 2 or _apart(len(state)) > 0)
+        and (state.numel() <= SERIAL or torch.get_num_threads() <= FEW or _apart(len(state)) > 0)
     )
 
 
@@ -57,7 +60,7 @@ def _apart(batch: int) -> int:
     """How many threads share the samples out among themselves; 0: they share each product."""
     threads, compiled = torch.get_num_threads(), library(SOURCE)
     able = compiled is not None and (threads == 1 or compiled.has_threads())
-    return threads if able and batch >= SAMPLES * threads else 0
+    return threads if able and (threads <= FEW or batch >= SAMPLES * threads) else 0
 
 
 class Steps(fused.Steps):

@@ -106,7 +106,8 @@ def steps(request, monkeypatch):
         monkeypatch.setattr(engine, "engine", lambda *_: None)
         return
     assert library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
-    monkeypatch.setattr(fused_cpu, "SAMPLES", 2**60 if request.param == "compiled" else 0)
+    at_once = request.param == "compiled, all at once"
+    monkeypatch.setattr(fused_cpu, "_apart", lambda _: torch.get_num_threads() * at_once)
 
 
 @contextmanager
@@ -133,9 +134,9 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
     *values, direction, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
     cast = [each.to(dtype) for each in values]
     runs, found = [], []
-    for samples in (0, 2**60):
+    for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch, threads(number):
-            patch.setattr(fused_cpu, "SAMPLES", samples)
+            patch.setattr(fused_cpu, "_apart", lambda _, on=at_once: torch.get_num_threads() * on)
             all_at_once = fused_cpu.Steps._all
             patch.setattr(
                 fused_cpu.Steps, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
@@ -149,11 +150,16 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
         torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
 
 
+def test_a_weight_is_laid_out_once():
+    for weight in (torch.ones(5, 3), torch.ones(3, 5).t()):
+        recurrent = products.Recurrent(weight, 2)
+        assert recurrent.panels(4) is recurrent.panels(4)
+
+
 def test_threads_take_their_own_samples_where_each_has_enough():
-    x = torch.zeros(3, 4 * fused_cpu.SAMPLES, 2)
-    for number, batch, expected in ((1, 5, 1), (1, 4, 0), (2, 10, 2), (2, 9, 0), (4, 20, 4)):
+    for number, batch, expected in ((1, 1, 1), (2, 1, 2), (3, 14, 0), (3, 15, 3), (4, 20, 4)):
         with threads(number):
-            assert fused_cpu._apart(len(x[0, :batch])) == expected
+            assert fused_cpu._apart(batch) == expected
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
