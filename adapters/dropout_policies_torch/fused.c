@@ -1,5 +1,5 @@
-/* What a step of a layer does beside its matrix product, in one pass over each sample's units; and, in
-   runs.c, all steps at once.
+/* What a step of a layer does beside its matrix product, in one pass over each sample's units; and,
+   in runs.c, all steps at once.
 
    Included by itself once for each type. Arrays are contiguous; a mask that is NULL is whole. */
 
@@ -173,7 +173,8 @@ static void NAME(start_part)(const Layer *layer, Part part, int64_t t) {
 /* Step t, that comes after step `last` and before step `next` (each -1 where there is none);
    `product` is what the hidden state brings to the gates, [B, 4H]. */
 static void NAME(lstm_part)(
-    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next,
+    const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     REAL *restrict new_c = part.scratch;
@@ -207,7 +208,8 @@ static void NAME(lstm_part)(
 /* Step t of the backward pass, which step `later` came before (-1 if none); `product` is what
    reaches h_t through that step's gates, [B, H]. `earlier` is the step before t, -1 if none. */
 static void NAME(lstm_backward_part)(
-    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier,
+    const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     SAMPLES {
@@ -243,7 +245,8 @@ static void NAME(lstm_backward_part)(
 
 /* As lstm; `product` is [B, 3H]. */
 static void NAME(gru_part)(
-    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next, const REAL *restrict product
+    const Layer *layer, Part part, int64_t t, int64_t last, int64_t next,
+    const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     SAMPLES {
@@ -268,7 +271,8 @@ static void NAME(gru_part)(
 
 /* As lstm_backward; the gradients of n, r, z, and of the part of n that r falls on. */
 static void NAME(gru_backward_part)(
-    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier, const REAL *restrict product
+    const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier,
+    const REAL *restrict product
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     SAMPLES {
