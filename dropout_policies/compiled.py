@@ -35,8 +35,13 @@ def allowed() -> bool:
 
 
 @functools.cache
-def library(source: Path) -> ctypes.CDLL | None:
-    """The functions of a file in C; None where they cannot be had, which is logged."""
+def library(source: Path, *defined: str) -> ctypes.CDLL | None:
+    """The functions of a file in C; None where they cannot be had, which is logged.
+
+    Args:
+        source: the file.
+        defined: what is defined in it, as `-DNAME`.
+    """
     if not allowed():
         return None
     compiler = shlex.split(os.environ.get("CC", "cc"))
@@ -45,7 +50,7 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     for threads in (THREADS, ()):
         try:
-            return _compiled(source, compiler, [*FLAGS, *threads])
+            return _compiled(source, compiler, [*FLAGS, *threads, *defined])
         except (OSError, subprocess.CalledProcessError) as error:
             _logger.info("%s: %s", error, getattr(error, "stderr", ""))
     return None

@@ -9,14 +9,26 @@ from __future__ import annotations
 
 import functools
 import logging
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from dropout_policies.compiled import allowed
+from dropout_policies.compiled import allowed, library
 
 _logger = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("fused.c")
+
+TYPES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
+"""How it is compiled for each type that it can be had for."""
+
+
+def in_c(dtype: torch.dtype) -> Any:
+    """The functions of a layer's steps in C, as they are for one type; None without a compiler."""
+    return library(SOURCE, *TYPES[dtype])
 
 
 @functools.cache

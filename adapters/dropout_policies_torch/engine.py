@@ -10,8 +10,8 @@ from torch import Tensor
 from . import fused, fused_cpu, fused_gpu
 
 
-def engine(acts: Tensor, state: Tensor) -> type[fused.Steps] | None:
+def engine(acts: Tensor, state: Tensor) -> type[fused.Run] | None:
     """Who takes steps of these gates `[T, B, G*H]` and state `[B, H]`; None for nobody."""
     if fused_cpu.fits(acts, state):
-        return fused_cpu.Steps
+        return fused_cpu.Apart if fused_cpu.apart(state) else fused_cpu.Steps
     return fused_gpu.Steps if fused_gpu.fits(acts, state) else None

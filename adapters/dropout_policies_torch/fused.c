@@ -1,12 +1,39 @@
 /* What a step of a layer does beside its matrix product, in one pass over each sample's units; and,
    in runs.c, all steps at once.
 
-   Included by itself once for each type. Arrays are contiguous; a mask that is NULL is whole. */
-
-#ifndef REAL
+   Compiled once for each type: with DOUBLE for double precision, or else for single. Arrays are
+   contiguous; a mask that is NULL is whole. */
 
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef DOUBLE
+#define REAL double
+#define INT int64_t
+#define BIAS 1023
+#define MANTISSA 52
+#define LARGEST 700.0
+#define TO_BASE_2 1.44269504088896340736
+#define LN2_HIGH 0.69314718036912381649
+#define LN2_LOW 1.9082149292705877e-10
+#define ROUND 6755399441055744.0
+#define TERMS 14
+#else
+#define REAL float
+#define INT int32_t
+#define BIAS 127
+#define MANTISSA 23
+#define LARGEST 87.0f
+#define TO_BASE_2 1.44269504088896341f
+#define LN2_HIGH 0.693145751953125f
+#define LN2_LOW 1.42860682030941723e-6f
+#define ROUND 12582912.0f
+#define TERMS 7
+#endif
+
+#define UNITS for (int64_t j = 0; j < size; j++)
+#define SAMPLES for (int64_t b = part.from; b < part.to; b++)
+#define MASK(site) mask(layer, site, t, b)
 
 /* The arrays of a layer; what has a step's part begins at its step t. Masks that are the same at
    every step have a stride of 0. */
@@ -35,13 +62,6 @@ typedef struct {
 
 enum { HIDDEN, CANDIDATE, CELL, STATE, HIDDEN_UPDATE, CELL_UPDATE };
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define NAME(name) JOIN(name, SUFFIX)
-#define UNITS for (int64_t j = 0; j < size; j++)
-#define SAMPLES for (int64_t b = part.from; b < part.to; b++)
-#define MASK(site) NAME(mask)(layer, site, t, b)
-
 /* Whether loops may run on many threads: those of the process, of which it has but one kind. */
 int64_t has_threads(void) {
 #ifdef _OPENMP
@@ -51,74 +71,41 @@ int64_t has_threads(void) {
 #endif
 }
 
-#define REAL float
-#define INT int32_t
-#define SUFFIX float
-#define BIAS 127
-#define MANTISSA 23
-#define LARGEST 87.0f
-#define TO_BASE_2 1.44269504088896341f
-#define LN2_HIGH 0.693145751953125f
-#define LN2_LOW 1.42860682030941723e-6f
-#define ROUND 12582912.0f
-#define TERMS 7
-#include "fused.c"
-#undef REAL
-#undef INT
-#undef SUFFIX
-#undef BIAS
-#undef MANTISSA
-#undef LARGEST
-#undef TO_BASE_2
-#undef LN2_HIGH
-#undef LN2_LOW
-#undef ROUND
-#undef TERMS
-
-#define REAL double
-#define INT int64_t
-#define SUFFIX double
-#define BIAS 1023
-#define MANTISSA 52
-#define LARGEST 700.0
-#define TO_BASE_2 1.44269504088896340736
-#define LN2_HIGH 0.69314718036912381649
-#define LN2_LOW 1.9082149292705877e-10
-#define ROUND 6755399441055744.0
-#define TERMS 14
-#include "fused.c"
-
-#else
+/* 1 / k! */
+static const REAL one_by[] = {
+    1, 1, 1. / 2, 1. / 6, 1. / 24, 1. / 120, 1. / 720, 1. / 5040, 1. / 40320, 1. / 362880,
+    1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800, 1. / 87178291200
+};
 
 /* e^y - 1, to within some units in the last place, near 0 too: y = n ln 2 + r, and a series in r.
    A NaN stays one. */
-static inline REAL NAME(expm1)(REAL y) {
+static inline REAL real_expm1(REAL y) {
     y = y > LARGEST ? LARGEST : y;
     y = y < -LARGEST ? -LARGEST : y;
     REAL n = (y * TO_BASE_2 + ROUND) - ROUND;
     REAL r = (y - n * LN2_HIGH) - n * LN2_LOW;
-    REAL sum = 1;
-    for (int k = TERMS; k > 1; k--) sum = 1 + sum * r * ((REAL)1 / k);
+    REAL sum = one_by[TERMS];
+    for (int k = TERMS - 1; k > 0; k--) sum = sum * r + one_by[k];
     sum *= r;
     union { INT bits; REAL value; } power;
     power.bits = ((INT)n + BIAS) << MANTISSA;
     return power.value * sum + (power.value - 1);
 }
 
-static inline REAL NAME(sigmoid)(REAL x) { return 1 / (2 + NAME(expm1)(-x)); }
+static inline REAL real_sigmoid(REAL x) { return 1 / (2 + real_expm1(-x)); }
 
-static inline REAL NAME(tanh)(REAL x) {
-    REAL e = NAME(expm1)(-2 * x);
+static inline REAL real_tanh(REAL x) {
+    REAL e = real_expm1(-2 * x);
     return -e / (2 + e);
 }
 
-static inline const REAL *NAME(mask)(const Layer *layer, int site, int64_t t, int64_t b) {
+static inline const REAL *mask(const Layer *layer, int site, int64_t t, int64_t b) {
     const REAL *mask = layer->masks[site];
     return mask ? mask + t * layer->strides[site] + b * layer->size : NULL;
 }
 
 /* What leaves a step from h~ in h: masked, zoned out, and seen by the step `next`. */
-static inline void NAME(leave)(
+static inline void leave(
     const Layer *layer, REAL *restrict h, const REAL *restrict before, int64_t t, int64_t next,
     int64_t b
 ) {
@@ -127,7 +114,7 @@ static inline void NAME(leave)(
     if (state) UNITS h[j] *= state[j];
     if (update) UNITS h[j] += update[j] * (before[j] - h[j]);
     if (next < 0) return;
-    const REAL *hidden = NAME(mask)(layer, HIDDEN, next, b);
+    const REAL *hidden = mask(layer, HIDDEN, next, b);
     REAL *restrict seen = (REAL *)layer->seen + b * size;
     if (hidden) UNITS seen[j] = h[j] * hidden[j];
     else UNITS seen[j] = h[j];
@@ -135,7 +122,7 @@ static inline void NAME(leave)(
 
 /* The gradient of h~ of step t, into d_new [H]: from outside, from what was zoned out, and through
    the gates of the step `later`; what zoneout hands on stays in d_h. */
-static inline void NAME(reach)(
+static inline void reach(
     const Layer *layer, REAL *restrict d_new, int64_t t, int64_t later,
     const REAL *restrict product, int64_t b
 ) {
@@ -145,7 +132,7 @@ static inline void NAME(reach)(
     const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
     UNITS d_new[j] = pull[j] + d_h[j];
     if (later >= 0) {
-        const REAL *hidden = NAME(mask)(layer, HIDDEN, later, b);
+        const REAL *hidden = mask(layer, HIDDEN, later, b);
         const REAL *restrict back = product + b * size;
         if (hidden) UNITS d_new[j] += back[j] * hidden[j];
         else UNITS d_new[j] += back[j];
@@ -160,7 +147,7 @@ static inline void NAME(reach)(
 }
 
 /* What h0 is seen as by the first step. */
-static void NAME(start_part)(const Layer *layer, Part part, int64_t t) {
+static void start_part(const Layer *layer, Part part, int64_t t) {
     const int64_t size = layer->size;
     SAMPLES {
         const REAL *h = (REAL *)layer->h0 + b * size, *hidden = MASK(HIDDEN);
@@ -172,7 +159,7 @@ static void NAME(start_part)(const Layer *layer, Part part, int64_t t) {
 
 /* Step t, that comes after step `last` and before step `next` (each -1 where there is none);
    `product` is what the hidden state brings to the gates, [B, 4H]. */
-static void NAME(lstm_part)(
+static void lstm_part(
     const Layer *layer, Part part, int64_t t, int64_t last, int64_t next,
     const REAL *restrict product
 ) {
@@ -189,25 +176,25 @@ static void NAME(lstm_part)(
         REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
         REAL *c = (REAL *)layer->cs + t * layer->kept + b * size;
         REAL *restrict squashed = (REAL *)layer->squashed + t * layer->kept + b * size;
-        UNITS i[j] = NAME(sigmoid)(i[j] + brought[j]);
-        UNITS f[j] = NAME(sigmoid)(f[j] + brought[size + j]);
-        UNITS g[j] = NAME(tanh)(g[j] + brought[2 * size + j]);
-        UNITS o[j] = NAME(sigmoid)(o[j] + brought[3 * size + j]);
+        UNITS i[j] = real_sigmoid(i[j] + brought[j]);
+        UNITS f[j] = real_sigmoid(f[j] + brought[size + j]);
+        UNITS g[j] = real_tanh(g[j] + brought[2 * size + j]);
+        UNITS o[j] = real_sigmoid(o[j] + brought[3 * size + j]);
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL), *update = MASK(CELL_UPDATE);
         if (candidate) UNITS new_c[j] = f[j] * c_before[j] + i[j] * candidate[j] * g[j];
         else UNITS new_c[j] = f[j] * c_before[j] + i[j] * g[j];
         if (cell) UNITS new_c[j] *= cell[j];
-        UNITS squashed[j] = NAME(tanh)(new_c[j]);
+        UNITS squashed[j] = real_tanh(new_c[j]);
         UNITS h[j] = o[j] * squashed[j];
         if (update) UNITS c[j] = new_c[j] + update[j] * (c_before[j] - new_c[j]);
         else UNITS c[j] = new_c[j];
-        NAME(leave)(layer, h, h_before, t, next, b);
+        leave(layer, h, h_before, t, next, b);
     }
 }
 
 /* Step t of the backward pass, which step `later` came before (-1 if none); `product` is what
    reaches h_t through that step's gates, [B, H]. `earlier` is the step before t, -1 if none. */
-static void NAME(lstm_backward_part)(
+static void lstm_backward_part(
     const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
 ) {
@@ -225,7 +212,7 @@ static void NAME(lstm_backward_part)(
         REAL *restrict kept = d_new + size, *restrict added = kept + size;
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL);
         const REAL *c_update = MASK(CELL_UPDATE);
-        NAME(reach)(layer, d_new, t, later, product, b);
+        reach(layer, d_new, t, later, product, b);
         if (c_update) {
             UNITS kept[j] = d_c[j] * c_update[j];
             UNITS d_c[j] -= kept[j];
@@ -244,7 +231,7 @@ static void NAME(lstm_backward_part)(
 }
 
 /* As lstm; `product` is [B, 3H]. */
-static void NAME(gru_part)(
+static void gru_part(
     const Layer *layer, Part part, int64_t t, int64_t last, int64_t next,
     const REAL *restrict product
 ) {
@@ -259,18 +246,18 @@ static void NAME(gru_part)(
         REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
         REAL *restrict brought = (REAL *)layer->cs + t * layer->kept + b * size;
         const REAL *candidate = MASK(CANDIDATE);
-        UNITS r[j] = NAME(sigmoid)(r[j] + to_r[j]);
-        UNITS z[j] = NAME(sigmoid)(z[j] + to_z[j]);
+        UNITS r[j] = real_sigmoid(r[j] + to_r[j]);
+        UNITS z[j] = real_sigmoid(z[j] + to_z[j]);
         UNITS brought[j] = to_n[j];
-        UNITS n[j] = NAME(tanh)(n[j] + r[j] * to_n[j]);
+        UNITS n[j] = real_tanh(n[j] + r[j] * to_n[j]);
         if (candidate) UNITS h[j] = (1 - z[j]) * (n[j] * candidate[j]) + z[j] * before[j];
         else UNITS h[j] = (1 - z[j]) * n[j] + z[j] * before[j];
-        NAME(leave)(layer, h, before, t, next, b);
+        leave(layer, h, before, t, next, b);
     }
 }
 
 /* As lstm_backward; the gradients of n, r, z, and of the part of n that r falls on. */
-static void NAME(gru_backward_part)(
+static void gru_backward_part(
     const Layer *layer, Part part, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
 ) {
@@ -286,7 +273,7 @@ static void NAME(gru_backward_part)(
         REAL *restrict d_h = (REAL *)layer->d_h + b * size;
         REAL *restrict d_new = part.scratch, *restrict scale = d_new + size;
         const REAL *candidate = MASK(CANDIDATE);
-        NAME(reach)(layer, d_new, t, later, product, b);
+        reach(layer, d_new, t, later, product, b);
         if (candidate) UNITS scale[j] = candidate[j];
         else UNITS scale[j] = 1;
         UNITS d_n[j] = d_new[j] * (1 - z[j]) * scale[j] * (1 - n[j] * n[j]);
@@ -298,24 +285,22 @@ static void NAME(gru_backward_part)(
 }
 
 /* Each of them for all samples. */
-static inline Part NAME(whole)(const Layer *layer) {
+static inline Part whole(const Layer *layer) {
     return (Part){0, layer->batch, layer->scratch};
 }
 
-void NAME(start)(const Layer *layer, int64_t t) { NAME(start_part)(layer, NAME(whole)(layer), t); }
+void start(const Layer *layer, int64_t t) { start_part(layer, whole(layer), t); }
 
-#define STEP(name)                                                                         \
-    void NAME(name)(                                                                       \
-        const Layer *layer, int64_t t, int64_t before, int64_t after, const REAL *product  \
-    ) {                                                                                    \
-        NAME(JOIN(name, part))(layer, NAME(whole)(layer), t, before, after, product);      \
+#define STEP(name)                                                                             \
+    void name(                                                                                 \
+        const Layer *layer, int64_t t, int64_t before, int64_t after, const REAL *product      \
+    ) {                                                                                        \
+        name##_part(layer, whole(layer), t, before, after, product);                           \
     }
 STEP(lstm)
 STEP(lstm_backward)
 STEP(gru)
 STEP(gru_backward)
-#undef STEP
 
+#include "products.c"
 #include "runs.c"
-
-#endif

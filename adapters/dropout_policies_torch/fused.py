@@ -17,8 +17,8 @@ Masks = Sequence[Tensor | None]
 """hidden, candidate, cell, state, hidden_update, cell_update."""
 
 
-class Steps(ABC):
-    """The steps of one layer in one direction.
+class Run(ABC):
+    """All steps of one layer in one direction.
 
     Args:
         mode: `lstm` or `gru`.
@@ -49,17 +49,15 @@ class Steps(ABC):
         self.seen = torch.empty_like(self.h0)  # h on its way into the next step's product
         self.arrays = arrays
 
+    @abstractmethod
     def forward(self, recurrent: Recurrent) -> None:
         """Fill `hs`, `acts`, `cs` and `squashed`, of which `acts` holds the input's part.
 
         Args:
             recurrent: takes h as the gates see it `[B, H]` to its part of them.
         """
-        self.start(self.order[0])
-        steps = [-1, *self.order, -1]
-        for last, t, after in zip(steps, steps[1:], steps[2:], strict=False):
-            self.step(t, last, after, recurrent.by(self.seen))
 
+    @abstractmethod
     def backward(self, recurrent: Recurrent) -> Tensor:
         """Fill `d_gates`, change `d_h` and `d_c` to what is left for the start.
 
@@ -70,6 +68,18 @@ class Steps(ABC):
         Returns:
             What reached the gates' h of the first step, `[B, H]`; to be added to `d_h`.
         """
+
+
+class Steps(Run):
+    """One step after another, each beside its product."""
+
+    def forward(self, recurrent: Recurrent) -> None:
+        self.start(self.order[0])
+        steps = [-1, *self.order, -1]
+        for last, t, after in zip(steps, steps[1:], steps[2:], strict=False):
+            self.step(t, last, after, recurrent.by(self.seen))
+
+    def backward(self, recurrent: Recurrent) -> Tensor:
         product: Tensor | None = None
         through = self.arrays["d_gates"][:, :, -recurrent.weight.shape[1] :].unbind(0)
         steps = [-1, *reversed(self.order), -1]

@@ -1,21 +1,17 @@
-"""Steps on a CPU: `fused.c`, and all of them at once: `runs.c`."""
+"""Steps on a CPU, by functions in C: one by one `fused.c`, all at once `runs.c`."""
 
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dropout_policies.compiled import library
-
 from . import fused
-from .compiled import in_memory
+from .compiled import TYPES, in_c, in_memory
 from .products import Recurrent
-
-SOURCE = Path(__file__).with_name("fused.c")
 
 SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
@@ -49,70 +45,68 @@ def fits(acts: Tensor, state: Tensor) -> bool:
     large that many threads would share it."""
     return (
         in_memory(acts)
-        and acts.dtype in (torch.float32, torch.float64)
+        and acts.dtype in TYPES
         and state.numel() > 0
-        and library(SOURCE) is not None
-        and (state.numel() <= SERIAL or torch.get_num_threads() <= FEW or _apart(len(state)) > 0)
+        and in_c(acts.dtype) is not None
+        and (state.numel() <= SERIAL or torch.get_num_threads() <= FEW or apart(state))
     )
 
 
-def _apart(batch: int) -> int:
-    """How many threads share the samples out among themselves; 0: they share each product."""
-    threads, compiled = torch.get_num_threads(), library(SOURCE)
-    able = compiled is not None and (threads == 1 or compiled.has_threads())
-    return threads if able and (threads <= FEW or batch >= SAMPLES * threads) else 0
+def apart(state: Tensor) -> bool:
+    """Whether each thread takes its own samples of a state `[B, H]`; all share a product if not."""
+    threads = torch.get_num_threads()
+    able = threads == 1 or in_c(state.dtype).has_threads()
+    return able and (threads <= FEW or len(state) >= SAMPLES * threads)
+
+
+def _layer(run: fused.Run, scratch: Tensor) -> Any:
+    """The address of what functions in C know of a layer, whose arrays `run` keeps."""
+    (batch, size), units = run.h0.shape, run.h0.numel()
+    layer = _Arrays(batch, size)
+    layer.kept = units if run.kept else 0
+    layer.h0, layer.seen, layer.scratch = (each.data_ptr() for each in (run.h0, run.seen, scratch))
+    for name, array in run.arrays.items():
+        setattr(layer, name, array.data_ptr())
+    for site, mask in enumerate(run.masks):
+        if mask is not None:
+            layer.masks[site] = mask.data_ptr()
+            layer.strides[site] = units if len(mask) > 1 else 0
+    return ctypes.byref(layer)
+
+
+class Apart(fused.Run):
+    """Each thread takes its own samples through all steps: one call of a compiled function."""
+
+    def forward(self, recurrent: Recurrent) -> None:
+        self._all(self.mode, recurrent, self.order)
+
+    def backward(self, recurrent: Recurrent) -> Tensor:
+        return self._all(f"{self.mode}_backward", recurrent, self.order[::-1])
+
+    def _all(self, name: str, recurrent: Recurrent, order: Sequence[int]) -> Tensor:
+        """All steps, in this order; the last one's product."""
+        threads, panels = torch.get_num_threads(), recurrent.panels
+        scratch = self.h0.new_empty(threads, 3, self.h0.shape[1])
+        product = self.h0.new_empty(len(self.h0), len(recurrent.weight))
+        getattr(in_c(self.h0.dtype), f"{name}_run")(
+            _layer(self, scratch),
+            *(ctypes.c_void_p(array.data_ptr()) for array in (panels, product)),
+            *map(ctypes.c_int64, (order[0], order[-1], threads)),
+        )
+        return product
 
 
 class Steps(fused.Steps):
-    """Each step, or all of them, a call of a compiled function."""
+    """Each step a call of a compiled function."""
 
     def __init__(self, *args: Any, **arrays: Any) -> None:
         super().__init__(*args, **arrays)
-        compiled: Any = library(SOURCE)
-        kind = "float" if self.h0.dtype == torch.float32 else "double"
-        back = f"{self.mode}_backward"
-        names = ("lanes", "start", self.mode, back, f"{self.mode}_run", f"{back}_run")
-        functions = (getattr(compiled, f"{name}_{kind}") for name in names)
-        lanes, self._start, self._step, self._step_back, self._run, self._run_back = functions
-        self._lanes = lanes()
-        self._threads = _apart(len(self.h0))
-        units = self.h0.numel()
-        self._scratch = self.h0.new_empty(max(1, self._threads), 3 * self.h0.shape[1])
-        given = {**self.arrays, "h0": self.h0, "seen": self.seen, "scratch": self._scratch}
-        pointers = (None if mask is None else mask.data_ptr() for mask in self.masks)
-        strides = (0 if mask is None or len(mask) == 1 else units for mask in self.masks)
-        self._layer = _Arrays(
-            *self.h0.shape,
-            kept=units if self.kept else 0,
-            masks=(ctypes.c_void_p * 6)(*pointers),
-            strides=(ctypes.c_int64 * 6)(*strides),
-            **{name: array.data_ptr() for name, array in given.items()},
-        )
-        self._at = ctypes.byref(self._layer)
+        self._scratch = self.h0.new_empty(3, self.h0.shape[1])
+        self._at = _layer(self, self._scratch)
+        functions: Any = in_c(self.h0.dtype)
+        self._start, self._step = functions.start, getattr(functions, self.mode)
+        self._step_back = getattr(functions, f"{self.mode}_backward")
         self._number = {t: ctypes.c_int64(t) for t in (-1, *self.order)}
-
-    def forward(self, recurrent: Recurrent) -> None:
-        if not self._threads:
-            return super().forward(recurrent)
-        self._all(self._run, recurrent, self.order)
-        return None
-
-    def backward(self, recurrent: Recurrent) -> Tensor:
-        if not self._threads:
-            return super().backward(recurrent)
-        return self._all(self._run_back, recurrent, self.order[::-1])
-
-    def _all(self, run: Any, recurrent: Recurrent, order: list[int]) -> Tensor:
-        """All steps, in this order; the last one's product."""
-        panels = recurrent.panels(self._lanes)
-        product = self.h0.new_empty(len(self.h0), len(recurrent.weight))
-        way = 1 if order[-1] >= order[0] else -1
-        run(
-            self._at,
-            *(ctypes.c_void_p(array.data_ptr()) for array in (panels, product)),
-            *(ctypes.c_int64(each) for each in (order[0], order[-1], way, self._threads)),
-        )
-        return product
 
     def start(self, t: int) -> None:
         self._start(self._at, self._number[t])

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from . import products_cpu
+
 Product = Callable[[Tensor], Tensor]
 Added = Callable[[Tensor, Tensor], Tensor]
 
@@ -71,7 +73,6 @@ class Recurrent:
 
     def __init__(self, weight: Tensor, rows: int, bias: Tensor | None = None) -> None:
         self.weight, self.rows, self.bias = weight, rows, bias
-        self._panels: Tensor | None = None
 
     @cached_property
     def by(self) -> Product:
@@ -92,21 +93,7 @@ class Recurrent:
             return lambda out, x: out.add_(_linear(x, packed, None))
         return lambda out, x: out.addmm_(x, t)
 
-    def panels(self, lanes: int) -> Tensor:
-        """The weight as `runs.c` reads it, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each
-        below its part of the bias, and zeros where a group is not full."""
-        if self._panels is not None:  # no process has two numbers of lanes for one type
-            return self._panels
-        size, depth = self.weight.shape
-        full, rest = divmod(size, lanes)
-        self._panels = found = self.weight.new_zeros(full + (rest > 0), 1 + depth, lanes)
-        end = full * lanes
-        for column, entries in ((slice(1, None), self.weight), (slice(0, 1), self.bias)):
-            if entries is None:
-                continue
-            entries = entries.unsqueeze(1) if entries.dim() == 1 else entries
-            groups = entries[:end].view(full, lanes, entries.shape[1])
-            found[:full, column].copy_(groups.transpose(1, 2))
-            if rest:
-                found[full, column, :rest].copy_(entries[end:].t())
-        return found
+    @cached_property
+    def panels(self) -> Tensor:
+        """The weight and the bias as functions in C read them; see `products_cpu`."""
+        return products_cpu.panels(self.weight, self.bias)

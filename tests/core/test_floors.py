@@ -106,6 +106,7 @@ def test_both_adapters_have_the_same_rooms():
         "fused.py",
         "fused_cpu.py",
         "fused_gpu.py",
+        "products_cpu.py",
         "triton_kernels.py",
         "lstm_operator.py",
         "gru_operator.py",

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from dropout_policies_torch import LSTM, fused_cpu
+from dropout_policies_torch import LSTM
+from dropout_policies_torch.compiled import in_c
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from dropout_policies import compiled
@@ -17,7 +18,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, caplog)
         y.sum().backward()
         return y, layer.weight_hh_l0.grad
 
-    assert compiled.library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
+    assert in_c(torch.float32) is not None, "the tests need a C compiler"
     expected = trained()
     if reason == "forbidden":
         monkeypatch.setenv("DROPOUT_POLICIES_COMPILE", "0")
@@ -26,7 +27,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, caplog)
     compiled.library.cache_clear()
     try:
         with caplog.at_level("INFO"):
-            assert compiled.library(fused_cpu.SOURCE) is None
+            assert in_c(torch.float32) is None
             torch.testing.assert_close(trained(), expected)
         assert (reason == "forbidden") == (not caplog.records)
     finally:

@@ -10,9 +10,11 @@ from dropout_policies_torch import (
     fused_cpu,
     operators,
     products,
+    products_cpu,
     recurrence,
     sequence,
 )
+from dropout_policies_torch.compiled import in_c
 from dropout_policies_torch.gru_operator import gru
 from dropout_policies_torch.lstm_operator import lstm
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +22,6 @@ from hypothesis import strategies as st
 
 import dropout_policies as dp
 from dropout_policies import compiled
-from dropout_policies.compiled import library
 from tests.support import torch_subject
 from tests.support.cases import Case, numbers
 
@@ -105,9 +106,9 @@ def steps(request, monkeypatch):
     if request.param == "by PyTorch's own functions":
         monkeypatch.setattr(engine, "engine", lambda *_: None)
         return
-    assert library(fused_cpu.SOURCE) is not None, "the tests need a C compiler"
+    assert in_c(torch.float32) is not None, "the tests need a C compiler"
     at_once = request.param == "compiled, all at once"
-    monkeypatch.setattr(fused_cpu, "_apart", lambda _: torch.get_num_threads() * at_once)
+    monkeypatch.setattr(fused_cpu, "apart", lambda _: at_once)
 
 
 @contextmanager
@@ -136,10 +137,10 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
     runs, found = [], []
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch, threads(number):
-            patch.setattr(fused_cpu, "_apart", lambda _, on=at_once: torch.get_num_threads() * on)
-            all_at_once = fused_cpu.Steps._all
+            patch.setattr(fused_cpu, "apart", lambda _, on=at_once: on)
+            all_at_once = fused_cpu.Apart._all
             patch.setattr(
-                fused_cpu.Steps, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
+                fused_cpu.Apart, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
             )
             given = [each.detach().clone().requires_grad_() for each in cast[:6]]
             hs, end, *_ = OPERATORS[mode](*given, *cast[6:], direction, True)
@@ -150,16 +151,48 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
         torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
 
 
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=60)
+@given(
+    columns=st.integers(1, 70),
+    depth=st.integers(1, 70),
+    number=st.integers(1, 3),
+    form=st.sampled_from(["rows", "columns", "both apart"]),
+    biased=st.booleans(),
+)
+def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
+    """Each a bias, or zeros, and below it as many columns as fill a vector, or zeros."""
+    made = torch.arange(1.0, 4 * columns * depth + 1, dtype=dtype).view(2 * columns, 2 * depth)
+    weight = made[:columns, :depth].contiguous()
+    if form == "columns":
+        weight = weight.t().contiguous().t()
+    elif form == "both apart":
+        weight = made[::2, ::2]
+    bias = -torch.arange(2.0 * columns, dtype=dtype)[1::2] if biased else None
+    with threads(number):
+        found = products_cpu.panels(weight, bias)
+    lanes = in_c(dtype).lanes()
+    assert found.shape == (-(-columns // lanes), 1 + depth, lanes)
+    flat = found.transpose(1, 2).flatten(0, 1)  # [⌈columns/lanes⌉ * lanes, 1 + depth]
+    torch.testing.assert_close(flat[:columns, 1:], weight, rtol=0, atol=0)
+    expected = torch.zeros(columns, dtype=dtype) if bias is None else bias
+    torch.testing.assert_close(flat[:columns, 0], expected, rtol=0, atol=0)
+    assert not flat[columns:].any()
+
+
 def test_a_weight_is_laid_out_once():
-    for weight in (torch.ones(5, 3), torch.ones(3, 5).t()):
-        recurrent = products.Recurrent(weight, 2)
-        assert recurrent.panels(4) is recurrent.panels(4)
+    recurrent = products.Recurrent(torch.ones(5, 3), 2)
+    assert recurrent.panels is recurrent.panels
 
 
 def test_threads_take_their_own_samples_where_each_has_enough():
-    for number, batch, expected in ((1, 1, 1), (2, 1, 2), (3, 14, 0), (3, 15, 3), (4, 20, 4)):
+    cases = ((1, 1, True), (2, 1, True), (3, 14, False), (3, 15, True), (4, 20, True))
+    for number, batch, expected in cases:
+        state, acts = torch.zeros(batch, 3), torch.zeros(2, batch, 12)
         with threads(number):
-            assert fused_cpu._apart(batch) == expected
+            assert fused_cpu.apart(state) == expected
+            way = fused_cpu.Apart if expected else fused_cpu.Steps
+            assert engine.engine(acts, state) is way
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
@@ -167,12 +200,12 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
     compiled.library.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(compiled, "THREADS", ("--no-such-flag",))
-        assert library(fused_cpu.SOURCE).has_threads() == 0
-        for number, expected in ((1, 1), (2, 0)):
+        assert in_c(torch.float32).has_threads() == 0
+        for number, expected in ((1, True), (2, False)):
             with threads(number):
-                assert fused_cpu._apart(64) == expected
+                assert fused_cpu.apart(torch.zeros(64, 3)) == expected
     compiled.library.cache_clear()
-    assert library(fused_cpu.SOURCE).has_threads() == 1
+    assert in_c(torch.float32).has_threads() == 1
 
 
 @pytest.mark.usefixtures("steps")
@@ -245,8 +278,9 @@ def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
         torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_compiled_activations_are_as_exact_as_their_type(dtype):
+@pytest.mark.parametrize("way", [fused_cpu.Apart, fused_cpu.Steps])
+@pytest.mark.parametrize("dtype", SINGLE)
+def test_compiled_activations_are_as_exact_as_their_type(dtype, way):
     """In an LSTM of zero weights whose biases are all the input: h = o * tanh(i * g)."""
     x = torch.cat([10.0 ** torch.arange(-30, 3), torch.linspace(0, 30, 500), torch.tensor([200.0])])
     x = torch.cat([x, -x]).to(dtype)
@@ -258,7 +292,7 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype):
         acts = torch.stack(gates, dim=-1)[None].contiguous()
         hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
         arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
-        run = fused_cpu.Steps("lstm", zero, [None] * 6, range(1), True, **arrays)
+        run = way("lstm", zero, [None] * 6, range(1), True, **arrays)
         run.forward(products.Recurrent(torch.zeros(4, 1, dtype=dtype), len(x)))
         one = torch.ones(1, dtype=torch.float64)
         if gate == 0:
