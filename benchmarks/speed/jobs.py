@@ -103,14 +103,14 @@ class Job:
 
 def every(device: str = "cpu") -> Iterator[Job]:
     """All jobs."""
-    for shape, seconds in ((MEDIUM, 25.0), (SMALL, 10.0)):
+    for shape in (MEDIUM, SMALL):
         for cell in CELLS:
             if device != "cpu":
                 yield Job("gpu", cell, shape, policies(cell), device=device)
                 continue
             for policy in policies(cell):
-                yield Job("torch", cell, shape, (policy,), seconds=seconds)
-            yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=seconds)
+                yield Job("torch", cell, shape, (policy,), seconds=25.0)
+            yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=25.0)
     for cell in CELLS:
         for policy in policies(cell):
             yield Job("memory", cell, MEDIUM, (policy,), device=device)
