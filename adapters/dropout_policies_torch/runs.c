@@ -14,8 +14,8 @@ static inline Part part_of(const Layer *layer, int64_t which, int64_t of) {
 /* Steps first to last, in the order of time or against it, whose product with h is
    [B, columns]. */
 static void forward(
-    const Layer *layer, Step step, int64_t columns, const REAL *weight, REAL *product, int64_t first,
-    int64_t last, int64_t threads
+    const Layer *layer, Step step, int64_t columns, const REAL *weight, REAL *product,
+    int64_t first, int64_t last, int64_t threads
 ) {
     const int64_t size = layer->size, way = last < first ? -1 : 1;
 #pragma omp parallel for num_threads(threads)
