@@ -168,7 +168,7 @@ def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
         weight = weight.t().contiguous().t()
     elif form == "both apart":
         weight = made[::2, ::2]
-    bias = -torch.arange(2.0 * columns, dtype=dtype)[1::2] if biased else None
+    bias = torch.arange(-2.0 * columns, 0.0, dtype=dtype)[1::2] if biased else None
     with threads(number):
         found = products_cpu.panels(weight, bias)
     lanes = in_c(dtype).lanes()
