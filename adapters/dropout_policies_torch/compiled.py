@@ -21,9 +21,10 @@ from dropout_policies.compiled import allowed, library
 _logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("fused.c")
+"""A layer's steps in C, and with them the products of `products.c` and the runs of `runs.c`."""
 
 TYPES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
-"""How it is compiled for each type that it can be had for."""
+"""What is defined in the source for each type that it can be had for."""
 
 
 def in_c(dtype: torch.dtype) -> Any:

@@ -49,9 +49,9 @@ typedef struct {
     int64_t kept;   /* how far from step to step in cs and squashed: B * H, or 0 */
     void *masks[6]; /* hidden, candidate, cell, state, hidden_update, cell_update */
     int64_t strides[6];
-    void *d_hs;         /* [T, B, H]: the gradients of every h from outside */
-    void *d_gates;      /* [T, B, 4H] */
-    void *d_h, *d_c;    /* [B, H]: what goes on from step to step; of h, without the product's part */
+    void *d_hs;      /* [T, B, H]: the gradients of every h from outside */
+    void *d_gates;   /* [T, B, 4H] */
+    void *d_h, *d_c; /* [B, H]: what goes on from step to step; of h, but the product's part */
 } Layer;
 
 /* The samples that are taken through a step, and the room for it, [3H]. */

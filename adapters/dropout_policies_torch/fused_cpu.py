@@ -16,7 +16,6 @@ from .products import Recurrent
 SERIAL = 2**15
 """Units of a step up to which PyTorch's own functions run on one thread, as these always do."""
 
-
 FEW = 2
 """Threads up to which each takes its own samples through all steps, by products of its own."""
 

@@ -1,8 +1,8 @@
 /* All steps of a layer at once, their matrix products among them.
 
    What happens to a sample depends on no other, so that each thread takes some samples through all
-   steps and waits for nobody; and a weight that is read again at every step stays near the core that
-   reads it. Part of fused.c. */
+   steps and waits for nobody; and a weight that is read again at every step stays near the core
+   that reads it. Part of fused.c. */
 
 typedef void (*Step)(const Layer *, Part, int64_t, int64_t, int64_t, const REAL *);
 
