@@ -32,6 +32,16 @@ def in_c(dtype: torch.dtype) -> Any:
     return library(SOURCE, *TYPES[dtype])
 
 
+def takes(x: Tensor) -> bool:
+    """Whether the functions in C can be had for a tensor, that is not empty."""
+    return in_memory(x) and x.dtype in TYPES and x.numel() > 0 and in_c(x.dtype) is not None
+
+
+def has_threads(dtype: torch.dtype) -> bool:
+    """Whether functions in C run on as many threads as PyTorch's own do."""
+    return torch.get_num_threads() == 1 or bool(in_c(dtype).has_threads())
+
+
 @functools.cache
 def kernels() -> ModuleType | None:
     """Triton's kernels; None where they cannot be had."""

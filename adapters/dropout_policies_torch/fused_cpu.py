@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import fused
-from .compiled import TYPES, in_c, in_memory
+from .compiled import has_threads, in_c, takes
 from .products import Recurrent
 
 SERIAL = 2**15
@@ -42,20 +42,15 @@ class _Arrays(ctypes.Structure):
 def fits(acts: Tensor, state: Tensor) -> bool:
     """Whether steps run compiled: on a CPU, in single or double precision, unless a step is so
     large that many threads would share it."""
-    return (
-        in_memory(acts)
-        and acts.dtype in TYPES
-        and state.numel() > 0
-        and in_c(acts.dtype) is not None
-        and (state.numel() <= SERIAL or torch.get_num_threads() <= FEW or apart(state))
+    return takes(acts) and (
+        state.numel() <= SERIAL or torch.get_num_threads() <= FEW or apart(state)
     )
 
 
 def apart(state: Tensor) -> bool:
     """Whether each thread takes its own samples of a state `[B, H]`; all share a product if not."""
     threads = torch.get_num_threads()
-    able = threads == 1 or in_c(state.dtype).has_threads()
-    return able and (threads <= FEW or len(state) >= SAMPLES * threads)
+    return has_threads(state.dtype) and (threads <= FEW or len(state) >= SAMPLES * threads)
 
 
 def _layer(run: fused.Run, scratch: Tensor) -> Any:

@@ -45,64 +45,116 @@ void lay_out(
     }
 }
 
-/* Some rows by one or two panels of a weight, of whose columns so many are there. */
+/* What is there of a vector. */
+static inline Vector read(const REAL *from, int64_t there) {
+    REAL all[LANES] = {0};
+    if (there >= LANES) return *(const Loose *)from;
+    for (int64_t j = 0; j < there; j++) all[j] = from[j];
+    return *(const Loose *)all;
+}
+
+static inline void write(REAL *to, Vector sums, int64_t there) {
+    REAL all[LANES];
+    if (there >= LANES) {
+        *(Loose *)to = sums;
+        return;
+    }
+    *(Loose *)all = sums;
+    for (int64_t j = 0; j < there; j++) to[j] = all[j];
+}
+
+/* Some rows by one or two panels of a weight, of whose columns so many are there; where `added`, to
+   what `out` holds, or else to the first row of the panels. Rows lie `apart` from another, and
+   the entries of each `step`. */
 static inline __attribute__((always_inline)) void tile(
-    const REAL *restrict x, int64_t x_apart, const REAL *restrict weight, int64_t depth,
-    REAL *restrict out, int64_t out_apart, int64_t columns, const int rows, const int panels
+    const REAL *restrict x, int64_t apart, int64_t step, const REAL *restrict weight,
+    int64_t depth, REAL *restrict out, int64_t out_apart, int64_t columns, int64_t added,
+    const int rows, const int panels
 ) {
     const int64_t panel = (depth + 1) * LANES;
     Vector sums[TALL][2];
     for (int r = 0; r < rows; r++)
-        for (int p = 0; p < panels; p++) sums[r][p] = *(const Loose *)(weight + p * panel);
+        for (int p = 0; p < panels; p++)
+            sums[r][p] = added ? read(out + r * out_apart + p * LANES, columns - p * LANES)
+                               : read(weight + p * panel, LANES);
     for (int64_t k = 0; k < depth; k++) {
         const REAL *at = weight + (k + 1) * LANES;
         const Vector first = *(const Loose *)at;
         const Vector second = *(const Loose *)(at + (panels - 1) * panel);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
-            const REAL factor = x[r * x_apart + k];
+            const REAL factor = x[r * apart + k * step];
             sums[r][0] += factor * first;
             if (panels == 2) sums[r][1] += factor * second;
         }
     }
     for (int r = 0; r < rows; r++)
-        for (int p = 0; p < panels; p++) {
-            REAL *to = out + r * out_apart + p * LANES;
-            const int64_t left = columns - p * LANES;
-            if (left >= LANES) *(Loose *)to = sums[r][p];
-            else for (int64_t j = 0; j < left; j++) to[j] = sums[r][p][j];
-        }
+        for (int p = 0; p < panels; p++)
+            write(out + r * out_apart + p * LANES, sums[r][p], columns - p * LANES);
 }
 
-/* Rows x, whose starts lie `x_apart` from another, by a weight: [rows, columns]. */
-static __attribute__((noinline)) void multiply(
-    const REAL *x, int64_t x_apart, const REAL *weight, int64_t depth, REAL *out, int64_t columns,
+/* Up to TALL rows. */
+static __attribute__((noinline)) void by_panels(
+    const REAL *x, int64_t apart, int64_t step, const REAL *weight, int64_t depth, REAL *out,
+    int64_t out_apart, int64_t columns, int64_t added, int64_t rows
+) {
+#define TILE(rows, panels) \
+    tile(x, apart, step, weight, depth, out, out_apart, columns, added, rows, panels)
+#define TALLER(rows)                         \
+    case rows:                               \
+        if (columns > LANES) TILE(rows, 2);  \
+        else TILE(rows, 1);                  \
+        break;
+    switch (rows) {
+        TALLER(1) TALLER(2) TALLER(3) TALLER(4) TALLER(5) TALLER(6)
+#if TALL == 12
+        TALLER(7) TALLER(8) TALLER(9) TALLER(10) TALLER(11) TALLER(12)
+#endif
+    }
+#undef TALLER
+#undef TILE
+}
+
+/* Rows x, whose starts lie `apart` from another, by a weight: [rows, columns]. */
+static void multiply(
+    const REAL *x, int64_t apart, const REAL *weight, int64_t depth, REAL *out, int64_t columns,
     int64_t rows
 ) {
     const int64_t tiles = (rows + TALL - 1) / TALL;
     for (int64_t n = 0; n < columns; n += 2 * LANES) {
-        const REAL *panel = weight + n * (depth + 1);
-        const int64_t left = columns - n;
+        const REAL *panels = weight + n * (depth + 1);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t from = rows * i / tiles, to = rows * (i + 1) / tiles;
-            const REAL *at = x + from * x_apart;
-            REAL *into = out + from * columns + n;
-#define TILE(rows, panels) tile(at, x_apart, panel, depth, into, columns, left, rows, panels)
-#define TALLER(rows)                \
-    case rows:                      \
-        if (left > LANES)           \
-            TILE(rows, 2);          \
-        else                        \
-            TILE(rows, 1);          \
-        break;
-            switch (to - from) {
-                TALLER(1) TALLER(2) TALLER(3) TALLER(4) TALLER(5) TALLER(6)
-#if TALL == 12
-                TALLER(7) TALLER(8) TALLER(9) TALLER(10) TALLER(11) TALLER(12)
-#endif
-            }
-#undef TALLER
-#undef TILE
+            by_panels(
+                x + from * apart, apart, 1, panels, depth, out + from * columns + n, columns,
+                columns - n, 0, to - from
+            );
         }
+    }
+}
+
+/* The sum of outer products [columns, width], of rows d [rows, columns], whose starts lie `apart`
+   from another, and of rows in panels; where `added`, to what is there. The threads share out the
+   columns, of which each copies some to where they lie side by side. Rows are to be few enough for
+   such a copy to lie on a thread's stack. */
+void outer(
+    const REAL *d, int64_t apart, int64_t columns, const REAL *panels, int64_t rows, REAL *out,
+    int64_t width, int64_t added, int64_t threads
+) {
+    const int64_t tiles = (columns + TALL - 1) / TALL, end = (rows - 1) * apart + columns;
+#pragma omp parallel for num_threads(threads)
+    for (int64_t i = 0; i < tiles; i++) {
+        const int64_t from = columns * i / tiles, high = columns * (i + 1) / tiles - from;
+        REAL some[(rows + 1) * TALL + LANES];
+        for (int64_t n = 0; n < rows; n++)
+            for (int64_t j = 0; j < high; j += LANES) {
+                const int64_t at = n * apart + from + j, there = end - at;
+                write(some + n * TALL + j, read(d + at, there < LANES ? high - j : LANES), LANES);
+            }
+        for (int64_t n = 0; n < width; n += 2 * LANES)
+            by_panels(
+                some, 1, TALL, panels + n * (rows + 1), rows, out + from * width + n, width,
+                width - n, added, high
+            );
     }
 }

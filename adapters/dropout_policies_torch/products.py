@@ -59,7 +59,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def outer(d: Tensor, x: Tensor) -> Tensor:
-    """Of rows `[N, G]` and `[N, F]`, the sum of each two's outer product, `[G, F]`."""
+    """Of rows `[N, G]`, each in one piece, and `[N, F]`, the sum of each two's outer product
+    `[G, F]`."""
+    if products_cpu.fits(d):
+        return products_cpu.outer(d, x)
     if d.shape[1] * x.shape[1] >= LARGE and _in_onednn(d):
         return _linear(d.t(), x.t(), None)
     return d.t() @ x

@@ -1,4 +1,4 @@
-"""A weight as `products.c` reads it, where steps on a CPU are taken by functions in C."""
+"""Products by functions in C, `products.c`, and a weight as they read it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from ctypes import c_int64, c_void_p
 import torch
 from torch import Tensor
 
-from .compiled import in_c
+from .compiled import has_threads, in_c, takes
+
+ROWS = 1024
+"""Rows that are summed up at once, so that what is copied of them stays near a core."""
+
+
+def fits(x: Tensor) -> bool:
+    """Whether `outer` can have such rows."""
+    return takes(x) and has_threads(x.dtype)
 
 
 def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -24,4 +32,22 @@ def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
         c_void_p(found.data_ptr()),
         *map(c_int64, (columns, depth, torch.get_num_threads())),
     )
+    return found
+
+
+def outer(d: Tensor, x: Tensor) -> Tensor:
+    """Of rows `[N, G]`, each in one piece, and `[N, F]`, the sum of each two's outer product
+    `[G, F]`."""
+    found = d.new_empty(d.shape[1], x.shape[1])
+    threads, count = torch.get_num_threads(), -(-len(d) // ROWS)
+    for number, (some, others) in enumerate(zip(d.chunk(count), x.chunk(count), strict=True)):
+        laid = panels(others.t(), None)
+        in_c(d.dtype).outer(
+            c_void_p(some.data_ptr()),
+            *map(c_int64, (some.stride(0), some.shape[1])),
+            c_void_p(laid.data_ptr()),
+            c_int64(len(some)),
+            c_void_p(found.data_ptr()),
+            *map(c_int64, (x.shape[1], number, threads)),
+        )
     return found

@@ -180,6 +180,32 @@ def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
     assert not flat[columns:].any()
 
 
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=100)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 60),
+    width=st.integers(1, 60),
+    apart=st.integers(0, 20),
+    first=st.integers(0, 20),
+    most=st.integers(1, 50),
+    number=st.integers(1, 3),
+)
+def test_outer_products_are_summed(dtype, rows, columns, width, apart, first, most, number):
+    """Of small whole numbers, exactly: however many rows are taken at once, and where the columns
+    are some of a larger array's. What lies around them counts for nothing."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-9, 10, (rows, width), generator=generator).to(dtype)
+    d = torch.full((rows, first + columns + apart), torch.nan, dtype=dtype)
+    d = d[:, first : first + columns]
+    d.copy_(torch.randint(-9, 10, d.shape, generator=generator))
+    with pytest.MonkeyPatch.context() as patch, threads(number):
+        patch.setattr(products_cpu, "ROWS", most)
+        assert products_cpu.fits(d)
+        found = products.outer(d, x)
+    torch.testing.assert_close(found, d.t() @ x, rtol=0, atol=0)
+
+
 def test_a_weight_is_laid_out_once():
     recurrent = products.Recurrent(torch.ones(5, 3), 2)
     assert recurrent.panels is recurrent.panels
@@ -204,6 +230,7 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
         for number, expected in ((1, True), (2, False)):
             with threads(number):
                 assert fused_cpu.apart(torch.zeros(64, 3)) == expected
+                assert products_cpu.fits(torch.zeros(64, 3)) == expected
     compiled.library.cache_clear()
     assert in_c(torch.float32).has_threads() == 1
 
@@ -275,7 +302,9 @@ def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
             torch.testing.assert_close(products.Recurrent(w, 6, bias).by(x), x @ w.t() + bias)
             torch.testing.assert_close(products.Recurrent(w, 6).added(d.clone(), x), d + x @ w.t())
         wide = torch.cat([d, d], dim=1)[:, :8]
-        torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
+        for compiled_ones in (True, False):
+            monkeypatch.setattr(products_cpu, "fits", lambda _, on=compiled_ones: on)
+            torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
 
 
 @pytest.mark.parametrize("way", [fused_cpu.Apart, fused_cpu.Steps])
