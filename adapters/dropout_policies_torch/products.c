@@ -46,14 +46,14 @@ void lay_out(
 }
 
 /* What is there of a vector. */
-static inline Vector read(const REAL *from, int64_t there) {
+static inline Vector get(const REAL *from, int64_t there) {
     REAL all[LANES] = {0};
     if (there >= LANES) return *(const Loose *)from;
     for (int64_t j = 0; j < there; j++) all[j] = from[j];
     return *(const Loose *)all;
 }
 
-static inline void write(REAL *to, Vector sums, int64_t there) {
+static inline void put(REAL *to, Vector sums, int64_t there) {
     REAL all[LANES];
     if (there >= LANES) {
         *(Loose *)to = sums;
@@ -75,8 +75,8 @@ static inline __attribute__((always_inline)) void tile(
     Vector sums[TALL][2];
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
-            sums[r][p] = added ? read(out + r * out_apart + p * LANES, columns - p * LANES)
-                               : read(weight + p * panel, LANES);
+            sums[r][p] = added ? get(out + r * out_apart + p * LANES, columns - p * LANES)
+                               : get(weight + p * panel, LANES);
     for (int64_t k = 0; k < depth; k++) {
         const REAL *at = weight + (k + 1) * LANES;
         const Vector first = *(const Loose *)at;
@@ -90,7 +90,7 @@ static inline __attribute__((always_inline)) void tile(
     }
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++)
-            write(out + r * out_apart + p * LANES, sums[r][p], columns - p * LANES);
+            put(out + r * out_apart + p * LANES, sums[r][p], columns - p * LANES);
 }
 
 /* Up to TALL rows. */
@@ -149,7 +149,7 @@ void outer(
         for (int64_t n = 0; n < rows; n++)
             for (int64_t j = 0; j < high; j += LANES) {
                 const int64_t at = n * apart + from + j, there = end - at;
-                write(some + n * TALL + j, read(d + at, there < LANES ? high - j : LANES), LANES);
+                put(some + n * TALL + j, get(d + at, there < LANES ? high - j : LANES), LANES);
             }
         for (int64_t n = 0; n < width; n += 2 * LANES)
             by_panels(
