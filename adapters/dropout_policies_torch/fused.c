@@ -50,7 +50,7 @@ typedef struct {
     void *masks[6]; /* hidden, candidate, cell, state, hidden_update, cell_update */
     int64_t strides[6];
     void *d_hs;      /* [T, B, H]: the gradients of every h from outside */
-    void *d_gates;   /* [T, B, 4H] */
+    void *d_gates;   /* [T, B, 4H]; of an LSTM it may be `acts`, whose gates it then takes over */
     void *d_h, *d_c; /* [B, H]: what goes on from step to step; of h, but the product's part */
 } Layer;
 
@@ -200,33 +200,35 @@ static void lstm_backward_part(
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     SAMPLES {
-        const REAL *restrict i = (REAL *)layer->acts + 4 * (t * all + b * size);
-        const REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
+        const REAL *i = (REAL *)layer->acts + 4 * (t * all + b * size);
+        const REAL *f = i + size, *g = f + size, *o = g + size;
         const REAL *restrict c_before = earlier < 0 ? (REAL *)layer->c0 + b * size
                                                     : (REAL *)layer->cs + earlier * all + b * size;
         const REAL *restrict squashed = (REAL *)layer->squashed + t * all + b * size;
-        REAL *restrict d_i = (REAL *)layer->d_gates + 4 * (t * all + b * size);
-        REAL *restrict d_f = d_i + size, *restrict d_g = d_f + size, *restrict d_o = d_g + size;
+        REAL *d_i = (REAL *)layer->d_gates + 4 * (t * all + b * size);
+        REAL *d_f = d_i + size, *d_g = d_f + size, *d_o = d_g + size;
         REAL *restrict d_c = (REAL *)layer->d_c + b * size;
         REAL *restrict d_new = part.scratch;
         REAL *restrict kept = d_new + size, *restrict added = kept + size;
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL);
         const REAL *c_update = MASK(CELL_UPDATE);
         reach(layer, d_new, t, later, product, b);
-        if (c_update) {
-            UNITS kept[j] = d_c[j] * c_update[j];
-            UNITS d_c[j] -= kept[j];
-        }
-        UNITS d_c[j] += d_new[j] * o[j] * (1 - squashed[j] * squashed[j]);
+        if (c_update) UNITS kept[j] = d_c[j] * c_update[j];
+        else UNITS kept[j] = 0;
+        UNITS d_c[j] += d_new[j] * o[j] * (1 - squashed[j] * squashed[j]) - kept[j];
         if (cell) UNITS d_c[j] *= cell[j];
         if (candidate) UNITS added[j] = d_c[j] * candidate[j];
         else UNITS added[j] = d_c[j];
-        UNITS d_i[j] = added[j] * g[j] * i[j] * (1 - i[j]);
-        UNITS d_f[j] = d_c[j] * c_before[j] * f[j] * (1 - f[j]);
-        UNITS d_g[j] = added[j] * i[j] * (1 - g[j] * g[j]);
-        UNITS d_o[j] = d_new[j] * squashed[j] * o[j] * (1 - o[j]);
-        if (c_update) UNITS d_c[j] = d_c[j] * f[j] + kept[j];
-        else UNITS d_c[j] *= f[j];
+        /* All of a unit's gates are read before one is written: both may be the same memory. */
+#pragma GCC ivdep
+        UNITS {
+            const REAL i_t = i[j], f_t = f[j], g_t = g[j], o_t = o[j];
+            d_i[j] = added[j] * g_t * i_t * (1 - i_t);
+            d_f[j] = d_c[j] * c_before[j] * f_t * (1 - f_t);
+            d_g[j] = added[j] * i_t * (1 - g_t * g_t);
+            d_o[j] = d_new[j] * squashed[j] * o_t * (1 - o_t);
+            d_c[j] = d_c[j] * f_t + kept[j];
+        }
     }
 }
 

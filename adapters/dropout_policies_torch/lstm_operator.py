@@ -15,6 +15,7 @@ from .sequence import (
     before,
     cut,
     four,
+    last_pass,
     or_zeros,
     order,
     pieces,
@@ -170,11 +171,15 @@ def _backward(
     hidden_update: Tensor | None,
     cell_update: Tensor | None,
     backward: bool,
+    spent: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c."""
+    """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c.
+
+    `spent` says that nobody wants `acts` any more, which may then be overwritten.
+    """
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
     d_gates, d_h, d_c = _gates_back(
-        d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward
+        d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward, spent
     )
     rows = d_gates.flatten(0, 1)
     d_x = products.linear(d_gates, w_ih.t())
@@ -195,11 +200,12 @@ def _gates_back(
     w_hh: Tensor,
     masks: fused.Masks,
     backward: bool,
+    spent: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
-    d_gates = torch.empty_like(acts)
     recurrent = products.Recurrent(w_hh.t(), len(h0))
     engine = engines.engine(acts, h0)
+    d_gates = acts if spent and engine is not None else torch.empty_like(acts)
     if engine is None:
         back = _steps_back(
             d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, recurrent, masks, backward
@@ -306,7 +312,8 @@ def _gradient(
         found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
     else:
         arrays = (hs, cs, acts, squashed, x, h0, c0, w_ih, w_hh, *masks)
-        found = run(d_hs, d_c, *arrays, ctx.backward)
+        # In graphs, an operator changes nothing that it is given.
+        found = run(d_hs, d_c, *arrays, ctx.backward, run is _backward and last_pass())
     return *found[:5], None if bias is None else found[5], *[None] * (len(masks) + 2)
 
 

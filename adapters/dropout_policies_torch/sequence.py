@@ -96,6 +96,14 @@ def pulls(d_hs: Tensor, backward: bool) -> Sequence[Tensor]:
     return [*by_step[1:], nothing] if backward else [nothing, *by_step[:-1]]
 
 
+def last_pass() -> bool:
+    """Whether the backward pass that runs now is the last one through what was kept for it.
+
+    Private, because nothing public tells whether a graph is to be retained.
+    """
+    return not torch._C._autograd._get_current_graph_task_keep_graph()
+
+
 class Operator:
     """A computation over a whole sequence that has a backward pass of its own.
 

@@ -10,6 +10,7 @@ from dropout_policies_torch import (
     cells,
     engine,
     fused_cpu,
+    lstm_operator,
     operators,
     products,
     products_cpu,
@@ -283,6 +284,34 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
     found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("door", ["eager", "in_graphs"])
+def test_what_is_kept_is_overwritten_by_the_last_backward_pass_alone(door, request, monkeypatch):
+    """Which has memory of its own in graphs, and where PyTorch's own functions take the steps."""
+    made, places = lstm_operator._gates_back, []
+
+    def gates_back(*given):
+        found = made(*given)
+        places.append((given[4].data_ptr(), found[0].data_ptr()))  # acts, d_gates
+        return found
+
+    monkeypatch.setattr(lstm_operator, "_gates_back", gates_back)
+    given = arguments("LSTM", 0)
+    run = lstm.eager.apply if door == "eager" else lstm.in_graphs
+    hs, end, *_ = run(*given)
+    loss = hs.sin().sum() + end.cos().sum()
+    wanted = given[:6]
+    *first, last = (
+        torch.autograd.grad(loss, wanted, retain_graph=retained) for retained in (True, True, False)
+    )
+    for again in first:
+        for ours, theirs in zip(last, again, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    compiled_ones = "PyTorch" not in request.node.name
+    overwritten = [acts == d_gates for acts, d_gates in places]
+    assert overwritten == [False, False, compiled_ones and door == "eager"]
 
 
 @pytest.mark.usefixtures("steps")
