@@ -13,6 +13,7 @@ from .sequence import (
     Operator,
     again,
     before,
+    by_loop,
     cut,
     four,
     or_zeros,
@@ -265,7 +266,7 @@ def _gradient(
     given, masks = saved[:6], saved[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
     d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)
-    if torch.is_grad_enabled():  # of gradients too
+    if by_loop(d_hs, d_last):
         found = again("GRU", given, masks, ctx.backward, (d_hs, d_last))
     else:
         arrays = (hs, acts, brought, x, h0, w_ih, w_hh, *masks)

@@ -13,6 +13,7 @@ from .sequence import (
     Operator,
     again,
     before,
+    by_loop,
     cut,
     four,
     last_pass,
@@ -308,7 +309,7 @@ def _gradient(
     given, masks = saved[:6], saved[6:]
     x, h0, c0, w_ih, w_hh, bias = given
     d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
-    if torch.is_grad_enabled():  # of gradients too
+    if by_loop(d_hs, d_c):
         found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
     else:
         arrays = (hs, cs, acts, squashed, x, h0, c0, w_ih, w_hh, *masks)

@@ -46,6 +46,16 @@ def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
 
 
+def by_loop(*gradients: Tensor) -> bool:
+    """Whether an operator's gradients are to come by the plain loop: where theirs are asked for
+    too, and where many are asked for at once, for then each of `gradients` stands for a batch and
+    has no memory of its own: by `is_grads_batched`, or by torch.func around `torch.autograd.grad`.
+    Private, as nothing public tells of either."""
+    functorch = torch._C._functorch
+    batched = (functorch.is_legacy_batchedtensor, functorch.is_functorch_wrapped_tensor)
+    return torch.is_grad_enabled() or any(is_one(d) for is_one in batched for d in gradients)
+
+
 def order(steps: int, backward: bool) -> Sequence[int]:
     return range(steps - 1, -1, -1) if backward else range(steps)
 
@@ -168,7 +178,8 @@ def again(
     backward: bool,
     pulls: tuple[Tensor, Tensor],
 ) -> tuple[Any, ...]:
-    """The gradients of an operator's inputs by way of the plain loop, differentiable themselves.
+    """The gradients of an operator's inputs by way of the plain loop, differentiable themselves
+    where gradients are on.
 
     Args:
         mode: whose operator it is.
@@ -177,21 +188,22 @@ def again(
         backward: its direction.
         pulls: the gradients of every h, and of the last c (of a GRU, h).
     """
-    count = 2 if mode == "LSTM" else 1
+    count, twice = 2 if mode == "LSTM" else 1, torch.is_grad_enabled()
     x, states, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + count], given[1 + count :]
     weights = Weights(w_ih, w_hh, *biases)
     noise = {site: mask for site, mask in zip(SITES[mode], masks, strict=True) if mask is not None}
-    into = into_gates(mode, x, weights, None)
     step = STEPS[mode]
-    hs, end = over_steps(
-        lambda t, before, here: step(into[t], before, weights, here),
-        len(x),
-        tuple(states),
-        noise,
-        None,
-        backward,
-    )
+    with torch.enable_grad():
+        into = into_gates(mode, x, weights, None)
+        hs, end = over_steps(
+            lambda t, before, here: step(into[t], before, weights, here),
+            len(x),
+            tuple(states),
+            noise,
+            None,
+            backward,
+        )
     wanted = [each for each in given if each is not None and each.requires_grad]
-    found = torch.autograd.grad((hs, end[-1]), wanted, pulls, create_graph=True, allow_unused=True)
+    found = torch.autograd.grad((hs, end[-1]), wanted, pulls, create_graph=twice, allow_unused=True)
     by_id = {id(each): grad for each, grad in zip(wanted, found, strict=True)}
     return tuple(by_id.get(id(each)) for each in given)

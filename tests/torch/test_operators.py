@@ -3,6 +3,7 @@
 import ctypes
 import mmap
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -284,6 +285,24 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
     found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
     for ours, theirs in zip(found, plain, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("mode", OPERATORS)
+def test_many_gradients_at_once_are_each_of_them(mode):
+    """As for a Jacobian: `torch.autograd.functional.jacobian(..., vectorize=True)`."""
+    given = arguments(mode, 1)
+    hs, end, *_ = OPERATORS[mode](*given)
+    generator = torch.Generator().manual_seed(0)
+    pulled = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
+    gradients = partial(torch.autograd.grad, (hs, end), given[:6], retain_graph=True)
+    by_autograd = gradients(pulled, is_grads_batched=True)
+    by_func = torch.func.vmap(lambda *each: gradients(each))(*pulled)
+    for number, one_by_one in enumerate(map(gradients, zip(*pulled, strict=True))):
+        for ours, again, theirs in zip(by_autograd, by_func, one_by_one, strict=True):
+            assert not ours.requires_grad
+            torch.testing.assert_close(ours[number], theirs, rtol=0, atol=1e-12)
+            torch.testing.assert_close(again[number], theirs, rtol=0, atol=1e-12)
 
 
 @pytest.mark.usefixtures("steps")
