@@ -33,8 +33,8 @@ def in_c(dtype: torch.dtype) -> Any:
 
 
 def takes(x: Tensor) -> bool:
-    """Whether the functions in C can be had for a tensor, that is not empty."""
-    return in_memory(x) and x.dtype in TYPES and x.numel() > 0 and in_c(x.dtype) is not None
+    """Whether the functions in C can be had for a tensor; not for an empty one."""
+    return in_memory(x) and x.dtype in TYPES and in_c(x.dtype) is not None
 
 
 def has_threads(dtype: torch.dtype) -> bool:
@@ -84,7 +84,7 @@ def start(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> N
 
 
 def in_memory(x: Tensor) -> bool:
-    """Whether a tensor's elements lie in the CPU's memory, where such functions find them."""
+    """Whether a tensor has elements in the CPU's memory, where such functions find them."""
     if x.device.type != "cpu" or type(x) is not Tensor:  # PyTorch's tracers have subclasses
         return False
     try:
