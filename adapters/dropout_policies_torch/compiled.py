@@ -18,6 +18,8 @@ from torch import Tensor
 
 from dropout_policies.compiled import allowed, library
 
+from .kernel_memory import has_memory
+
 _logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("fused.c")
@@ -34,7 +36,7 @@ def in_c(dtype: torch.dtype) -> Any:
 
 def takes(x: Tensor) -> bool:
     """Whether the functions in C can be had for a tensor; not for an empty one."""
-    return in_memory(x) and x.dtype in TYPES and in_c(x.dtype) is not None
+    return has_memory(x) and x.dtype in TYPES and in_c(x.dtype) is not None
 
 
 def has_threads(dtype: torch.dtype) -> bool:
@@ -81,13 +83,3 @@ def start(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> N
     found = getattr(kernels(), name)[grid](*arguments, block)
     if found is not None:  # as it is where Triton interprets
         _started[key] = found
-
-
-def in_memory(x: Tensor) -> bool:
-    """Whether a tensor has elements in the CPU's memory, where such functions find them."""
-    if x.device.type != "cpu" or type(x) is not Tensor:  # PyTorch's tracers have subclasses
-        return False
-    try:
-        return x.data_ptr() != 0
-    except RuntimeError:  # what torch.func works with has no memory of its own
-        return False

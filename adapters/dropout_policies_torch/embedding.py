@@ -15,6 +15,7 @@ from dropout_policies.sites import Site
 from .layers import policy_repr
 from .masks import values
 from .noise import Noisy, choose
+from .scripting import embedding_forward, symbolic_call
 
 
 class Embedding(Noisy, nn.Embedding):
@@ -57,13 +58,17 @@ class Embedding(Noisy, nn.Embedding):
         if chosen is not None:
             self.settle(Placement(chosen), seed)
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Tokens `[T, B]` (`[B, T]` if `batch_first`) to rows `[..., F]`; of any shape, where all
-        samples have the same word types dropped."""
+    forward = embedding_forward  # type: ignore[assignment]
+
+    def call(self, input: Tensor) -> Tensor:
+        """What `forward` does in Python."""
+        node = symbolic_call(self, input)
+        if node is not None:
+            return node  # type: ignore[no-any-return]
         rows = super().forward(input)
-        if not self.noisy:
+        if not self.is_active:
             return rows
-        self.check_once()
+        self.check_call(input)
         assert self.placement is not None
         policy = self.placement.policy
         by_sample = policy[Site.EMBEDDING].per == "sequence"

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .kernel_memory import check, dense
 from .products import Recurrent
 
 Masks = Sequence[Tensor | None]
@@ -41,13 +42,55 @@ class Run(ABC):
         **arrays: Tensor,
     ) -> None:
         self.mode, self.order, self.kept = mode, list(order), kept
-        self.masks = [
-            None if mask is None else mask.expand(len(mask), *h0.shape).contiguous()
-            for mask in masks
-        ]
-        self.h0 = h0.contiguous()
+        batch, size = h0.shape
+        self.h0 = check("h0", dense(h0), (batch, size), h0)
+        self.masks = [None if mask is None else self._mask_of_steps(mask) for mask in masks]
         self.seen = torch.empty_like(self.h0)  # h on its way into the next step's product
-        self.arrays = arrays
+        shapes = self._shapes()
+        self.arrays = {
+            name: check(name, array, shapes[name], self.h0) for name, array in arrays.items()
+        }
+
+    @property
+    def gates(self) -> int:
+        """How many gates a unit has."""
+        return {"lstm": 4, "gru": 3}[self.mode]
+
+    def _shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each array."""
+        steps, (batch, size) = len(self.order), self.h0.shape
+        state, every = (batch, size), (steps, batch, size)
+        kept = every if self.kept else (1, batch, size)
+        return {
+            "acts": (steps, batch, self.gates * size),
+            "hs": every,
+            "cs": kept,
+            "squashed": kept,
+            "c0": state,
+            "d_hs": every,
+            "d_gates": (steps, batch, 4 * size),
+            "d_h": state,
+            "d_c": state,
+        }
+
+    def _mask_of_steps(self, mask: Tensor) -> Tensor:
+        """A mask `[T or 1, B or 1, H or 1]` as `[T or 1, B, H]`."""
+        steps, (batch, size) = len(self.order), self.h0.shape
+        number = 1 if len(mask) == 1 else steps
+        whole = dense(mask.expand(len(mask), batch, size))
+        return check("mask", whole, (number, batch, size), self.h0)
+
+    def check_weight(self, recurrent: Recurrent, backward: bool) -> None:
+        """Make sure that a weight takes h to the gates, or in the backward pass their gradients to
+        that of h.
+
+        Raises:
+            RuntimeError: it does not.
+        """
+        size = self.h0.shape[1]
+        shape = (self.gates * size, size)
+        shape = shape[::-1] if backward else shape
+        check("recurrent weight", recurrent.weight, shape, self.h0, contiguous=False)
 
     @abstractmethod
     def forward(self, recurrent: Recurrent) -> None:
@@ -74,12 +117,14 @@ class Steps(Run):
     """One step after another, each beside its product."""
 
     def forward(self, recurrent: Recurrent) -> None:
+        self.check_weight(recurrent, backward=False)
         self.start(self.order[0])
         steps = [-1, *self.order, -1]
         for last, t, after in zip(steps, steps[1:], steps[2:], strict=False):
             self.step(t, last, after, recurrent.by(self.seen))
 
     def backward(self, recurrent: Recurrent) -> Tensor:
+        self.check_weight(recurrent, backward=True)
         product: Tensor | None = None
         through = self.arrays["d_gates"][:, :, -recurrent.weight.shape[1] :].unbind(0)
         steps = [-1, *reversed(self.order), -1]

@@ -72,9 +72,11 @@ class Apart(fused.Run):
     """Each thread takes its own samples through all steps: one call of a compiled function."""
 
     def forward(self, recurrent: Recurrent) -> None:
+        self.check_weight(recurrent, backward=False)
         self._all(self.mode, recurrent, self.order)
 
     def backward(self, recurrent: Recurrent) -> Tensor:
+        self.check_weight(recurrent, backward=True)
         return self._all(f"{self.mode}_backward", recurrent, self.order[::-1])
 
     def _all(self, name: str, recurrent: Recurrent, order: Sequence[int]) -> Tensor:

@@ -9,17 +9,21 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
+from .kernel_memory import dense
 from .sequence import (
     Operator,
     again,
     before,
     by_loop,
+    check_saved,
     cut,
     four,
+    optional,
     or_zeros,
     order,
     pieces,
     pulls,
+    resolved,
     slices,
     whole,
 )
@@ -52,6 +56,8 @@ def _forward(
         r, z and n `[T, B, 3*H]`, and what the hidden state brings to n before r falls on it
         `[T, B, H]`.
     """
+    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
+    b_ih, b_hh, h0 = optional(resolved, b_ih), optional(resolved, b_hh), dense(h0)
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
     recurrent = products.Recurrent(w_hh, batch, b_hh)
@@ -130,7 +136,7 @@ def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     hs = x.new_empty(x.shape[0], *h0.shape)
     acts = x.new_empty(*x.shape[:2], 3 * h0.shape[1])
     kept = [torch.empty_like(each) if keep else each.new_empty(0) for each in (acts, hs)]
-    return hs, torch.empty_like(h0), *kept
+    return hs, h0.new_empty(h0.shape), *kept
 
 
 def _backward(
@@ -149,8 +155,18 @@ def _backward(
     hidden_update: Tensor | None,
     backward: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
-    size = hs.shape[2]
+    """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last.
+
+    Raises:
+        RuntimeError: what a hook on saved tensors gave back is not what was saved.
+    """
+    steps, batch, size = d_hs.shape
+    every = (steps, batch, size)
+    hs, brought = check_saved("h", hs, every, d_hs), check_saved("hidden part", brought, every, d_hs)
+    acts = check_saved("gates", acts, (steps, batch, 3 * size), d_hs)
+    h0 = check_saved("h0", h0, (batch, size), d_hs)
+    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
+    d_hs, d_last = dense(d_hs), dense(d_last)
     masks = (hidden, candidate, None, state, hidden_update, None)
     d_gates, d_h = _gates_back(d_hs, d_last, hs, acts, brought, h0, w_hh, masks, backward)
     flat = d_gates.flatten(0, 1)
@@ -182,9 +198,9 @@ def _gates_back(
     if engine is None:
         d_h = _steps_back(d_gates, d_hs, d_last, hs, acts, brought, h0, recurrent, masks, backward)
         return d_gates, d_h
-    d_h = d_last.clone(memory_format=torch.contiguous_format)
+    d_h = d_last.clone()
     arrays = {"acts": acts, "hs": hs, "cs": brought}
-    arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h}
+    arrays |= {"d_hs": d_hs, "d_gates": d_gates, "d_h": d_h}
     run = engine("gru", h0, masks, order(steps, backward), True, **arrays)
     back = run.backward(recurrent)
     return d_gates, d_h.add_(fused.through(back, masks, backward))
@@ -248,7 +264,7 @@ def _steps_back(
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     given = arguments[5:9]  # x, h0, w_ih, w_hh
     biases = [given[-1].new_empty(given[-1].shape[0]) for _ in range(2)]
-    return *(torch.empty_like(each) for each in given), *biases
+    return *(each.new_empty(each.shape) for each in given), *biases
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

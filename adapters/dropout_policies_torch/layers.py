@@ -16,6 +16,8 @@ from dropout_policies.stacks import stack_placement
 from .cells import TYPES, States
 from .noise import Noisy, choose
 from .recurrence import Packing, run
+from .scripting import gru_or_rnn_forward, lstm_forward, symbolic_call
+from .tensor_checks import check_tensors, layer_shapes
 
 
 class Recurrent(Noisy):
@@ -68,26 +70,39 @@ class Recurrent(Noisy):
             placement.check_rates(self.num_layers, name)
             self.settle(placement, seed)
 
-    def forward(
-        self: Any, input: Tensor | PackedSequence, hx: Any = None
-    ) -> tuple[Tensor | PackedSequence, Any]:
-        """As in the stock layer: x `[T, B, D]` or any of its forms, to output and state."""
-        if torch.compiler.is_compiling():
-            return self._forward(input, hx)  # type: ignore[no-any-return]
-        return _eager(self, input, hx)  # type: ignore[no-any-return]
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dropout" and value and self.placement is not None:
+            raise PolicyError(
+                f"{type(self).__name__}: it is under policy {self.placement.policy.name!r}, and its "
+                f"own dropout would come on top. Received: dropout={value!r}; give the policy "
+                f"another rate instead: rate={value!r}, or remove it first."
+            )
+        super().__setattr__(name, value)
 
-    def _forward(
+    def call(
         self: Any, input: Tensor | PackedSequence, hx: Any
     ) -> tuple[Tensor | PackedSequence, Any]:
-        if self.noisy:
-            self.check_once()
+        """What `forward` does in Python, on any input that the stock layer takes."""
+        node = symbolic_call(self, input, hx)
+        if node is not None:
+            return node  # type: ignore[no-any-return]
+        if torch.compiler.is_compiling():
+            return self._run(input, hx)  # type: ignore[no-any-return]
+        return _eager(self, input, hx)  # type: ignore[no-any-return]
+
+    def _run(
+        self: Any, input: Tensor | PackedSequence, hx: Any
+    ) -> tuple[Tensor | PackedSequence, Any]:
         data = input.data if isinstance(input, PackedSequence) else input
+        if self.is_active:
+            self.check_call(data)
         device = data.device.type
         autocast = device != "meta" and torch.is_autocast_enabled(device)
         fits = autocast or data.dtype == self.weight_ih_l0.dtype
-        if not self.noisy or not fits:
+        if not self.is_active or not fits:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
         states = _states(hx)
+        check_tensors(self, layer_shapes(self), data, states)
         if isinstance(input, PackedSequence):
             packing, batched, x = Packing.of(input), True, data
         elif input.dim() not in (2, 3):
@@ -164,20 +179,26 @@ class Recurrent(Noisy):
 class LSTM(Recurrent, nn.LSTM):  # type: ignore[misc] # each stock forward names its own state
     """A drop-in `torch.nn.LSTM` that runs under a dropout policy; see `Recurrent`."""
 
+    forward = lstm_forward  # type: ignore[assignment]
+
 
 class GRU(Recurrent, nn.GRU):  # type: ignore[misc]
     """A drop-in `torch.nn.GRU` that runs under a dropout policy; see `Recurrent`."""
 
+    forward = gru_or_rnn_forward  # type: ignore[assignment]
+
 
 class RNN(Recurrent, nn.RNN):  # type: ignore[misc]
     """A drop-in `torch.nn.RNN` (tanh or relu) that runs under a dropout policy; see `Recurrent`."""
+
+    forward = gru_or_rnn_forward  # type: ignore[assignment]
 
 
 # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the
 # functions that a call runs through one by one, with every number that changes a new graph.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _eager(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
-    return layer._forward(input, hx)
+    return layer._run(input, hx)
 
 
 def policy_repr(placement: Placement | None) -> str:

@@ -9,18 +9,22 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
+from .kernel_memory import dense
 from .sequence import (
     Operator,
+    SavedGates,
     again,
     before,
     by_loop,
+    check_saved,
     cut,
     four,
-    last_pass,
+    optional,
     or_zeros,
     order,
     pieces,
     pulls,
+    resolved,
     shifted,
     slices,
     whole,
@@ -58,6 +62,8 @@ def _forward(
         Every h_t `[T, B, H]` and the last c `[B, H]`; and for the backward pass, or else empty,
         every c_t `[T, B, H]`, the gates' activations `[T, B, 4*H]`, and tanh(c̃) `[T, B, H]`.
     """
+    x, w_ih, w_hh, bias = resolved(x), resolved(w_ih), resolved(w_hh), optional(resolved, bias)
+    h0, c0 = dense(h0), dense(c0)
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
@@ -87,7 +93,7 @@ def _forward_part(
     cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
     engine = engines.engine(acts, h0)
     if engine is not None:
-        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
+        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0}
         run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
         run.forward(recurrent)
     else:
@@ -150,7 +156,7 @@ def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     hs = x.new_empty(x.shape[0], *h0.shape)
     acts = x.new_empty(*x.shape[:2], 4 * h0.shape[1])
     kept = [torch.empty_like(each) if keep else each.new_empty(0) for each in (hs, acts, hs)]
-    return hs, torch.empty_like(h0), *kept
+    return hs, h0.new_empty(h0.shape), *kept
 
 
 def _backward(
@@ -177,7 +183,18 @@ def _backward(
     """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c.
 
     `spent` says that nobody wants `acts` any more, which may then be overwritten.
+
+    Raises:
+        RuntimeError: what a hook on saved tensors gave back is not what was saved.
     """
+    steps, batch, size = d_hs.shape
+    every, one = (steps, batch, size), (batch, size)
+    hs, cs = check_saved("h", hs, every, d_hs), check_saved("c", cs, every, d_hs)
+    squashed = check_saved("tanh(c)", squashed, every, d_hs)
+    acts = check_saved("gates", acts, (steps, batch, 4 * size), d_hs)
+    h0, c0 = check_saved("h0", h0, one, d_hs), check_saved("c0", c0, one, d_hs)
+    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
+    d_hs, d_c = dense(d_hs), dense(d_c)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
     d_gates, d_h, d_c = _gates_back(
         d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward, spent
@@ -212,9 +229,9 @@ def _gates_back(
             d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, recurrent, masks, backward
         )
         return d_gates, *back
-    d_h, d_c = torch.zeros_like(h0), d_c.clone(memory_format=torch.contiguous_format)
-    arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0.contiguous()}
-    arrays |= {"d_hs": d_hs.contiguous(), "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
+    d_h, d_c = torch.zeros_like(h0), d_c.clone()
+    arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0}
+    arrays |= {"d_hs": d_hs, "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
     run = engine("lstm", h0, masks, order(len(hs), backward), True, **arrays)
     brought = run.backward(recurrent)
     return d_gates, d_h.add_(fused.through(brought, masks, backward)), d_c
@@ -291,13 +308,14 @@ def _steps_back(
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     given = arguments[6:11]  # x, h0, c0, w_ih, w_hh
-    return *(torch.empty_like(each) for each in given), given[-1].new_empty(given[-1].shape[0])
+    bias = given[-1].new_empty(given[-1].shape[0])
+    return *(each.new_empty(each.shape) for each in given), bias
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, cs, acts, squashed = output
     ctx.save_for_backward(*inputs[:-2], hs, cs, acts, squashed)
-    ctx.backward = inputs[-2]
+    ctx.backward, ctx.gates = inputs[-2], SavedGates(acts)
     ctx.mark_non_differentiable(cs, acts, squashed)
     ctx.set_materialize_grads(False)
 
@@ -309,12 +327,13 @@ def _gradient(
     given, masks = saved[:6], saved[6:]
     x, h0, c0, w_ih, w_hh, bias = given
     d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
-    if by_loop(d_hs, d_c):
+    if ctx.gates.written or by_loop(d_hs, d_c):
         found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
     else:
         arrays = (hs, cs, acts, squashed, x, h0, c0, w_ih, w_hh, *masks)
         # In graphs, an operator changes nothing that it is given.
-        found = run(d_hs, d_c, *arrays, ctx.backward, run is _backward and last_pass())
+        ctx.gates.written = run is _backward and ctx.gates.may_be_written(acts)
+        found = run(d_hs, d_c, *arrays, ctx.backward, ctx.gates.written)
     return *found[:5], None if bias is None else found[5], *[None] * (len(masks) + 2)
 
 

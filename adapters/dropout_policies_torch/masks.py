@@ -18,7 +18,9 @@ from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
 from dropout_policies.rates import Rate, Schedule
 from dropout_policies.sites import VERTICAL, WEIGHTS
 
-from .compiled import in_memory, kernels, start
+from .compiled import kernels, start
+from .kernel_memory import has_memory
+from .tracing import is_observed
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,9 @@ def _least(rate: float) -> int:
 def _unkeyed_bits(mask: PlannedMask, call: Call, device: torch.device) -> Tensor:
     """Which elements are kept, as PyTorch's generator has it; on the CPU by a key from there where
     that can be, for PyTorch draws a number after the other."""
-    if device.type == "cpu" and not torch.compiler.is_compiling():
+    if device.type == "cpu" and not is_observed():
         words = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device)
-        if in_memory(words) and compiled.keeps_bits():
+        if has_memory(words) and compiled.keeps_bits():
             k0, k1 = words.unbind()
             return keep_bits((k0, k1), _by_call(mask.rate, call, _least), mask.shape, 0, device)
     rate = _by_call(mask.rate, call, float)
@@ -181,9 +183,9 @@ def keep_bits(
         row_offset: the number of the first row.
         device: where the mask is wanted.
     """
-    if not torch.compiler.is_compiling():
+    if not is_observed():
         keep = torch.empty(shape, dtype=torch.bool, device=device)
-        if in_memory(keep) and compiled.keeps_bits():
+        if has_memory(keep) and compiled.keeps_bits():
             words_of_key, first = (int(key[0]), int(key[1])), int(words_from) + 2**31
             compiled.keep_bits(words_of_key, first, shape, row_offset, keep.data_ptr())
             return keep

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from dropout_policies.policy import Policy
 from dropout_policies.tape import Tape
 
 from . import masks
+from .scripting import check_scriptable
+from .tracing import in_backward_pass, in_cuda_graph, in_make_fx, in_trace, is_vmapped
 
 OWN = ("placement", "keys", "row_offset", "tape", "recomputing")
 """The attributes that a policy adds to a module."""
@@ -74,6 +77,14 @@ class Noisy:
     """Whether activation checkpointing runs the call again, with its number put back."""
     training: bool
 
+    # What TorchScript is not to compile.
+    __jit_unused_properties__ = ("all_weights", "calls", "is_active", "masks_apply", "mode", "seed")
+
+    def __prepare_scriptable__(self) -> Any:
+        """What torch.jit.script asks for before it compiles a module."""
+        check_scriptable(self)
+        return self
+
     def settle(self, placement: Placement, seed: int | None) -> None:
         """Put the module under a policy; adds plain attributes only."""
         self.placement, self.keys = placement, Keys(seed)
@@ -110,17 +121,29 @@ class Noisy:
         self.keys = before
 
     @property
-    def falls(self) -> bool:
-        """Whether masks fall in a call now."""
+    def masks_apply(self) -> bool:
+        """Whether masks are drawn in a call now.
+
+        Raises:
+            PolicyError: the module does not say whether it is training. (An AttributeError in a
+                property would be reported as that of another attribute.)
+        """
         plays = self.tape is not None and self.tape.plays
-        return self.training or plays or (self.keys is not None and self.keys.always)
+        if plays or (self.keys is not None and self.keys.always):
+            return True
+        if "training" not in vars(self):
+            raise PolicyError(
+                f"{type(self).__name__}: the attribute 'training' was deleted, and a policy masks "
+                f"in training only. Call train() or eval() on the module."
+            )
+        return self.training
 
     @property
-    def noisy(self) -> bool:
+    def is_active(self) -> bool:
         """Whether a policy has anything to do in a call now."""
         if self.placement is None or not self.placement.policy.active:
             return False
-        return self.falls or self.placement.policy.evaluation != "identity"
+        return self.masks_apply or self.placement.policy.evaluation != "identity"
 
     def masks(
         self, wanted: Plan, device: torch.device, dtype: torch.dtype, leaving: bool = False
@@ -141,7 +164,7 @@ class Noisy:
             call = max(keys.number - leaving, 0)
         if keys.rates_at is not None:
             wanted = at_call(wanted, keys.rates_at)
-        if not self.falls:
+        if not self.masks_apply:
             return masks.means(wanted, call, device, dtype)
 
         def draw() -> masks.Masks:
@@ -166,51 +189,59 @@ class Noisy:
         else:
             keys.number += 1
 
-    def check_once(self) -> None:
+    def check_call(self, *given: Tensor) -> None:
         """Make sure that the number of a call means what it says.
 
+        Args:
+            given: the tensors that the call is made with.
+
         Raises:
-            PolicyError: the call is activation checkpointing's second one, is made on one of
-                DataParallel's copies, or is captured in a CUDA graph; all would draw other masks
-                than the key says, silently.
+            PolicyError: the call is recorded in a trace or a CUDA graph, stands for many under
+                torch.func.vmap, is made in a backward pass, or on one of DataParallel's copies; all
+                would draw other masks than the key says, or the same again, silently.
         """
-        if torch.compiler.is_compiling() or self.placement is None or not self.falls:
+        if torch.compiler.is_compiling() or self.placement is None or not self.masks_apply:
             return
         if self.seed is None and self.tape is None and not self.placement.policy.scheduled:
             return
-        name = type(self).__name__
-        # Private, because nothing public tells that the backward pass is running.
-        if torch._C._current_graph_task_id() != -1 and not self.recomputing:
-            raise PolicyError(
-                f"{name}: activation checkpointing runs the call again, and it would be numbered "
-                f"{self.calls}, not as the first. Tell it the number: checkpoint(..., "
-                f"use_reentrant=False, context_fn=lambda: same_masks(model)), with same_masks "
-                f"from dropout_policies_torch."
-            )
+        name, number = type(self).__name__, self.calls
+        held = self.keys is not None and self.keys.hold
         sampled = self.keys is not None and self.keys.always
-        if _captured() and not (self.keys is not None and self.keys.hold):
-            way_out = ""
-            if self.seed is not None and not sampled:
-                way_out = (
-                    ", or leave seed out: then masks are PyTorch's generator's, which replays go "
-                    "on with"
-                )
+        unseeded = "" if sampled or self.seed is None else ", or leave seed out"
+        if (in_trace() or in_make_fx()) and not held:
+            raise PolicyError(
+                f"{name}: a trace holds the number of a call, and every run of it would be call "
+                f"{number} again. Trace the model in evaluation{unseeded}."
+            )
+        if self.seed is not None and is_vmapped((*given, *self._own_parameters())):
+            raise PolicyError(
+                f"{name}: torch.func.vmap makes one call for all samples, and keyed masks would be "
+                f"the same for each. Call the layer on the whole batch{unseeded}: then "
+                f"vmap(..., randomness='different') draws masks for each sample."
+            )
+        if in_backward_pass() and not self.recomputing:
+            raise PolicyError(
+                f"{name}: the call is made in a backward pass, and would be numbered {number}. "
+                f"It may be activation checkpointing, which runs the first call again and needs "
+                f"its number: checkpoint(..., use_reentrant=False, context_fn=lambda: "
+                f"same_masks(model)), with same_masks from dropout_policies_torch. Or it is a hook "
+                f"that calls the layer: call it outside of the backward pass{unseeded}."
+            )
+        if in_cuda_graph() and not held:
+            draws_on = f"{unseeded}: then masks are PyTorch's generator's, which replays go on with"
             raise PolicyError(
                 f"{name}: a CUDA graph holds the number of a call, and every replay would be call "
-                f"{self.calls} again. Call the layer outside of the graph{way_out}."
+                f"{number} again. Call the layer outside of the graph{draws_on if unseeded else ''}"
+                f"."
             )
         if getattr(self, "_is_replica", False):
-            way_out = "" if sampled else ", or leave seed out"
             raise PolicyError(
                 f"{name}: keyed masks on DataParallel's copies would be the same for other rows. "
-                f"Use DistributedDataParallel and set row_offset{way_out}."
+                f"Use DistributedDataParallel and set row_offset{unseeded}."
             )
 
-
-def _captured() -> bool:
-    """Whether what runs now goes into a CUDA graph."""
-    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return initialized and torch.cuda.is_current_stream_capturing()
+    def _own_parameters(self: Any) -> Iterator[Tensor]:
+        return self.parameters(recurse=False)  # type: ignore[no-any-return]
 
 
 def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:

@@ -18,8 +18,10 @@ from dropout_policies.sites import Site
 
 from .cells import Noise, States, Weights
 from .gru_operator import gru
+from .kernel_memory import is_plain
 from .lstm_operator import lstm
 from .sequence import SITES
+from .tracing import in_torch_func, in_trace
 
 
 def has(mode: str, weights: Weights, masks: Noise, given: Sequence[Tensor]) -> bool:
@@ -30,15 +32,19 @@ def has(mode: str, weights: Weights, masks: Noise, given: Sequence[Tensor]) -> b
     if hidden is not None and hidden.shape[-1] not in (1, weights.w_hh.shape[1]):
         return False
     # What leaves Python is to be made of operators that others know.
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+    if torch.compiler.is_exporting() or in_trace():
         return False
-    # Derivatives in forward mode, and torch.func's, go through the loop. Private, because nothing
-    # public tells that torch.func is at work.
-    if torch._C._functorch.maybe_current_level() is not None:
-        return False
-    return torch.compiler.is_compiling() or all(
-        forward_ad.unpack_dual(each).tangent is None  # type: ignore[no-untyped-call]
-        for each in (*given, *weights.flat())
+    if torch.compiler.is_compiling():
+        return True
+    # Derivatives in forward mode, and torch.func's, go through the loop.
+    every = (*given, *weights.flat())
+    return (
+        not in_torch_func()
+        and all(is_plain(each) for each in (*every, *masks.values()))
+        and all(
+            forward_ad.unpack_dual(each).tangent is None  # type: ignore[no-untyped-call]
+            for each in every
+        )
     )
 
 

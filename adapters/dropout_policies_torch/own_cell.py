@@ -20,6 +20,7 @@ from .layers import batch_of, policy_repr
 from .masks import Mask, values
 from .noise import Noisy, choose
 from .recurrence import Packing, masked, opened
+from .scripting import symbolic_call
 
 
 class Unrolled(Noisy, nn.Module):
@@ -93,9 +94,12 @@ class Unrolled(Noisy, nn.Module):
         self, input: Tensor | PackedSequence, hx: Any = None
     ) -> tuple[Tensor | PackedSequence, Any]:
         """x `[T, B, D]` (`[B, T, D]` if `batch_first`) or packed, to every h and the last state."""
-        self.check_once()
-        packing = Packing.of(input) if isinstance(input, PackedSequence) else None
+        node = symbolic_call(self, input, hx)
+        if node is not None:
+            return node  # type: ignore[no-any-return]
         x = input.data if isinstance(input, PackedSequence) else input
+        self.check_call(x)
+        packing = Packing.of(input) if isinstance(input, PackedSequence) else None
         if packing is None and x.dim() != 3:
             raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
         x = x.transpose(0, 1) if self.batch_first and packing is None else x
@@ -137,8 +141,14 @@ class Unrolled(Noisy, nn.Module):
             return PackedSequence(y, *input[1:]), last
         return y.transpose(0, 1) if self.batch_first else y, last
 
+    def __prepare_scriptable__(self) -> Any:
+        raise PolicyError(
+            f"{self.title}: TorchScript cannot compile a loop over a cell of any kind. Use "
+            f"torch.jit.trace on the model in evaluation."
+        )
+
     def _noise(self, x: Tensor, packing: Packing | None) -> dict[Site, Mask]:
-        if not self.noisy:
+        if not self.is_active:
             return {}
         assert self.placement is not None
         steps = len(x) if packing is None else len(packing.batch_sizes)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import products_cpu
+from .kernel_memory import has_memory
 
 Product = Callable[[Tensor], Tensor]
 Added = Callable[[Tensor, Tensor], Tensor]
@@ -19,7 +20,7 @@ LARGE = 2**19
 """Entries from which on a weight is worth being laid out for oneDNN."""
 
 
-def _in_onednn(weight: Tensor) -> bool:
+def _in_onednn(*tensors: Tensor | None) -> bool:
     """Whether oneDNN multiplies by a weight, as it does in PyTorch's own recurrent layers.
 
     On the CPU, `torch.mm` leaves single precision to another library, which on some machines takes
@@ -27,9 +28,7 @@ def _in_onednn(weight: Tensor) -> bool:
     PyTorch's own compiler writes.
     """
     return (
-        weight.device.type == "cpu"
-        and weight.dtype == torch.float32
-        and weight.numel() > 0
+        all(x is None or (has_memory(x) and x.dtype == torch.float32) for x in tensors)
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     )
@@ -43,27 +42,29 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return found
 
 
-def _packed(weight: Tensor, rows: int) -> Tensor | None:
+def _packed(weight: Tensor, rows: int, bias: Tensor | None = None) -> Tensor | None:
     """The weight as products with that many rows read it, where it pays."""
-    if weight.numel() < LARGE or not _in_onednn(weight):
+    if weight.numel() < LARGE or not _in_onednn(weight, bias):
         return None
+    weight = weight.resolve_neg()
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous(), rows)
     return packed
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x `[..., F]` by a weight `[G, F]`, once: `[..., G]`."""
-    if _in_onednn(weight):
+    # oneDNN's function checks no shapes; what does not fit, PyTorch's refuses.
+    columns, fits = weight.shape[:1], x.shape[-1:] == weight.shape[1:]
+    if fits and (bias is None or bias.shape == columns) and _in_onednn(x, weight, bias):
         return _linear(x, weight, bias)
     return functional.linear(x, weight, bias)
 
 
 def outer(d: Tensor, x: Tensor) -> Tensor:
-    """Of rows `[N, G]`, each in one piece, and `[N, F]`, the sum of each two's outer product
-    `[G, F]`."""
-    if products_cpu.fits(d):
+    """Of rows `[N, G]` and `[N, F]`, the sum of each two's outer product `[G, F]`."""
+    if products_cpu.fits(d, x):
         return products_cpu.outer(d, x)
-    if d.shape[1] * x.shape[1] >= LARGE and _in_onednn(d):
+    if d.shape[1] * x.shape[1] >= LARGE and _in_onednn(d, x):
         return _linear(d.t(), x.t(), None)
     return d.t() @ x
 
@@ -80,7 +81,8 @@ class Recurrent:
     @cached_property
     def by(self) -> Product:
         """What takes x to `[B, G]`, which may be overwritten by the next."""
-        packed, t, bias = _packed(self.weight, self.rows), self.weight.t(), self.bias
+        bias, t = self.bias, self.weight.t()
+        packed = _packed(self.weight, self.rows, bias)
         if packed is not None:
             return lambda x: _linear(x, packed, bias)
         out = self.weight.new_empty(self.rows, len(self.weight))

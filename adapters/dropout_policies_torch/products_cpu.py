@@ -8,23 +8,29 @@ import torch
 from torch import Tensor
 
 from .compiled import has_threads, in_c, takes
+from .kernel_memory import check, dense
 
 ROWS = 1024
 """Rows that are summed up at once, so that what is copied of them stays near a core."""
 
 
-def fits(x: Tensor) -> bool:
+def fits(*rows: Tensor) -> bool:
     """Whether `outer` can have such rows."""
-    return takes(x) and has_threads(x.dtype)
+    return all(takes(x) and x.dim() == 2 for x in rows) and has_threads(rows[0].dtype)
 
 
 def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
     """A weight `[G, F]` in panels, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each below
-    its part of the bias `[G]`, or zeros, and zeros where a group is not full."""
+    its part of the bias `[G]`, or zeros, and zeros where a group is not full.
+
+    Raises:
+        RuntimeError: the bias is not one of such a weight.
+    """
+    weight = weight.resolve_conj().resolve_neg()
     functions, (columns, depth) = in_c(weight.dtype), weight.shape
     lanes = functions.lanes()
     found = weight.new_empty(-(-columns // lanes), 1 + depth, lanes)
-    bias = None if bias is None else bias.contiguous()
+    bias = None if bias is None else check("bias", dense(bias), (columns,), weight)
     functions.lay_out(
         c_void_p(weight.data_ptr()),
         *map(c_int64, weight.stride()),
@@ -36,8 +42,14 @@ def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def outer(d: Tensor, x: Tensor) -> Tensor:
-    """Of rows `[N, G]`, each in one piece, and `[N, F]`, the sum of each two's outer product
-    `[G, F]`."""
+    """Of rows `[N, G]` and `[N, F]`, the sum of each two's outer product `[G, F]`.
+
+    Raises:
+        RuntimeError: the rows are not as many, or of another type.
+    """
+    check("rows", x, (len(d), x.shape[1]), d, contiguous=False)
+    d = d.resolve_conj().resolve_neg()
+    d = d if d.stride(1) == 1 and d.stride(0) >= d.shape[1] else d.contiguous()
     found = d.new_empty(d.shape[1], x.shape[1])
     threads, count = torch.get_num_threads(), -(-len(d) // ROWS)
     for number, (some, others) in enumerate(zip(d.chunk(count), x.chunk(count), strict=True)):

@@ -11,6 +11,8 @@ from torch import Tensor
 from dropout_policies.sites import Site
 
 from .cells import STEPS, Weights, into_gates, over_steps
+from .kernel_memory import check, dense, is_plain
+from .tracing import has_batched_gradients, has_dispatch_mode, keeps_graph
 
 SITES = {
     "LSTM": (
@@ -48,12 +50,8 @@ def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
 
 def by_loop(*gradients: Tensor) -> bool:
     """Whether an operator's gradients are to come by the plain loop: where theirs are asked for
-    too, and where many are asked for at once, for then each of `gradients` stands for a batch and
-    has no memory of its own: by `is_grads_batched`, or by torch.func around `torch.autograd.grad`.
-    Private, as nothing public tells of either."""
-    functorch = torch._C._functorch
-    batched = (functorch.is_legacy_batchedtensor, functorch.is_functorch_wrapped_tensor)
-    return torch.is_grad_enabled() or any(is_one(d) for is_one in batched for d in gradients)
+    too, and where many are asked for at once, which have no memory of their own."""
+    return torch.is_grad_enabled() or has_batched_gradients(gradients)
 
 
 def order(steps: int, backward: bool) -> Sequence[int]:
@@ -106,19 +104,57 @@ def pulls(d_hs: Tensor, backward: bool) -> Sequence[Tensor]:
     return [*by_step[1:], nothing] if backward else [nothing, *by_step[:-1]]
 
 
-def last_pass() -> bool:
-    """Whether the backward pass that runs now is the last one through what was kept for it.
+def resolved(x: Tensor) -> Tensor:
+    """The tensor without the bits that say that its values are still to be changed."""
+    return x.resolve_conj().resolve_neg()
 
-    Private, because nothing public tells whether a graph is to be retained.
+
+def optional(prepare: Callable[[Tensor], Tensor], x: Tensor | None) -> Tensor | None:
+    """A tensor prepared, where there is one."""
+    return None if x is None else prepare(x)
+
+
+def check_saved(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """What autograd kept for the backward pass, dense.
+
+    Raises:
+        RuntimeError: it is of another shape or type, or lies on another device.
     """
-    return not torch._C._autograd._get_current_graph_task_keep_graph()
+    return check(f"the saved {name}", dense(x), shape, like)
+
+
+class SavedGates:
+    """Whether a backward pass may write over the gates that were saved for it.
+
+    It may in the last pass through a graph, if the memory is still the operator's own: a hook on
+    saved tensors may have put the values elsewhere, into a file that is read only for instance.
+    Should that pass fail after it began to write, the gates are no longer what they were, and the
+    next attempt computes them anew.
+
+    Args:
+        gates: as they are saved.
+    """
+
+    def __init__(self, gates: Tensor) -> None:
+        self.written = False
+        self._address = gates.data_ptr() if is_plain(gates) else None
+
+    def may_be_written(self, gates: Tensor) -> bool:
+        """Whether a pass that got them back may write over them."""
+        return (
+            self._address is not None
+            and is_plain(gates)
+            and gates.data_ptr() == self._address
+            and not keeps_graph()
+        )
 
 
 class Operator:
     """A computation over a whole sequence that has a backward pass of its own.
 
-    In graphs it is an operator of `torch.library`; elsewhere an autograd function, for to reach
-    such an operator takes as long as several steps of a small layer.
+    In graphs, and where a dispatch mode handles every operation, it is an operator of
+    `torch.library`; elsewhere an autograd function, for to reach such an operator takes as long as
+    several steps of a small layer.
 
     Args:
         name: of the operator.
@@ -166,7 +202,7 @@ class Operator:
         )
 
     def __call__(self, *inputs: Any) -> Any:
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or has_dispatch_mode():
             return self.in_graphs(*inputs)
         return self.eager.apply(*inputs)
 

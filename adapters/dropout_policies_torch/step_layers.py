@@ -15,6 +15,8 @@ from dropout_policies.stacks import stack_placement
 from .cells import STEPS, TYPES, States, Weights, into_gates
 from .layers import policy_repr
 from .noise import Noisy, choose
+from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward, symbolic_call
+from .tensor_checks import cell_shapes, check_tensors
 
 
 class StepRecurrent(Noisy):
@@ -59,12 +61,16 @@ class StepRecurrent(Noisy):
         """As `torch.nn` calls the kind of layer whose one step this is."""
         return mode_of(self)
 
-    def forward(self: Any, input: Tensor, hx: Any = None) -> Any:
-        """One step: input `[B, D]` or `[D]`, state `[B, H]` or `[H]`, to the new state."""
+    def call(self: Any, input: Tensor, hx: Any) -> Any:
+        """What `forward` does in Python."""
+        node = symbolic_call(self, input, hx)
+        if node is not None:
+            return node
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
-        if not self.noisy or not self._fits(input, states):
+        if not self.is_active or not self._fits(input, states):
             return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
-        self.check_once()
+        self.check_call(input)
+        check_tensors(self, cell_shapes(self, TYPES[self.mode].gates), input, states)
         batched = input.dim() == 2
         x = input if batched else input[None]
         drawn = self._draw(x, leaving=False)
@@ -89,7 +95,7 @@ class StepRecurrent(Noisy):
 
     def mask_output(self, h: Tensor) -> Tensor:
         """h `[B, H]` or `[H]` on its way out of the stack, masked; the carried h stays whole."""
-        if not self.noisy:
+        if not self.is_active:
             return h
         if h.dim() not in (1, 2) or h.shape[-1] != self.hidden_size:
             raise PolicyError(
@@ -150,13 +156,19 @@ class StepRecurrent(Noisy):
 class LSTMCell(StepRecurrent, nn.LSTMCell):
     """A drop-in `torch.nn.LSTMCell` under a dropout policy; see `StepRecurrent`."""
 
+    forward = lstm_cell_forward  # type: ignore[assignment]
+
 
 class GRUCell(StepRecurrent, nn.GRUCell):
     """A drop-in `torch.nn.GRUCell` under a dropout policy; see `StepRecurrent`."""
 
+    forward = gru_cell_forward  # type: ignore[assignment]
+
 
 class RNNCell(StepRecurrent, nn.RNNCell):
     """A drop-in `torch.nn.RNNCell` under a dropout policy; see `StepRecurrent`."""
+
+    forward = rnn_cell_forward  # type: ignore[assignment]
 
 
 def mode_of(cell: Any) -> str:

@@ -367,7 +367,7 @@ def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
             torch.testing.assert_close(products.Recurrent(w, 6).added(d.clone(), x), d + x @ w.t())
         wide = torch.cat([d, d], dim=1)[:, :8]
         for compiled_ones in (True, False):
-            monkeypatch.setattr(products_cpu, "fits", lambda _, on=compiled_ones: on)
+            monkeypatch.setattr(products_cpu, "fits", lambda *_, on=compiled_ones: on)
             torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
 
 

@@ -231,7 +231,7 @@ def test_cells_hold_no_masks():
     both = nn.ModuleList([layer, cell]).eval()
     with pytest.raises(dp.PolicyError, match=r"LSTMCell sees one step.*Use LSTM"):
         dp.monte_carlo(both, hold=True).__enter__()
-    assert not layer.falls
+    assert not layer.masks_apply
     with dp.monte_carlo(both, seed=1):
         assert not torch.equal(cell(torch.ones(B, D))[0], cell(torch.ones(B, D))[0])
 
@@ -242,7 +242,7 @@ def test_a_policy_may_be_removed_within():
     with dp.monte_carlo(model), dp.record(model):
         applied.remove()
     assert type(model["a"]) is nn.LSTM
-    assert not model["b"].falls
+    assert not model["b"].masks_apply
     assert model["b"].tape is None
 
 

@@ -1,0 +1,101 @@
+"""What is made sure of a layer's tensors before masks are drawn: what the stock layer refuses is an
+error of the same type here. (Its own kernels check fewer shapes, and some read past a weight's end.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .cells import TYPES
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Names of parameters, and the shapes that they must have."""
+
+
+def layer_shapes(layer: nn.RNNBase) -> Shapes:
+    """The parameters of a recurrent layer, from its first layer and direction on."""
+    rows = TYPES[layer.mode].gates * layer.hidden_size
+    width = layer.proj_size or layer.hidden_size
+    directions = ("", "_reverse")[: 1 + layer.bidirectional]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number in range(layer.num_layers):
+        into = width * len(directions) if number else layer.input_size
+        for direction in directions:
+            end = f"l{number}{direction}"
+            shapes |= {f"weight_ih_{end}": (rows, into), f"weight_hh_{end}": (rows, width)}
+            if layer.bias:
+                shapes |= {f"bias_ih_{end}": (rows,), f"bias_hh_{end}": (rows,)}
+            if layer.proj_size:
+                shapes[f"weight_hr_{end}"] = (width, layer.hidden_size)
+    return shapes
+
+
+def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
+    """The parameters of a cell that has so many gates."""
+    rows = gates * cell.hidden_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "weight_ih": (rows, cell.input_size),
+        "weight_hh": (rows, cell.hidden_size),
+    }
+    return shapes | {"bias_ih": (rows,), "bias_hh": (rows,)} if cell.bias else shapes
+
+
+def check_tensors(
+    layer: nn.Module, shapes: Shapes, x: Tensor, states: Sequence[Tensor] | None
+) -> None:
+    """Make sure that a layer can run on what it is given.
+
+    Args:
+        layer: whose parameters are checked.
+        shapes: their names and shapes.
+        x: the input, of any shape.
+        states: the states to start from, or None.
+
+    Raises:
+        RuntimeError: something is of another shape or type or on another device than it must be.
+        NotImplementedError: the input is sparse, nested, quantized or in oneDNN's layout.
+        TypeError: a parameter is missing.
+    """
+    name = type(layer).__name__
+    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
+        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
+        raise NotImplementedError(
+            f"{name}: the input must be a dense tensor. Received: a tensor that is {kind}; write: "
+            f"input.to_dense(), or nn.utils.rnn.pack_padded_sequence for samples of several lengths"
+        )
+    autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+    first: Tensor | None = None
+    for parameter, shape in shapes.items():
+        weight = getattr(layer, parameter, None)
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"{name}: {parameter} must be a tensor. Received: {weight!r}")
+        first = weight if first is None else first
+        if weight.device != x.device:
+            raise RuntimeError(
+                f"Input and parameter tensors are not at the same device, found input tensor at "
+                f"{x.device} and parameter tensor at {weight.device} ({name}.{parameter})"
+            )
+        if weight.shape != shape:
+            raise RuntimeError(
+                f"{name}: {parameter} must have the shape {list(shape)}. Received: "
+                f"{list(weight.shape)}"
+            )
+        if weight.dtype != first.dtype and not autocast:
+            raise RuntimeError(
+                f"{name}: all parameters must be of one type. Received: {parameter} of "
+                f"{weight.dtype} beside {first.dtype}; write: layer.to({first.dtype})"
+            )
+    for state in states or ():
+        if state.device != x.device:
+            raise RuntimeError(
+                f"Input and hidden tensors are not at the same device, found input tensor at "
+                f"{x.device} and hidden tensor at {state.device}"
+            )
+        if state.dtype != x.dtype and not autocast:
+            raise RuntimeError(
+                f"Input and hidden tensors are not the same dtype, found input tensor with "
+                f"{x.dtype} and hidden tensor with {state.dtype}"
+            )

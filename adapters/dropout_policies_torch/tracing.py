@@ -1,0 +1,80 @@
+"""Who else is looking at a call: tracers, graphs, torch.func's transformations, dispatch modes.
+
+Functions in C write where no tracer sees it, and a number that Python counts is a constant in a
+graph. Nothing public tells most of this, so every private name of PyTorch that it takes is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def in_trace() -> bool:
+    """Whether `torch.jit.trace` records operations, as for the older ONNX exporter."""
+    return bool(torch.jit.is_tracing())  # type: ignore[attr-defined, no-untyped-call]
+
+
+def in_make_fx() -> bool:
+    """Whether `make_fx` records operations; not torch.compile and torch.export, which use it."""
+    if not has_dispatch_mode() or torch.compiler.is_compiling():
+        return False
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode() is not None
+
+
+def has_dispatch_mode() -> bool:
+    """Whether a `TorchDispatchMode` handles every operation; what C writes, it does not see."""
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_observed() -> bool:
+    """Whether all that is computed is to be made of operators that others see."""
+    return torch.compiler.is_compiling() or has_dispatch_mode() or in_trace()
+
+
+def in_torch_func() -> bool:
+    """Whether a transformation of torch.func is at work."""
+    return torch._C._functorch.maybe_current_level() is not None
+
+
+def is_vmapped(tensors: Iterable[Any]) -> bool:
+    """Whether one of them stands for many under `torch.func.vmap`, which then runs one call for
+    all of them. (jacfwd and hessian batch derivatives alone; each call there is one call.)"""
+    if not in_torch_func():
+        return False
+    functorch = torch._C._functorch
+    for x in tensors:
+        while isinstance(x, Tensor) and functorch.is_functorch_wrapped_tensor(x):
+            if functorch.is_batchedtensor(x):
+                return True
+            x = functorch.get_unwrapped(x)
+    return False
+
+
+def has_batched_gradients(gradients: Iterable[Tensor]) -> bool:
+    """Whether gradients stand for many, and have no memory of their own: by `is_grads_batched`, or
+    by torch.func around `torch.autograd.grad`."""
+    functorch = torch._C._functorch
+    batched = (functorch.is_legacy_batchedtensor, functorch.is_functorch_wrapped_tensor)
+    return any(is_one(gradient) for is_one in batched for gradient in gradients)
+
+
+def in_backward_pass() -> bool:
+    """Whether the call is made while autograd runs a backward pass."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def keeps_graph() -> bool:
+    """Whether the graph of the backward pass that runs now is retained for another."""
+    return torch._C._autograd._get_current_graph_task_keep_graph()
+
+
+def in_cuda_graph() -> bool:
+    """Whether what runs now is captured in a CUDA graph."""
+    initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return initialized and torch.cuda.is_current_stream_capturing()
