@@ -36,7 +36,7 @@ class Embedding(Noisy, nn.Embedding):
             range.
     """
 
-    batch_first: bool = False
+    batch_first = False  # without a type, which TorchScript would read and not know
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Embedding(Noisy, nn.Embedding):
         if chosen is not None:
             self.settle(Placement(chosen), seed)
 
-    forward = embedding_forward  # type: ignore[assignment]
+    forward = embedding_forward
 
     def call(self, input: Tensor) -> Tensor:
         """What `forward` does in Python."""

@@ -57,7 +57,7 @@ def _forward(
         `[T, B, H]`.
     """
     x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    b_ih, b_hh, h0 = optional(resolved, b_ih), optional(resolved, b_hh), dense(h0)
+    b_ih, b_hh, h0 = optional(dense, b_ih), optional(dense, b_hh), dense(h0)
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
     recurrent = products.Recurrent(w_hh, batch, b_hh)
@@ -162,7 +162,8 @@ def _backward(
     """
     steps, batch, size = d_hs.shape
     every = (steps, batch, size)
-    hs, brought = check_saved("h", hs, every, d_hs), check_saved("hidden part", brought, every, d_hs)
+    hs = check_saved("h", hs, every, d_hs)
+    brought = check_saved("hidden part of n", brought, every, d_hs)
     acts = check_saved("gates", acts, (steps, batch, 3 * size), d_hs)
     h0 = check_saved("h0", h0, (batch, size), d_hs)
     x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)

@@ -2,8 +2,8 @@
 tensor of another device, type, shape or layout than they expect would crash the process or give
 wrong numbers.
 
-`is_plain` and `has_memory` choose: what is unusual takes PyTorch's own functions. `dense` prepares a
-tensor, and `check` has the last word.
+`is_plain` and `has_memory` choose: what is unusual takes PyTorch's own functions. `dense` prepares
+a tensor, and `check` has the last word.
 """
 
 from __future__ import annotations

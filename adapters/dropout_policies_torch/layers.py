@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -43,9 +43,10 @@ class Recurrent(Noisy):
             not have, or native `dropout` beside a policy.
     """
 
-    mode: str
-    dropout: float
-    num_layers: int
+    if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
+        mode: str
+        dropout: float
+        num_layers: int
 
     def __init__(
         self,
@@ -73,8 +74,8 @@ class Recurrent(Noisy):
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "dropout" and value and self.placement is not None:
             raise PolicyError(
-                f"{type(self).__name__}: it is under policy {self.placement.policy.name!r}, and its "
-                f"own dropout would come on top. Received: dropout={value!r}; give the policy "
+                f"{type(self).__name__}: it is under policy {self.placement.policy.name!r}, and "
+                f"its own dropout would come on top. Received: dropout={value!r}; give the policy "
                 f"another rate instead: rate={value!r}, or remove it first."
             )
         super().__setattr__(name, value)
@@ -115,7 +116,8 @@ class Recurrent(Noisy):
             x = input if batched else input.unsqueeze(1)
             x = x.transpose(0, 1) if batched and self.batch_first else x
             states = states and tuple(s if batched else s.unsqueeze(1) for s in states)
-        steps = len(x) if packing is None else len(packing.batch_sizes)
+        # Not len(x), which a trace would hold as a constant.
+        steps = x.shape[0] if packing is None else len(packing.batch_sizes)
         wanted = plan(self.placement, self._geometry(steps, batch_of(x, packing)))
         drawn = self.masks(wanted, x.device, self.weight_ih_l0.dtype)
         if not drawn:
@@ -179,19 +181,19 @@ class Recurrent(Noisy):
 class LSTM(Recurrent, nn.LSTM):  # type: ignore[misc] # each stock forward names its own state
     """A drop-in `torch.nn.LSTM` that runs under a dropout policy; see `Recurrent`."""
 
-    forward = lstm_forward  # type: ignore[assignment]
+    forward = lstm_forward
 
 
 class GRU(Recurrent, nn.GRU):  # type: ignore[misc]
     """A drop-in `torch.nn.GRU` that runs under a dropout policy; see `Recurrent`."""
 
-    forward = gru_or_rnn_forward  # type: ignore[assignment]
+    forward = gru_or_rnn_forward
 
 
 class RNN(Recurrent, nn.RNN):  # type: ignore[misc]
     """A drop-in `torch.nn.RNN` (tanh or relu) that runs under a dropout policy; see `Recurrent`."""
 
-    forward = gru_or_rnn_forward  # type: ignore[assignment]
+    forward = gru_or_rnn_forward
 
 
 # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,15 @@ from dropout_policies.tape import Tape
 
 from . import masks
 from .scripting import check_scriptable
-from .tracing import in_backward_pass, in_cuda_graph, in_make_fx, in_trace, is_vmapped
+from .tracing import (
+    export_tracer,
+    in_backward_pass,
+    in_cuda_graph,
+    in_make_fx,
+    in_trace,
+    is_vmapped,
+    shared_memory,
+)
 
 OWN = ("placement", "keys", "row_offset", "tape", "recomputing")
 """The attributes that a policy adds to a module."""
@@ -48,11 +57,11 @@ class Keys:
         rates_at: int | None = None,
     ) -> None:
         self.seed, self.hold, self.always, self.rates_at = seed, hold, always, rates_at
+        self._exported: ExportedCalls | None = None
         # One number for both: outside graphs it is read and counted past PyTorch's operators, of
         # which torch.func allows none in place.
         self._number = np.array(number, np.int64)
-        with torch.inference_mode(False):  # or it could not be counted up outside of that mode
-            self.calls = torch.from_numpy(self._number)
+        self.calls = shared_memory(self._number)
 
     @property
     def number(self) -> int:
@@ -62,23 +71,74 @@ class Keys:
     def number(self, number: int) -> None:
         self._number[()] = number
 
+    def in_graph(self) -> Tensor:
+        """The number of calls as a graph reads it; that of an exported program is its own."""
+        tracer = export_tracer()
+        if tracer is None:
+            return self.calls
+        if self._exported is None or self._exported.tracer() is not tracer:
+            self._exported = ExportedCalls(tracer, self.number)
+        return self._exported.calls
+
+    def count_in_graph(self) -> None:
+        """Have a graph count a call."""
+        self.in_graph().add_(1)
+        if self._exported is not None and export_tracer() is not None:
+            self._exported.reset(self.number)  # only what runs later is a call
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Keys, (self.seed, self.number, self.hold, self.always, self.rates_at)
+
+
+class ExportedCalls:
+    """The counter of one exported program, which goes on from the number that the layer was at.
+
+    Args:
+        tracer: what records the program.
+        number: how many calls there were.
+
+    Attributes:
+        calls: the counter, which the program keeps as a constant of its own.
+    """
+
+    def __init__(self, tracer: Any, number: int) -> None:
+        self.tracer = weakref.ref(tracer)
+        self._number = np.array(number, np.int64)
+        self.calls = shared_memory(self._number)
+
+    def reset(self, number: int) -> None:
+        """Set the counter past PyTorch's operators, which would be recorded."""
+        self._number[()] = number
 
 
 class Noisy:
     """A module that may be under a policy; a mixin of `nn.Module`."""
 
-    placement: Placement | None = None
-    keys: Keys | None = None
-    row_offset: int = 0
-    tape: Tape | None = None
-    recomputing: bool = False
-    """Whether activation checkpointing runs the call again, with its number put back."""
-    training: bool
+    if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
+        placement: Placement | None
+        keys: Keys | None
+        tape: Tape | None
+        training: bool
+        __jit_unused_properties__: list[str]
 
-    # What TorchScript is not to compile.
-    __jit_unused_properties__ = ("all_weights", "calls", "is_active", "masks_apply", "mode", "seed")
+    placement = None
+    keys = None
+    row_offset = 0
+    tape = None
+    recomputing = False
+    """Whether activation checkpointing runs the call again, with its number put back."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        package = __name__.partition(".")[0]
+        # TorchScript would compile every property of a class; a scripted layer needs none of ours.
+        cls.__jit_unused_properties__ = ["all_weights"] + [
+            name
+            for base in cls.__mro__
+            if base.__module__.partition(".")[0] == package
+            for name, value in vars(base).items()
+            if isinstance(value, property)
+        ]
 
     def __prepare_scriptable__(self) -> Any:
         """What torch.jit.script asks for before it compiles a module."""
@@ -159,7 +219,7 @@ class Noisy:
         assert keys is not None, "there is a plan under a policy only"
         call: masks.Call = 0
         if not keys.hold and torch.compiler.is_compiling():
-            call = (keys.calls - int(leaving)).clamp_min(0)
+            call = (keys.in_graph() - int(leaving)).clamp_min(0)
         elif not keys.hold:
             call = max(keys.number - leaving, 0)
         if keys.rates_at is not None:
@@ -184,8 +244,10 @@ class Noisy:
         keys = self.keys
         if keys is None or not (self.training or keys.always):
             return
+        if torch.compiler.is_exporting() and not self._is_counted:
+            return
         if torch.compiler.is_compiling():
-            keys.calls.add_(1)
+            keys.count_in_graph()
         else:
             keys.number += 1
 
@@ -200,11 +262,19 @@ class Noisy:
                 torch.func.vmap, is made in a backward pass, or on one of DataParallel's copies; all
                 would draw other masks than the key says, or the same again, silently.
         """
-        if torch.compiler.is_compiling() or self.placement is None or not self.masks_apply:
+        if self.placement is None or not self.masks_apply:
             return
-        if self.seed is None and self.tape is None and not self.placement.policy.scheduled:
+        if not self._is_counted and self.tape is None:
             return
-        name, number = type(self).__name__, self.calls
+        name = type(self).__name__
+        if torch.compiler.is_exporting() and torch.compiler.is_dynamo_compiling():
+            raise PolicyError(
+                f"{name}: a program exported with strict=True would count the layer's own calls. "
+                f"Export with strict=False, or in evaluation."
+            )
+        if torch.compiler.is_compiling():
+            return
+        number = self.calls
         held = self.keys is not None and self.keys.hold
         sampled = self.keys is not None and self.keys.always
         unseeded = "" if sampled or self.seed is None else ", or leave seed out"
@@ -240,8 +310,14 @@ class Noisy:
                 f"Use DistributedDataParallel and set row_offset{unseeded}."
             )
 
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the number of a call has a part in its masks."""
+        scheduled = self.placement is not None and self.placement.policy.scheduled
+        return self.seed is not None or scheduled
+
     def _own_parameters(self: Any) -> Iterator[Tensor]:
-        return self.parameters(recurse=False)  # type: ignore[no-any-return]
+        return self.parameters()  # type: ignore[no-any-return]
 
 
 def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:

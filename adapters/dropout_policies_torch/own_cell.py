@@ -111,7 +111,8 @@ class Unrolled(Noisy, nn.Module):
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if states is not None and packing is not None:
             states = tuple(state[packing.order] for state in states)
-        alone = False
+        # Cut at once, not step by step: a trace of it refuses another number of steps.
+        alone, inputs = False, x.unbind(0)
 
         def step(t: int, before: States, noise: Noise) -> States:
             nonlocal alone
@@ -119,7 +120,7 @@ class Unrolled(Noisy, nn.Module):
             if before:
                 given = (drop(noise, Site.HIDDEN, before[0]), *before[1:])
                 given = given[0] if alone else given
-            new = self.cell(x[t], given)
+            new = self.cell(inputs[t], given)
             alone = isinstance(new, Tensor)
             new = (new,) if alone else tuple(new)
             # Under autocast h may be narrower than the input that the masks were drawn for.
@@ -151,7 +152,7 @@ class Unrolled(Noisy, nn.Module):
         if not self.is_active:
             return {}
         assert self.placement is not None
-        steps = len(x) if packing is None else len(packing.batch_sizes)
+        steps = x.shape[0] if packing is None else len(packing.batch_sizes)
         geometry = Geometry(
             self.input_size, self.hidden_size, 1, (0,), batch_of(x, packing), steps, cell=OWN
         )

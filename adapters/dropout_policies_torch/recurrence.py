@@ -24,6 +24,7 @@ from . import operators
 from .cells import STEPS, States, Weights, into_gates, over_steps
 from .masks import Mask, Masks, on, values
 from .sequence import SITES
+from .tracing import is_vmapped
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,14 @@ def run(
         plain = Weights.of(list(layer.all_weights[len(weights)]))
         weights.append(_masked_weights(plain, noise[-1]))
     ends: list[States] = []
+    # PyTorch's kernels are no part of torch.compile's graphs, and vmap cannot take them apart.
+    by_loop = torch.compiler.is_compiling() or is_vmapped(
+        (x, *states, *(each for w in weights for each in w.flat()))
+    )
     while len(ends) < len(weights):
         first = len(ends)
         whole = len(directions) * _whole_layers(noise[first:], len(directions))
-        if whole > len(directions) and not torch.compiler.is_compiling():
+        if whole > len(directions) and not by_loop:
             flat = [each for w in weights[first : first + whole] for each in w.flat()]
             start = tuple(state[first : first + whole] for state in states)
             x, end = _fused(layer.mode, flat, x, start, packing, whole, layer.bidirectional)
@@ -109,7 +114,7 @@ def run(
             here, start = noise[index], tuple(state[index] for state in states)
             leaving = here.pop(Site.OUTPUT, None)
             y, end = _one_direction(
-                layer.mode, weights[index], x, start, packing, direction, entry, here
+                layer.mode, weights[index], x, start, packing, direction, entry, here, by_loop
             )
             outputs.append(masked(y, leaving, packing))
             ends.append(end)
@@ -132,13 +137,13 @@ def _one_direction(
     direction: int,
     entry: Site,
     masks: dict[Site, Mask],
+    by_loop: bool,
 ) -> tuple[Tensor, States]:
     """One layer in one direction; `masks` by site, without those that were applied already."""
     into = masks.get(entry)
     if into is None or into.shape[-1] in (1, x.shape[-1]):
         x = masked(x, masks.pop(entry, None), packing)
-    # The fused kernels do not pass torch.compile's graphs; the loop does.
-    if masks or torch.compiler.is_compiling():
+    if masks or by_loop:
         inside = {site: values(mask, x.dtype) for site, mask in masks.items()}
         return _loop(mode, weights, x, start, packing, direction, entry, inside)
     x = _turned(x, packing) if direction else x
@@ -224,13 +229,14 @@ def _by_steps(
     backward: bool,
 ) -> tuple[Tensor, States]:
     """The plain loop, which is differentiable in every way."""
-    into = into_gates(mode, x, weights, masks.get(entry))  # [T, B, G*H]
-    step = STEPS[mode]
+    # Cut at once, not step by step: a trace of it refuses another number of steps.
+    into = into_gates(mode, x, weights, masks.get(entry)).unbind(0)  # each [B, G*H]
+    step, dtype = STEPS[mode], into[0].dtype
     return over_steps(
         lambda t, states, noise: step(into[t], states, weights, noise),
         len(x),
-        tuple(state.to(into.dtype) for state in start),
-        {site: mask.to(into.dtype) for site, mask in masks.items() if site is not entry},
+        tuple(state.to(dtype) for state in start),
+        {site: mask.to(dtype) for site, mask in masks.items() if site is not entry},
         valid,
         backward,
     )

@@ -1,13 +1,13 @@
 """The layers' `forward`, in a form that TorchScript compiles as the stock layer's.
 
 TorchScript reads a method's source, and takes the branch of `torch.jit.is_scripting()` alone. The
-stock method itself cannot be called from there: it is overloaded for packed input, which TorchScript
-allows only to the class that defines it. So a scripted layer takes tensors, and no packed input.
+stock method itself cannot be called from there: it is overloaded for packed input, which
+TorchScript allows only to the class that defines it. So a scripted layer takes no packed input.
 """
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -26,7 +26,7 @@ def _zeros(x: Tensor, batch_first: bool, count: int, width: int) -> Tensor:
 
 
 def lstm_forward(
-    self: Any, input: Tensor, hx: Optional[tuple[Tensor, Tensor]] = None
+    self: Any, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """Run the layer.
 
@@ -37,7 +37,7 @@ def lstm_forward(
     Returns:
         Every h of the last layer, laid out as the input, and the last states (h, c).
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         batched, first = input.dim() == 3, self.batch_first
         x = input if batched else input.unsqueeze(0 if first else 1)
         if hx is None:
@@ -61,9 +61,7 @@ def lstm_forward(
         return self.call(input, hx)  # type: ignore[no-any-return]
 
 
-def gru_or_rnn_forward(
-    self: Any, input: Tensor, hx: Optional[Tensor] = None
-) -> tuple[Tensor, Tensor]:
+def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Run the layer.
 
     Args:
@@ -73,7 +71,7 @@ def gru_or_rnn_forward(
     Returns:
         Every h of the last layer, laid out as the input, and the last state.
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         batched, first = input.dim() == 3, self.batch_first
         x = input if batched else input.unsqueeze(0 if first else 1)
         if hx is None:
@@ -102,7 +100,7 @@ def _cell_input(input: Tensor) -> Tensor:
     return input if input.dim() == 2 else input.unsqueeze(0)
 
 
-def _cell_state(x: Tensor, h: Optional[Tensor], size: int) -> Tensor:
+def _cell_state(x: Tensor, h: Tensor | None, size: int) -> Tensor:
     """A cell's state as `[B, H]`; zeros where there is none."""
     if h is None:
         return torch.zeros(x.size(0), size, dtype=x.dtype, device=x.device)
@@ -110,7 +108,7 @@ def _cell_state(x: Tensor, h: Optional[Tensor], size: int) -> Tensor:
 
 
 def lstm_cell_forward(
-    self: Any, input: Tensor, hx: Optional[tuple[Tensor, Tensor]] = None
+    self: Any, input: Tensor, hx: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
     """Take one step.
 
@@ -121,7 +119,7 @@ def lstm_cell_forward(
     Returns:
         The new states (h, c).
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         x = _cell_input(input)
         states = [
             _cell_state(x, None if hx is None else hx[0], self.hidden_size),
@@ -135,7 +133,7 @@ def lstm_cell_forward(
         return self.call(input, hx)  # type: ignore[no-any-return]
 
 
-def gru_cell_forward(self: Any, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:
+def gru_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tensor:
     """Take one step.
 
     Args:
@@ -145,7 +143,7 @@ def gru_cell_forward(self: Any, input: Tensor, hx: Optional[Tensor] = None) -> T
     Returns:
         The new state h.
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         x = _cell_input(input)
         h = _cell_state(x, hx, self.hidden_size)
         h = torch.gru_cell(x, h, self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
@@ -154,9 +152,9 @@ def gru_cell_forward(self: Any, input: Tensor, hx: Optional[Tensor] = None) -> T
         return self.call(input, hx)  # type: ignore[no-any-return]
 
 
-def rnn_cell_forward(self: Any, input: Tensor, hx: Optional[Tensor] = None) -> Tensor:
+def rnn_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tensor:
     """Take one step; arguments and result are those of a GRU cell."""
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         x = _cell_input(input)
         h = _cell_state(x, hx, self.hidden_size)
         w_ih, w_hh, b_ih, b_hh = self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh
@@ -179,7 +177,7 @@ def embedding_forward(self: Any, input: Tensor) -> Tensor:
     Returns:
         A row for each token, `[..., F]`.
     """
-    if torch.jit.is_scripting():
+    if torch.jit.is_scripting():  # type: ignore[attr-defined]
         return torch.nn.functional.embedding(
             input, self.weight, self.padding_idx, self.max_norm, self.norm_type,
             self.scale_grad_by_freq, self.sparse,

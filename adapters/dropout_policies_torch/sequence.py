@@ -230,7 +230,7 @@ def again(
     noise = {site: mask for site, mask in zip(SITES[mode], masks, strict=True) if mask is not None}
     step = STEPS[mode]
     with torch.enable_grad():
-        into = into_gates(mode, x, weights, None)
+        into = into_gates(mode, x, weights, None).unbind(0)
         hs, end = over_steps(
             lambda t, before, here: step(into[t], before, weights, here),
             len(x),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -34,9 +34,10 @@ class StepRecurrent(Noisy):
     `calls` counts steps. A rule that lives longer than a step needs a layer that sees the sequence.
     """
 
-    input_size: int
-    hidden_size: int
-    weight_ih: Tensor
+    if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
+        input_size: int
+        hidden_size: int
+        weight_ih: Tensor
 
     def __init__(
         self,
@@ -156,19 +157,19 @@ class StepRecurrent(Noisy):
 class LSTMCell(StepRecurrent, nn.LSTMCell):
     """A drop-in `torch.nn.LSTMCell` under a dropout policy; see `StepRecurrent`."""
 
-    forward = lstm_cell_forward  # type: ignore[assignment]
+    forward = lstm_cell_forward
 
 
 class GRUCell(StepRecurrent, nn.GRUCell):
     """A drop-in `torch.nn.GRUCell` under a dropout policy; see `StepRecurrent`."""
 
-    forward = gru_cell_forward  # type: ignore[assignment]
+    forward = gru_cell_forward
 
 
 class RNNCell(StepRecurrent, nn.RNNCell):
     """A drop-in `torch.nn.RNNCell` under a dropout policy; see `StepRecurrent`."""
 
-    forward = rnn_cell_forward  # type: ignore[assignment]
+    forward = rnn_cell_forward
 
 
 def mode_of(cell: Any) -> str:

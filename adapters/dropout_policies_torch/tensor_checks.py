@@ -1,5 +1,7 @@
-"""What is made sure of a layer's tensors before masks are drawn: what the stock layer refuses is an
-error of the same type here. (Its own kernels check fewer shapes, and some read past a weight's end.)
+"""The checks of a layer's tensors before masks are drawn.
+
+What the stock layer refuses is an error of the same type here. (Its own kernels check fewer shapes,
+and some read past a weight's end.)
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def check_tensors(
     Raises:
         RuntimeError: something is of another shape or type or on another device than it must be.
         NotImplementedError: the input is sparse, nested, quantized or in oneDNN's layout.
-        TypeError: a parameter is missing.
+        TypeError: a parameter is missing, or a state is no tensor.
     """
     name = type(layer).__name__
     if x.layout is not torch.strided or x.is_nested or x.is_quantized:
@@ -67,12 +69,10 @@ def check_tensors(
             f"input.to_dense(), or nn.utils.rnn.pack_padded_sequence for samples of several lengths"
         )
     autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
-    first: Tensor | None = None
     for parameter, shape in shapes.items():
         weight = getattr(layer, parameter, None)
         if not isinstance(weight, Tensor):
             raise TypeError(f"{name}: {parameter} must be a tensor. Received: {weight!r}")
-        first = weight if first is None else first
         if weight.device != x.device:
             raise RuntimeError(
                 f"Input and parameter tensors are not at the same device, found input tensor at "
@@ -83,12 +83,14 @@ def check_tensors(
                 f"{name}: {parameter} must have the shape {list(shape)}. Received: "
                 f"{list(weight.shape)}"
             )
-        if weight.dtype != first.dtype and not autocast:
+        if weight.dtype != x.dtype and not autocast:
             raise RuntimeError(
-                f"{name}: all parameters must be of one type. Received: {parameter} of "
-                f"{weight.dtype} beside {first.dtype}; write: layer.to({first.dtype})"
+                f"{name}: parameters must be of the input's type. Received: {parameter} of "
+                f"{weight.dtype} and an input of {x.dtype}; write: layer.to({x.dtype})"
             )
     for state in states or ():
+        if not isinstance(state, Tensor):
+            raise TypeError(f"{name}: a state must be a tensor. Received: {state!r}")
         if state.device != x.device:
             raise RuntimeError(
                 f"Input and hidden tensors are not at the same device, found input tensor at "

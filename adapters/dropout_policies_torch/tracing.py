@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,6 +26,26 @@ def in_make_fx() -> bool:
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
     return get_proxy_mode() is not None
+
+
+def export_tracer() -> Any:
+    """What records the program that `torch.export` makes now; None where none is made."""
+    if not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling():
+        return None
+    from torch.fx.experimental.proxy_tensor import get_proxy_mode
+
+    return get_proxy_mode()
+
+
+def shared_memory(array: npt.NDArray[Any]) -> Tensor:
+    """The tensor of an array's own memory, also where a tracer would make a constant of it."""
+    with torch.inference_mode(False):  # or it could not be changed outside of that mode
+        if not has_dispatch_mode():
+            return torch.from_numpy(array)
+        from torch.utils._python_dispatch import _disable_current_modes
+
+        with _disable_current_modes():
+            return torch.from_numpy(array)
 
 
 def has_dispatch_mode() -> bool:
