@@ -178,22 +178,22 @@ class Recurrent(Noisy):
         return f"{super().extra_repr()}{policy_repr(self.placement)}"  # type: ignore[misc]
 
 
-class LSTM(Recurrent, nn.LSTM):  # type: ignore[misc] # each stock forward names its own state
+class LSTM(Recurrent, nn.LSTM):
     """A drop-in `torch.nn.LSTM` that runs under a dropout policy; see `Recurrent`."""
 
-    forward = lstm_forward
+    forward = lstm_forward  # type: ignore[assignment] # takes packed input too
 
 
-class GRU(Recurrent, nn.GRU):  # type: ignore[misc]
+class GRU(Recurrent, nn.GRU):
     """A drop-in `torch.nn.GRU` that runs under a dropout policy; see `Recurrent`."""
 
-    forward = gru_or_rnn_forward
+    forward = gru_or_rnn_forward  # type: ignore[assignment]
 
 
-class RNN(Recurrent, nn.RNN):  # type: ignore[misc]
+class RNN(Recurrent, nn.RNN):
     """A drop-in `torch.nn.RNN` (tanh or relu) that runs under a dropout policy; see `Recurrent`."""
 
-    forward = gru_or_rnn_forward
+    forward = gru_or_rnn_forward  # type: ignore[assignment]
 
 
 # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the

@@ -141,14 +141,14 @@ def _sequence_masks_left_out(patch: pytest.MonkeyPatch) -> None:
 
 
 def _row_offset_ignored_where_packed(patch: pytest.MonkeyPatch) -> None:
-    original = layers.LSTM._forward
+    original = layers.LSTM._run
 
     def forward(self, x, hx):
         if not torch.is_tensor(x):
             self.row_offset = 0
         return original(self, x, hx)
 
-    patch.setattr(layers.Recurrent, "_forward", forward)
+    patch.setattr(layers.Recurrent, "_run", forward)
 
 
 def _one_bias(name: str) -> Mutant:
