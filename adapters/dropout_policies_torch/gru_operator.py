@@ -11,11 +11,11 @@ from . import engine as engines
 from . import fused, products
 from .kernel_memory import dense
 from .sequence import (
+    SITES,
     Operator,
     again,
     before,
     by_loop,
-    check_saved,
     cut,
     four,
     optional,
@@ -24,6 +24,8 @@ from .sequence import (
     pieces,
     pulls,
     resolved,
+    save,
+    saved,
     slices,
     whole,
 )
@@ -155,19 +157,10 @@ def _backward(
     hidden_update: Tensor | None,
     backward: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last.
-
-    Raises:
-        RuntimeError: what a hook on saved tensors gave back is not what was saved.
-    """
-    steps, batch, size = d_hs.shape
-    every = (steps, batch, size)
-    hs = check_saved("h", hs, every, d_hs)
-    brought = check_saved("hidden part of n", brought, every, d_hs)
-    acts = check_saved("gates", acts, (steps, batch, 3 * size), d_hs)
-    h0 = check_saved("h0", h0, (batch, size), d_hs)
+    """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
+    size = hs.shape[2]
+    d_hs, d_last, hs, acts, brought, h0 = map(dense, (d_hs, d_last, hs, acts, brought, h0))
     x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    d_hs, d_last = dense(d_hs), dense(d_last)
     masks = (hidden, candidate, None, state, hidden_update, None)
     d_gates, d_h = _gates_back(d_hs, d_last, hs, acts, brought, h0, w_hh, masks, backward)
     flat = d_gates.flatten(0, 1)
@@ -268,9 +261,17 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     return *(each.new_empty(each.shape) for each in given), *biases
 
 
+SAVED = (
+    *("x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+    *(f"{site.value} mask" for site in SITES["GRU"]),
+    *("h", "gates", "hidden part of n"),
+)
+"""What is kept for the backward pass: the operator's inputs and some of its outputs."""
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, acts, brought = output
-    ctx.save_for_backward(*inputs[:-2], hs, acts, brought)
+    save(ctx, **dict(zip(SAVED, (*inputs[:-2], hs, acts, brought), strict=True)))
     ctx.backward = inputs[-2]
     ctx.mark_non_differentiable(acts, brought)
     ctx.set_materialize_grads(False)
@@ -279,8 +280,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _gradient(
     ctx: Any, run: Any, d_hs: Tensor | None, d_last: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    *saved, hs, acts, brought = ctx.saved_tensors
-    given, masks = saved[:6], saved[6:]
+    *inputs, hs, acts, brought = saved(ctx)
+    given, masks = inputs[:6], inputs[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
     d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)
     if by_loop(d_hs, d_last):

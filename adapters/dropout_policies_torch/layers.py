@@ -17,7 +17,7 @@ from .cells import TYPES, States
 from .noise import Noisy, choose
 from .recurrence import Packing, run
 from .scripting import gru_or_rnn_forward, lstm_forward, symbolic_call
-from .tensor_checks import check_tensors, layer_shapes
+from .tensor_checks import check_packed, check_tensors, layer_shapes
 
 
 class Recurrent(Noisy):
@@ -95,16 +95,17 @@ class Recurrent(Noisy):
         self: Any, input: Tensor | PackedSequence, hx: Any
     ) -> tuple[Tensor | PackedSequence, Any]:
         data = input.data if isinstance(input, PackedSequence) else input
-        if self.is_active:
-            self.check_call(data)
-        device = data.device.type
-        autocast = device != "meta" and torch.is_autocast_enabled(device)
-        fits = autocast or data.dtype == self.weight_ih_l0.dtype
-        if not self.is_active or not fits:
+        if not self.is_active or not isinstance(data, Tensor):
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
+        self.check_call(data)
+        device, weight = data.device.type, self.weight_ih_l0
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        if isinstance(weight, Tensor) and data.dtype != weight.dtype and not autocast:
+            return super().forward(input, hx)  # type: ignore[misc, no-any-return] # an error
         states = _states(hx)
         check_tensors(self, layer_shapes(self), data, states)
         if isinstance(input, PackedSequence):
+            check_packed(input)
             packing, batched, x = Packing.of(input), True, data
         elif input.dim() not in (2, 3):
             raise ValueError(

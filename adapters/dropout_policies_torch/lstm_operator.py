@@ -11,12 +11,12 @@ from . import engine as engines
 from . import fused, products
 from .kernel_memory import dense
 from .sequence import (
+    SITES,
     Operator,
     SavedGates,
     again,
     before,
     by_loop,
-    check_saved,
     cut,
     four,
     optional,
@@ -25,6 +25,8 @@ from .sequence import (
     pieces,
     pulls,
     resolved,
+    save,
+    saved,
     shifted,
     slices,
     whole,
@@ -183,18 +185,11 @@ def _backward(
     """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c.
 
     `spent` says that nobody wants `acts` any more, which may then be overwritten.
-
-    Raises:
-        RuntimeError: what a hook on saved tensors gave back is not what was saved.
     """
-    steps, batch, size = d_hs.shape
-    every, one = (steps, batch, size), (batch, size)
-    hs, cs = check_saved("h", hs, every, d_hs), check_saved("c", cs, every, d_hs)
-    squashed = check_saved("tanh(c)", squashed, every, d_hs)
-    acts = check_saved("gates", acts, (steps, batch, 4 * size), d_hs)
-    h0, c0 = check_saved("h0", h0, one, d_hs), check_saved("c0", c0, one, d_hs)
+    d_hs, d_c, hs, cs, acts, squashed, h0, c0 = map(
+        dense, (d_hs, d_c, hs, cs, acts, squashed, h0, c0)
+    )
     x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    d_hs, d_c = dense(d_hs), dense(d_c)
     masks = (hidden, candidate, cell, state, hidden_update, cell_update)
     d_gates, d_h, d_c = _gates_back(
         d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward, spent
@@ -312,9 +307,17 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     return *(each.new_empty(each.shape) for each in given), bias
 
 
+SAVED = (
+    *("x", "h0", "c0", "weight_ih", "weight_hh", "bias"),
+    *(f"{site.value} mask" for site in SITES["LSTM"]),
+    *("h", "c", "gates", "tanh(c)"),
+)
+"""What is kept for the backward pass: the operator's inputs and some of its outputs."""
+
+
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, cs, acts, squashed = output
-    ctx.save_for_backward(*inputs[:-2], hs, cs, acts, squashed)
+    save(ctx, **dict(zip(SAVED, (*inputs[:-2], hs, cs, acts, squashed), strict=True)))
     ctx.backward, ctx.gates = inputs[-2], SavedGates(acts)
     ctx.mark_non_differentiable(cs, acts, squashed)
     ctx.set_materialize_grads(False)
@@ -323,8 +326,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _gradient(
     ctx: Any, run: Any, d_hs: Tensor | None, d_c: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    *saved, hs, cs, acts, squashed = ctx.saved_tensors
-    given, masks = saved[:6], saved[6:]
+    *inputs, hs, cs, acts, squashed = saved(ctx)
+    given, masks = inputs[:6], inputs[6:]
     x, h0, c0, w_ih, w_hh, bias = given
     d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
     if ctx.gates.written or by_loop(d_hs, d_c):

@@ -21,6 +21,7 @@ from .masks import Mask, values
 from .noise import Noisy, choose
 from .recurrence import Packing, masked, opened
 from .scripting import symbolic_call
+from .tensor_checks import check_packed
 
 
 class Unrolled(Noisy, nn.Module):
@@ -99,7 +100,10 @@ class Unrolled(Noisy, nn.Module):
             return node  # type: ignore[no-any-return]
         x = input.data if isinstance(input, PackedSequence) else input
         self.check_call(x)
-        packing = Packing.of(input) if isinstance(input, PackedSequence) else None
+        packing = None
+        if isinstance(input, PackedSequence):
+            check_packed(input)
+            packing = Packing.of(input)
         if packing is None and x.dim() != 3:
             raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
         x = x.transpose(0, 1) if self.batch_first and packing is None else x

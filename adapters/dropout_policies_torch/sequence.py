@@ -11,7 +11,7 @@ from torch import Tensor
 from dropout_policies.sites import Site
 
 from .cells import STEPS, Weights, into_gates, over_steps
-from .kernel_memory import check, dense, is_plain
+from .kernel_memory import is_plain
 from .tracing import has_batched_gradients, has_dispatch_mode, keeps_graph
 
 SITES = {
@@ -114,13 +114,30 @@ def optional(prepare: Callable[[Tensor], Tensor], x: Tensor | None) -> Tensor | 
     return None if x is None else prepare(x)
 
 
-def check_saved(name: str, x: Tensor, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """What autograd kept for the backward pass, dense.
+def save(ctx: Any, **tensors: Tensor | None) -> None:
+    """Keep tensors for the backward pass, and what they are."""
+    ctx.save_for_backward(*tensors.values())
+    ctx.saved = {
+        name: (x.shape, x.dtype, x.device) if x is not None and is_plain(x) else None
+        for name, x in tensors.items()
+    }
+
+
+def saved(ctx: Any) -> list[Any]:
+    """What `save` kept.
 
     Raises:
-        RuntimeError: it is of another shape or type, or lies on another device.
+        RuntimeError: a hook on saved tensors gave back a tensor of another shape or type, or on
+            another device.
     """
-    return check(f"the saved {name}", dense(x), shape, like)
+    for (name, kept), x in zip(ctx.saved.items(), ctx.saved_tensors, strict=True):
+        if kept is not None and (x.shape, x.dtype, x.device) != kept:
+            shape, dtype, device = kept
+            raise RuntimeError(
+                f"the saved tensor {name} had the shape {list(shape)}, {dtype}, on {device}. "
+                f"Received from a hook on saved tensors: {list(x.shape)}, {x.dtype}, on {x.device}"
+            )
+    return list(ctx.saved_tensors)
 
 
 class SavedGates:
@@ -225,6 +242,10 @@ def again(
         pulls: the gradients of every h, and of the last c (of a GRU, h).
     """
     count, twice = 2 if mode == "LSTM" else 1, torch.is_grad_enabled()
+    with torch.enable_grad():
+        # Views, so that derivatives end here: one input may have been computed from another, as a
+        # state that is carried over was from the weights.
+        given = [x.view_as(x) if x is not None and x.requires_grad else x for x in given]
     x, states, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + count], given[1 + count :]
     weights = Weights(w_ih, w_hh, *biases)
     noise = {site: mask for site, mask in zip(SITES[mode], masks, strict=True) if mask is not None}

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from .cells import TYPES
 
@@ -45,6 +46,22 @@ def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
     return shapes | {"bias_ih": (rows,), "bias_hh": (rows,)} if cell.bias else shapes
 
 
+def check_packed(packed: PackedSequence) -> None:
+    """Make sure that packed rows are as many as their lengths say.
+
+    Raises:
+        RuntimeError: they are not, or they are no rows.
+    """
+    data, rows = packed.data, int(packed.batch_sizes.sum())
+    if data.dim() != 2:
+        raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
+    if len(data) != rows:
+        raise RuntimeError(
+            f"a PackedSequence must have a row for each step of each sample, {rows} in all. "
+            f"Received: data of shape {list(data.shape)}"
+        )
+
+
 def check_tensors(
     layer: nn.Module, shapes: Shapes, x: Tensor, states: Sequence[Tensor] | None
 ) -> None:
@@ -58,16 +75,12 @@ def check_tensors(
 
     Raises:
         RuntimeError: something is of another shape or type or on another device than it must be.
-        NotImplementedError: the input is sparse, nested, quantized or in oneDNN's layout.
+        NotImplementedError: the input, a state or a parameter is sparse, nested, quantized or in
+            oneDNN's layout. (An input's weight may be sparse.)
         TypeError: a parameter is missing, or a state is no tensor.
     """
     name = type(layer).__name__
-    if x.layout is not torch.strided or x.is_nested or x.is_quantized:
-        kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
-        raise NotImplementedError(
-            f"{name}: the input must be a dense tensor. Received: a tensor that is {kind}; write: "
-            f"input.to_dense(), or nn.utils.rnn.pack_padded_sequence for samples of several lengths"
-        )
+    _check_dense(f"{name}: the input", x)
     autocast = x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
     for parameter, shape in shapes.items():
         weight = getattr(layer, parameter, None)
@@ -78,6 +91,8 @@ def check_tensors(
                 f"Input and parameter tensors are not at the same device, found input tensor at "
                 f"{x.device} and parameter tensor at {weight.device} ({name}.{parameter})"
             )
+        if not parameter.startswith("weight_ih"):
+            _check_dense(f"{name}: {parameter}", weight)
         if weight.shape != shape:
             raise RuntimeError(
                 f"{name}: {parameter} must have the shape {list(shape)}. Received: "
@@ -91,6 +106,7 @@ def check_tensors(
     for state in states or ():
         if not isinstance(state, Tensor):
             raise TypeError(f"{name}: a state must be a tensor. Received: {state!r}")
+        _check_dense(f"{name}: a state", state)
         if state.device != x.device:
             raise RuntimeError(
                 f"Input and hidden tensors are not at the same device, found input tensor at "
@@ -101,3 +117,13 @@ def check_tensors(
                 f"Input and hidden tensors are not the same dtype, found input tensor with "
                 f"{x.dtype} and hidden tensor with {state.dtype}"
             )
+
+
+def _check_dense(what: str, x: Tensor) -> None:
+    if x.layout is torch.strided and not x.is_nested and not x.is_quantized:
+        return
+    kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
+    raise NotImplementedError(
+        f"{what} must be a dense tensor. Received: a tensor that is {kind}; write: x.to_dense(), "
+        f"or nn.utils.rnn.pack_padded_sequence for samples of several lengths"
+    )

@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from dropout_policies_torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, kernel_memory
+from dropout_policies_torch import (
+    GRU,
+    LSTM,
+    RNN,
+    GRUCell,
+    LSTMCell,
+    RNNCell,
+    Unrolled,
+    kernel_memory,
+)
 from torch import nn
 
 import dropout_policies as dp
@@ -321,6 +330,66 @@ def test_a_backward_pass_that_failed_may_be_tried_again(kind, policy):
     y.backward(incoming)
     for parameter, wanted in zip(layer.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, wanted)
+
+
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "h0", "gates", "h"])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_each_saved_tensor_is_checked(kind, name):
+    gates = 4 if kind == "LSTM" else 3
+    shapes = {
+        "weight_ih": (gates * H, D),
+        "weight_hh": (gates * H, H),
+        "h0": (B, H),
+        "gates": (T, B, gates * H),
+        "h": (T, B, H),
+    }
+    layer = KINDS[kind](D, H, policy=dp.Policy(hidden=dp.drop(0.3)), seed=1)
+    for change in (lambda t: t.double(), lambda t: torch.cat([t, t], -1), lambda t: t[:1]):
+
+        def unpack(t, change=change):
+            return change(t) if t.shape == shapes[name] else t
+
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: t, unpack):
+            y, _ = layer(torch.randn(T, B, D))
+        with pytest.raises(RuntimeError, match=f"saved tensor {name}"):
+            y.sum().backward()
+
+
+@pytest.mark.parametrize("policy", ["semeniuta", "zoneout", "variational"])
+@pytest.mark.parametrize("kind", ["GRU", "LSTM"])
+def test_a_differentiable_gradient_is_the_gradient(kind, policy):
+    """Also where one input was computed from another: a carried state comes from the weights."""
+    torch.manual_seed(0)
+    layer, x = layer_of(kind, policy).double(), torch.randn(T, B, D, dtype=torch.float64)
+
+    def gradients(**more):
+        layer.calls = 0
+        y, state = layer(x)
+        y, state = layer(y[..., :D], state)
+        return torch.autograd.grad(y.sin().sum(), list(layer.parameters()), **more)
+
+    for ours, wanted in zip(gradients(create_graph=True), gradients(), strict=True):
+        torch.testing.assert_close(ours, wanted)
+
+
+def test_packed_rows_are_counted():
+    sizes = torch.tensor([2, 2, 1])
+    for layer in (layer_of("LSTM", "variational"), Unrolled(nn.GRUCell(D, H), policy="zaremba")):
+        for rows in (torch.randn(1, D), torch.randn(6, D), torch.randn(D), torch.tensor(1.0)):
+            with pytest.raises(RuntimeError, match=r"rows?|row for|dimensions"):
+                layer(nn.utils.rnn.PackedSequence(rows, sizes))
+        layer(nn.utils.rnn.PackedSequence(torch.randn(5, D), sizes))
+
+
+def test_what_is_no_tensor_gets_the_stock_layers_error():
+    for policy in ("variational", "zaremba"):
+        for given in ([[1.0]], np.zeros((T, B, D)), None):
+            errors = []
+            for layer in (layer_of("LSTM", policy), nn.LSTM(D, H)):
+                with pytest.raises(Exception) as raised:  # noqa: PT011
+                    layer(given)
+                errors.append(raised.type)
+            assert errors[0] is errors[1], given
 
 
 def test_the_gate_says_what_it_received():

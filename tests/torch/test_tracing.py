@@ -387,3 +387,15 @@ def test_a_call_in_a_backward_pass_says_what_it_may_be():
     assert "may be activation checkpointing" in message
     assert "hook" in message
     assert "seed" in message
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_model_is_quantized_once_its_policy_is_removed():
+    model, x = nn.Sequential(nn.LSTM(D, H)), x_of()
+    applied = dp.apply(model, "zaremba")
+    quantize = torch.ao.quantization.quantize_dynamic
+    assert type(quantize(model.eval(), {nn.LSTM})[0]) is LSTM, "PyTorch looks for the exact class"
+    applied.remove()
+    quantized = quantize(model, {nn.LSTM})
+    assert "quantized" in type(quantized[0]).__module__
+    torch.testing.assert_close(quantized(x)[0], model(x)[0], atol=0.1, rtol=0.1)
