@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
-from .kernel_memory import dense
+from .kernel_memory import dense, resolved
 from .sequence import (
     SITES,
     Operator,
@@ -18,12 +18,10 @@ from .sequence import (
     by_loop,
     cut,
     four,
-    optional,
     or_zeros,
     order,
     pieces,
     pulls,
-    resolved,
     save,
     saved,
     slices,
@@ -59,7 +57,7 @@ def _forward(
         `[T, B, H]`.
     """
     x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    b_ih, b_hh, h0 = optional(dense, b_ih), optional(dense, b_hh), dense(h0)
+    h0 = dense(h0)
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)
     recurrent = products.Recurrent(w_hh, batch, b_hh)

@@ -36,12 +36,15 @@ def has_memory(x: Tensor) -> bool:
         return False
 
 
-def dense(x: Tensor) -> Tensor:
-    """A tensor of the same values, whose memory holds them one after another as they are.
+def resolved(x: Tensor) -> Tensor:
+    """A tensor whose memory holds its values: one with the conjugate or the negative bit holds
+    values that are still to be changed."""
+    return x.resolve_conj().resolve_neg()
 
-    A tensor with the conjugate or the negative bit holds values that are still to be changed.
-    """
-    return x.resolve_conj().resolve_neg().contiguous()
+
+def dense(x: Tensor) -> Tensor:
+    """A tensor whose memory holds its values, one after another."""
+    return resolved(x).contiguous()
 
 
 def check(

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from . import engine as engines
 from . import fused, products
-from .kernel_memory import dense
+from .kernel_memory import dense, resolved
 from .sequence import (
     SITES,
     Operator,
@@ -19,12 +19,10 @@ from .sequence import (
     by_loop,
     cut,
     four,
-    optional,
     or_zeros,
     order,
     pieces,
     pulls,
-    resolved,
     save,
     saved,
     shifted,
@@ -64,7 +62,7 @@ def _forward(
         Every h_t `[T, B, H]` and the last c `[B, H]`; and for the backward pass, or else empty,
         every c_t `[T, B, H]`, the gates' activations `[T, B, 4*H]`, and tanh(c̃) `[T, B, H]`.
     """
-    x, w_ih, w_hh, bias = resolved(x), resolved(w_ih), resolved(w_hh), optional(dense, bias)
+    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
     h0, c0 = dense(h0), dense(c0)
     steps, batch, size = len(x), *h0.shape
     hs = x.new_empty(steps, batch, size)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import products_cpu
-from .kernel_memory import has_memory
+from .kernel_memory import dense, has_memory, resolved
 
 Product = Callable[[Tensor], Tensor]
 Added = Callable[[Tensor, Tensor], Tensor]
@@ -38,6 +38,8 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # A weight that is a part of a larger array would be read in a far slower way.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
+    if bias is not None:
+        bias = dense(bias)  # which is read as if it were
     found: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return found
 
@@ -46,8 +48,7 @@ def _packed(weight: Tensor, rows: int, bias: Tensor | None = None) -> Tensor | N
     """The weight as products with that many rows read it, where it pays."""
     if weight.numel() < LARGE or not _in_onednn(weight, bias):
         return None
-    weight = weight.resolve_neg()
-    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight.default(weight.contiguous(), rows)
+    packed: Tensor = torch.ops.mkldnn._reorder_linear_weight.default(dense(weight), rows)
     return packed
 
 
@@ -56,7 +57,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # oneDNN's function checks no shapes; what does not fit, PyTorch's refuses.
     columns, fits = weight.shape[:1], x.shape[-1:] == weight.shape[1:]
     if fits and (bias is None or bias.shape == columns) and _in_onednn(x, weight, bias):
-        return _linear(x, weight, bias)
+        return _linear(resolved(x), resolved(weight), bias)
     return functional.linear(x, weight, bias)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .compiled import has_threads, in_c, takes
-from .kernel_memory import check, dense
+from .kernel_memory import check, dense, resolved
 
 ROWS = 1024
 """Rows that are summed up at once, so that what is copied of them stays near a core."""
@@ -26,7 +26,7 @@ def panels(weight: Tensor, bias: Tensor | None) -> Tensor:
     Raises:
         RuntimeError: the bias is not one of such a weight.
     """
-    weight = weight.resolve_conj().resolve_neg()
+    weight = resolved(weight)
     functions, (columns, depth) = in_c(weight.dtype), weight.shape
     lanes = functions.lanes()
     found = weight.new_empty(-(-columns // lanes), 1 + depth, lanes)
@@ -48,7 +48,7 @@ def outer(d: Tensor, x: Tensor) -> Tensor:
         RuntimeError: the rows are not as many, or of another type.
     """
     check("rows", x, (len(d), x.shape[1]), d, contiguous=False)
-    d = d.resolve_conj().resolve_neg()
+    d = resolved(d)
     d = d if d.stride(1) == 1 and d.stride(0) >= d.shape[1] else d.contiguous()
     found = d.new_empty(d.shape[1], x.shape[1])
     threads, count = torch.get_num_threads(), -(-len(d) // ROWS)

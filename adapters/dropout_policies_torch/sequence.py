@@ -104,16 +104,6 @@ def pulls(d_hs: Tensor, backward: bool) -> Sequence[Tensor]:
     return [*by_step[1:], nothing] if backward else [nothing, *by_step[:-1]]
 
 
-def resolved(x: Tensor) -> Tensor:
-    """The tensor without the bits that say that its values are still to be changed."""
-    return x.resolve_conj().resolve_neg()
-
-
-def optional(prepare: Callable[[Tensor], Tensor], x: Tensor | None) -> Tensor | None:
-    """A tensor prepared, where there is one."""
-    return None if x is None else prepare(x)
-
-
 def save(ctx: Any, **tensors: Tensor | None) -> None:
     """Keep tensors for the backward pass, and what they are."""
     ctx.save_for_backward(*tensors.values())
