@@ -264,12 +264,12 @@ SAVED = (
     *(f"{site.value} mask" for site in SITES["GRU"]),
     *("h", "gates", "hidden part of n"),
 )
-"""What is kept for the backward pass: the operator's inputs and some of its outputs."""
+"""What is kept for the backward pass: the inputs, and some of the outputs."""
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, acts, brought = output
-    save(ctx, **dict(zip(SAVED, (*inputs[:-2], hs, acts, brought), strict=True)))
+    save(ctx, *inputs[:-2], hs, acts, brought)
     ctx.backward = inputs[-2]
     ctx.mark_non_differentiable(acts, brought)
     ctx.set_materialize_grads(False)
@@ -278,7 +278,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _gradient(
     ctx: Any, run: Any, d_hs: Tensor | None, d_last: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    *inputs, hs, acts, brought = saved(ctx)
+    *inputs, hs, acts, brought = saved(ctx, SAVED)
     given, masks = inputs[:6], inputs[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
     d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)

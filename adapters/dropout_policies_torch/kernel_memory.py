@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_PLAIN = (Tensor, nn.Parameter)
+_PLAIN = frozenset({Tensor, nn.Parameter})
+_STRIDED = torch.strided
 
 
 def is_plain(x: Tensor) -> bool:
@@ -19,16 +20,14 @@ def is_plain(x: Tensor) -> bool:
     are, no sparse, nested, quantized or oneDNN layout, and with values on its device."""
     return (
         type(x) in _PLAIN
-        and x.layout is torch.strided
-        and not x.is_nested
-        and not x.is_quantized
-        and x.device.type != "meta"
+        and x.layout is _STRIDED
+        and not (x.is_nested or x.is_quantized or x.is_meta)
     )
 
 
 def has_memory(x: Tensor) -> bool:
     """Whether a tensor has elements in the CPU's memory, where functions in C find them."""
-    if x.device.type != "cpu" or not is_plain(x):
+    if not x.is_cpu or not is_plain(x):
         return False
     try:
         return x.data_ptr() != 0
@@ -64,7 +63,7 @@ def check(
     """
     if (
         type(x) in _PLAIN
-        and x.layout is torch.strided
+        and x.layout is _STRIDED
         and x.shape == shape
         and x.dtype is like.dtype
         and x.device == like.device

@@ -310,12 +310,12 @@ SAVED = (
     *(f"{site.value} mask" for site in SITES["LSTM"]),
     *("h", "c", "gates", "tanh(c)"),
 )
-"""What is kept for the backward pass: the operator's inputs and some of its outputs."""
+"""What is kept for the backward pass: the inputs, and some of the outputs."""
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, cs, acts, squashed = output
-    save(ctx, **dict(zip(SAVED, (*inputs[:-2], hs, cs, acts, squashed), strict=True)))
+    save(ctx, *inputs[:-2], hs, cs, acts, squashed)
     ctx.backward, ctx.gates = inputs[-2], SavedGates(acts)
     ctx.mark_non_differentiable(cs, acts, squashed)
     ctx.set_materialize_grads(False)
@@ -324,7 +324,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> 
 def _gradient(
     ctx: Any, run: Any, d_hs: Tensor | None, d_c: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
-    *inputs, hs, cs, acts, squashed = saved(ctx)
+    *inputs, hs, cs, acts, squashed = saved(ctx, SAVED)
     given, masks = inputs[:6], inputs[6:]
     x, h0, c0, w_ih, w_hh, bias = given
     d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)

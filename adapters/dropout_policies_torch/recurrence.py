@@ -24,7 +24,7 @@ from . import operators
 from .cells import STEPS, States, Weights, into_gates, over_steps
 from .masks import Mask, Masks, on, values
 from .sequence import SITES
-from .tracing import is_vmapped
+from .tracing import in_torch_func, is_vmapped
 
 
 @dataclass(frozen=True)
@@ -95,8 +95,8 @@ def run(
         weights.append(_masked_weights(plain, noise[-1]))
     ends: list[States] = []
     # PyTorch's kernels are no part of torch.compile's graphs, and vmap cannot take them apart.
-    by_loop = torch.compiler.is_compiling() or is_vmapped(
-        (x, *states, *(each for w in weights for each in w.flat()))
+    by_loop = torch.compiler.is_compiling() or (
+        in_torch_func() and is_vmapped((x, *states, *(each for w in weights for each in w.flat())))
     )
     while len(ends) < len(weights):
         first = len(ends)

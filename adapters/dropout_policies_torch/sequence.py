@@ -104,30 +104,30 @@ def pulls(d_hs: Tensor, backward: bool) -> Sequence[Tensor]:
     return [*by_step[1:], nothing] if backward else [nothing, *by_step[:-1]]
 
 
-def save(ctx: Any, **tensors: Tensor | None) -> None:
+def save(ctx: Any, *tensors: Tensor | None) -> None:
     """Keep tensors for the backward pass, and what they are."""
-    ctx.save_for_backward(*tensors.values())
-    ctx.saved = {
-        name: (x.shape, x.dtype, x.device) if x is not None and is_plain(x) else None
-        for name, x in tensors.items()
-    }
+    ctx.save_for_backward(*tensors)
+    ctx.kinds = None
+    if not torch.compiler.is_compiling():
+        ctx.kinds = [None if x is None else (x.shape, x.dtype, x.device) for x in tensors]
 
 
-def saved(ctx: Any) -> list[Any]:
-    """What `save` kept.
+def saved(ctx: Any, names: Sequence[str]) -> tuple[Any, ...]:
+    """What `save` kept; `names` is how errors call it.
 
     Raises:
         RuntimeError: a hook on saved tensors gave back a tensor of another shape or type, or on
             another device.
     """
-    for (name, kept), x in zip(ctx.saved.items(), ctx.saved_tensors, strict=True):
-        if kept is not None and (x.shape, x.dtype, x.device) != kept:
-            shape, dtype, device = kept
+    tensors: tuple[Any, ...] = ctx.saved_tensors
+    for name, kind, x in zip(names, ctx.kinds or (), tensors, strict=False):
+        if kind is not None and (x.shape, x.dtype, x.device) != kind:
+            shape, dtype, device = kind
             raise RuntimeError(
                 f"the saved tensor {name} had the shape {list(shape)}, {dtype}, on {device}. "
                 f"Received from a hook on saved tensors: {list(x.shape)}, {x.dtype}, on {x.device}"
             )
-    return list(ctx.saved_tensors)
+    return tensors
 
 
 class SavedGates:
