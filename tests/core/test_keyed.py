@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import dropout_policies as dp
 from dropout_policies import keyed
-from dropout_policies.plan import Geometry, Placement, Slot, plan
+from dropout_policies.plan import Geometry, Placement, Slot, plan, plan_embedding
 from dropout_policies.sites import Site
 
 # The known-answer vectors of Threefry-2x32 with 20 rounds that the Random123 library publishes:
@@ -23,8 +23,47 @@ words = st.integers(0, 2**32 - 1)
 slots = st.builds(Slot, st.sampled_from(Site), st.integers(0, 2**16 - 1), st.integers(0, 1))
 
 
+def threefry_by_definition(key, counter):
+    """One block as the paper defines it, in integers, without a line of the library's."""
+    rotations = ((13, 15, 26, 6), (17, 29, 16, 24))
+    schedule = (*key, 0x1BD11BDA ^ key[0] ^ key[1])
+    x, y = (counter[0] + key[0]) % 2**32, (counter[1] + key[1]) % 2**32
+    for number in range(20):
+        bits = rotations[number // 4 % 2][number % 4]
+        x = (x + y) % 2**32
+        y = (y * 2**bits % 2**32 + y // 2 ** (32 - bits)) ^ x
+        if number % 4 == 3:
+            round_ = number // 4 + 1
+            x = (x + schedule[round_ % 3]) % 2**32
+            y = (y + schedule[(round_ + 1) % 3] + round_) % 2**32
+    return x, y
+
+
+def bits_by_definition(key, rate, shape, row_offset=0):
+    """A mask's bits as the design defines them, one element after another: for each step the
+    rows of the batch, 1 where an element is kept."""
+    steps, batch, width = shape
+
+    def kept(t, b, f):
+        p = t * width + f
+        word = threefry_by_definition(key, (row_offset + b, p // 2))[p % 2]
+        return word >= round(rate * 2**32)
+
+    return "/".join(
+        " ".join("".join(str(int(kept(t, b, f))) for f in range(width)) for b in range(batch))
+        for t in range(steps)
+    )
+
+
+def written(keep):
+    """Bits `[T, B, F]` as `bits_by_definition` writes them."""
+    return "/".join(" ".join("".join(str(int(f)) for f in b) for b in t) for t in keep)
+
+
 @pytest.mark.parametrize(("counter", "key", "result"), KNOWN)
 def test_threefry_gives_its_published_answers(counter, key, result):
+    assert threefry_by_definition(key, counter) == result
+
     def arrays(pair):
         return tuple(np.array([word], np.uint32) for word in pair)
 
@@ -36,6 +75,119 @@ def test_a_known_mask_stays_what_it_is():
     """Seeds in papers must mean the same masks in every release."""
     bits = keyed.keep_bits(keyed.mask_key(1, 0, SLOT), 0.5, (2, 2, 4))
     assert bits.astype(int).tolist() == KNOWN_MASK
+
+
+def test_a_sites_number_stays_what_it_is():
+    """The number is one field of a key; a new site gets the next one."""
+    assert {site.value: site.number for site in Site} == {
+        "embedding": 0,
+        "input": 1,
+        "between": 2,
+        "output": 3,
+        "hidden": 4,
+        "state": 5,
+        "cell": 6,
+        "candidate": 7,
+        "hidden_update": 8,
+        "cell_update": 9,
+        "recurrent_weight": 10,
+        "input_weight": 11,
+    }
+
+
+# One field after another is changed: seed, call, site, both bytes of the layer, direction.
+KEYS = [
+    (0x01234567, 5, Slot(Site.CELL, 0x0203, 1), (5, 0x01060203), (0xB1BD4E44, 0x75F54F63)),
+    (0x01234568, 5, Slot(Site.CELL, 0x0203, 1), (5, 0x01060203), (0xDD1E42D1, 0x797ADB6A)),
+    (0x01234567, 6, Slot(Site.CELL, 0x0203, 1), (6, 0x01060203), (0x8A2471C1, 0x07FDD3BE)),
+    (0x01234567, 5, Slot(Site.CANDIDATE, 0x0203, 1), (5, 0x01070203), (0x30F630D5, 0xFEFF8EDE)),
+    (0x01234567, 5, Slot(Site.CELL, 0x0204, 1), (5, 0x01060204), (0x5AC251CC, 0x47EC713B)),
+    (0x01234567, 5, Slot(Site.CELL, 0x0303, 1), (5, 0x01060303), (0xDAA8462B, 0x7923274A)),
+    (0x01234567, 5, Slot(Site.CELL, 0x0203, 0), (5, 0x00060203), (0xD4B517E1, 0x97748A4A)),
+    (
+        *(0xFFFFFFFF, 0x7FFFFFFF, Slot(Site.INPUT_WEIGHT, 0xFFFF, 1)),
+        *((0x7FFFFFFF, 0x010BFFFF), (0xE98D7A08, 0xD766F467)),
+    ),
+]
+
+
+@pytest.mark.parametrize(("seed", "call", "slot", "counter", "key"), KEYS)
+def test_the_key_of_a_mask_is_known_field_by_field(seed, call, slot, counter, key):
+    assert threefry_by_definition((seed, 0), counter) == key
+    assert keyed.tag(slot) == counter[1]
+    assert keyed.mask_key(seed, call, slot) == key
+
+
+# Of the first key above, with an odd width, so that a step begins in the middle of a block.
+BITS = [
+    (0.1, 0, "11111 11111/11110 11101/01101 11111"),
+    (0.1, 7, "11111 11011/11001 11111/11111 11111"),
+    (0.5, 0, "00011 00111/00010 00101/01100 11100"),
+    (0.5, 7, "11011 11001/10001 10111/10100 00101"),
+    (0.9, 0, "00001 00100/00000 00000/01100 01000"),
+    (0.9, 7, "00010 00000/00000 00011/00000 00000"),
+]
+
+
+@pytest.mark.parametrize(("rate", "row_offset", "bits"), BITS)
+def test_the_bits_of_a_key_are_known_element_by_element(rate, row_offset, bits):
+    shape, key = (3, 2, 5), KEYS[0][-1]
+    assert bits_by_definition(key, rate, shape, row_offset) == bits
+    assert written(keyed.keep_bits(key, rate, shape, row_offset)) == bits
+
+
+# Of seed 20140908 at call 9: per step between layers and for the cell, per sequence and gate for
+# the hidden state, per call for weights, whose rows are not the samples'.
+KNOWN_MASKS = {
+    ("between", 4, 0): "1011 0011/0001 0001/1001 1001",
+    ("between", 4, 1): "1010 1001/1101 1100/1101 1101",
+    ("between", 3, 0): "110 110/000 001/000 010",
+    ("between", 3, 1): "010 100/010 010/010 000",
+    ("output", 4, 0): "00 11",
+    ("output", 4, 1): "11 00",
+    ("hidden", 3, 0): "11100000 00000001",
+    ("hidden", 3, 1): "11011110 10000101",
+    ("hidden", 4, 0): "01001000 11010100",
+    ("hidden", 4, 1): "01010001 10001011",
+    ("cell_update", 3, 0): "00 11/10 11/10 10",
+    ("cell_update", 3, 1): "10 11/10 11/01 11",
+    ("cell_update", 4, 0): "11 11/00 01/11 10",
+    ("cell_update", 4, 1): "11 10/00 10/11 00",
+    ("recurrent_weight", 3, 0): "01 01 01 01 01 00 10 01",
+    ("recurrent_weight", 3, 1): "01 11 10 00 11 01 10 11",
+    ("recurrent_weight", 4, 0): "10 10 11 10 10 10 01 11",
+    ("recurrent_weight", 4, 1): "11 10 11 01 11 00 01 01",
+}
+
+
+def test_the_masks_of_a_policy_are_known_for_every_lifetime_layer_and_direction():
+    policy = dp.Policy(
+        between=dp.drop(0.5),
+        output=dp.drop(0.5, per="sequence"),
+        hidden=dp.drop(0.5, per="sequence", gates="untied"),
+        cell_update=dp.Rule(0.5, kind="zoneout"),
+        recurrent_weight=dp.drop(0.5, per="call"),
+    )
+    placement = Placement(policy, layer=3, first=False)
+    wanted = plan(placement, Geometry(3, 2, layers=2, directions=(0, 1), batch=2, steps=3))
+    drawn = keyed.masks(wanted, 20140908, 9, row_offset=4)
+    kept = {slot: 0.0 if slot.site is Site.CELL_UPDATE else 2.0 for slot in drawn}
+    assert {
+        (slot.site.value, slot.layer, slot.direction): written(mask == kept[slot])
+        for slot, mask in drawn.items()
+    } == KNOWN_MASKS
+    for slot, mask in drawn.items():
+        key = keyed.mask_key(20140908, 9, slot)
+        offset = 4 * (slot.site is not Site.RECURRENT_WEIGHT)
+        assert written(mask == kept[slot]) == bits_by_definition(key, 0.5, mask.shape, offset)
+
+
+@pytest.mark.parametrize(("per", "bits"), [("sequence", "1101000 0100010"), ("call", "0101000")])
+def test_the_masks_of_an_embedding_are_known(per, bits):
+    """Per call one row serves all samples, and it is the same in every process."""
+    wanted = plan_embedding(dp.Policy(embedding=dp.drop(0.5, per=per)), 2, 7, 2)
+    (mask,) = keyed.masks(wanted, 20140908, 9, row_offset=4).values()
+    assert written(mask == 2.0) == bits
 
 
 @given(words, words, slots, slots)
@@ -99,3 +251,5 @@ def test_seeds_made_of_one_are_unlike_and_known():
     made = {keyed.derived_seed(seed, number) for seed in range(50) for number in range(50)}
     assert len(made) == 2500
     assert keyed.derived_seed(7, 3) == 2021455403
+    assert keyed.derived_seed(0x01234567, 0x89AB) == 2744054864
+    assert threefry_by_definition((0x01234567, 0), (0x89AB, 0xFFFFFFFF))[0] == 2744054864

@@ -1,0 +1,268 @@
+"""Change the library's code a little, one change at a time, and see whether a test notices.
+
+`make mutants` runs it. The changes are those of cosmic-ray (operators, comparisons, constants,
+conditions, caught exceptions, decorators, loops), and returns of None. Each is made in a copy of
+the tree, and the module's tests run on it; a change that no test notices is printed, and the
+command ends with 1. Changes that mean the same as the original are listed, with the reason, in
+`equivalent_mutants.toml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import os
+import shutil
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parents[2]
+COPY = ROOT / "build" / "mutants"
+EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
+FOLDERS = ("dropout_policies", "adapters", "tests", "docs", "examples")
+CORE = (
+    *("keyed", "plan", "policy", "rule", "rates", "sites", "catalog", "stacks", "sampling"),
+    *("tape", "cells", "memory", "report", "grid", "diagram", "drawing", "reference"),
+    *("comparison", "dispatch"),
+)
+ADAPTERS = ("masks", "noise", "apply", "wiring")
+MEMORY = 12 * 2**30
+"""Bytes that a test run may take: a change may ask for any amount."""
+
+
+class Target(NamedTuple):
+    """A module, and the tests that should notice a change of it, the likeliest first."""
+
+    path: str
+    tests: tuple[str, ...]
+    environment: dict[str, str]
+
+
+def _core_tests(name: str) -> tuple[str, ...]:
+    own = {
+        "sites": "policy",
+        "rule": "policy",
+        "catalog": "policy",
+        "tape": "sampling",
+        "cells": "plan",
+        "memory": "stacks",
+        "report": "stacks",
+        "grid": "diagram",
+        "drawing": "diagram",
+    }.get(name, name)
+    every = ("policy", "plan", "keyed", "rates", "strange_values", "stacks", "sampling", "diagram")
+    names = dict.fromkeys([own, *every, "reference", "comparison", "example_adapter"])
+    return tuple(f"tests/core/test_{test}.py" for test in names)
+
+
+def _adapter_target(framework: str, name: str) -> Target:
+    tests = [name, "sampling", "layers", "embedding", "own_cell", "properties"]
+    if framework == "torch":
+        tests += ["cell", "life", "operators"]
+    there = [f"tests/{framework}/test_{test}.py" for test in tests]
+    return Target(
+        f"adapters/dropout_policies_{framework}/{name}.py",
+        tuple(test for test in there if (ROOT / test).exists()),
+        {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
+    )
+
+
+TARGETS = {name: Target(f"dropout_policies/{name}.py", _core_tests(name), {}) for name in CORE}
+TARGETS |= {
+    f"{framework}.{name}": _adapter_target(framework, name)
+    for framework in ("torch", "keras")
+    for name in ADAPTERS
+}
+
+
+class Mutant(NamedTuple):
+    """One change of a module: the lines before and after, and the whole text after."""
+
+    line: int
+    before: str
+    after: str
+    source: str
+
+
+class _WithoutAnnotations(ast.NodeTransformer):
+    """What Python never evaluates: annotations, and texts that are statements."""
+
+    def visit_arg(self, node: ast.arg) -> ast.arg:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
+        node.returns = None
+        self.generic_visit(node)
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AnnAssign:
+        node.annotation = ast.Constant(None)
+        self.generic_visit(node)
+        return node
+
+
+def _meaning(source: str) -> str:
+    return ast.dump(_WithoutAnnotations().visit(ast.parse(source)))
+
+
+def mutants(source: str) -> Iterator[Mutant]:
+    """Every change of a module's text that Python can read and that is none of an annotation."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.operators.variable_inserter import VariableInserter
+    from cosmic_ray.operators.variable_replacer import VariableReplacer
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    operators = [get_operator(name) for name in operator_names()]
+    skipped = (VariableInserter, VariableReplacer)  # they change things at random
+    made = [operator() for operator in operators if operator not in skipped]
+    seen = {_meaning(source)}
+    for operator in [*made, _return_none()]:
+        occurrence = 0
+        while (changed := mutate_code(source, operator, occurrence)) is not None:
+            occurrence += 1
+            try:
+                meaning = _meaning(changed)
+            except SyntaxError:
+                continue
+            if meaning not in seen:
+                seen.add(meaning)
+                yield _mutant(source, changed)
+
+
+def _return_none() -> Any:
+    """An operator as cosmic-ray's are, which has a function return None."""
+    import parso
+    from cosmic_ray.operators.operator import Operator
+
+    class ReturnNone(Operator):
+        def mutation_positions(self, node):  # type: ignore[no-untyped-def]
+            if node.type == "return_stmt":
+                yield node.start_pos, node.end_pos
+
+        def mutate(self, node, index):  # type: ignore[no-untyped-def]  # noqa: ARG002
+            node.children[1] = parso.python.tree.Keyword(" None", node.children[1].start_pos)
+            return node
+
+        @classmethod
+        def examples(cls):  # type: ignore[no-untyped-def]
+            return ()
+
+    return ReturnNone()
+
+
+def _mutant(source: str, changed: str) -> Mutant:
+    old, new = source.splitlines(), changed.splitlines()
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    blocks = [block for block in matcher.get_opcodes() if block[0] != "equal"]
+    first, last = blocks[0], blocks[-1]
+
+    def text(lines: list[str]) -> str:
+        return " ".join(" ".join(lines).split())
+
+    before, after = old[first[1] : last[2]], new[first[3] : last[4]]
+    return Mutant(first[1] + 1, text(before), text(after), changed)
+
+
+def equivalent() -> dict[str, dict[tuple[str, str], str]]:
+    """For each module the changes that mean the same as the original, and why."""
+    known: dict[str, dict[tuple[str, str], str]] = {}
+    for name, entries in tomllib.loads(EQUIVALENT.read_text(encoding="utf-8")).items():
+        for entry in entries:
+            for after in entry["after"]:
+                known.setdefault(name, {})[entry["before"], after] = entry["why"]
+    return known
+
+
+def run_tests(target: Target, python: str, limit: float) -> bool:
+    """Whether a module's tests pass in the copy."""
+    import resource
+
+    tests = [test for test in target.tests if (COPY / test).exists()]
+    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = {
+        **os.environ,
+        **target.environment,
+        "PYTHONPATH": os.pathsep.join([str(COPY), str(COPY / "adapters")]),
+        "PYTHONDONTWRITEBYTECODE": "1",  # two changes in one second have one time stamp
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    try:
+        done = subprocess.run(
+            command,
+            cwd=COPY,
+            env=environment,
+            capture_output=True,
+            timeout=limit,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def test_module(name: str, python: str) -> int:
+    """Print the changes of a module that no test notices, and give their number."""
+    target, known = TARGETS[name], equivalent().get(name, {})
+    path = COPY / target.path
+    source = path.read_text(encoding="utf-8")
+    start = time.monotonic()
+    if not run_tests(target, python, 3600.0):
+        raise SystemExit(f"{name}: its tests fail as it is: {' '.join(target.tests)}")
+    limit = 10.0 + 5.0 * (time.monotonic() - start)
+    count = survivors = 0
+    listed: set[tuple[str, str]] = set()
+    try:
+        path.write_text("raise ImportError\n", encoding="utf-8")
+        if run_tests(target, python, limit):
+            raise SystemExit(f"{name}: its tests pass without it; they do not import {path}")
+        for mutant in mutants(source):
+            count += 1
+            change = (mutant.before, mutant.after)
+            if change in known:
+                listed.add(change)
+                continue
+            path.write_text(mutant.source, encoding="utf-8")
+            if run_tests(target, python, limit):
+                survivors += 1
+                print(f"{target.path}:{mutant.line}", flush=True)
+                print(f"  - {mutant.before}\n  + {mutant.after}", flush=True)
+    finally:
+        path.write_text(source, encoding="utf-8")
+    for before, after in known.keys() - listed:
+        print(f"{EQUIVALENT.name}: {name} has no such change any more:\n  - {before}\n  + {after}")
+    minutes = (time.monotonic() - start) / 60
+    print(
+        f"{name}: {count} changes, {len(listed)} equivalent, {survivors} that no test notices "
+        f"({minutes:.0f} min)",
+        flush=True,
+    )
+    return survivors
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", metavar="MODULE", help=", ".join(TARGETS))
+    parser.add_argument("--python", default=sys.executable, help="runs the tests")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.modules if name not in TARGETS]
+    if unknown:
+        parser.error(f"no such module: {', '.join(unknown)}. There are: {', '.join(TARGETS)}")
+    shutil.rmtree(COPY, ignore_errors=True)
+    for folder in FOLDERS:
+        shutil.copytree(ROOT / folder, COPY / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", COPY)
+    survivors = [test_module(name, arguments.python) for name in arguments.modules or TARGETS]
+    sys.exit(any(survivors))
+
+
+if __name__ == "__main__":
+    main()
