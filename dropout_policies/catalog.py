@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 
+from .checks import show
 from .errors import PolicyError
 from .policy import Policy
 from .rates import Rates
@@ -180,8 +181,8 @@ def register(policy: Policy) -> Policy:
         PolicyError: it is no `Policy`, or another policy has that name.
     """
     if not isinstance(policy, Policy):
-        raise PolicyError(f"register takes a Policy. Received: {policy!r}")
-    if policy.name == "custom":
+        raise PolicyError(f"register takes a Policy. Received: {show(policy)}")
+    if policy.name in ("", "custom"):
         raise PolicyError(f"Give the policy a name first: dp.Policy(..., name='mine'). {policy!r}")
     if _CATALOG.get(policy.name, policy) != policy:
         raise PolicyError(
@@ -206,20 +207,22 @@ def resolve(policy: str | Policy, rate: object = None) -> Policy:
         if rate is not None:
             raise PolicyError(
                 f"rate goes with a policy's name; this one has its rates already. "
-                f"Received: policy={policy!r}, rate={rate!r}"
+                f"Received: policy={policy!r}, rate={show(rate)}"
             )
         return policy
     if not isinstance(policy, str):
-        raise PolicyError(f"policy must be a name or a Policy. Received: policy={policy!r}")
+        raise PolicyError(f"policy must be a name or a Policy. Received: policy={show(policy)}")
     if policy not in _CATALOG:
         near = difflib.get_close_matches(policy.lower(), _CATALOG, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See dp.names()."
         raise PolicyError(
-            f"There is no policy {policy!r}. {hint} The names are: {', '.join(_CATALOG)}."
+            f"There is no policy {show(policy)}. {hint} The names are: {', '.join(_CATALOG)}."
         )
     named = _CATALOG[policy]
     if rate is None:
         return named
     if not named:
-        raise PolicyError(f"Policy {policy!r} has no rate. Received: rate={rate!r}; leave it out.")
+        raise PolicyError(
+            f"Policy {policy!r} has no rate. Received: rate={show(rate)}; leave it out."
+        )
     return named.with_rates(rate)

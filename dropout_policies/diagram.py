@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checks import show
 from .drawing import png, svg
 from .errors import PolicyError
 from .grid import Grid
@@ -39,19 +41,29 @@ class Diagram(Grid):
 
         Raises:
             PolicyError: another ending, or a PNG without Matplotlib.
+            OSError: the file cannot be written.
         """
-        file = Path(path)
-        if file.suffix == ".png":
-            png(self, file)
-        elif file.suffix == ".svg":
-            file.write_text(self.svg(), encoding="utf-8")
-        elif file.suffix == ".txt":
-            file.write_text(f"{self}\n", encoding="utf-8")
+        suffix = _suffix(path)
+        if suffix == ".png":
+            png(self, Path(path))
+        elif suffix == ".svg":
+            Path(path).write_text(self.svg(), encoding="utf-8")
+        elif suffix == ".txt":
+            Path(path).write_text(f"{self}\n", encoding="utf-8")
         else:
             raise PolicyError(
                 f"A diagram is written to a file whose name ends with .svg, .png or .txt. "
-                f"Received: {path}"
+                f"Received: {show(path)}"
             )
 
     def _repr_html_(self) -> str:
         return self.svg()
+
+
+def _suffix(path: object) -> str:
+    """How a file's name ends; "" if no file can have it."""
+    try:
+        file = Path(path)  # type: ignore[arg-type]
+        return "" if b"\0" in os.fsencode(file) else file.suffix
+    except (TypeError, ValueError):
+        return ""

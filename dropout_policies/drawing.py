@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
@@ -45,6 +46,10 @@ STYLE = (
     ":root.dp-diagram{color:#1f2430;color-scheme:light dark}"
     "@media(prefers-color-scheme:dark){:root.dp-diagram{color:#e5e7eb}}"
 )
+
+
+NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Control characters and the like, which a policy's name may have, and XML may not."""
 
 
 class Line(NamedTuple):
@@ -157,10 +162,14 @@ def svg(grid: Grid) -> str:
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" class="dp-diagram" role="img" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-        f"<title>{escape(title)}</title><desc>{escape(str(grid))}</desc>"
+        f"<title>{_escaped(title)}</title><desc>{_escaped(str(grid))}</desc>"
         f"<style>{STYLE}</style>"
     )
     return head + "".join(map(_element, shapes)) + "</svg>\n"
+
+
+def _escaped(text: str) -> str:
+    return escape(NOT_IN_XML.sub("\N{REPLACEMENT CHARACTER}", text))
 
 
 def _element(shape: Line | Box | Text) -> str:
@@ -181,7 +190,7 @@ def _element(shape: Line | Box | Text) -> str:
     lower = f'<tspan dy="3" font-size="9">{shape.lower}</tspan>' if shape.lower else ""
     return (
         f'<text x="{shape.x:g}" y="{shape.y:g}" font-size="{shape.size}"{anchor} '
-        f'style="fill:{paint}">{escape(shape.text)}{lower}</text>'
+        f'style="fill:{paint}">{_escaped(shape.text)}{lower}</text>'
     )
 
 
@@ -229,5 +238,6 @@ def png(grid: Grid, path: Path) -> None:
                 fontsize=points * shape.size,
                 ha=where,
                 zorder=depth,
+                parse_math=bool(shape.lower),  # a name may have a dollar sign
             )
     figure.savefig(path)

@@ -7,3 +7,9 @@ class PolicyError(ValueError):
     The message names the layer or argument, shows what was received, and says what to write
     instead. It is always raised before anything has been changed.
     """
+
+
+class MissingRuleError(PolicyError, KeyError):
+    """A policy has no rule at a site; a `KeyError`, as of every mapping."""
+
+    __str__ = Exception.__str__  # a KeyError's own text is the repr of its message

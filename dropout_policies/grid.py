@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from .checks import check_text, integer, show
 from .errors import PolicyError
 from .rule import Lifetime, Rule
 from .sites import CARRIED, MADE, VERTICAL, Site
@@ -135,18 +136,30 @@ class Grid:
     wanted: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.rows) < 3 or len(self.rows) % 2 == 0 or not 1 <= self.steps <= MOST:
+        check_text(self.title, "title")
+        given = self.rows
+        rows = tuple(given) if isinstance(given, list | tuple) else ()
+        if len(rows) < 3 or len(rows) % 2 == 0 or not all(isinstance(r, Row) for r in rows):
             raise PolicyError(
-                f"A diagram has at least one layer, with a connection below and above each, and "
-                f"1 to {MOST} steps. Received: {len(self.rows)} rows, steps={self.steps}"
+                f"A diagram has at least one layer, with a connection below and above each. "
+                f"Received: {f'{len(rows)} rows' if rows else f'rows={show(given)}'}"
             )
+        steps = integer(self.steps)
+        if steps is None or not 1 <= steps <= MOST:
+            raise PolicyError(
+                f"A diagram has 1 to {MOST} steps. Received: steps={show(self.steps)}"
+            )
+        object.__setattr__(self, "steps", steps)
         if self.path is not None:
-            s, t = self.path
-            if not 1 <= s <= t <= self.steps:
+            path = self.path if isinstance(self.path, list | tuple) else ()
+            numbers = [integer(step) for step in path]
+            s, t = numbers if len(numbers) == 2 else (None, None)
+            if s is None or t is None or not 1 <= s <= t <= steps:
                 raise PolicyError(
-                    f"A path goes from a step s to a step t with 1 <= s <= t <= {self.steps}. "
-                    f"Received: path={self.path}"
+                    f"A path goes from a step s to a step t with 1 <= s <= t <= {steps}: "
+                    f"path=(1, {steps}). Received: path={show(self.path)}"
                 )
+            object.__setattr__(self, "path", (s, t))
 
     @property
     def layers(self) -> int:

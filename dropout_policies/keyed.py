@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from .checks import integer, show
 from .errors import PolicyError
 from .plan import Plan, Slot
 from .rates import rate_at
@@ -74,20 +75,22 @@ def check_seed(seed: object) -> int:
     Raises:
         PolicyError: it is none.
     """
-    is_integer = isinstance(seed, int | np.integer) and not isinstance(seed, bool)
-    if not is_integer or not 0 <= int(seed) < SEEDS:  # type: ignore[call-overload]
-        raise PolicyError(f"seed must be an integer in [0, 2**32). Received: seed={seed!r}")
-    return int(seed)  # type: ignore[call-overload, no-any-return]
+    number = integer(seed)
+    if number is None or not 0 <= number < SEEDS:
+        raise PolicyError(f"seed must be an integer in [0, 2**32). Received: seed={show(seed)}")
+    return number
 
 
 def tag(slot: Slot) -> int:
     """Site, layer and direction of a mask in one 32-bit word.
 
     Raises:
-        PolicyError: a layer number past 65,535.
+        PolicyError: a layer number outside 0 to 65,535, or a direction that is neither 0 nor 1.
     """
-    if slot.layer >= 2**16:
+    if not 0 <= slot.layer < 2**16:
         raise PolicyError(f"keyed masks number at most 65,536 layers. Received: {slot.layer}")
+    if slot.direction not in (0, 1):
+        raise PolicyError(f"A direction is 0 or 1. Received: direction={slot.direction}")
     return slot.direction << 24 | slot.site.number << 16 | slot.layer
 
 

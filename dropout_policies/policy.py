@@ -6,15 +6,19 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
+from .checks import check_integer, check_text, integer, show
 from .diagram import Diagram
-from .errors import PolicyError
+from .errors import MissingRuleError, PolicyError
 from .grid import rows_under
-from .rates import Schedule
+from .rates import Schedule, parse_rates
 from .rule import Rule
 from .sites import Site
 
 FORMAT_VERSION = 2
 """The version written into a policy's JSON; a reader refuses a newer one."""
+
+MOST_LAYERS = 1000
+"""The largest stack that a policy is drawn on."""
 
 
 class Policy(Mapping[Site, Rule]):
@@ -32,26 +36,27 @@ class Policy(Mapping[Site, Rule]):
         rules: a rule for each site, by the site's name.
 
     Raises:
-        PolicyError: an unknown site, a value that is no `Rule`, or a rule that cannot stand at
-            its site.
+        PolicyError: an unknown site, a value that is no `Rule`, a rule that cannot stand at its
+            site, or a name or citation that is no text.
     """
 
     __slots__ = ("_citation", "_name", "_rules")
 
     def __init__(self, *, name: str = "custom", citation: str = "", **rules: Rule) -> None:
+        self._name = check_text(name, "name")
+        self._citation = check_text(citation, "citation")
         checked: dict[Site, Rule] = {}
         for site_name, rule in rules.items():
             site = Site.of(site_name)
             if not isinstance(rule, Rule):
+                number = show(rule) if isinstance(rule, int | float) else 0.5
                 raise PolicyError(
-                    f"Site {site_name!r} needs a rule. Received: {site_name}={rule!r}; "
-                    f"write: {site_name}=dp.drop({rule!r})"
+                    f"Site {site_name!r} needs a rule. Received: {site_name}={show(rule)}; "
+                    f"write: {site_name}=dp.drop({number})"
                 )
             rule.check_at(site)
             checked[site] = rule
         self._rules = {site: checked[site] for site in Site if site in checked}
-        self._name = name
-        self._citation = citation
 
     @property
     def name(self) -> str:
@@ -74,8 +79,13 @@ class Policy(Mapping[Site, Rule]):
         return any(rule.active for rule in self._rules.values())
 
     def masks(self, site: Site) -> bool:
-        """Whether a mask ever falls on a site."""
-        return site in self._rules and self._rules[site].active
+        """Whether a mask ever falls on a site.
+
+        Raises:
+            PolicyError: there is no such site.
+        """
+        rule = self._rules.get(Site.of(site))
+        return rule is not None and rule.active
 
     @property
     def scheduled(self) -> bool:
@@ -95,22 +105,31 @@ class Policy(Mapping[Site, Rule]):
             PolicyError: a site that the policy has no rule for, or a rate out of range.
         """
         if not isinstance(rate, Mapping):
-            changed = {site: rule.with_rate(rate) for site, rule in self.items()}
+            rates = parse_rates(rate)
+            changed = {site: rule.with_rate(rates) for site, rule in self.items()}
         else:
             changed = dict(self._rules)
             for name, value in rate.items():
                 site = Site.of(name)
-                if site not in changed:
-                    has = ", ".join(map(repr, (s.value for s in self))) or "no site"
-                    raise PolicyError(
-                        f"Policy {self.name!r} has no rule at site {name!r}. It has: {has}."
-                    )
-                changed[site] = changed[site].with_rate(value)
+                changed[site] = self[site].with_rate(value)
         rules = {site.value: rule for site, rule in changed.items()}
         return Policy(name=self.name, citation=self.citation, **rules)
 
-    def __getitem__(self, site: Site) -> Rule:
-        return self._rules[site]
+    def __getitem__(self, site: Site | str) -> Rule:
+        """The rule at a site, which may be given by its name.
+
+        Raises:
+            KeyError: the policy has no rule there; it is a `PolicyError` too.
+        """
+        try:
+            return self._rules[Site.of(site)]
+        except PolicyError as error:
+            raise MissingRuleError(str(error)) from None
+        except KeyError:
+            has = ", ".join(map(repr, (s.value for s in self))) or "no site"
+            raise MissingRuleError(
+                f"Policy {self.name!r} has no rule at site {str(site)!r}. It has: {has}."
+            ) from None
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self._rules)
@@ -148,19 +167,23 @@ class Policy(Mapping[Site, Rule]):
         """The policy on the unrolled network.
 
         Args:
-            layers: L.
-            steps: T.
+            layers: L, from 1 to 1,000.
+            steps: T, from 1 to 26.
             path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
                 the masks of.
 
         Raises:
-            PolicyError: there are no layers, no steps or more than 26, or no such path.
+            PolicyError: there are no layers or too many, no steps or too many, no such path, or
+                rates for fewer layers.
         """
+        layers = check_integer(layers, "layers", 1, MOST_LAYERS)
         return Diagram(self.name, rows_under(self, layers), steps, path)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the policy on the unrolled network."""
-        return self.diagram().svg()
+        rates = [rule.rate for rule in self.values()]
+        given = [len(rate) for rate in rates if isinstance(rate, tuple)]
+        return self.diagram(min([*given, MOST_LAYERS]) if given else 2).svg()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (Policy.from_dict, (self.to_dict(),))
@@ -182,7 +205,9 @@ class Policy(Mapping[Site, Rule]):
             PolicyError: a newer format version, an unknown kind of rule, or a missing field.
         """
         try:
-            version, rules = data["version"], dict(data["rules"])
+            version, rules = integer(data["version"]), data["rules"]
+            if version is None or not isinstance(rules, Mapping):
+                raise TypeError("version must be an integer, and rules a mapping")
             if version not in (1, FORMAT_VERSION):
                 raise PolicyError(
                     f"This policy is in format version {version!r}; this release reads "
@@ -197,8 +222,10 @@ class Policy(Mapping[Site, Rule]):
             return cls(name=name, citation=citation, **parsed)
         except PolicyError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise PolicyError(f"This is no saved policy ({error!r}). Received: {data!r}") from None
+        except Exception as error:  # whatever it is made of may fail in its own way
+            raise PolicyError(
+                f"This is no saved policy ({show(error)}). Received: {show(data)}"
+            ) from None
 
     def to_json(self) -> str:
         return json.dumps(self.to_dict())
@@ -211,7 +238,17 @@ class Policy(Mapping[Site, Rule]):
             PolicyError: the text is no JSON object, or no saved policy.
         """
         try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise PolicyError(f"This is no JSON ({error}). Received: {text[:80]!r}") from None
+            data = json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise PolicyError(f"This is no JSON ({error}). Received: {show(text)}") from None
         return cls.from_dict(data)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose names may stand there once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {show(name)} stands there twice")
+        found[name] = value
+    return found

@@ -5,27 +5,47 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
 from numbers import Real
 from typing import Any
 
+import numpy as np
+
+from .checks import check_integer, integer, show
 from .errors import PolicyError
+
+MOST_LAYERS = 2**16
+"""How many layers masks can be numbered for."""
+
+MOST_LEVELS = 100_000
+"""In how many steps a ramp may go."""
 
 
 def check_rate(rate: object, where: str = "rate") -> float:
     """`rate` as a float in [0, 1).
 
+    Args:
+        rate: a real number of Python's or NumPy's, a `Fraction`, a `Decimal`, or an array of no
+            axes that holds one.
+        where: how errors call it.
+
     Raises:
         PolicyError: it is no real number, is NaN, or lies outside [0, 1).
     """
-    if isinstance(rate, bool) or not isinstance(rate, Real):
-        raise PolicyError(f"{where} must be a number in [0, 1). Received: {where}={rate!r}")
-    value = float(rate)
-    if math.isnan(value) or not 0.0 <= value < 1.0:
+    number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
+    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+        raise PolicyError(f"{where} must be a number in [0, 1). Received: {where}={show(rate)}")
+    try:
+        value = float(number)
+    except Exception:  # too large for a float, or a number whose class is broken
+        value = math.nan
+    if not 0.0 <= value < 1.0:
         raise PolicyError(
             f"{where} is the probability of dropping and must lie in [0, 1). "
-            f"Received: {where}={rate!r}"
+            f"Received: {where}={show(rate)}"
         )
-    return value
+    return value + 0.0  # not -0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +66,33 @@ class Schedule:
     points: tuple[tuple[int, float], ...]
 
     def __post_init__(self) -> None:
-        try:
-            points = tuple((call, rate) for call, rate in self.points)
-        except (TypeError, ValueError):
-            points = ()
-        calls = [call for call, _ in points]
-        integers = all(isinstance(call, int) and not isinstance(call, bool) for call in calls)
-        if not integers or calls[:1] != [0] or calls != sorted(set(calls)) or calls[-1] >= 2**31:
+        given: Any = self.points
+        listed = isinstance(given, list | tuple)
+        pairs = listed and all(isinstance(p, list | tuple) and len(p) == 2 for p in given)
+        calls = [integer(call) for call, _ in given] if pairs else []
+        known = [call for call in calls if call is not None]
+        ascending = known[:1] == [0] and known == calls == sorted(set(known))
+        if not ascending or known[-1] >= 2**31:
             raise PolicyError(
                 f"A schedule says from which call on a rate holds; calls are ascending integers "
                 f"from 0 on, below 2**31: dp.schedule({{0: 0.1, 1000: 0.5}}). "
-                f"Received: {self.points!r}"
+                f"Received: {show(given)}"
             )
-        checked = tuple((call, check_rate(rate, f"rate from call {call}")) for call, rate in points)
-        object.__setattr__(self, "points", checked)
+        rates = [check_rate(p[1], f"rate from call {n}") for n, p in zip(known, given, strict=True)]
+        object.__setattr__(self, "points", tuple(zip(known, rates, strict=True)))
 
     def at(self, call: int) -> float:
-        """The rate of a call."""
-        return [rate for first, rate in self.points if first <= call][-1]
+        """The rate of a call.
+
+        Raises:
+            PolicyError: `call` is no number of a call.
+        """
+        try:
+            return [rate for first, rate in self.points if first <= call][-1]
+        except Exception:
+            raise PolicyError(
+                f"A call's number is an integer from 0 on. Received: call={show(call)}"
+            ) from None
 
     @property
     def highest(self) -> float:
@@ -81,8 +110,23 @@ Rates = Rate | tuple[Rate, ...]
 
 
 def schedule(points: Mapping[int, float]) -> Schedule:
-    """A rate that changes at given training calls: `schedule({0: 0.0, 1000: 0.25})`."""
-    return Schedule(tuple(sorted(points.items())))
+    """A rate that changes at given training calls: `schedule({0: 0.0, 1000: 0.25})`.
+
+    Args:
+        points: from the number of a call, counted from 0, to the rate that holds from it on.
+
+    Raises:
+        PolicyError: the calls are no integers from 0 on, or a rate is out of range.
+    """
+    if not isinstance(points, Mapping):
+        raise PolicyError(
+            f"schedule takes a mapping from calls to rates: dp.schedule({{0: 0.1, 1000: 0.5}}). "
+            f"Received: {show(points)}"
+        )
+    pairs = list(points.items())
+    if all(integer(call) is not None for call, _ in pairs):
+        pairs.sort(key=lambda point: point[0])
+    return Schedule(tuple(pairs))
 
 
 def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule:
@@ -91,14 +135,15 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
     Args:
         start: the rate of the first call.
         end: the rate from call `calls` on.
-        calls: how many calls the way takes, at least 1.
-        levels: in how many steps, at most one a call.
+        calls: how many calls the way takes, from 1 to 2**31 - 1.
+        levels: in how many steps, from 1 to 100,000; at most one a call.
+
+    Raises:
+        PolicyError: a rate, `calls` or `levels` is out of range.
     """
     start, end = check_rate(start, "start"), check_rate(end, "end")
-    for name, value in (("calls", calls), ("levels", levels)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise PolicyError(f"{name} must be an integer of at least 1. Received: {name}={value}")
-    levels = min(levels, calls)
+    calls = check_integer(calls, "calls", 1, 2**31 - 1)
+    levels = min(check_integer(levels, "levels", 1, MOST_LEVELS), calls)
     points = {i * calls // levels: start + (end - start) * i / levels for i in range(levels)}
     return schedule(points | {calls: end})
 
@@ -111,17 +156,28 @@ def parse_rates(rates: object) -> Rates:
     """
     if isinstance(rates, Schedule):
         return rates
-    if isinstance(rates, Sequence) and not isinstance(rates, str):
-        if not rates or any(isinstance(rate, list | tuple) for rate in rates):
+    texts = str | bytes | bytearray | memoryview
+    listed = isinstance(rates, Sequence) and not isinstance(rates, texts)
+    if listed or (isinstance(rates, np.ndarray) and rates.ndim == 1):
+        each = _listed(rates)
+        if not 1 <= len(each) <= MOST_LAYERS or any(isinstance(r, list | tuple) for r in each):
             raise PolicyError(
                 f"rate must be a number, or a list with one number for each layer. "
-                f"Received: rate={rates!r}"
+                f"Received: rate={show(rates)}"
             )
         return tuple(
             rate if isinstance(rate, Schedule) else check_rate(rate, f"rate of layer {layer}")
-            for layer, rate in enumerate(rates, 1)
+            for layer, rate in enumerate(each, 1)
         )
     return check_rate(rates)
+
+
+def _listed(rates: Any) -> list[object]:
+    """The items of a sequence, of one that is too long a few too many; none of a broken one."""
+    try:
+        return list(islice(rates, MOST_LAYERS + 1))
+    except Exception:
+        return []
 
 
 def rate_at(rate: Rate, call: int) -> float:
@@ -158,7 +214,12 @@ def rates_from_json(value: Any) -> Rates:
         PolicyError: it never wrote such a value.
     """
     if isinstance(value, list):
-        return parse_rates([rates_from_json(rate) for rate in value])
-    if isinstance(value, Mapping):
-        return Schedule(tuple((call, rate) for call, rate in value["schedule"]))
-    return check_rate(value)
+        return parse_rates([_rate_from_json(rate) for rate in value])
+    return parse_rates(_rate_from_json(value))
+
+
+def _rate_from_json(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    points: Any = value.get("schedule")
+    return Schedule(points)

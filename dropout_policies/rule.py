@@ -6,8 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from .checks import check_integer, show
 from .errors import PolicyError
-from .rates import Rate, Rates, highest, parse_rates, rates_from_json, rates_text, rates_to_json
+from .rates import (
+    Rate,
+    Rates,
+    check_rate,
+    highest,
+    parse_rates,
+    rates_from_json,
+    rates_text,
+    rates_to_json,
+)
 from .sites import GATED, UPDATES, WEIGHTS, Site
 
 Kind = Literal["drop", "zoneout"]
@@ -48,11 +58,15 @@ class Rule:
             "gates": ("tied", "untied"),
         }
         for name, known in words.items():
-            if getattr(self, name) not in known:
+            word = getattr(self, name)
+            text = str.__str__(word) if isinstance(word, str) else ""  # of a subclass too
+            if text not in known:
                 raise PolicyError(
-                    f"{name} must be {' or '.join(map(repr, known))}. "
-                    f"Received: {name}={getattr(self, name)!r}"
+                    f"{name} must be {' or '.join(map(repr, known))}. Received: {name}={show(word)}"
                 )
+            object.__setattr__(self, name, text)
+        if not isinstance(self.scaled, bool):
+            raise PolicyError(f"scaled must be True or False. Received: scaled={show(self.scaled)}")
         if self.kind == "zoneout":
             object.__setattr__(self, "scaled", False)
 
@@ -74,6 +88,7 @@ class Rule:
         """
         if not isinstance(self.rate, tuple):
             return self.rate
+        depth = check_integer(depth, "depth", 0)
         if depth >= len(self.rate):
             raise PolicyError(
                 f"There are rates for {len(self.rate)} layers, and this stack has a layer number "
@@ -82,17 +97,26 @@ class Rule:
         return self.rate[depth]
 
     def of_layers(self, first: int, layers: int) -> Rule:
-        """The rule as it is in some layers of a stack, from number `first` on."""
+        """The rule as it is in some layers of a stack, from number `first` on.
+
+        Raises:
+            PolicyError: there are rates for fewer layers.
+        """
         if not isinstance(self.rate, tuple):
             return self
-        rates = self.rate[first : first + layers]
+        rates = tuple(self.of_layer(depth) for depth in range(first, first + layers))
         return replace(self, rate=rates[0] if len(set(rates)) == 1 else rates)
 
     def values(self, rate: float) -> tuple[float, float]:
         """What a mask holds where its bit says keep, and where it says drop.
 
         A drop's mask is multiplied with the value; a zoneout's is 1 where the previous value stays.
+
+        Raises:
+            PolicyError: the rate lies outside [0, 1).
         """
+        if not 0.0 <= rate < 1.0:
+            check_rate(rate)
         if self.kind == "zoneout":
             return 0.0, 1.0
         return (1.0 / (1.0 - rate) if self.scaled else 1.0), 0.0
@@ -121,6 +145,7 @@ class Rule:
         Raises:
             PolicyError: it cannot; the message shows what can.
         """
+        site = Site.of(site)
         kind = "zoneout" if site in UPDATES else "drop"
         if self.kind != kind:
             raise PolicyError(
@@ -166,12 +191,17 @@ class Rule:
         """The rule that `to_dict` described.
 
         Raises:
-            PolicyError: a word is unknown, or a rate out of range.
+            PolicyError: a field is missing, a word is unknown, or a rate is out of range.
         """
-        scaled = data["scaled"]
-        if not isinstance(scaled, bool):
-            raise TypeError("scaled must be true or false")
-        return cls(rates_from_json(data["rate"]), data["per"], data["kind"], data["gates"], scaled)
+        fields = ("rate", "per", "kind", "gates", "scaled")
+        missing = [f for f in fields if f not in data] if isinstance(data, Mapping) else [*fields]
+        if missing:
+            raise PolicyError(
+                f"This is no saved rule: it has no {', '.join(map(repr, missing))}. "
+                f"Received: {show(data)}"
+            )
+        rate, *words = (data[field] for field in fields)
+        return cls(rates_from_json(rate), *words)
 
 
 def drop(

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from . import nested
+from .checks import check_integer, show
 from .dispatch import Adapter, adapter_for
 from .errors import PolicyError
 from .keyed import check_seed, derived_seed
@@ -77,7 +79,10 @@ def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> I
 
 
 class Samples(NamedTuple):
-    """The mean of several samples, and their spread (standard deviation), element by element."""
+    """The mean of several samples, and their spread (standard deviation), element by element.
+
+    Each has the structure of a sample: an array, or dicts, lists and tuples of arrays.
+    """
 
     mean: Any
     spread: Any
@@ -94,29 +99,87 @@ def average(
 
     Args:
         model: one that has layers under a policy, in evaluation.
-        probabilities: runs the model, and gives an array of whatever framework.
+        probabilities: runs the model, and gives an array of whatever framework, or dicts, lists
+            and tuples of arrays, one within another.
         samples: K, the number of sets of masks, at least 1.
         seed: as in `monte_carlo`.
 
     Returns:
-        Mean and spread, arrays of the shape and framework of what `probabilities` gives.
+        Mean and spread, of the structure, shapes and framework of what `probabilities` gives.
 
     Raises:
-        PolicyError: there are no samples to draw, or the model has no layer under a policy.
+        PolicyError: there are no samples to draw, the model has no layer under a policy, or what
+            `probabilities` gives cannot be averaged, or differs in structure from call to call.
     """
-    if not isinstance(samples, int) or isinstance(samples, bool) or samples < 1:
+    samples = check_integer(samples, "samples", 1)
+    if not callable(probabilities):
         raise PolicyError(
-            f"samples must be an integer of at least 1. Received: samples={samples!r}"
+            f"average takes a function that runs the model: dp.average(model, lambda: model(x)). "
+            f"Received: probabilities={show(probabilities)}"
         )
     with monte_carlo(model, seed=seed):
-        mean = probabilities()
-        squares = mean * 0.0  # of the distances from the mean (Welford 1962)
-        for count in range(2, samples + 1):
-            sample = probabilities()
-            distance = sample - mean
-            mean = mean + distance / count
-            squares = squares + distance * (sample - mean)
-    return Samples(mean, (squares / samples) ** 0.5)
+        first = probabilities()
+        running = [_Running(where, leaf) for where, leaf in nested.leaves(first, first)]
+        for _ in range(1, samples):
+            sample = nested.leaves(probabilities(), first)
+            for each, (_, leaf) in zip(running, sample, strict=True):
+                each.add(leaf)
+    mean = nested.rebuild(first, iter([each.mean for each in running]))
+    return Samples(mean, nested.rebuild(first, iter([each.spread() for each in running])))
+
+
+class _Running:
+    """Mean and spread of one array's samples so far (Welford 1962).
+
+    Args:
+        where: its place in the output, for errors.
+        leaf: the first sample.
+    """
+
+    def __init__(self, where: str, leaf: Any) -> None:
+        self.where, self.shape, self.count = where, _shape(leaf), 1
+        if "complex" in str(getattr(leaf, "dtype", type(leaf))):
+            raise PolicyError(
+                f"{nested.place(where)} is complex, and has no spread element by element. Average "
+                f"its real and imaginary part, or its absolute value."
+            )
+        with self._arithmetic(leaf):
+            self.mean = leaf * 1.0  # whole numbers and truth values are averaged as fractions
+            self.squares = self.mean * 0.0
+
+    def add(self, leaf: Any) -> None:
+        """Take in one more sample."""
+        if _shape(leaf) != self.shape:
+            raise PolicyError(
+                f"{nested.place(self.where)} has another shape at another call, and cannot be "
+                f"averaged. Received: {self.shape}, then {_shape(leaf)}"
+            )
+        self.count += 1
+        with self._arithmetic(leaf):
+            sample = leaf * 1.0
+            distance = sample - self.mean
+            self.mean = self.mean + distance / self.count
+            self.squares = self.squares + distance * (sample - self.mean)
+
+    def spread(self) -> Any:
+        with self._arithmetic(self.squares):
+            return (self.squares / self.count) ** 0.5
+
+    @contextmanager
+    def _arithmetic(self, leaf: Any) -> Iterator[None]:
+        """Say which output it is with which one cannot calculate."""
+        try:
+            yield
+        except Exception as error:  # each framework has its own
+            raise PolicyError(
+                f"{nested.place(self.where)} cannot be averaged ({type(error).__name__}: {error}). "
+                f"Return arrays of numbers, or dicts, lists and tuples of them. "
+                f"Received: {type(leaf).__name__}"
+            ) from error
+
+
+def _shape(leaf: Any) -> tuple[Any, ...]:
+    return tuple(getattr(leaf, "shape", ()))
 
 
 @contextmanager
@@ -156,14 +219,21 @@ def replay(
     Masks that are put in fall in evaluation too.
 
     Raises:
-        PolicyError: a layer is named that is not there; or, once it is called, a mask is missing,
-            unplanned or of another shape; or, at the end, there were fewer calls than masks.
+        PolicyError: `masks` is nothing that `record` gives; a layer is named that is not there;
+            or, once it is called, a mask is missing, unplanned or of another shape; or, at the
+            end, there were fewer calls than masks.
     """
     adapter, layers = _under_policy(model)
-    foreign = sorted(set(masks) - set(layers))
+    calls_each = list(masks.values()) if isinstance(masks, Mapping) else [None]
+    if not all(isinstance(calls, list | tuple) for calls in calls_each):
+        raise PolicyError(
+            f"replay takes what record gives: for each layer's name a list with its calls, each a "
+            f"dict from dp.Slot to an array. Received: masks={show(masks)}"
+        )
+    foreign = [name for name in masks if name not in layers]
     if foreign:
         raise PolicyError(
-            f"There is no layer under a policy called {', '.join(map(repr, foreign))}. "
+            f"There is no layer under a policy called {', '.join(map(show, foreign))}. "
             f"There are: {', '.join(map(repr, layers))}."
         )
     busy = [name for name in masks if layers[name].tape is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from enum import StrEnum
 
+from .checks import show
 from .errors import PolicyError
 
 
@@ -52,15 +53,17 @@ class Site(StrEnum):
         Raises:
             PolicyError: no site has that name; the message lists them.
         """
-        try:
-            return cls(name)
-        except ValueError:
-            known = [site.value for site in cls]
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise PolicyError(
-                f"There is no site {name!r}.{hint} The sites are: {', '.join(known)}."
-            ) from None
+        if isinstance(name, cls):
+            return name
+        known = {site.value: site for site in cls}
+        text = str.__str__(name) if isinstance(name, str) else ""
+        if text in known:
+            return known[text]
+        near = difflib.get_close_matches(text, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise PolicyError(
+            f"There is no site {show(name)}.{hint} The sites are: {', '.join(known)}."
+        )
 
 
 _NUMBER = {site: number for number, site in enumerate(Site)}

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from .checks import show
 from .errors import PolicyError
 from .plan import Placement
 from .policy import Policy
@@ -154,7 +155,7 @@ def _said(found: Sequence[Found], stacks: object) -> list[list[Found]]:
     if not lists or not all(names and all(isinstance(n, str) for n in names) for names in stacks):  # type: ignore[attr-defined]
         raise PolicyError(
             f"stacks must be a list of stacks, each a list of layers' names: "
-            f"stacks=[['low', 'high']]. Received: stacks={stacks!r}"
+            f"stacks=[['low', 'high']]. Received: stacks={show(stacks)}"
         )
     by_name = {name: item for item in found for name in (item.name, *item.aliases)}
     said: list[list[Found]] = []
@@ -163,11 +164,11 @@ def _said(found: Sequence[Found], stacks: object) -> list[list[Found]]:
         for name in names:
             if name not in by_name:
                 raise PolicyError(
-                    f"stacks names {name!r}, and there is no such recurrent layer. "
+                    f"stacks names {show(name)}, and there is no such recurrent layer. "
                     f"There are: {', '.join(repr(item.name) for item in found)}."
                 )
             if by_name[name] in seen:
-                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={stacks!r}")
+                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={show(stacks)}")
             seen.add(by_name[name])
         said.append([by_name[name] for name in names])
     return said
@@ -214,11 +215,11 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
         case _:
             raise PolicyError(
                 f"{layer_name}: stack must be (number of the first layer, layers of the whole "
-                f"stack), for instance stack=(0, 2). Received: stack={stack!r}"
+                f"stack), for instance stack=(0, 2). Received: stack={show(stack)}"
             )
     if not 0 <= first <= total - layers:
         raise PolicyError(
-            f"{layer_name}: {layers} layer(s) from number {first} on do not fit into a stack "
-            f"of {total}. Received: stack={stack!r}"
+            f"{layer_name}: {layers} layer(s) from number {show(first)} on do not fit into "
+            f"a stack of {show(total)}. Received: stack={show(stack)}"
         )
     return Placement(policy, first, first == 0, first + layers == total, first)

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .checks import show
 from .errors import PolicyError
 from .plan import Plan, Slot
 
@@ -94,7 +95,13 @@ class Player:
             raise PolicyError(
                 f"{self.name}: masks of {len(self.calls)} call(s) were given, and this is one more."
             )
-        given = {slot: np.asarray(mask) for slot, mask in self.calls[self.position].items()}
+        call = self.calls[self.position]
+        if not isinstance(call, Mapping):
+            raise PolicyError(
+                f"{self.name}: call {self.position} needs a dict from dp.Slot to masks. "
+                f"Received: {show(call)}"
+            )
+        given = {slot: self._array(slot, mask) for slot, mask in call.items()}
         planned = {slot: tuple(mask.shape) for slot, mask in wanted.items()}
         shapes = {slot: mask.shape for slot, mask in given.items()}
         if shapes != planned:
@@ -106,6 +113,20 @@ class Player:
             )
         self.position += 1
         return {slot: from_array(np.ascontiguousarray(mask)) for slot, mask in given.items()}
+
+    def _array(self, slot: Slot, mask: object) -> npt.NDArray[Any]:
+        """A mask that was given, as an array of numbers."""
+        try:
+            array = np.asarray(mask)
+            numbers = array.dtype.kind not in "OSUMmc" and array.dtype.names is None
+        except Exception:  # rows of several lengths, for one
+            numbers = False
+        if not numbers:
+            raise PolicyError(
+                f"{self.name}: call {self.position} needs masks that are arrays of numbers. "
+                f"Received: {_name(slot)}: {show(mask)}"
+            )
+        return array
 
     def check_end(self) -> None:
         """Make sure that all masks were used.
@@ -120,6 +141,8 @@ class Player:
             )
 
 
-def _name(slot: Slot) -> str:
+def _name(slot: object) -> str:
+    if not isinstance(slot, Slot):
+        return show(slot)
     way = " backward" if slot.direction else ""
-    return f"{slot.site.value} of layer {slot.layer}{way}"
+    return f"{slot.site} of layer {slot.layer}{way}"
