@@ -107,6 +107,16 @@ test-all: $(READY) ## Run every test with many more cases of the suite, and writ
 	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras
 	$(RUN) -m tests.support.conformance_page
 
+MODULES ?=
+
+.PHONY: mutants
+mutants: $(READY) ## Change the code, one change at a time, and name those that no test notices (hours)
+	@echo "Each of some 2,500 changes to the core, and more to the adapters, is made in a copy of the"
+	@echo "tree, build/mutants, and tests run on it: hours in all, minutes for MODULES=\"keyed plan\"."
+	@echo "Changes that mean the same are listed in tests/support/equivalent_mutants.toml."
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group mutation
+	$(RUN) -m tests.support.mutation $(MODULES)
+
 .PHONY: audited
 audited: $(READY) ## Audit the set of layers that tests audit, and write docs/audited.md
 	$(RUN) -m pip install --quiet --constraint constraints.txt --group peers

@@ -329,7 +329,7 @@ def test_a_hundred_containers_are_no_trouble():
 
 @pytest.mark.parametrize("samples", [0, -1, 1.5, True, "2", None])
 def test_there_must_be_samples(model, samples):
-    with pytest.raises(dp.PolicyError, match="^samples must be an integer of at least 1"):
+    with pytest.raises(dp.PolicyError, match=r"^samples must be an integer of at least 1"):
         dp.average(model, lambda: 1.0, samples)
 
 
@@ -395,9 +395,7 @@ def test_a_layer_that_is_not_named_draws_its_own(model):
 )
 def test_what_record_never_gives_cannot_be_put_in(model, masks):
     with (
-        pytest.raises(
-            dp.PolicyError, match=r"^replay takes what record gives: .*Received: masks"
-        ),
+        pytest.raises(dp.PolicyError, match=r"^replay takes what record gives: .*Received: masks"),
         dp.replay(model, masks),
     ):
         pass

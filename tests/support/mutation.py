@@ -1,8 +1,9 @@
 """Change the library's code a little, one change at a time, and see whether a test notices.
 
 `make mutants` runs it. The changes are those of cosmic-ray (operators, comparisons, constants,
-conditions, caught exceptions, decorators, loops), and returns of None. Each is made in a copy of
-the tree, and the module's tests run on it; a change that no test notices is printed, and the
+conditions, caught exceptions, decorators, loops), and returns of None; of the operators that may
+stand for another it takes the few that are hardest to tell from it. Each change is made in a copy
+of the tree, and the module's tests run on it; a change that no test notices is printed, and the
 command ends with 1. Changes that mean the same as the original are listed, with the reason, in
 `equivalent_mutants.toml`.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
 import difflib
 import os
 import shutil
@@ -20,20 +22,31 @@ import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 ROOT = Path(__file__).parents[2]
 COPY = ROOT / "build" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 FOLDERS = ("dropout_policies", "adapters", "tests", "docs", "examples")
 CORE = (
-    *("keyed", "plan", "policy", "rule", "rates", "sites", "catalog", "stacks", "sampling"),
-    *("tape", "cells", "memory", "report", "grid", "diagram", "drawing", "reference"),
-    *("comparison", "dispatch"),
+    *("keyed", "plan", "policy", "rule", "rates", "sites", "checks", "catalog", "stacks"),
+    *("sampling", "nested", "tape", "cells", "memory", "report", "grid", "diagram", "drawing"),
+    *("reference", "comparison", "dispatch"),
 )
 ADAPTERS = ("masks", "noise", "apply", "wiring")
-MEMORY = 12 * 2**30
+MEMORY = 4 * 2**30
 """Bytes that a test run may take: a change may ask for any amount."""
+
+OTHERS = {
+    **{"Add": "Sub Mul BitOr", "Sub": "Add Mod", "Mul": "Add Div Pow", "Div": "Mul FloorDiv"},
+    **{"FloorDiv": "Div Mod", "Mod": "FloorDiv BitAnd", "Pow": "Mul LShift"},
+    **{"RShift": "LShift FloorDiv", "LShift": "RShift Mul"},
+    **{"BitOr": "BitAnd BitXor", "BitAnd": "BitOr BitXor", "BitXor": "BitOr BitAnd"},
+    **{"Eq": "NotEq LtE GtE", "NotEq": "Eq Lt Gt", "Lt": "LtE NotEq GtE", "LtE": "Lt Eq Gt"},
+    **{"Gt": "GtE NotEq LtE", "GtE": "Gt Eq Lt", "Is": "IsNot", "IsNot": "Is"},
+    **{"UAdd": "USub", "USub": "UAdd", "Invert": "USub", "Not": ""},
+}
+"""What stands for an operator, by cosmic-ray's names."""
 
 
 class Target(NamedTuple):
@@ -42,11 +55,14 @@ class Target(NamedTuple):
     path: str
     tests: tuple[str, ...]
     environment: dict[str, str]
+    preloaded: tuple[str, ...] = ()
 
 
 def _core_tests(name: str) -> tuple[str, ...]:
     own = {
         "sites": "policy",
+        "checks": "strange_values",
+        "nested": "sampling",
         "rule": "policy",
         "catalog": "policy",
         "tape": "sampling",
@@ -57,7 +73,8 @@ def _core_tests(name: str) -> tuple[str, ...]:
         "drawing": "diagram",
     }.get(name, name)
     every = ("policy", "plan", "keyed", "rates", "strange_values", "stacks", "sampling", "diagram")
-    names = dict.fromkeys([own, *every, "reference", "comparison", "example_adapter"])
+    whole = ("cells", "memory", "report", "comparison", "dispatch")
+    names = dict.fromkeys([own, *every, *["reference", "example_adapter"] * (name in whole)])
     return tuple(f"tests/core/test_{test}.py" for test in names)
 
 
@@ -70,6 +87,7 @@ def _adapter_target(framework: str, name: str) -> Target:
         f"adapters/dropout_policies_{framework}/{name}.py",
         tuple(test for test in there if (ROOT / test).exists()),
         {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
+        ("torch", "keras") if framework == "keras" else ("torch",),
     )
 
 
@@ -119,11 +137,11 @@ def mutants(source: str) -> Iterator[Mutant]:
     from cosmic_ray.operators.variable_replacer import VariableReplacer
     from cosmic_ray.plugins import get_operator, operator_names
 
-    operators = [get_operator(name) for name in operator_names()]
+    operators = [get_operator(name) for name in operator_names() if _is_wanted(name)]
     skipped = (VariableInserter, VariableReplacer)  # they change things at random
     made = [operator() for operator in operators if operator not in skipped]
     seen = {_meaning(source)}
-    for operator in [*made, _return_none()]:
+    for operator in [*made, *_more_operators()]:
         occurrence = 0
         while (changed := mutate_code(source, operator, occurrence)) is not None:
             occurrence += 1
@@ -136,25 +154,43 @@ def mutants(source: str) -> Iterator[Mutant]:
                 yield _mutant(source, changed)
 
 
-def _return_none() -> Any:
-    """An operator as cosmic-ray's are, which has a function return None."""
-    import parso
+def _is_wanted(name: str) -> bool:
+    """Whether an operator of cosmic-ray's is among those taken: "core/ReplaceX_Add_Sub"."""
+    kind, *operators = name.split("_")
+    if not kind.endswith("Operator") or operators[0] == "Delete":
+        return True
+    before, after = operators
+    return after in OTHERS[before].split()
+
+
+def _more_operators() -> list[Any]:
+    """Operators as cosmic-ray's are: a function returns None; `in` for `not in`, and back."""
     from cosmic_ray.operators.operator import Operator
+    from parso.python.tree import Keyword
 
     class ReturnNone(Operator):
-        def mutation_positions(self, node):  # type: ignore[no-untyped-def]
+        def mutation_positions(self, node):
             if node.type == "return_stmt":
                 yield node.start_pos, node.end_pos
 
-        def mutate(self, node, index):  # type: ignore[no-untyped-def]  # noqa: ARG002
-            node.children[1] = parso.python.tree.Keyword(" None", node.children[1].start_pos)
+        def mutate(self, node, index):  # noqa: ARG002 - cosmic-ray's signature
+            node.children[1] = Keyword("None", node.children[1].start_pos, " ")
             return node
 
         @classmethod
-        def examples(cls):  # type: ignore[no-untyped-def]
+        def examples(cls):
             return ()
 
-    return ReturnNone()
+    class NotIn(ReturnNone):
+        def mutation_positions(self, node):
+            is_in = getattr(node, "value", "") == "in" and node.parent.type == "comparison"
+            if is_in or (node.type == "comp_op" and node.children[0].value == "not"):
+                yield node.start_pos, node.end_pos
+
+        def mutate(self, node, index):  # noqa: ARG002
+            return Keyword("not in" if node.type == "keyword" else "in", node.start_pos, " ")
+
+    return [ReturnNone(), NotIn()]
 
 
 def _mutant(source: str, changed: str) -> Mutant:
@@ -180,33 +216,54 @@ def equivalent() -> dict[str, dict[tuple[str, str], str]]:
     return known
 
 
-def run_tests(target: Target, python: str, limit: float) -> bool:
-    """Whether a module's tests pass in the copy."""
-    import resource
+class Worker:
+    """A process that runs tests on the copy; see `mutation_worker`."""
 
-    tests = [test for test in target.tests if (COPY / test).exists()]
-    command = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
-    environment = {
-        **os.environ,
-        **target.environment,
-        "PYTHONPATH": os.pathsep.join([str(COPY), str(COPY / "adapters")]),
-        "PYTHONDONTWRITEBYTECODE": "1",  # two changes in one second have one time stamp
-        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        "OMP_NUM_THREADS": "1",
-    }
-    try:
-        done = subprocess.run(
-            command,
+    def __init__(self, target: Target, python: str) -> None:
+        file = Path(__file__).with_name("mutation_worker.py")
+        self.target = target
+        self.limits: dict[str, float] = {}
+        environment = {
+            **os.environ,
+            **target.environment,
+            "PYTHONPATH": os.pathsep.join([str(COPY), str(COPY / "adapters")]),
+            "PYTHONDONTWRITEBYTECODE": "1",  # two changes in one second have one time stamp
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        memory = MEMORY * (2 if target.preloaded else 1)
+        self.process = subprocess.Popen(
+            [python, str(file), str(memory), *target.preloaded],
             cwd=COPY,
             env=environment,
-            capture_output=True,
-            timeout=limit,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
-            check=False,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-    except subprocess.TimeoutExpired:
-        return False
-    return done.returncode == 0
+        assert self._answer() == "ready"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.communicate()
+
+    def _answer(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def passes(self) -> bool:
+        """Whether the tests pass on the copy as it is, none of them far later than at first."""
+        return all(self._passes(test) for test in self.target.tests if (COPY / test).exists())
+
+    def _passes(self, test: str) -> bool:
+        assert self.process.stdin is not None
+        start = time.monotonic()
+        self.process.stdin.write(f"{self.limits.get(test, 3600.0)} {test}\n")
+        self.process.stdin.flush()
+        passed = self._answer() == "passed"
+        self.limits.setdefault(test, 10.0 + 10.0 * (time.monotonic() - start))
+        return passed
 
 
 def test_module(name: str, python: str) -> int:
@@ -215,29 +272,29 @@ def test_module(name: str, python: str) -> int:
     path = COPY / target.path
     source = path.read_text(encoding="utf-8")
     start = time.monotonic()
-    if not run_tests(target, python, 3600.0):
-        raise SystemExit(f"{name}: its tests fail as it is: {' '.join(target.tests)}")
-    limit = 10.0 + 5.0 * (time.monotonic() - start)
     count = survivors = 0
     listed: set[tuple[str, str]] = set()
     try:
-        path.write_text("raise ImportError\n", encoding="utf-8")
-        if run_tests(target, python, limit):
-            raise SystemExit(f"{name}: its tests pass without it; they do not import {path}")
-        for mutant in mutants(source):
-            count += 1
-            change = (mutant.before, mutant.after)
-            if change in known:
-                listed.add(change)
-                continue
-            path.write_text(mutant.source, encoding="utf-8")
-            if run_tests(target, python, limit):
-                survivors += 1
-                print(f"{target.path}:{mutant.line}", flush=True)
-                print(f"  - {mutant.before}\n  + {mutant.after}", flush=True)
+        with Worker(target, python) as worker:
+            if not worker.passes():
+                raise SystemExit(f"{name}: its tests fail as it is: {' '.join(target.tests)}")
+            path.write_text("raise ImportError\n", encoding="utf-8")
+            if worker.passes():
+                raise SystemExit(f"{name}: its tests pass without it; do they import {path}?")
+            for mutant in mutants(source):
+                count += 1
+                change = (mutant.before, mutant.after)
+                if change in known:
+                    listed.add(change)
+                    continue
+                path.write_text(mutant.source, encoding="utf-8")
+                if worker.passes():
+                    survivors += 1
+                    print(f"{target.path}:{mutant.line}", flush=True)
+                    print(f"  - {mutant.before}\n  + {mutant.after}", flush=True)
     finally:
         path.write_text(source, encoding="utf-8")
-    for before, after in known.keys() - listed:
+    for before, after in sorted(known.keys() - listed):
         print(f"{EQUIVALENT.name}: {name} has no such change any more:\n  - {before}\n  + {after}")
     minutes = (time.monotonic() - start) / 60
     print(
@@ -260,6 +317,8 @@ def main() -> None:
     for folder in FOLDERS:
         shutil.copytree(ROOT / folder, COPY / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", COPY)
+    for folder in ("dropout_policies", "adapters"):
+        compileall.compile_dir(COPY / folder, quiet=1)
     survivors = [test_module(name, arguments.python) for name in arguments.modules or TARGETS]
     sys.exit(any(survivors))
 
