@@ -2,6 +2,7 @@
 
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib.image
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies.drawing import COLOURS
+from dropout_policies.drawing import COLOURS, PAINTS, Box, Line, Text, lay_out
 from dropout_policies.grid import Row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -189,3 +190,152 @@ def test_a_png_without_matplotlib_is_refused(tmp_path, monkeypatch):
     with pytest.raises(dp.PolicyError, match=r"dropout-policies\[pictures\]"):
         dp.none().diagram().save(tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+MARKED = dp.Diagram(
+    "t",
+    [
+        Row("input", "0.5", True, "step", wrong=True, passed=1),
+        Row("layer 1", "x", None, None, True, carried=None),
+        Row("output", "", True, "sequence", passed=1),
+    ],
+    steps=2,
+    path=(1, 2),
+    wanted="p",
+)
+
+LAID_OUT = [
+    Text(12, 20, "t", "ink", 13),
+    Box(4, 117.5, 433, 31, "band", filled=True),
+    Text(12, 137, "✗ input", "wrong", 12),
+    Text(234, 137, "0.5", "wrong", 12),
+    Text(12, 106, "layer 1", "faint", 12),
+    Text(234, 106, "x", "faint", 12),
+    Text(12, 75, "output", "faint", 12),
+    Line(86, 151, 86, 115, masked=True, heavy=True),
+    Text(92, 137, "a", "mask", 12),
+    Line(170, 151, 170, 115, masked=True, heavy=False),
+    Text(176, 137, "b", "mask", 12),
+    Box(73, 89, 26, 26, "mask"),
+    Line(99, 102, 157, 102, masked=False, heavy=True),
+    Text(125, 96, "?", "mask", 12),
+    Box(157, 89, 26, 26, "mask"),
+    Line(86, 89, 86, 53, masked=True, heavy=False),
+    Text(92, 75, "a", "mask", 12),
+    Line(170, 89, 170, 53, masked=True, heavy=True),
+    Text(176, 75, "a", "mask", 12),
+    Text(86, 178, "x", centred=True, lower="1"),
+    Text(86, 44, "y", centred=True, lower="1"),
+    Text(170, 178, "x", centred=True, lower="2"),
+    Text(170, 44, "y", centred=True, lower="2"),
+    Text(12, 208, "dashed: masked, and in a row one letter is one mask; solid: whole", "faint", 12),
+    Text(12, 226, "?: not decided", "faint", 12),
+    Text(12, 244, "□: a rule falls inside the cell, or on its weights", "faint", 12),
+    Text(12, 262, "✗: unlike p", "faint", 12),
+    Text(12, 280, "heavy: from x1 to y2, through an unknown number of masks", "faint", 12),
+]
+
+
+def test_a_picture_is_laid_out_as_it_was():
+    picture = lay_out(MARKED)
+    assert picture.shapes == LAID_OUT
+    assert picture[:2] == (441, 290)
+    plain = lay_out(dp.none().diagram(layers=1, steps=1))
+    assert plain[:2] == (162, 200)
+    wide = replace(MARKED, rows=[replace(row, notes="n" * 100) for row in MARKED.rows])
+    assert lay_out(wide).width == 234 + 660 + 12
+
+
+def test_the_svg_has_every_shape_of_the_picture():
+    root = ET.fromstring(MARKED.svg())
+    assert root.get("viewBox") == "0 0 441 290"
+    assert (root.get("width"), root.get("height")) == ("441", "290")
+    assert root.find(f"{SVG}title").text == "t, 1 layers over 2 steps"
+    assert root.find(f"{SVG}desc").text == str(MARKED)
+    drawn = [e for e in root if e.tag.removeprefix(SVG) in ("line", "rect", "text")]
+    for element, shape in zip(drawn, LAID_OUT, strict=True):
+        if isinstance(shape, Line):
+            names = ("x1", "y1", "x2", "y2")
+            dashes = "4 4" if shape.masked else None
+            assert element.get("stroke-dasharray") == dashes
+            assert element.get("style") == f"stroke:{PAINTS[shape.colour]}"
+            assert float(element.get("stroke-width")) == shape.width
+        elif isinstance(shape, Box):
+            names = ("x", "y", "width", "height")
+            paint = PAINTS[shape.colour]
+            outline = f"fill:none;stroke:{paint};stroke-width:1.5"
+            assert element.get("style") == (f"fill:{paint}" if shape.filled else outline)
+        else:
+            names = ("x", "y", "font-size")
+            assert "".join(element.itertext()) == shape.text + shape.lower
+            assert element.get("text-anchor") == ("middle" if shape.centred else None)
+            assert element.get("style") == f"fill:{PAINTS[shape.colour]}"
+            shape = shape[:2] + (shape.size,)
+        assert [float(element.get(name)) for name in names] == list(shape[: len(names)])
+
+
+def test_a_lines_colour_says_path_before_mask():
+    for masked, heavy, colour in (
+        (False, False, "ink"),
+        (True, False, "mask"),
+        (False, True, "path"),
+        (True, True, "path"),
+    ):
+        line = Line(0, 0, 1, 1, masked, heavy)
+        assert line.colour == colour
+        assert line.width == (4 if heavy else 1.5)
+
+
+def test_the_png_has_every_shape_of_the_picture(monkeypatch, tmp_path):
+    from matplotlib.colors import to_hex
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    figures, styles, given = [], [], Line2D.set
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append((figure, path)))
+    monkeypatch.setattr(
+        Line2D,
+        "set",
+        lambda line, **named: styles.append(named["linestyle"]) or given(line, **named),
+    )
+    MARKED.save(tmp_path / "a.png")
+    ((figure, path),) = figures
+    assert path == tmp_path / "a.png"
+    assert tuple(figure.get_size_inches()) == (4.41, 2.9)
+    assert figure.dpi == 200
+    (axes,) = figure.axes
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 441), (290, 0))
+    assert axes.get_position().bounds == (0, 0, 1, 1)
+    assert not axes.axison
+
+    found = {shape.zorder: shape for shape in (*axes.lines, *axes.patches, *axes.texts)}
+    assert sorted(found) == list(range(len(LAID_OUT)))
+    for number, shape in enumerate(LAID_OUT):
+        artist, colour = found[number], COLOURS[shape.colour]
+        if isinstance(shape, Line):
+            assert artist.get_xydata().tolist() == [[shape.x, shape.y], [shape.x2, shape.y2]]
+            assert to_hex(artist.get_color()) == colour
+            assert artist.get_linewidth() == pytest.approx(0.72 * shape.width)
+            assert artist.get_linestyle() == ("--" if shape.masked else "-")
+            assert artist.get_solid_capstyle() == "butt"
+        elif isinstance(shape, Box):
+            bounds = (artist.get_x(), artist.get_y(), artist.get_width(), artist.get_height())
+            assert bounds == shape[:4]
+            assert artist.get_boxstyle().rounding_size == 5
+            assert artist.get_boxstyle().pad == 0
+            face, edge = to_hex(artist.get_facecolor(), True), to_hex(artist.get_edgecolor(), True)
+            nothing = "00"  # how opaque it is
+            if shape.filled:
+                assert (face, edge[-2:]) == (f"{colour}ff", nothing)
+            else:
+                assert (face[-2:], edge) == (nothing, f"{colour}ff")
+        else:
+            lower = f"$_{{{shape.lower}}}$" if shape.lower else ""
+            assert artist.get_text() == shape.text + lower
+            assert artist.get_position() == (shape.x, shape.y)
+            assert to_hex(artist.get_color()) == colour
+            assert artist.get_fontsize() == pytest.approx(0.72 * shape.size)
+            assert artist.get_horizontalalignment() == ("center" if shape.centred else "left")
+    lines = [shape for shape in LAID_OUT if isinstance(shape, Line)]
+    for shape, style in zip(lines, styles, strict=True):
+        assert style == ((0, (2, 2) if shape.heavy else (3, 3)) if shape.masked else "-")
