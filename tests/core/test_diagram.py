@@ -270,7 +270,7 @@ def test_the_svg_has_every_shape_of_the_picture():
             assert "".join(element.itertext()) == shape.text + shape.lower
             assert element.get("text-anchor") == ("middle" if shape.centred else None)
             assert element.get("style") == f"fill:{PAINTS[shape.colour]}"
-            shape = shape[:2] + (shape.size,)
+            shape = (*shape[:2], shape.size)
         assert [float(element.get(name)) for name in names] == list(shape[: len(names)])
 
 
@@ -293,11 +293,12 @@ def test_the_png_has_every_shape_of_the_picture(monkeypatch, tmp_path):
 
     figures, styles, given = [], [], Line2D.set
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.append((figure, path)))
-    monkeypatch.setattr(
-        Line2D,
-        "set",
-        lambda line, **named: styles.append(named["linestyle"]) or given(line, **named),
-    )
+
+    def set_(line, **named):
+        styles.extend([named["linestyle"]] if "linestyle" in named else [])
+        return given(line, **named)
+
+    monkeypatch.setattr(Line2D, "set", set_)
     MARKED.save(tmp_path / "a.png")
     ((figure, path),) = figures
     assert path == tmp_path / "a.png"
