@@ -235,15 +235,28 @@ def test_masks_are_planned_shapes_of_zero_and_the_scale():
         assert set(np.unique(mask)) <= {0.0, 4.0}
 
 
-@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, True, "1", None])
+def test_a_word_at_the_threshold_is_kept():
+    key = KEYS[0][-1]
+    for p in range(4):
+        word = threefry_by_definition(key, (0, p // 2))[p % 2]
+        kept = [keyed.keep_bits(key, (word + d) / 2**32, (1, 1, 4))[0, 0, p] for d in (-1, 0, 1)]
+        assert kept == [True, True, False]
+
+
+def test_the_ends_of_what_a_seed_may_be_are_seeds():
+    assert [keyed.check_seed(seed) for seed in (0, 2**32 - 1)] == [0, 2**32 - 1]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**32 + 1, 1.5, True, "1", None])
 def test_a_seed_out_of_range_is_refused(seed):
     with pytest.raises(dp.PolicyError, match="seed must be an integer"):
         keyed.check_seed(seed)
 
 
 def test_too_many_layers_are_refused():
-    with pytest.raises(dp.PolicyError, match="65,536"):
-        keyed.tag(Slot(Site.INPUT, 2**16, 0))
+    for layer in (2**16, 2**16 + 1, -1):
+        with pytest.raises(dp.PolicyError, match="65,536"):
+            keyed.tag(Slot(Site.INPUT, layer, 0))
 
 
 def test_seeds_made_of_one_are_unlike_and_known():
