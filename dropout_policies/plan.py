@@ -10,7 +10,7 @@ from .errors import PolicyError
 from .policy import Policy
 from .rates import Rate, rate_at
 from .rule import Rule
-from .sites import VERTICAL, WEIGHTS, Site
+from .sites import WEIGHTS, Site
 
 
 class Slot(NamedTuple):
@@ -244,7 +244,4 @@ def in_evaluation(wanted: Plan) -> Plan:
 
 def masked_connections(placement: Placement, layers: int) -> int:
     """How many of an object's vertical connections its policy masks."""
-    return sum(
-        site in VERTICAL and placement.falls(site, inner)
-        for site, inner in placement.vertical(layers)
-    )
+    return sum(placement.falls(site, inner) for site, inner in placement.vertical(layers))

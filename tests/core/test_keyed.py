@@ -182,6 +182,15 @@ def test_the_masks_of_a_policy_are_known_for_every_lifetime_layer_and_direction(
         assert written(mask == kept[slot]) == bits_by_definition(key, 0.5, mask.shape, offset)
 
 
+def test_a_batch_begins_at_row_0_if_nothing_is_said():
+    wanted = plan(Placement(dp.zaremba()), Geometry(3, 4, batch=2, steps=2))
+    (a, b), (c, d) = (
+        keyed.masks(wanted, 1, 0, **more).values() for more in ({}, {"row_offset": 0})
+    )
+    np.testing.assert_array_equal(a, c)
+    np.testing.assert_array_equal(b, d)
+
+
 @pytest.mark.parametrize(("per", "bits"), [("sequence", "1101000 0100010"), ("call", "0101000")])
 def test_the_masks_of_an_embedding_are_known(per, bits):
     """Per call one row serves all samples, and it is the same in every process."""

@@ -10,6 +10,7 @@ from dropout_policies.plan import (
     Geometry,
     Placement,
     Slot,
+    at_call,
     check_sites,
     in_evaluation,
     masked_connections,
@@ -83,6 +84,8 @@ def test_rates_by_layer_reach_their_layer_wherever_the_stack_is_cut():
     assert [mask.rate for mask in whole.values()] == [0.1, 0.2, 0.3]
     later = Placement(policy, layer=9, first=False, depth=1)
     assert [mask.rate for mask in plan(later, Geometry(4, 4, layers=2)).values()] == [0.2, 0.3]
+    whole = Placement(dp.Policy(between=dp.drop([0.5, 0.0, 0.5])), layer=9, first=False, depth=1)
+    assert list(plan(whole, Geometry(4, 4, layers=2))) == [Slot(Site.BETWEEN, 10, 0)]
     later.check_rates(2, "top")
     for layers in (1, 3):
         with pytest.raises(dp.PolicyError, match="top: policy 'custom' has rates for 3 layers"):
@@ -144,3 +147,94 @@ def test_a_site_that_a_layer_cannot_have_is_refused():
     check_sites(dp.variational(), "GRU", cells.GRU.sites)  # embeddings are layers of their own
     with pytest.raises(dp.PolicyError, match=r"not seen into.*untied"):
         check_sites(dp.variational(gates="untied"), "Own", cells.OWN.sites, gates=False)
+
+
+def test_one_layer_of_one_sample_and_step_is_what_a_geometry_and_a_placement_are_at_first():
+    found = plan(Placement(dp.naive(0.5)), Geometry(3, 4))
+    assert {slot: (mask.shape, mask.rate, mask.by_sample) for slot, mask in found.items()} == {
+        Slot(Site.INPUT, 0, 0): ((1, 1, 3), 0.5, True),
+        Slot(Site.OUTPUT, 0, 0): ((1, 1, 4), 0.5, True),
+        Slot(Site.HIDDEN, 0, 0): ((1, 1, 4), 0.5, True),
+    }
+    assert Geometry(3, 4).cell is cells.LSTM
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "into", "out"),
+    [
+        (True, True, "input", "output"),
+        (True, False, "input", None),
+        (False, True, "between", "output"),
+        (False, False, "between", None),
+    ],
+)
+def test_what_comes_in_is_masked_at_the_door_and_what_leaves_where_the_stack_ends(
+    first, last, into, out
+):
+    for site in ("input", "between", "output"):
+        placement = Placement(dp.Policy(**{site: dp.drop(0.5)}), first=first, last=last)
+        for layers in (1, 2):
+            assert placement.masks(layers, leaving=False) == (site == into)
+            assert placement.masks(layers, leaving=True) == (site == out)
+
+
+def test_what_leaves_is_masked_at_the_rate_of_the_last_layer():
+    policy = dp.Policy(output=dp.drop([0.5, 0.0]), input=dp.drop([0.0, 0.5]))
+    assert not Placement(policy).masks(2, leaving=True)
+    assert not Placement(policy).masks(2, leaving=False)
+    other = dp.Policy(output=dp.drop([0.0, 0.5]), input=dp.drop([0.5, 0.0]))
+    assert Placement(other).masks(2, leaving=True)
+    assert Placement(other).masks(2, leaving=False)
+
+
+def test_rates_by_layer_are_as_many_as_the_stack_has_layers():
+    policy = dp.zaremba([0.1, 0.2, 0.3])
+    for placement, layers in (
+        (Placement(policy), 3),
+        (Placement(policy, last=False), 1),
+        (Placement(policy, last=False), 3),
+        (Placement(policy, first=False, depth=2), 1),
+        (Placement(dp.zaremba()), 9),
+    ):
+        placement.check_rates(layers, "rnn")
+    for placement, layers, has in (
+        (Placement(policy), 2, "2"),
+        (Placement(policy), 4, "4"),
+        (Placement(policy, last=False), 4, "at least 4"),
+        (Placement(policy, first=False, last=False, depth=2), 2, "at least 4"),
+    ):
+        with pytest.raises(dp.PolicyError, match=f"at site 'input', and the stack has {has}. Rec"):
+            placement.check_rates(layers, "rnn")
+
+
+def test_a_schedule_is_a_number_at_a_call():
+    policy = dp.Policy(input=dp.drop(dp.schedule({0: 0.1, 3: 0.5})), output=dp.drop(0.25))
+    wanted = plan(Placement(policy), GEOMETRY)
+    for call, rate in ((0, 0.1), (2, 0.1), (3, 0.5)):
+        found = at_call(wanted, call)
+        assert {slot: mask.rate for slot, mask in found.items()} == {
+            slot: rate if slot.site is Site.INPUT else 0.25 for slot in wanted
+        }
+        assert {s: m.shape for s, m in found.items()} == {s: m.shape for s, m in wanted.items()}
+
+
+def test_a_cell_of_ones_own_has_no_masks_on_weights():
+    policy = dp.Policy(
+        hidden=dp.drop(0.5), cell=dp.drop(0.5), recurrent_weight=dp.drop(0.5, per="call")
+    )
+    found = plan(Placement(policy), Geometry(3, 4, cell=cells.OWN))
+    assert list(found) == [Slot(Site.HIDDEN, 0, 0)]
+
+
+def test_every_site_that_a_layer_lacks_is_named_with_the_ways_out():
+    policy = dp.rnndrop() | dp.zoneout()
+    with pytest.raises(
+        dp.PolicyError,
+        match=r"^rnn \(GRU\) has no site 'cell', 'cell_update' for policy 'rnndrop\|zoneout'\. "
+        r"It has: input, between, .*Leave the others out.*rate=\{'cell': 0, 'cell_update': 0\}\.$",
+    ):
+        check_sites(policy, "rnn (GRU)", cells.GRU.sites)
+    with pytest.raises(dp.PolicyError, match=r"input_weight\. Do this\.$"):
+        check_sites(policy, "rnn", cells.GRU.sites, "Do this.")
+    check_sites(dp.variational(0.0, 0.0, gates="untied"), "own", cells.OWN.sites, gates=False)
+    check_sites(dp.variational(gates="untied"), "LSTM", cells.LSTM.sites)

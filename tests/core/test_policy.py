@@ -1,5 +1,6 @@
 """Policies: validation, composition, the JSON round trip, the catalogue."""
 
+import contextlib
 import copy
 import json
 import math
@@ -301,3 +302,134 @@ def test_what_is_neither_name_nor_policy_is_refused(policy):
 def test_json_of_something_else_is_refused(text):
     with pytest.raises(dp.PolicyError, match="This is no saved policy"):
         dp.Policy.from_json(text)
+
+
+def test_a_rule_says_what_is_out_of_the_ordinary():
+    assert str(dp.drop(0.5)) == "drop 0.5 per step"
+    odd = dp.drop([0.5, 0.25], per="sequence", gates="untied", scaled=False)
+    assert str(odd) == "drop [0.5, 0.25] per sequence untied unscaled"
+    assert str(dp.Rule(0.1, kind="zoneout")) == "zoneout 0.1 per step"
+    assert repr(dp.zaremba(0.5) | dp.zoneout(0.5, 0.25)) == (
+        "<policy zaremba|zoneout: input=drop 0.5 per step, between=drop 0.5 per step, "
+        "output=drop 0.5 per step, hidden_update=zoneout 0.25 per step, "
+        "cell_update=zoneout 0.5 per step>"
+    )
+    assert repr(dp.none()) == "<policy none: no masks>"
+
+
+@pytest.mark.parametrize(
+    ("rule", "kept", "dropped", "mean"),
+    [
+        (dp.drop(0.75), 4.0, 0.0, 1.0),
+        (dp.drop(0.75, scaled=False), 1.0, 0.0, 0.25),
+        (dp.Rule(0.75, kind="zoneout"), 0.0, 1.0, 0.75),
+    ],
+)
+def test_what_a_mask_holds_and_its_mean(rule, kept, dropped, mean):
+    assert rule.values(0.75) == (kept, dropped)
+    assert (rule.value(True, 0.75), rule.value(False, 0.75)) == (kept, dropped)
+    assert rule.mean(0.75) == mean
+    assert rule.values(0.0) == ((0.0, 1.0) if rule.kind == "zoneout" else (1.0, 0.0))
+
+
+def test_evaluation_is_the_identity_unless_a_rule_that_is_active_has_a_mean():
+    assert dp.drop(0.5).same_in_evaluation
+    assert not dp.drop(0.5, scaled=False).same_in_evaluation
+    assert not dp.Rule(0.5, kind="zoneout").same_in_evaluation
+    assert (dp.zaremba() | dp.rnndrop(0.0)).evaluation == "identity"
+    assert (dp.zaremba(0.0) | dp.rnndrop()).evaluation == "mean of the masks"
+
+
+def test_a_rule_of_some_layers_has_their_rates():
+    rule = dp.drop([0.1, 0.2, 0.2])
+    assert rule.of_layers(0, 2).rate == (0.1, 0.2)
+    assert rule.of_layers(1, 2).rate == 0.2
+    assert rule.of_layers(0, 1) == dp.drop(0.1)
+    assert dp.drop(0.5).of_layers(7, 2) == dp.drop(0.5)
+    assert dp.drop(0.5).of_layer(7) == 0.5
+    with pytest.raises(
+        dp.PolicyError, match=r"rates for 3 layers.*layer number 4. Received: rate="
+    ):
+        rule.of_layers(2, 2)
+
+
+def test_a_drop_is_scaled_tied_and_per_step_if_nothing_is_said():
+    assert dp.drop(0.5) == dp.Rule(0.5) == dp.Rule(0.5, "step", "drop", "tied", True)
+    assert dp.Rule(0.5, kind="zoneout").scaled is False
+
+
+@pytest.mark.parametrize("site", dp.Site)
+def test_each_site_takes_the_rules_that_can_stand_there(site):
+    """As the tables of sites and rules in the documentation have it."""
+    taken = set()
+    for kind in ("drop", "zoneout"):
+        for per in ("step", "sequence", "call"):
+            for gates in ("tied", "untied"):
+                with contextlib.suppress(dp.PolicyError):
+                    dp.Policy(**{site: dp.Rule(0.5, per, kind, gates)})
+                    taken.add((kind, per, gates))
+    lives = ["step", "sequence"]
+    if site in ("recurrent_weight", "input_weight"):
+        lives = ["call"]
+    elif site == "embedding":
+        lives = ["sequence", "call"]
+    kind = "zoneout" if site in ("hidden_update", "cell_update") else "drop"
+    gates = ["tied", "untied"] if site in ("input", "between", "hidden") else ["tied"]
+    assert taken == {(kind, per, way) for per in lives for way in gates}
+
+
+def test_the_second_format_has_every_field():
+    data = dp.zaremba().to_dict()
+    for field in ("gates", "scaled"):
+        rules = {"input": {k: v for k, v in dp.drop(0.5).to_dict().items() if k != field}}
+        with pytest.raises(dp.PolicyError, match=f"no saved rule: it has no '{field}'"):
+            dp.Policy.from_dict({**data, "rules": rules})
+        read = dp.Policy.from_dict({**data, "version": 1, "rules": rules})
+        assert read == dp.Policy(input=dp.drop(0.5))
+
+
+def test_a_policy_is_equal_to_one_of_the_same_rules_alone():
+    assert dp.zaremba() != dict(dp.zaremba())
+    assert dp.zaremba() != dp.zaremba(0.4)
+    assert dp.locked(0.5) != dp.zaremba(0.5)
+    named = dp.Policy(name="other", citation="x", **{s.value: r for s, r in dp.zaremba().items()})
+    assert named == dp.zaremba()
+    assert hash(named) == hash(dp.zaremba())
+    assert len(dp.zaremba()) == 3
+    with pytest.raises(TypeError):
+        dp.zaremba() | {}
+
+
+def test_policies_that_join_have_both_names_and_citations():
+    both = dp.zaremba() | dp.zoneout()
+    assert both.name == "zaremba|zoneout"
+    assert both.citation == f"{dp.zaremba().citation}; {dp.zoneout().citation}"
+    assert (dp.none() | dp.zoneout()).citation == dp.zoneout().citation
+    with pytest.raises(dp.PolicyError, match=r"^zaremba and naive both set a rule for input, betw"):
+        dp.zaremba() | dp.naive()
+
+
+def test_rates_keep_the_name_and_the_citation():
+    for rate in (0.1, {"input": 0.1}):
+        changed = dp.zaremba().with_rates(rate)
+        assert (changed.name, changed.citation) == ("zaremba", dp.zaremba().citation)
+    with pytest.raises(dp.PolicyError, match=r"\[0, 1\)"):
+        dp.none().with_rates(2)
+
+
+def test_the_three_nearest_names_are_told_and_all_the_names(monkeypatch):
+    near = {f"droppy{n}": dp.none() for n in range(5)}
+    monkeypatch.setattr(dp.catalog, "_CATALOG", near)
+    with pytest.raises(
+        dp.PolicyError, match=r"Did you mean 'droppy\d' or 'droppy\d' or 'droppy\d'\?"
+    ):
+        dp.catalog.resolve("DROPPY")
+    with pytest.raises(
+        dp.PolicyError, match=r"'xyz'\. See dp.names\(\)\. The names are: droppy0, "
+    ):
+        dp.catalog.resolve("xyz")
+
+
+def test_a_site_is_called_by_its_name_or_by_itself():
+    for site in dp.Site:
+        assert dp.Site.of(site) is dp.Site.of(site.value) is site

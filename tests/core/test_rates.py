@@ -72,3 +72,47 @@ def test_each_call_is_drawn_at_its_own_rate():
         shares.append((mask > 0).mean())
         assert set(np.unique(mask)) <= {0.0, 1.0 / (1.0 - policy[dp.Site.INPUT].rate.at(call))}
     np.testing.assert_allclose(shares, [1.0, 0.5, 0.1, 0.1], atol=0.01)
+
+
+def test_a_schedule_says_where_it_goes_and_until_when():
+    assert str(dp.schedule({0: 0.1, 5: 0.9, 10: 0.25})) == "0.1 to 0.25 by call 10"
+    assert (
+        str(dp.drop([0.5, dp.schedule({0: 0.0, 3: 0.5})]))
+        == "drop [0.5, 0 to 0.5 by call 3] per step"
+    )
+    assert dp.drop(dp.schedule({0: 0.0, 3: 0.5})).active
+    assert dp.drop([0.0, 0.5]).active
+    assert not dp.drop([0.0, 0.0]).active
+
+
+def test_a_ramp_has_at_most_one_step_a_call_and_a_hundred_if_nothing_is_said():
+    assert dp.ramp(0.0, 0.5, 4).points == ((0, 0.0), (1, 0.125), (2, 0.25), (3, 0.375), (4, 0.5))
+    assert dp.ramp(0.5, 0.25, 1).points == ((0, 0.5), (1, 0.25))
+    assert dp.ramp(0.0, 0.5, 10, levels=1).points == ((0, 0.0), (10, 0.5))
+    assert dp.ramp(0.0, 0.5, 7, levels=2).points == ((0, 0.0), (3, 0.25), (7, 0.5))
+    assert len(dp.ramp(0.0, 0.5, 1000).points) == 101
+
+
+def test_a_policy_with_a_schedule_in_one_layer_is_scheduled():
+    rise = dp.ramp(0.0, 0.5, 10)
+    assert dp.zaremba([0.1, rise]).scheduled
+    assert dp.zaremba(rise).scheduled
+    assert not dp.zaremba([0.1, 0.2]).scheduled
+    assert not dp.none().scheduled
+
+
+def test_there_may_be_a_rate_for_every_layer_that_has_a_number():
+    assert len(dp.drop([0.5] * 2**16).rate) == 2**16
+    with pytest.raises(dp.PolicyError, match="one number for each layer"):
+        dp.drop([0.5] * (2**16 + 1))
+
+
+def test_a_rate_of_a_layer_that_is_wrong_is_named_by_its_number():
+    with pytest.raises(
+        dp.PolicyError, match=r"^rate of layer 2 .* Received: rate of layer 2=1\.5$"
+    ):
+        dp.drop([0.5, 1.5])
+    with pytest.raises(dp.PolicyError, match=r"^start "):
+        dp.ramp(1.0, 0.5, 10)
+    with pytest.raises(dp.PolicyError, match="an integer from 0 on"):
+        dp.schedule({0: 0.5}).at(-1)

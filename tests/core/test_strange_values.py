@@ -190,7 +190,23 @@ def test_an_error_shows_what_it_received():
     assert show(0.5) == "0.5"
     assert show({"input": [0.5, Broken()]}) == "{'input': [0.5, <Broken>]}"
     assert show(10**5000) == "<int>"
-    assert "..." in show("x" * 1000)
+    assert show(object).startswith("<class")
+
+
+def test_what_is_long_is_cut_in_its_middle():
+    assert show("x" * 198) == repr("x" * 198)
+    assert show("x" * 199) == f"'{'x' * 97}...{'x' * 98}'"
+    assert show(10**199) == str(10**199)
+    assert show(10**200) == f"1{'0' * 97}...{'0' * 99}"
+    assert show(b"x" * 197) == repr(b"x" * 197)
+    assert show(b"x" * 198) == f"b'{'x' * 98}...{'x' * 99}'"
+    assert show([0] * 20) == repr([0] * 20)
+    assert show((0,) * 20) == repr((0,) * 20)
+    assert show([0] * 21) == f"[{'0, ' * 20}...]"
+    assert show((0,) * 21) == f"({'0, ' * 20}...)"
+    for kind in (set, frozenset, dict.fromkeys):
+        assert "..." not in show(kind(range(20)))
+        assert "..." in show(kind(range(21)))
 
 
 @given(st.text() | st.sampled_from([value for value in STRANGE if not isinstance(value, Broken)]))
@@ -400,6 +416,9 @@ def test_a_notebook_shows_as_many_layers_as_there_are_rates():
         assert shown == dp.zaremba(rates).diagram(len(rates)).svg()
     with pytest.raises(dp.PolicyError, match="rates for 2 layers"):
         dp.zaremba([0.1, 0.2]).diagram(layers=3)
+    several = dp.Policy(input=dp.drop([0.1, 0.2, 0.3]), output=dp.drop([0.1, 0.2]))
+    assert several._repr_html_() == several.diagram(2).svg()
+    assert "1000 layers" in dp.zaremba([0.5] * 1001)._repr_html_()
 
 
 @pytest.mark.parametrize("slot", [(dp.Site.INPUT, -1, 0), (dp.Site.INPUT, 0, 2)])
