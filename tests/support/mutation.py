@@ -81,9 +81,8 @@ def _core_tests(name: str) -> tuple[str, ...]:
 
 
 def _adapter_target(framework: str, name: str) -> Target:
-    tests = [name, "sampling", "layers", "embedding", "own_cell", "properties"]
-    if framework == "torch":
-        tests += ["cell", "life", "operators"]
+    tests = dict.fromkeys([name, "apply", "sampling", "layers", "embedding", "own_cell", "wiring"])
+    tests |= dict.fromkeys(["cell", "life", "traps", "properties"])
     there = [f"tests/{framework}/test_{test}.py" for test in tests]
     return Target(
         f"adapters/dropout_policies_{framework}/{name}.py",
