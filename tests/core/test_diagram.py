@@ -340,3 +340,136 @@ def test_the_png_has_every_shape_of_the_picture(monkeypatch, tmp_path):
     lines = [shape for shape in LAID_OUT if isinstance(shape, Line)]
     for shape, style in zip(lines, styles, strict=True):
         assert style == ((0, (2, 2) if shape.heavy else (3, 3)) if shape.masked else "-")
+
+
+def test_a_mask_is_called_by_the_letter_of_its_step_or_by_one_letter():
+    assert [Row("a", masked=True, per="step").letter(step) for step in (0, 1, 25)] == [
+        "a",
+        "b",
+        "z",
+    ]
+    for per in ("sequence", "call"):
+        assert [Row("a", masked=True, per=per).letter(step) for step in (0, 1, 25)] == ["a"] * 3
+    assert Row("a", masked=True).letter(1) == "?"
+    assert Row("a", masked=None, per="step").letter(1) == "?"
+    assert Row("a", masked=False, per="step").letter(1) == ""
+    assert Row("a") == Row("a", "", False, None, False, False, 0, 0)
+
+
+def test_a_diagram_has_one_to_26_steps():
+    for steps in (1, 26):
+        assert dp.zaremba().diagram(1, steps).steps == steps
+    for steps in (0, 27, 28, -1, 2.0, "2", True, None):
+        with pytest.raises(
+            dp.PolicyError, match=r"^A diagram has 1 to 26 steps\. Received: steps="
+        ):
+            dp.zaremba().diagram(1, steps)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 4, 6])
+def test_a_diagram_has_a_connection_below_and_above_each_layer(number):
+    with pytest.raises(dp.PolicyError, match=r"a connection below and above each\. Received: "):
+        dp.Diagram("t", [Row("a")] * number)
+    assert dp.Diagram("t", [Row("a")] * (3 + 2 * number)).layers == 1 + number
+
+
+def test_a_path_goes_forward_within_the_steps():
+    for path in ((1, 1), (1, 4), (4, 4), [2, 3]):
+        assert dp.zaremba().diagram(path=path).path == tuple(path)
+    for path in (
+        (0, 1),
+        (1, 5),
+        (3, 2),
+        (-1, 2),
+        (1,),
+        (1, 2, 3),
+        (),
+        (1.0, 2),
+        (True, 2),
+        3,
+        "12",
+    ):
+        with pytest.raises(
+            dp.PolicyError, match=r"1 <= s <= t <= 4: path=\(1, 4\). Received: path="
+        ):
+            dp.zaremba().diagram(path=path)
+
+
+def test_a_path_goes_up_at_its_first_step_along_the_last_layer_and_out_at_its_last():
+    drawn = dp.none().diagram(layers=2, steps=5, path=(2, 4))
+    heavy = {(row, step) for row in range(5) for step in range(5) if drawn.heavy(row, step)}
+    assert heavy == {(0, 1), (2, 1), (3, 2), (3, 3), (4, 3)}
+    assert not any(
+        dp.none().diagram(layers=2, steps=5).heavy(row, step)
+        for row in range(5)
+        for step in range(5)
+    )
+    at_once = dp.none().diagram(layers=2, steps=5, path=(3, 3))
+    heavy = {(row, step) for row in range(5) for step in range(5) if at_once.heavy(row, step)}
+    assert heavy == {(0, 2), (2, 2), (4, 2)}
+
+
+def legend(diagram):
+    return list(diagram.legend())
+
+
+def test_the_legend_says_what_is_there():
+    def rows(**layer):
+        return [Row("input"), Row("layer", **layer), Row("output")]
+
+    dashed = "dashed: masked, and in a row one letter is one mask; solid: whole"
+    assert legend(dp.none().diagram()) == []
+    assert legend(dp.zaremba().diagram()) == [dashed]
+    assert legend(dp.Diagram("t", rows(masked=True))) == [dashed, "?: not decided"]
+    assert legend(dp.Diagram("t", rows(masked=None))) == ["?: not decided"]
+    inside = "□: a rule falls inside the cell, or on its weights"
+    assert legend(dp.Diagram("t", rows(inside=True))) == [inside]
+    assert legend(dp.Diagram("t", rows(wrong=True), wanted="w")) == ["✗: unlike w"]
+
+
+@pytest.mark.parametrize(
+    ("policy", "path", "text"),
+    [
+        (dp.none(), (1, 1), "from x1 to y1, through 0 masks"),
+        (dp.Policy(input=dp.drop(0.5)), (1, 3), "from x1 to y3, through 1 mask"),
+        (dp.zaremba(), (2, 3), "from x2 to y3, through 3 masks"),
+        (dp.semeniuta(), (1, 1), "from x1 to y1, through 2 masks, 2 of them in cells"),
+        (dp.rnndrop(), (1, 2), "from x1 to y2, through 3 masks, 2 of them in cells"),
+        (dp.naive() | dp.rnndrop(), (1, 2), "from x1 to y2, through 7 masks, 3 of them in cells"),
+        (dp.awd(), (1, 4), "from x1 to y4, through 3 masks"),
+    ],
+)
+def test_the_masks_of_a_path_are_counted_in_words(policy, path, text):
+    assert legend(policy.diagram(path=path))[-1] == f"heavy: {text}"
+
+
+def test_a_diagram_without_a_path_has_no_masks_on_it():
+    assert dp.zaremba().diagram().corruptions == 0
+
+
+def test_a_layer_with_rules_inside_and_on_its_state_shows_both():
+    rows = (dp.naive() | dp.semeniuta() | dp.zoneout() | dp.weight_drop()).diagram().rows
+    layer = rows[1]
+    assert (layer.masked, layer.per, layer.inside) == (True, "step", True)
+    assert (layer.passed, layer.carried) == (1, 1)
+    assert layer.notes == (
+        "hidden 0.5 per step; candidate 0.25 per step; hidden_update 0.025 per step; "
+        "cell_update 0.25 per step; recurrent_weight 0.5 per call"
+    )
+    (_, layer, _, *_) = dp.rnndrop().diagram().rows
+    assert (layer.masked, layer.per, layer.inside) == (True, "sequence", False)
+    assert (layer.passed, layer.carried) == (1, 0)
+    (low, layer, *_) = dp.zoneout().diagram().rows
+    assert (layer.masked, layer.per, layer.inside) == (False, None, True)
+    assert (layer.passed, layer.carried) == (0, 0)
+    assert (low.masked, low.per, low.passed) == (False, None, 0)
+
+
+def test_the_margin_is_as_wide_as_the_longest_name():
+    rows = [Row("in"), Row("a layer of a long name", "notes"), Row("out", wrong=True)]
+    assert str(dp.Diagram("t", rows, steps=3)).splitlines()[2:6] == [
+        "                          y1      y2      y3",
+        "✗ out                     │       │       │",
+        "  a layer of a long name  ■───────■───────■         notes",
+        "  in                      │       │       │",
+    ]

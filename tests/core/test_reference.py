@@ -188,3 +188,99 @@ def test_an_embedding_leaves_out_whole_word_types_of_a_sample():
     np.testing.assert_array_equal(reference.embedding(tokens, matrix), matrix[tokens])
     shared = reference.embedding(tokens, matrix, mask[:, :1])
     np.testing.assert_array_equal(shared[0, 1], 0 * matrix[1])
+
+
+def test_both_grus_with_masks_by_hand():
+    """Width 1: the state's masks for all gates and for each, on the state itself, and zoneout."""
+    x, h, seen = 1.5, 0.6, 2.0
+    for step, before in ((reference.gru, False), (reference.gru_reset_before, True)):
+        recurrent = V.recurrent_bias if not before else np.zeros(3)
+
+        def new_state(back, into=(1.0, 1.0, 1.0), before=before, recurrent=recurrent):
+            a = [V.w_ih[k, 0] * x * into[k] + V.bias[k] for k in range(3)]
+            b = [V.w_hh[k, 0] * h * back[k] + recurrent[k] for k in range(3)]
+            r, z = sigmoid(a[0] + b[0]), sigmoid(a[1] + b[1])
+            n = V.w_hh[2, 0] * (r * h * back[2]) if before else r * b[2]
+            return (1 - z) * math.tanh(a[2] + n) + z * h
+
+        one = (1.0, 1.0, 1.0)
+        whole = new_state(one)
+        for masks, expected in (
+            ({}, whole),
+            ({Site.HIDDEN: seen}, new_state((seen, seen, seen))),
+            ({Site.INPUT: seen}, new_state(one, (seen, seen, seen))),
+            ({Site.STATE: seen}, seen * whole),
+            ({Site.HIDDEN_UPDATE: 0.25}, 0.25 * h + 0.75 * whole),
+        ):
+            found = by_hand(step, x, h, None, masks)
+            np.testing.assert_allclose(found, (expected, expected), rtol=1e-14)
+        three = np.array([2.0, 0.0, 0.5])
+        for site, expected in (
+            (Site.HIDDEN, new_state(three)),
+            (Site.INPUT, new_state(one, three)),
+        ):
+            state = (np.full((1, 1, 1), h),)
+            masks = {Slot(site, 0, 0): three.reshape(1, 1, 3)}
+            _, (end,) = run(step, np.full((1, 1, 1), x), [[V]], masks, state)
+            np.testing.assert_allclose(end.item(), expected, rtol=1e-14)
+
+
+def test_both_simple_layers_by_hand():
+    w = Weights(np.array([[0.5]]), np.array([[0.2]]), np.array([0.1]), np.array([-0.3]))
+    for x, h in ((1.5, 0.6), (-1.5, 0.6)):
+        total = 0.5 * x + 0.1 + 0.2 * h - 0.3
+        for step, whole in (
+            (reference.rnn_tanh, math.tanh(total)),
+            (reference.rnn_relu, max(total, 0.0)),
+        ):
+            for masks, expected in (
+                ({}, whole),
+                ({Site.STATE: 3.0}, 3.0 * whole),
+                ({Site.HIDDEN_UPDATE: 0.25}, 0.25 * h + 0.75 * whole),
+            ):
+                arrays = {Slot(site, 0, 0): np.full((1, 1, 1), m) for site, m in masks.items()}
+                state = (np.full((1, 1, 1), h),)
+                y, (end,) = run(step, np.full((1, 1, 1), x), [[w]], arrays, state)
+                np.testing.assert_allclose([y.item(), end.item()], [expected] * 2, rtol=1e-14)
+
+
+def test_two_directions_lie_side_by_side_and_the_next_layer_sees_both():
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((4, 2, 3))
+
+    def weights(width):
+        return Weights(rng.standard_normal((8, width)), rng.standard_normal((8, 2)))
+
+    low, high = [weights(3), weights(3)], [weights(4), weights(4)]
+    masks = {Slot(Site.BETWEEN, 1, way): rng.standard_normal((4, 2, 4)) for way in (0, 1)} | {
+        Slot(Site.OUTPUT, 1, way): rng.standard_normal((4, 2, 2)) for way in (0, 1)
+    }
+    start = rng.standard_normal((4, 2, 2)), rng.standard_normal((4, 2, 2))
+    y, h, c = lstm(x, [low, high], masks, start, directions=(0, 1))
+    assert (y.shape, h.shape, c.shape) == ((4, 2, 4), (4, 2, 2), (4, 2, 2))
+
+    def alone(value, w, way, number):
+        state = tuple(part[number : number + 1] for part in start)
+        return lstm(value, [[w]], {}, state, directions=(way,))
+
+    into = np.concatenate([alone(x, low[way], way, way)[0] for way in (0, 1)], axis=-1)
+    for way in (0, 1):
+        seen = into * masks[Slot(Site.BETWEEN, 1, way)]
+        found, end_h, end_c = alone(seen, high[way], way, 2 + way)
+        masked = found * masks[Slot(Site.OUTPUT, 1, way)]
+        np.testing.assert_allclose(y[..., 2 * way : 2 * way + 2], masked, rtol=1e-14)
+        np.testing.assert_allclose(h[2 + way], end_h[0], rtol=1e-14)
+        np.testing.assert_allclose(c[2 + way], end_c[0], rtol=1e-14)
+
+
+def test_a_mask_per_sequence_is_the_same_at_every_step():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal((3, 2, 1))
+    for site in (Site.INPUT, Site.HIDDEN, Site.OUTPUT, Site.CELL, Site.CELL_UPDATE):
+        mask = rng.random((1, 2, 1))
+        once = lstm(x, [[W]], {Slot(site, 0, 0): mask})
+        again = lstm(x, [[W]], {Slot(site, 0, 0): np.repeat(mask, 3, axis=0)})
+        for a, b in zip(once, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+    other = lstm(x, [[W]], {Slot(Site.INPUT, 1, 0): mask, Slot(Site.INPUT, 0, 1): mask})
+    np.testing.assert_array_equal(other[0], lstm(x, [[W]], {})[0])
