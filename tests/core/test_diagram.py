@@ -360,9 +360,7 @@ def test_a_diagram_has_one_to_26_steps():
     for steps in (1, 26):
         assert dp.zaremba().diagram(1, steps).steps == steps
     for steps in (0, 27, 28, -1, 2.0, "2", True, None):
-        with pytest.raises(
-            dp.PolicyError, match=r"^A diagram has 1 to 26 steps\. Received: steps="
-        ):
+        with pytest.raises(dp.PolicyError, match=r"^A diagram has 1 to 26 steps\. Received"):
             dp.zaremba().diagram(1, steps)
 
 
