@@ -9,7 +9,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
@@ -173,6 +173,7 @@ def test_a_strange_value_gives_the_librarys_error_or_the_right_thing(call):
 
 @pytest.mark.parametrize("call", CALLS)
 def test_so_does_any_value_that_can_be_thought_of(call):
+    @settings(max_examples=20)
     @given(strange)
     def holds(value):
         with contextlib.suppress(dp.PolicyError):

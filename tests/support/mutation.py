@@ -28,11 +28,6 @@ ROOT = Path(__file__).parents[2]
 COPY = ROOT / "build" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 FOLDERS = ("dropout_policies", "adapters", "tests", "docs", "examples")
-CORE = (
-    *("keyed", "plan", "policy", "rule", "rates", "sites", "checks", "catalog", "stacks"),
-    *("sampling", "nested", "tape", "cells", "memory", "report", "grid", "diagram", "drawing"),
-    *("reference", "comparison", "dispatch"),
-)
 PICTURES = "tests/docs/test_policy_pages.py::test_the_pictures_are_those_of_the_policies"
 ADAPTERS = ("masks", "noise", "apply", "wiring")
 MEMORY = 4 * 2**30
@@ -63,25 +58,36 @@ class Target(NamedTuple):
     preloaded: tuple[str, ...] = ()
 
 
-def _core_tests(name: str) -> tuple[str, ...]:
-    own = {
-        "sites": "policy",
-        "checks": "strange_values",
-        "nested": "sampling",
-        "rule": "policy",
-        "catalog": "policy",
-        "tape": "sampling",
-        "cells": "plan",
-        "memory": "report",
-        "grid": "diagram",
-        "drawing": "diagram",
-    }.get(name, name)
-    every = ("plan", "policy", "keyed", "rates", "stacks", "sampling", "report", "diagram")
-    slow = ("example_adapter",) if name in ("cells", "memory", "dispatch") else ()
-    names = dict.fromkeys([own, *every, "strange_values", *slow])
-    files = [f"tests/core/test_{test}.py" for test in names]
-    drawn = [PICTURES] if name in ("grid", "diagram", "drawing") else []
-    return (files[0], *drawn, *files[1:])
+CORE_TESTS = {
+    "keyed": "keyed plan rates",
+    "plan": "plan keyed stacks report",
+    "policy": "policy rates strange_values",
+    "rule": "policy rates plan strange_values",
+    "rates": "rates policy strange_values",
+    "sites": "policy keyed strange_values",
+    "checks": "strange_values",
+    "catalog": "policy strange_values",
+    "stacks": "stacks strange_values",
+    "sampling": "sampling",
+    "nested": "sampling",
+    "tape": "sampling",
+    "cells": "plan example_adapter",
+    "memory": "report example_adapter",
+    "report": "report stacks",
+    "grid": "diagram report",
+    "diagram": "diagram strange_values",
+    "drawing": "diagram strange_values",
+    "reference": "reference",
+    "comparison": "comparison",
+    "dispatch": "example_adapter strange_values",
+}
+"""For each module of the core the files that test it, the likeliest to notice a change first."""
+
+
+def _core_target(name: str) -> Target:
+    files = [f"tests/core/test_{test}.py" for test in CORE_TESTS[name].split()]
+    drawn = [PICTURES] if name in ("grid", "drawing") else []
+    return Target(f"dropout_policies/{name}.py", (files[0], *drawn, *files[1:]), {})
 
 
 def _adapter_target(framework: str, name: str) -> Target:
@@ -96,7 +102,7 @@ def _adapter_target(framework: str, name: str) -> Target:
     )
 
 
-TARGETS = {name: Target(f"dropout_policies/{name}.py", _core_tests(name), {}) for name in CORE}
+TARGETS = {name: _core_target(name) for name in CORE_TESTS}
 TARGETS |= {
     f"{framework}.{name}": _adapter_target(framework, name)
     for framework in ("torch", "keras")
