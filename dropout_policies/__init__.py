@@ -24,9 +24,10 @@ from .catalog import (
     zaremba,
     zoneout,
 )
+from .configuration import show_config
 from .diagram import Diagram
 from .dispatch import apply
-from .errors import PolicyError
+from .errors import PolicyError, PolicyWarning
 from .plan import Slot
 from .policy import Policy
 from .rates import Schedule, ramp, schedule
@@ -43,6 +44,7 @@ __all__ = [
     "Diagram",
     "Policy",
     "PolicyError",
+    "PolicyWarning",
     "Rule",
     "Schedule",
     "Site",
@@ -64,6 +66,7 @@ __all__ = [
     "rnndrop",
     "schedule",
     "semeniuta",
+    "show_config",
     "variational",
     "weight_drop",
     "zaremba",

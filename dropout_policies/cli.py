@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import codecs
 import importlib
+import io
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import __version__
 from .audit import audit as measure
 from .catalog import names, resolve
+from .configuration import show_config
 from .diagram import Diagram
 from .errors import PolicyError
 from .policy import Policy
 from .sites import Site
 
-app = typer.Typer(
-    help="Dropout placements for recurrent networks: list, draw, compare and measure them.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
+
+ASCII = dict(zip("│┊┃┇─╌━┅■□✗−–—×⊙·…’“”", '|:!;-.=~OoX---x*..\'""', strict=True))
+"""What is printed for a character that a terminal's encoding does not have."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -46,11 +50,43 @@ Name = Annotated[str, typer.Argument(help="A policy's name; `list` shows them.")
 def _save(drawn: Diagram, *paths: Path | None) -> None:
     for path in paths:
         if path is not None:
-            drawn.save(path)
+            try:
+                drawn.save(path)
+            except OSError as error:
+                raise PolicyError(f"{path} cannot be written: {error.strerror or error}") from None
 
 
 def _print_json(data: Any) -> None:
-    typer.echo(json.dumps(data, indent=2))
+    print(json.dumps(data, indent=2))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dropout-policies {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[
+    bool,
+    typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def options(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
+    """Dropout placements for recurrent networks: list, draw, compare and measure them."""
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
+
+
+@app.command()
+def info(as_json: AsJson = False) -> None:
+    """What the library works with here: versions, the compiler, the cache."""
+    if as_json:
+        _print_json(show_config("dicts"))
+    else:
+        show_config()
 
 
 @app.command("list")
@@ -71,8 +107,8 @@ def list_policies(as_json: AsJson = False) -> None:
 @app.command()
 def show(
     policy: Name,
-    layers: Annotated[int, typer.Option(help="L")] = 2,
-    steps: Annotated[int, typer.Option(help="T")] = 4,
+    layers: Annotated[int, typer.Option(help="L", min=1, max=1000)] = 2,
+    steps: Annotated[int, typer.Option(help="T", min=1)] = 4,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
@@ -84,9 +120,9 @@ def show(
     if as_json:
         _print_json({**found.to_dict(), "corruptions": drawn.corruptions})
         return
-    typer.echo(str(drawn))
+    print(drawn)
     if found.citation:
-        typer.echo(f"\n{found.citation}")
+        print(f"\n{found.citation}")
 
 
 @app.command()
@@ -119,17 +155,16 @@ def audit(
     target: Annotated[str, typer.Argument(help="What to make: module:name, as torch.nn:LSTM.")],
     args: Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")] = "[]",
     kwargs: Annotated[str, typer.Option(help="Its named ones, as a JSON object.")] = "{}",
-    features: Annotated[int, typer.Option(help="D, for a Keras layer that has to be built.")] = 16,
+    features: Annotated[
+        int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
+    ] = 16,
     expect: Annotated[str | None, typer.Option(help="The policy that it has to be.")] = None,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure where a recurrent layer masks. Exits with 1 if it is not what was expected."""
-    made = _made(target, args, kwargs)
-    if hasattr(made, "built") and not made.built:
-        made.build((None, None, features))
-    found = measure(made)
+    found = measure(_made(target, args, kwargs, features))
     _save(found.diagram(expect), svg, png)
     if as_json:
         _print_json(found.to_dict())
@@ -140,33 +175,93 @@ def audit(
             masked = ": drop " in line or ": zoneout " in line
             console.print(line, style="yellow" if masked else "", markup=False)
     if expect is not None and (differences := found.against(expect)):
-        typer.echo(f"not {expect}: {'; '.join(differences)}", err=True)
+        print(f"not {expect}: {'; '.join(differences)}", file=sys.stderr)
         raise typer.Exit(1)
 
 
-def _made(target: str, args: str, kwargs: str) -> Any:
+def _made(target: str, args: str, kwargs: str, features: int) -> Any:
     module, _, name = target.partition(":")
-    try:
-        given, named = json.loads(args), json.loads(kwargs)
-    except json.JSONDecodeError as error:
-        raise PolicyError(f"This is no JSON ({error}). Received: {args} {kwargs}") from None
-    if not isinstance(given, list) or not isinstance(named, dict):
-        raise PolicyError(
-            f"--args takes a JSON list, and --kwargs a JSON object. Received: {args} {kwargs}"
-        )
+    given, named = _parsed("--args", args, list), _parsed("--kwargs", kwargs, dict)
+    if not module or not name:
+        raise PolicyError(f"Write module:name, as torch.nn:LSTM. Received: {target}")
     sys.path.insert(0, "")  # a user's own module lies where the command is run
     try:
-        return getattr(importlib.import_module(module), name)(*given, **named)
-    except (ImportError, AttributeError, ValueError) as error:
+        made = getattr(importlib.import_module(module), name)(*given, **named)
+        if hasattr(made, "built") and not made.built:
+            made.build((None, None, features))
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise PolicyError(
-            f"{target} cannot be made: {error}. Write module:name, as torch.nn:LSTM."
-        ) from None
+            f"{target} cannot be made: {_described(error)}. Write module:name, as torch.nn:LSTM, "
+            f"and what it takes with --args and --kwargs."
+        ) from error
+    return made
 
 
-def main() -> None:
-    """Run the command; what is wrong with what was asked for exits with 2."""
+def _parsed(option: str, text: str, kind: type) -> Any:
     try:
-        app()
-    except PolicyError as error:
-        typer.echo(str(error), err=True)
-        sys.exit(2)
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyError(f"{option} is no JSON ({error}). Received: {text}") from None
+    if not isinstance(found, kind):
+        what = "list" if kind is list else "object"
+        raise PolicyError(f"{option} takes a JSON {what}. Received: {text}")
+    return found
+
+
+def _described(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def main() -> NoReturn:
+    """Run the command; what cannot be done exits with 2, and one line that says why.
+
+    With Python's development mode (`PYTHONDEVMODE=1`), the error itself shows where it was raised.
+    """
+    _print_in_any_encoding()
+    try:
+        code = app(standalone_mode=False) or 0
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        code = _failed(error)
+    sys.exit(_flushed() or code)
+
+
+def _failed(error: Exception) -> int:
+    if isinstance(error, PolicyError):
+        message = str(error)
+    elif hasattr(error, "format_message"):  # Typer's, of a command that is not as it should be
+        message = error.format_message()
+    else:
+        message = _described(error)
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+def _flushed() -> int:
+    """The exit code that printing the rest asks for: 0 if all is well."""
+    try:
+        sys.stdout.flush()
+        return 0
+    except AttributeError:  # there is no standard output
+        return 0
+    except OSError as error:
+        # Python would try once more when it ends, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1 if isinstance(error, BrokenPipeError) else _failed(error)
+
+
+def _print_in_any_encoding() -> None:
+    codecs.register_error("dropout_policies.ascii", _replaced)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="dropout_policies.ascii")
+
+
+def _replaced(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    wrong = error.object[error.start : error.end]
+    return "".join(ASCII.get(character, "?") for character in wrong), error.end

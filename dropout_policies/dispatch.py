@@ -23,6 +23,8 @@ class Adapter(Protocol):
 
     `precedence`: where two adapters own a model, the higher one gets it. (A Keras model on the
     torch backend is a `torch.nn.Module` too.)
+
+    It may also have a method `describe() -> dict[str, Any]`: what `show_config` prints of it.
     """
 
     precedence: int

@@ -1,4 +1,4 @@
-"""The one error type of the library."""
+"""The error and the warning of the library."""
 
 
 class PolicyError(ValueError):
@@ -13,3 +13,10 @@ class MissingRuleError(PolicyError, KeyError):
     """A policy has no rule at a site; a `KeyError`, as of every mapping."""
 
     __str__ = Exception.__str__  # a KeyError's own text is the repr of its message
+
+
+class PolicyWarning(UserWarning):
+    """Something works, but slower than it could or not as one may expect.
+
+    The message says what, why, and what to do about it.
+    """

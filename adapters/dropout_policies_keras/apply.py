@@ -16,6 +16,7 @@ from dropout_policies.report import Applied, Skipped, Touched, TouchedEmbedding
 from dropout_policies.sites import Site
 from dropout_policies.stacks import Found, group, place
 
+from .compiled import describe
 from .embedding import Embedding, take_training
 from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
 from .memory import OWN, Before, Traces, known_cells
@@ -106,6 +107,9 @@ class KerasAdapter:
 
     def probe(self, model: Layer) -> Probe:
         return Probe(model)
+
+    def describe(self) -> dict[str, Any]:
+        return describe()
 
 
 def find_embeddings(model: Layer, policy: Policy) -> list[Found]:

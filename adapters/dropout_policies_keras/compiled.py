@@ -39,6 +39,21 @@ def at_once(bits: Bits, shape: tuple[Any, Any, int], like: Tensor) -> Bits | Non
     return _in_c if backend == "torch" and _in_memory(like) and compiled.keeps_bits() else None
 
 
+def describe() -> dict[str, Any]:
+    """What runs compiled in this process, for `dropout_policies.show_config`."""
+    backend = keras.backend.backend()
+    match backend:
+        case "jax":
+            bits = "compiled by JAX"
+        case "tensorflow" if compiled.allowed():
+            bits = "compiled by XLA, in a graph on a CPU"
+        case "torch" if compiled.keeps_bits():
+            bits = "a function in C, on a CPU"
+        case _:
+            bits = "the backend's own functions"
+    return {"backend": backend, "bits of masks": bits}
+
+
 def may_have_kernel(layer: Any, x: Tensor) -> bool:
     """Whether Keras may run all steps of a layer of its own on this input in one kernel.
 

@@ -17,6 +17,7 @@ from dropout_policies.sites import Site
 from dropout_policies.stacks import Found, group, place
 
 from .cells import TYPES
+from .compiled import describe
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN
 from .memory import Before
@@ -93,6 +94,9 @@ class TorchAdapter:
 
     def probe(self, model: nn.Module) -> Probe:
         return Probe(model)
+
+    def describe(self) -> dict[str, Any]:
+        return describe()
 
 
 def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[Found], list[Skipped]]:

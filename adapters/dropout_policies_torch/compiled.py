@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dropout_policies.compiled import allowed, library
+from dropout_policies.compiled import OPENMP, allowed, library
 
 from .kernel_memory import has_memory
 
@@ -27,6 +27,12 @@ SOURCE = Path(__file__).with_name("fused.c")
 
 TYPES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
 """What is defined in the source for each type that it can be had for."""
+
+ONE_THREAD = (
+    "dropout_policies runs its compiled functions on one thread, and PyTorch's own functions where "
+    "many threads are worth more: {reason}, through which they would use PyTorch's threads. "
+    "torch.set_num_threads(1) runs without this warning."
+)
 
 
 def in_c(dtype: torch.dtype) -> Any:
@@ -41,7 +47,10 @@ def takes(x: Tensor) -> bool:
 
 def has_threads(dtype: torch.dtype) -> bool:
     """Whether functions in C run on as many threads as PyTorch's own do."""
-    return torch.get_num_threads() == 1 or bool(in_c(dtype).has_threads())
+    if torch.get_num_threads() == 1 or in_c(dtype).has_threads():
+        return True
+    library.warn_once(ONE_THREAD, f"no OpenMP runtime in this process has {', '.join(OPENMP)}")
+    return False
 
 
 @functools.cache
@@ -83,3 +92,16 @@ def start(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> N
     found = getattr(kernels(), name)[grid](*arguments, block)
     if found is not None:  # as it is where Triton interprets
         _started[key] = found
+
+
+def describe() -> dict[str, Any]:
+    """What runs compiled in this process, for `dropout_policies.show_config`."""
+    threads = torch.get_num_threads()
+    steps = "PyTorch's own functions"
+    if in_c(torch.float32) is not None:
+        on = "1 thread" if threads == 1 or not in_c(torch.float32).has_threads() else "all threads"
+        steps = f"functions in C, on {on}"
+    on_gpu = "no GPU"
+    if torch.cuda.is_available():
+        on_gpu = "PyTorch's own functions" if kernels() is None else "Triton kernels"
+    return {"threads": threads, "steps on a CPU": steps, "steps on a GPU": on_gpu}

@@ -31,6 +31,13 @@
 #define TERMS 7
 #endif
 
+/* Before a loop whose iterations depend on none before, though its arrays may be the same. */
+#ifdef __clang__
+#define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define INDEPENDENT _Pragma("GCC ivdep")
+#endif
+
 #define UNITS for (int64_t j = 0; j < size; j++)
 #define SAMPLES for (int64_t b = part.from; b < part.to; b++)
 #define MASK(site) mask(layer, site, t, b)
@@ -61,15 +68,6 @@ typedef struct {
 } Part;
 
 enum { HIDDEN, CANDIDATE, CELL, STATE, HIDDEN_UPDATE, CELL_UPDATE };
-
-/* Whether loops may run on many threads: those of the process, of which it has but one kind. */
-int64_t has_threads(void) {
-#ifdef _OPENMP
-    return 1;
-#else
-    return 0;
-#endif
-}
 
 /* 1 / k! */
 static const REAL one_by[] = {
@@ -220,7 +218,7 @@ static void lstm_backward_part(
         if (candidate) UNITS added[j] = d_c[j] * candidate[j];
         else UNITS added[j] = d_c[j];
         /* All of a unit's gates are read before one is written: both may be the same memory. */
-#pragma GCC ivdep
+        INDEPENDENT
         UNITS {
             const REAL i_t = i[j], f_t = f[j], g_t = g[j], o_t = o[j];
             d_i[j] = added[j] * g_t * i_t * (1 - i_t);
@@ -304,5 +302,6 @@ STEP(lstm_backward)
 STEP(gru)
 STEP(gru_backward)
 
+#include "threads.c"
 #include "products.c"
 #include "runs.c"

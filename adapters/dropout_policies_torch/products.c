@@ -18,31 +18,43 @@ typedef REAL Loose __attribute__((vector_size(VECTOR), aligned(sizeof(REAL)), ma
 
 int64_t lanes(void) { return LANES; }
 
+typedef struct {
+    const REAL *weight, *bias;
+    int64_t across, down;
+    REAL *out;
+    int64_t columns, depth;
+} Layout;
+
+/* One panel of a weight. */
+static void lay_out_panel(const void *arguments, int64_t panel) {
+    const Layout *l = arguments;
+    const int64_t n = panel * LANES, depth = l->depth, across = l->across, down = l->down;
+    const int64_t there = l->columns - n < LANES ? l->columns - n : LANES;
+    const REAL *restrict from = l->weight + n * across, *restrict bias = l->bias;
+    REAL *restrict to = l->out + n * (depth + 1);
+    for (int64_t j = 0; j < LANES; j++) to[j] = bias && j < there ? bias[n + j] : 0;
+    to += LANES;
+    if (across == 1 && there == LANES) {
+        for (int64_t k = 0; k < depth; k++)
+            for (int64_t j = 0; j < LANES; j++) to[k * LANES + j] = from[k * down + j];
+        return;
+    }
+    for (int64_t first = 0; first < depth; first += LANES) {
+        const int64_t end = depth - first < LANES ? depth : first + LANES;
+        for (int64_t j = 0; j < LANES; j++)
+            for (int64_t k = first; k < end; k++)
+                to[k * LANES + j] = j < there ? from[j * across + k * down] : 0;
+    }
+}
+
 /* A weight in panels, which the threads share out. Its columns lie `across` from another, and the
    entries of each `down` from another; a bias may be there or not. */
 void lay_out(
-    const REAL *restrict weight, int64_t across, int64_t down, const REAL *restrict bias,
-    REAL *restrict out, int64_t columns, int64_t depth, int64_t threads
+    const REAL *weight, int64_t across, int64_t down, const REAL *bias, REAL *out,
+    int64_t columns, int64_t depth, int64_t threads
 ) {
-#pragma omp parallel for num_threads(threads)
-    for (int64_t n = 0; n < columns; n += LANES) {
-        const int64_t there = columns - n < LANES ? columns - n : LANES;
-        const REAL *restrict from = weight + n * across;
-        REAL *restrict to = out + n * (depth + 1);
-        for (int64_t j = 0; j < LANES; j++) to[j] = bias && j < there ? bias[n + j] : 0;
-        to += LANES;
-        if (across == 1 && there == LANES) {
-            for (int64_t k = 0; k < depth; k++)
-                for (int64_t j = 0; j < LANES; j++) to[k * LANES + j] = from[k * down + j];
-            continue;
-        }
-        for (int64_t first = 0; first < depth; first += LANES) {
-            const int64_t end = depth - first < LANES ? depth : first + LANES;
-            for (int64_t j = 0; j < LANES; j++)
-                for (int64_t k = first; k < end; k++)
-                    to[k * LANES + j] = j < there ? from[j * across + k * down] : 0;
-        }
-    }
+    const Layout layout = {weight, bias, across, down, out, columns, depth};
+    parallel_for(lay_out_panel, &layout, (columns + LANES - 1) / LANES, threads);
 }
 
 /* What is there of a vector. */
@@ -133,28 +145,42 @@ static void multiply(
     }
 }
 
+typedef struct {
+    const REAL *d;
+    int64_t apart, columns;
+    const REAL *panels;
+    int64_t rows;
+    REAL *out;
+    int64_t width, added, tiles;
+} Outer;
+
+/* Some columns of d, copied to where they lie side by side, with all of the panels. */
+static void outer_tile(const void *arguments, int64_t i) {
+    const Outer *o = arguments;
+    const int64_t rows = o->rows, width = o->width, end = (rows - 1) * o->apart + o->columns;
+    const int64_t from = o->columns * i / o->tiles;
+    const int64_t high = o->columns * (i + 1) / o->tiles - from;
+    REAL some[(rows + 1) * TALL + LANES];
+    for (int64_t n = 0; n < rows; n++)
+        for (int64_t j = 0; j < high; j += LANES) {
+            const int64_t at = n * o->apart + from + j, there = end - at;
+            put(some + n * TALL + j, get(o->d + at, there < LANES ? high - j : LANES), LANES);
+        }
+    for (int64_t n = 0; n < width; n += 2 * LANES)
+        by_panels(
+            some, 1, TALL, o->panels + n * (rows + 1), rows, o->out + from * width + n, width,
+            width - n, o->added, high
+        );
+}
+
 /* The sum of outer products [columns, width], of rows d [rows, columns], whose starts lie `apart`
    from another, and of rows in panels; where `added`, to what is there. The threads share out the
-   columns, of which each copies some to where they lie side by side. Rows are to be few enough for
-   such a copy to lie on a thread's stack. */
+   columns. Rows are to be few enough for a copy of some columns to lie on a thread's stack. */
 void outer(
     const REAL *d, int64_t apart, int64_t columns, const REAL *panels, int64_t rows, REAL *out,
     int64_t width, int64_t added, int64_t threads
 ) {
-    const int64_t tiles = (columns + TALL - 1) / TALL, end = (rows - 1) * apart + columns;
-#pragma omp parallel for num_threads(threads)
-    for (int64_t i = 0; i < tiles; i++) {
-        const int64_t from = columns * i / tiles, high = columns * (i + 1) / tiles - from;
-        REAL some[(rows + 1) * TALL + LANES];
-        for (int64_t n = 0; n < rows; n++)
-            for (int64_t j = 0; j < high; j += LANES) {
-                const int64_t at = n * apart + from + j, there = end - at;
-                put(some + n * TALL + j, get(d + at, there < LANES ? high - j : LANES), LANES);
-            }
-        for (int64_t n = 0; n < width; n += 2 * LANES)
-            by_panels(
-                some, 1, TALL, panels + n * (rows + 1), rows, out + from * width + n, width,
-                width - n, added, high
-            );
-    }
+    const int64_t tiles = (columns + TALL - 1) / TALL;
+    const Outer products = {d, apart, columns, panels, rows, out, width, added, tiles};
+    parallel_for(outer_tile, &products, tiles, threads);
 }

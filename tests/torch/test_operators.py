@@ -240,15 +240,21 @@ def test_threads_take_their_own_samples_where_each_has_enough():
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
-    """As where a compiler knows no OpenMP, or the process has another kind of it."""
+    """As where PyTorch has its threads from something else than OpenMP."""
+    functions = in_c(torch.float32)
+    assert functions.has_threads() == 1
+    functions.use_threads(None, None, None)
     compiled.library.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiled, "THREADS", ("--no-such-flag",))
+        patch.setattr(compiled, "openmp", lambda: None)
         assert in_c(torch.float32).has_threads() == 0
-        for number, expected in ((1, True), (2, False)):
-            with threads(number):
-                assert fused_cpu.apart(torch.zeros(64, 3)) == expected
-                assert products_cpu.fits(torch.zeros(64, 3)) == expected
+        with threads(1):
+            assert fused_cpu.apart(torch.zeros(64, 3))
+            assert products_cpu.fits(torch.zeros(64, 3))
+        with threads(2):
+            with pytest.warns(dp.PolicyWarning, match="on one thread"):
+                assert not fused_cpu.apart(torch.zeros(64, 3))
+            assert not products_cpu.fits(torch.zeros(64, 3))
     compiled.library.cache_clear()
     assert in_c(torch.float32).has_threads() == 1
 

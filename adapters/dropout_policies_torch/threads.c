@@ -1,0 +1,48 @@
+/* A loop on many threads: those of the OpenMP runtime that the process has already, since a second
+   pool of threads would compete with the first. Part of fused.c.
+
+   `#pragma omp` would tie a library to the runtime of the compiler that made it: GCC calls libgomp,
+   Clang calls LLVM's. Both runtimes have the functions below, whose addresses come from outside. */
+
+typedef struct {
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* GOMP_parallel */
+    int (*thread_num)(void);                                        /* omp_get_thread_num */
+    int (*num_threads)(void);                                       /* omp_get_num_threads */
+} OpenMP;
+
+static OpenMP openmp;
+
+/* Where the runtime's functions are; without this call every loop runs on one thread. */
+void use_threads(
+    void (*parallel)(void (*)(void *), void *, unsigned, unsigned), int (*thread_num)(void),
+    int (*num_threads)(void)
+) {
+    openmp = (OpenMP){parallel, thread_num, num_threads};
+}
+
+int64_t has_threads(void) { return openmp.parallel != NULL; }
+
+typedef void (*Body)(const void *arguments, int64_t i);
+
+typedef struct {
+    Body body;
+    const void *arguments;
+    int64_t count;
+} Loop;
+
+/* What one of the threads does: consecutive iterations, the same ones at every call, so that a
+   thread finds in its cache what it used before. */
+static void run_part(void *data) {
+    const Loop *loop = data;
+    const int64_t thread = openmp.thread_num(), threads = openmp.num_threads();
+    const int64_t end = loop->count * (thread + 1) / threads;
+    for (int64_t i = loop->count * thread / threads; i < end; i++) loop->body(loop->arguments, i);
+}
+
+/* body(arguments, i) for each i from 0 to count - 1, in any order. */
+static void parallel_for(Body body, const void *arguments, int64_t count, int64_t threads) {
+    Loop loop = {body, arguments, count};
+    if (has_threads() && threads > 1) openmp.parallel(run_part, &loop, (unsigned)threads, 0);
+    else
+        for (int64_t i = 0; i < count; i++) body(arguments, i);
+}

@@ -1,0 +1,221 @@
+"""Where compiled files are kept, so that the next process need not compile them again.
+
+A file's name holds a hash of all that it was made of and for (the source, the compiler, its flags,
+the processor), and one of its own bytes: what was damaged is not loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from .compiler import Compiler
+
+SETTING = "DROPOUT_POLICIES_CACHE"
+
+APP = "dropout-policies"
+
+CPU_LINES = (
+    *("vendor_id", "cpu family", "model", "model name", "stepping", "flags"),  # x86
+    *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features"),  # ARM
+    *("cpu", "revision", "isa", "uarch", "features"),  # POWER, RISC-V, s390
+)
+"""The lines of /proc/cpuinfo that say what a processor is and can do; others are the time's."""
+
+
+class CacheError(Exception):
+    """Why nothing is kept, as part of a sentence."""
+
+
+def cache_folder() -> Path | None:
+    """The folder, which is made if it is not there; None where the setting is empty.
+
+    `DROPOUT_POLICIES_CACHE`, or else the user's cache folder as the system has it.
+
+    Raises:
+        CacheError: it cannot be made, or is not the user's alone: what lies in it gets loaded.
+    """
+    setting = os.environ.get(SETTING)
+    if setting == "":
+        return None
+    try:
+        folder = _users_folder() if setting is None else Path(setting).expanduser().absolute()
+        _make(folder)
+        status = folder.stat()
+    except (OSError, RuntimeError, ValueError) as error:  # no home; a name that none can have
+        raise CacheError(f"there is no cache folder ({error})") from None
+    if hasattr(os, "geteuid"):
+        if status.st_uid != os.geteuid():
+            raise CacheError(f"the cache folder {folder} belongs to another user")
+        if status.st_mode & 0o022:
+            raise CacheError(
+                f"the cache folder {folder} is writable by other users (chmod go-w changes that)"
+            )
+    return folder
+
+
+def _users_folder() -> Path:
+    """As platformdirs has it."""
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA", "")
+        base = Path(local) if local else Path.home() / "AppData" / "Local"
+        return base / APP / "Cache"
+    if os.path.isabs(given):
+        return Path(given) / APP
+    home = Path.home()
+    if not home.is_absolute():
+        raise RuntimeError(f"the home folder is not an absolute path. Received: {str(home)!r}")
+    return home.joinpath(*_caches()) / APP
+
+
+def _caches() -> tuple[str, ...]:
+    return ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, each for the user alone."""
+    if not folder.is_dir():
+        if folder != folder.parent:
+            _make(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def library_name(source: Path, flags: Iterable[str], compiler: Compiler) -> str:
+    """The name of a compiled file, but for the hash of its bytes.
+
+    Raises:
+        CacheError: it cannot be told what the processor is. Code that was compiled for another one
+            would end the process.
+    """
+    processor = _processor()
+    if not processor:
+        raise CacheError("it cannot be told for which processor they are compiled")
+    try:
+        beside = sorted(path for path in source.parent.iterdir() if path.suffix in (".c", ".h"))
+        parts = [
+            *(sys.platform, platform.machine(), processor, compiler.identity(), *flags),
+            *(part for path in beside for part in (path.name, path.read_bytes())),
+        ]
+    except OSError as error:
+        raise CacheError(f"what they are compiled of cannot be read ({error})") from None
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else part.encode("utf-8", "surrogateescape")
+        digest.update(b"%d:" % len(data) + data)
+    return f"{source.stem}-{digest.hexdigest()[:32]}"
+
+
+def find(folder: Path, name: str) -> Path | None:
+    """The compiled file of this name; None if there is none. A damaged one is removed."""
+    for path in sorted(folder.glob(f"{name}-*.so")):
+        with contextlib.suppress(OSError):
+            if path.name == _full_name(name, path.read_bytes()):
+                return path
+            path.unlink()
+    return None
+
+
+def keep(folder: Path, name: str, library: Path) -> Path:
+    """Keep a compiled file, and say where. Another process sees all of it or nothing.
+
+    Raises:
+        CacheError: the folder cannot be written to.
+    """
+    try:
+        content = library.read_bytes()
+        kept = folder / _full_name(name, content)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{name}-", dir=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.replace(temporary, kept)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise CacheError(f"the cache folder cannot be written to ({error})") from None
+    return kept
+
+
+def _full_name(name: str, content: bytes) -> str:
+    return f"{name}-{hashlib.sha256(content).hexdigest()[:32]}.so"
+
+
+@contextlib.contextmanager
+def lock(folder: Path, name: str, seconds: float) -> Iterator[None]:
+    """Wait until no other process compiles this file, but no longer than so many seconds.
+
+    Who cannot have the lock goes on without: two processes then compile the same file, which does
+    no harm.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        path = folder / f"{name}.lock"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except (ImportError, OSError):
+        yield
+        return
+    end = time.monotonic() + seconds
+    locked = False
+    try:
+        while not locked and time.monotonic() < end:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locked = True
+            except BlockingIOError:
+                time.sleep(0.02)
+            except OSError:  # a file system without locks
+                break
+        yield
+    finally:
+        if locked:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            # Closing alone would not do: a process forked meanwhile has it open too.
+            with contextlib.suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _processor() -> str:
+    """What the processor is and can do; nothing if that cannot be told. Starts no process."""
+    if sys.platform.startswith("linux"):
+        return _cpuinfo(Path("/proc/cpuinfo"))
+    if sys.platform == "win32":
+        return os.environ.get("PROCESSOR_IDENTIFIER", "")
+    return "\n".join(filter(None, map(_sysctl, (b"machdep.cpu.brand_string", b"hw.model"))))
+
+
+def _cpuinfo(path: Path) -> str:
+    found: list[str] = []
+    with contextlib.suppress(OSError), path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            key = line.partition(":")[0].strip()
+            if not key and found:
+                break  # the first processor is as the others
+            if key in CPU_LINES:
+                found.append(line.strip())
+    return "\n".join(found)
+
+
+def _sysctl(name: bytes) -> str:
+    """What macOS and BSD say of the machine."""
+    try:
+        size = ctypes.c_size_t(256)
+        buffer = ctypes.create_string_buffer(size.value)
+        if ctypes.CDLL(None).sysctlbyname(name, buffer, ctypes.byref(size), None, 0) != 0:
+            return ""
+    except (AttributeError, OSError, TypeError):
+        return ""
+    return buffer.value.decode("utf-8", "replace")
