@@ -1,36 +1,47 @@
-"""The command line, run as a user runs it."""
+"""The command line: what it prints, and what it exits with."""
 
+import builtins
+import io
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
 import dropout_policies as dp
-
-RUN = """
-import sys
-from dropout_policies.cli import main
-sys.argv = ["dropout-policies", *{}]
-main()
-"""
+from dropout_policies import __main__ as entry
+from dropout_policies import cli, compile_cache
 
 
-def run(*arguments):
-    done = subprocess.run(
-        [sys.executable, "-c", RUN.format(list(arguments))], capture_output=True, text=True
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the command in this process: the exit code, what is printed, and what is complained."""
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["dropout-policies", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        return (ended.value.code, *capsys.readouterr())
+
+    return command
+
+
+def started(*arguments, **options):
+    """The command as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "dropout_policies", *arguments], stderr=subprocess.PIPE, **options
     )
-    return done.returncode, done.stdout, done.stderr
 
 
-def test_list_names_every_policy():
+def test_list_names_every_policy(run):
     code, text, _ = run("list")
     assert code == 0
     assert all(name in text for name in dp.names())
     assert [p["name"] for p in json.loads(run("list", "--json")[1])] == list(dp.names())
 
 
-def test_show_draws_and_counts(tmp_path):
+def test_show_draws_and_counts(run, tmp_path):
     code, text, _ = run("show", "zaremba", "--layers", "3", "--svg", str(tmp_path / "a.svg"))
     assert code == 0
     assert "heavy: from x1 to y4, through 4 masks" in text
@@ -41,14 +52,14 @@ def test_show_draws_and_counts(tmp_path):
     assert "ends with .png" in error
 
 
-def test_compare_tells_by_its_exit_code():
+def test_compare_tells_by_its_exit_code(run):
     code, text, _ = run("compare", "zaremba", "variational")
     assert code == 1
     assert "hidden" in text
     assert run("compare", "zaremba", "zaremba")[0] == 0
 
 
-def test_audit_measures_and_tells_by_its_exit_code(tmp_path):
+def test_audit_measures_and_tells_by_its_exit_code(run, tmp_path):
     stock = ["audit", "torch.nn:LSTM", "--args", "[8, 8, 2]", "--kwargs", '{"dropout": 0.5}']
     pictures = ["--svg", str(tmp_path / "a.svg"), "--png", str(tmp_path / "a.png")]
     code, text, _ = run(*stock, *pictures)
@@ -66,17 +77,222 @@ def test_audit_measures_and_tells_by_its_exit_code(tmp_path):
     assert json.loads(text)["policy"] == "zaremba"
 
 
+MODULE = """
+import sys
+
+def raises(*_):
+    raise LookupError("of the\\nuser's own")
+
+def leaves():
+    sys.exit(0)
+
+def is_interrupted():
+    raise KeyboardInterrupt
+
+class Unbuilt:
+    built = False
+    def build(self, shape):
+        raise RuntimeError(f"cannot be built for {shape}")
+"""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["show", "zarembo"], "Did you mean 'zaremba'"),
-        (["audit", "torch.nn:LSTN"], "cannot be made"),
+        (["compare", "zaremba", "zarembo"], "Did you mean 'zaremba'"),
+        (["show"], "Missing argument"),
+        (["show", "zaremba", "--layers", "0"], "--layers"),
+        (["show", "zaremba", "--layers", "-1"], "--layers"),
+        (["show", "zaremba", "--layers", "two"], "--layers"),
+        (["show", "zaremba", "--steps", "0"], "--steps"),
+        (["show", "zaremba", "--steps", "1000"], "Received: 5 rows, steps=1000"),
+        (["show", "zaremba", "--svg", "/nowhere/a.svg"], "/nowhere/a.svg cannot be written: No su"),
+        (["show", "zaremba", "--png", "/nowhere/a.png"], "/nowhere/a.png cannot be written: No su"),
+        (
+            ["show", "zaremba", "--svg", "folder.svg"],
+            "folder.svg cannot be written: Is a",
+        ),
+        (["show", "zaremba", "--svg", "a.jpg"], "ends with .svg"),
+        (["show", "zaremba", "--depth", "3"], "No such option"),
+        (["draw", "zaremba"], "No such command"),
+        (["audit", "nowhere:LSTM"], "nowhere:LSTM cannot be made: ModuleNotFoundError"),
+        (["audit", "..nowhere:LSTM"], "cannot be made"),
+        (["audit", "torch.nn"], "Write module:name"),
+        (["audit", ":LSTM"], "Write module:name"),
+        (["audit", "torch.nn:LSTN"], "cannot be made: AttributeError"),
+        (["audit", "torch.nn:LSTM"], "missing 2 required positional arguments"),
+        (["audit", "torch.nn:LSTM", "--args", "[0, 3]"], "cannot be"),
+        (["audit", "torch.nn:LSTM", "--args", "[3, -3]"], "cannot be"),
+        (["audit", "torch.nn:LSTM", "--kwargs", '{"size": 3}'], "cannot be made: TypeError"),
         (["audit", "torch.nn:Linear", "--args", "[3, 3]"], "seen later nowhere"),
         (["audit", "torch.nn:LSTM", "--args", "{}"], "JSON list"),
+        (["audit", "torch.nn:LSTM", "--kwargs", "[]"], "JSON object"),
         (["audit", "torch.nn:LSTM", "--args", "["], "no JSON"),
+        (["audit", "torch.nn:LSTM", "--args", "[" * 10**5], "no JSON"),
+        (["audit", "torch.nn:LSTM", "--features", "0"], "--features"),
+        (["audit", "own_module:raises"], "cannot be made: LookupError: of the user's own."),
+        (["audit", "own_module:leaves"], "cannot be made: SystemExit"),
+        (["audit", "own_module:Unbuilt"], "RuntimeError: cannot be built for (None, None, 16)"),
+        (["audit", "own_module:__name__"], "cannot be made: TypeError"),
+        (["audit", "builtins:dict"], "Received: "),
+    ],
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_done_exits_with_2_and_one_line(
+    arguments, words, run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.svg").mkdir()
+    (tmp_path / "own_module.py").write_text(MODULE)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    code, text, error = run(*arguments)
+    assert code == 2
+    assert not text
+    (line,) = error.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_what_nobody_thought_of_is_one_line_too(run, monkeypatch):
+    def defect(*_):
+        raise ZeroDivisionError("deep\ninside")
+
+    monkeypatch.setattr(cli, "resolve", defect)
+    assert run("show", "zaremba") == (2, "", "error: ZeroDivisionError: deep inside\n")
+
+
+def test_the_development_mode_shows_where():
+    process = started("audit", "torch.nn:Nothing", env={**os.environ, "PYTHONDEVMODE": "1"})
+    assert b"Traceback" in process.communicate()[1]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], []])
+def test_it_says_what_it_can_do(arguments, run):
+    code, text, error = run(*arguments)
+    assert code == (0 if arguments else 2)
+    assert not error
+    assert all(word in text for word in ("list", "show", "compare", "audit", "info"))
+
+
+def test_it_tells_its_version(run):
+    assert run("--version") == (0, f"dropout-policies {dp.__version__}\n", "")
+
+
+def test_info_is_what_show_config_prints(run, capsys):
+    run("info")  # compiles what was not compiled yet
+    code, text, _ = run("info")
+    assert code == 0
+    dp.show_config()
+    assert text == capsys.readouterr().out
+    found = json.loads(run("info", "--json")[1])
+    assert found == dp.show_config("dicts")
+    assert found["versions"]["dropout_policies"] == dp.__version__
+    assert set(found["adapters"]) == {"torch", "keras"}
+    for section, lines in found.items():
+        assert f"{section}:" in text
+        for name, value in lines.items():
+            assert name in text
+            assert str(value) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line", "words"),
+    [
+        ("CC", "no-such-compiler", "compiler", "there is no C compiler"),
+        ("CC", "false", "compiler", "does not tell its version"),
+        ("CC", "'", "compiler", "CC is not a command"),
+        ("DROPOUT_POLICIES_COMPILE", "0", "allowed", "no, by DROPOUT_POLICIES_COMPILE=0"),
+        (compile_cache.SETTING, "", "cache", "not used, by DROPOUT_POLICIES_CACHE="),
+        (compile_cache.SETTING, "/proc/none", "cache", "not used: there is no cache folder"),
     ],
 )
-def test_what_is_wrong_exits_with_2(arguments, words):
-    code, _, error = run(*arguments)
-    assert code == 2
-    assert words in error
+def test_info_says_what_is_wrong(name, value, line, words, monkeypatch):
+    monkeypatch.setenv(name, value)
+    assert words in dp.show_config("dicts")["compiled functions"][line]
+
+
+def test_no_framework_is_imported_to_print_its_version():
+    code = "import sys, dropout_policies as dp; found = dp.show_config('dicts'); "
+    code += "print(found['versions']['torch'], 'torch' in sys.modules, 'torch' in found)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    version, imported, described = done.stdout.split()
+    assert (version[0].isdigit(), imported, described) == (True, "False", "False")
+
+
+def test_a_mode_that_is_none_is_an_error():
+    with pytest.raises(
+        dp.PolicyError, match=r"mode is 'stdout' or 'dicts'\. Received: mode='json'"
+    ):
+        dp.show_config("json")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "cp437", "koi8-r", "utf-8"])
+@pytest.mark.parametrize("command", [["list"], ["show", "semeniuta"], ["show", "zarem✗\udcff"]])
+def test_every_encoding_can_be_printed(encoding, command, monkeypatch):
+    out, error = (io.TextIOWrapper(io.BytesIO(), encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "argv", ["dropout-policies", *command])
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", error)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    error.flush()
+    text, complaint = (each.buffer.getvalue().decode(encoding) for each in (out, error))
+    if command[-1].startswith("zarem"):
+        assert ended.value.code == 2
+        assert complaint.startswith("error: There is no policy 'zarem")
+    else:
+        assert (ended.value.code, complaint) == (0, "")
+        assert "semeniuta" in text
+        assert "?" not in text
+
+
+def test_a_diagram_in_ascii_has_a_mark_for_every_mark(monkeypatch, run):
+    drawn = run("show", "semeniuta", "--layers", "3")[1]
+    out = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert out.buffer.getvalue().decode() == drawn.translate(str.maketrans(cli.ASCII))
+    assert len({cli.ASCII[mark] for mark in "│┊┃┇"}) == 4
+    assert len({cli.ASCII[mark] for mark in "─╌━┅"}) == 4
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "zaremba"], ["info"], ["--help"]])
+def test_a_reader_that_has_left_is_no_error(arguments):
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = started(*arguments, stdout=writing)
+    os.close(writing)
+    assert process.communicate()[1] == b""
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "zaremba", "--json"]])
+def test_a_full_disk_is_one_line(arguments):
+    with open("/dev/full", "w") as full:
+        process = started(*arguments, stdout=full)
+        error = process.communicate()[1].decode()
+    assert process.returncode == 2
+    assert error == "error: OSError: [Errno 28] No space left on device\n"
+
+
+def test_an_interrupt_is_silent(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    monkeypatch.delitem(sys.modules, "own_module", raising=False)
+    (tmp_path / "own_module.py").write_text(MODULE)
+    assert run("audit", "own_module:is_interrupted") == (130, "", "")
+
+
+def test_without_typer_it_says_what_to_install(monkeypatch, capsys):
+    def without(name, *rest):
+        if name == "typer":
+            raise ModuleNotFoundError("No module named 'typer'", name="typer")
+        return importing(name, *rest)
+
+    importing = builtins.__import__
+    monkeypatch.delitem(sys.modules, "dropout_policies.cli")
+    monkeypatch.delattr(dp, "cli")
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert entry.main() == 2
+    assert "pip install 'dropout-policies[cli]'" in capsys.readouterr().err
