@@ -105,8 +105,8 @@ static inline __attribute__((always_inline)) void tile(
             put(out + r * out_apart + p * LANES, sums[r][p], columns - p * LANES);
 }
 
-/* Up to TALL rows. */
-static __attribute__((noinline)) void by_panels(
+/* Up to TALL rows. Always inlined, so that `apart`, `step` and `added` are known where they are. */
+static inline __attribute__((always_inline)) void by_panels(
     const REAL *x, int64_t apart, int64_t step, const REAL *weight, int64_t depth, REAL *out,
     int64_t out_apart, int64_t columns, int64_t added, int64_t rows
 ) {
@@ -127,6 +127,14 @@ static __attribute__((noinline)) void by_panels(
 #undef TILE
 }
 
+/* Up to TALL rows of entries that lie side by side. */
+static __attribute__((noinline)) void rows_by_panels(
+    const REAL *x, int64_t apart, const REAL *weight, int64_t depth, REAL *out, int64_t out_apart,
+    int64_t columns, int64_t rows
+) {
+    by_panels(x, apart, 1, weight, depth, out, out_apart, columns, 0, rows);
+}
+
 /* Rows x, whose starts lie `apart` from another, by a weight: [rows, columns]. */
 static void multiply(
     const REAL *x, int64_t apart, const REAL *weight, int64_t depth, REAL *out, int64_t columns,
@@ -137,9 +145,9 @@ static void multiply(
         const REAL *panels = weight + n * (depth + 1);
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t from = rows * i / tiles, to = rows * (i + 1) / tiles;
-            by_panels(
-                x + from * apart, apart, 1, panels, depth, out + from * columns + n, columns,
-                columns - n, 0, to - from
+            rows_by_panels(
+                x + from * apart, apart, panels, depth, out + from * columns + n, columns,
+                columns - n, to - from
             );
         }
     }
