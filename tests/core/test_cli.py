@@ -213,6 +213,13 @@ def test_info_says_what_is_wrong(name, value, line, words, monkeypatch):
     assert words in dp.show_config("dicts")["compiled functions"][line]
 
 
+def test_info_warns_of_nothing_that_it_prints():
+    process = started("info", stdout=subprocess.PIPE, env={**os.environ, "CC": "no-such-compiler"})
+    text, error = process.communicate()
+    assert (process.returncode, error) == (0, b"")
+    assert text.decode().count("there is no C compiler 'no-such-compiler'") == 2
+
+
 def test_no_framework_is_imported_to_print_its_version():
     code = "import sys, dropout_policies as dp; found = dp.show_config('dicts'); "
     code += "print(found['versions']['torch'], 'torch' in sys.modules, 'torch' in found)"

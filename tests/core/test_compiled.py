@@ -355,7 +355,7 @@ def test_a_lock_that_is_never_free_is_not_waited_for(cache, written, monkeypatch
     starts = written()
     held = compile_cache.library_name(compiled.KEYED, compiled.FLAGS, compiler.find_compiler())
     compile_cache.cache_folder()
-    monkeypatch.setattr(compiler, "SECONDS", 10.0)
+    monkeypatch.setattr(compiler, "SECONDS", 45.0)
     clock = iter(range(0, 10**6, 4))
     with compile_cache.lock(cache, held, 10):
         monkeypatch.setattr(compile_cache.time, "monotonic", lambda: next(clock))
