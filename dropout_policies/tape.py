@@ -112,7 +112,7 @@ class Player:
                 f"Received: {received}"
             )
         self.position += 1
-        return {slot: from_array(np.ascontiguousarray(mask)) for slot, mask in given.items()}
+        return {slot: from_array(_native(mask)) for slot, mask in given.items()}
 
     def _array(self, slot: Slot, mask: object) -> npt.NDArray[Any]:
         """A mask that was given, as an array of numbers."""

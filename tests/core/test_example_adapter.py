@@ -581,7 +581,8 @@ def test_the_page_lists_what_an_adapter_offers():
     text = PAGE.read_text(encoding="utf-8")
     rows = [line.split("`")[1].partition("(")[0] for line in text.splitlines() if "| `" in line[:3]]
     offered = [name for name in vars(Adapter) if not name.startswith("_")]
-    assert set(rows) == {*offered, *Adapter.__annotations__}
+    optional = {"describe"}
+    assert set(rows) == {*offered, *Adapter.__annotations__, *optional}
 
 
 @pytest.mark.usefixtures("tiny")

@@ -97,7 +97,8 @@ def test_adapters_is_no_package():
 
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at and loops to choose from;
-    PyTorch cells that are called step by step, activation checkpointing, operators of its own."""
+    PyTorch cells that are called step by step, activation checkpointing, TorchScript, checks of
+    tensors before its own operators."""
     torch_rooms, keras_rooms = ({f.name for f in floor.glob("*.py")} for floor in (TORCH, KERAS))
     operators = {
         "operators.py",
@@ -110,8 +111,15 @@ def test_both_adapters_have_the_same_rooms():
         "triton_kernels.py",
         "lstm_operator.py",
         "gru_operator.py",
+        "kernel_memory.py",
     }
-    others = {"step_layers.py", "checkpointing.py"}
+    others = {
+        "step_layers.py",
+        "checkpointing.py",
+        "scripting.py",
+        "tensor_checks.py",
+        "tracing.py",
+    }
     assert torch_rooms - operators - others == keras_rooms - {"graph.py", "loops.py"}
 
 
