@@ -112,7 +112,7 @@ class Player:
                 f"Received: {received}"
             )
         self.position += 1
-        return {slot: from_array(_native(mask)) for slot, mask in given.items()}
+        return {slot: from_array(mask) for slot, mask in given.items()}
 
     def _array(self, slot: Slot, mask: object) -> npt.NDArray[Any]:
         """A mask that was given, as an array of numbers."""
@@ -126,7 +126,9 @@ class Player:
                 f"{self.name}: call {self.position} needs masks that are arrays of numbers. "
                 f"Received: {_name(slot)}: {show(mask)}"
             )
-        return array
+        # In the machine's byte order and plain C order, as every framework takes it. (NumPy calls
+        # an array of one element contiguous whatever its strides are, negative ones too.)
+        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
 
     def check_end(self) -> None:
         """Make sure that all masks were used.

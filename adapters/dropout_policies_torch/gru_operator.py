@@ -282,7 +282,7 @@ def _gradient(
     given, masks = inputs[:6], inputs[6:]
     x, h0, w_ih, w_hh, b_ih, _ = given
     d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)
-    if by_loop(d_hs, d_last):
+    if by_loop(d_hs, d_last, eager=run is _backward):
         found = again("GRU", given, masks, ctx.backward, (d_hs, d_last))
     else:
         arrays = (hs, acts, brought, x, h0, w_ih, w_hh, *masks)

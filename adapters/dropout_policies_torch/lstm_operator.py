@@ -328,7 +328,7 @@ def _gradient(
     given, masks = inputs[:6], inputs[6:]
     x, h0, c0, w_ih, w_hh, bias = given
     d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
-    if ctx.gates.written or by_loop(d_hs, d_c):
+    if ctx.gates.written or by_loop(d_hs, d_c, eager=run is _backward):
         found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
     else:
         arrays = (hs, cs, acts, squashed, x, h0, c0, w_ih, w_hh, *masks)

@@ -48,10 +48,14 @@ def or_zeros(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
 
 
-def by_loop(*gradients: Tensor) -> bool:
+def by_loop(*gradients: Tensor, eager: bool) -> bool:
     """Whether an operator's gradients are to come by the plain loop: where theirs are asked for
-    too, and where many are asked for at once, which have no memory of their own."""
-    return torch.is_grad_enabled() or has_batched_gradients(gradients)
+    too, where many are asked for at once, which have no memory of their own, and where one is of
+    a subclass, unless the pass is part of a graph.
+    """
+    if torch.is_grad_enabled() or has_batched_gradients(gradients):
+        return True
+    return eager and not all(is_plain(gradient) for gradient in gradients)
 
 
 def order(steps: int, backward: bool) -> Sequence[int]:

@@ -246,6 +246,22 @@ def test_a_policy_may_be_removed_within():
     assert model["b"].tape is None
 
 
+def test_masks_of_any_byte_order_and_layout_are_put_in():
+    """As they come from a file that another machine wrote, or as a view of another array."""
+    layer, x = LSTM(1, 3, policy="variational"), torch.randn(1, 1, 1)
+    with dp.record(layer) as recorded:
+        expected = layer(x)[0]
+    (name, (call,)) = next(iter(recorded.items()))
+    for change in (
+        lambda mask: mask.astype(mask.dtype.newbyteorder(">")),
+        lambda mask: np.flip(np.flip(mask, -1).copy(), -1),
+        lambda mask: np.asfortranarray(mask),
+    ):
+        masks = {name: [{slot: change(mask) for slot, mask in call.items()}]}
+        with dp.replay(layer, masks):
+            torch.testing.assert_close(layer(x)[0], expected)
+
+
 def test_what_is_put_in_can_be_recorded_again_and_not_the_other_way_round():
     layer, x = LSTM(D, H, policy="naive"), torch.randn(T, B, D)
     with dp.record(layer) as masks:

@@ -238,6 +238,9 @@ def test_the_layout_of_an_incoming_gradient_changes_no_number(kind, policy):
     for layout, changed in odd_layouts(plain):
         for ours, wanted in zip(gradients(changed), expected, strict=True):
             torch.testing.assert_close(ours, wanted, msg=layout)
+    kind_of_tensor = type("Mine", (torch.Tensor,), {})
+    for ours, wanted in zip(gradients(plain.as_subclass(kind_of_tensor)), expected, strict=True):
+        torch.testing.assert_close(ours.as_subclass(torch.Tensor), wanted)
     ones = gradients(torch.ones(()).expand(T, B, H))
     for ours, wanted in zip(ones, gradients(torch.ones(T, B, H)), strict=True):
         torch.testing.assert_close(ours, wanted)
