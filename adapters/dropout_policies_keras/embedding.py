@@ -79,7 +79,7 @@ class Embedding(Noisy, keras.layers.Embedding):  # type: ignore[misc]
         assert self.placement is not None
         batch, place = ops.shape(inputs)[0], self.placement
         wanted = plan_embedding(place.policy, place.layer, self.input_dim, batch)
-        drawn = self.masks(wanted, training, self.compute_dtype)
+        drawn = self.masks(wanted, training, self.compute_dtype, inputs)
         if not drawn:
             return rows
         (mask,) = drawn.values()

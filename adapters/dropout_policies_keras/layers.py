@@ -201,7 +201,8 @@ class Recurrent(Noisy):
         batch, steps = ops.shape(sequences)[:2]
         wanted = planned(parts, sequences.shape[-1], batch, steps, int(self.go_backwards))
         dtype = self.cell.compute_dtype
-        drawn = self.masks(wanted, training, dtype)
+        inputs = sequences, initial_state, mask
+        drawn = self.masks(wanted, training, dtype, inputs)
         if not drawn:
             return None
         padding = mask[0] if isinstance(mask, list | tuple) else mask

@@ -25,6 +25,8 @@ def draw(
     state: Tensor | None,
     row_offset: int,
     dtype: str,
+    replica: Tensor | None = None,
+    unshared: Callable[[Tensor], Tensor] = lambda mask: mask,
 ) -> Masks:
     """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
@@ -34,20 +36,27 @@ def draw(
         state: (seed, call) as two int32 words, for keyed masks; None for others.
         row_offset: the number of the batch's first row.
         dtype: of the masks.
+        replica: the number of the replica, if several draw from one state: masks of samples are
+            each replica's own, a mask of a weight is one for all of them.
+        unshared: what masks of samples go through before they are used.
     """
     drawn: Masks = {}
     like = ops.cast(generator.state, "int32")
+    by_numbers = replica is None and compiled.has_seed(like)
     for slot, mask in wanted.items():
         at_once = compiled.at_once(keep_bits, mask.shape, like)
-        if state is None and at_once is None:
+        if state is None and at_once is None and by_numbers:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
             # Quicker than numbers that are thrown away once they have been compared.
             key = mask_key(state, slot) if state is not None else _next_key(generator)
+            if replica is not None and mask.by_sample:
+                key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
             least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
             offset = row_offset if mask.by_sample else 0
             keep = (at_once or keep_bits)(key, least, mask.shape, offset)
+        keep = unshared(keep) if mask.by_sample else keep
         kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +16,7 @@ from dropout_policies.plan import Placement, Plan, at_call
 from dropout_policies.policy import Policy
 from dropout_policies.tape import Tape
 
-from . import masks
+from . import compiled, masks
 
 OWN = (
     "placement",
@@ -142,12 +143,20 @@ class Noisy:
         plays = self.tape is not None and self.tape.plays
         return bool(training) or self.sampling or plays
 
-    def masks(self, wanted: Plan, training: bool, dtype: str) -> masks.Masks:
+    def masks(self, wanted: Plan, training: bool, dtype: str, inputs: Any) -> masks.Masks:
         """The masks of a call, or what stands for them in evaluation; they are drawn outside of
         any loop, and the call is counted.
 
+        Args:
+            wanted: what is planned.
+            training: whether the call is one in training.
+            dtype: of the masks.
+            inputs: what the call is given for each sample, nested in any way.
+
         Raises:
-            PolicyError: the masks are to be taken out or put in, and the call is traced.
+            PolicyError: the masks are to be taken out or put in, and the call is traced; or the
+                call runs on several replicas, or is mapped over samples, and its masks would not
+                be those of its rows.
         """
         if not wanted:
             return {}
@@ -155,13 +164,28 @@ class Noisy:
             wanted = at_call(wanted, self.rates_at)
         if not self.falls(training):
             return masks.means(wanted, ops.cast(self.generator.state, "int32"), dtype)
-        state = None
+        replica = compiled.replica_number()
+        if replica is not None:
+            self._check_replicas(wanted)
+        before = state = None
         if self.keyed:
             counts = (training or self.sampling) and not self.held
-            now = self.generator.next() if counts else self.generator.state
-            state = ops.cast(now, "int32")
+            before = self.generator.next() if counts else self.generator.state
+            state = ops.cast(before, "int32")
+        per_sample = [x for x in keras.tree.flatten(inputs) if ops.is_tensor(x)]
+        unshared = partial(compiled.unshared, per_sample=per_sample, error=self._mapped)
+
+        def draw() -> masks.Masks:
+            offset = self.row_offset
+            return masks.draw(wanted, self.generator, state, offset, dtype, replica, unshared)
+
         if self.tape is None:
-            return masks.draw(wanted, self.generator, state, self.row_offset, dtype)
+            try:
+                return draw()
+            except PolicyError:
+                if before is not None:
+                    self.generator.state.assign(before)  # a call that is refused is not counted
+                raise
         if _is_traced():
             raise PolicyError(
                 f"{self.name}: masks can be taken out or put in only where nothing is compiled, "
@@ -170,9 +194,39 @@ class Noisy:
             )
         return self.tape.masks(
             wanted,
-            lambda: masks.draw(wanted, self.generator, state, self.row_offset, dtype),
+            draw,
             lambda mask: np.asarray(ops.convert_to_numpy(ops.cast(mask, "float32"))),
             lambda array: ops.convert_to_tensor(array, dtype=dtype),
+        )
+
+    def _check_replicas(self, wanted: Plan) -> None:
+        """Make sure that masks are right where several replicas run this call at the same time.
+
+        Raises:
+            PolicyError: they depend on the number of a row, which no replica knows.
+        """
+        by_row = any(mask.by_sample for mask in wanted.values())
+        if self.tape is not None or (by_row and (self.sampling or self.mask_seed is not None)):
+            what, instead = "masks with a seed", "leave out seed="
+            if self.tape is not None:
+                what, instead = "recorded and replayed masks", "call the model outside of them"
+            elif self.sampling:
+                what, instead = "sampled masks", "call the model outside of them"
+            raise PolicyError(
+                f"{self.name}: {what} belong to the rows of the whole batch, and this call runs on "
+                f"several replicas or devices (a tf.distribute strategy, jax.pmap, "
+                f"jax.shard_map), none of which knows which rows it has. Train with "
+                f"keras.distribution.DataParallel on JAX, or {instead}."
+            )
+
+    def _mapped(self) -> PolicyError:
+        seeded = self.mask_seed is not None or self.sampling
+        one = "the masks of row 0" if seeded else "the same masks"
+        return PolicyError(
+            f"{self.name}: this call is mapped over samples (jax.vmap, torch.func.vmap, "
+            f"tf.vectorized_map), and every sample would get {one}. Call the layer on the whole "
+            f"batch; or call stateless_call and map non_trainable_variables too, with a random "
+            f"state for each sample."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import compress
 from typing import Any
 
@@ -37,8 +37,9 @@ def plain(kernel: Tensor, _added: int = 0) -> Product:
     return lambda x: ops.matmul(x, kernel)
 
 
-def by_steps(rows: Any, steps: Any) -> By:
-    """What makes products that are taken once at each of so many steps, of values `[rows, F]`.
+def by_steps(rows: Any, steps: Any, given: Sequence[Tensor | None] = ()) -> By:
+    """What makes products that are taken once at each of so many steps, of values `[rows, F]`, in
+    a loop that is given these tensors.
 
     Each step would add a product of its own to a kernel's gradient: few rows are slow to multiply,
     and the whole gradient is read and written each time. Here it is one product of all steps' rows,
@@ -47,7 +48,9 @@ def by_steps(rows: Any, steps: Any) -> By:
     """
     match keras.backend.backend():
         case "torch":
-            return _by_turns(rows, steps)
+            # One of them is enough: under torch.func.vmap all that is made of it is mapped.
+            whole = all(x is None or has_values(x) for x in given)
+            return _by_turns(rows, steps) if whole else plain
         case "jax":
             return Ledger()
         case _:

@@ -205,6 +205,7 @@ def _run_known(
 ) -> Looped:
     """One layer whose cell is one of Keras's own; `entry`: the untied masks of its input."""
     weights, order = Weights.of(each.cell, x.dtype, masks), ORDER[each.type]
+    given = [x, entry, *states, *masks.values(), *vars(weights).values()]
     fused = next((FUSED[kind] for kind in FUSED if isinstance(layer, kind)), None)
     if entry is not None:
         entry = in_keras_order(entry, order)
@@ -216,7 +217,7 @@ def _run_known(
 
     def loop() -> Looped:
         to_input = to_gates(weights.kernel, len(order), entry is not None, products.plain)
-        by = products.by_steps(*ops.shape(x)[:2]) if at_once else products.plain
+        by = products.by_steps(*ops.shape(x)[:2], given) if at_once else products.plain
         inside = step_of(each.cell, weights, apart, by)
 
         def gates(value: Tensor) -> Tensor:
