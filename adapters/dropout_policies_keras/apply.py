@@ -19,10 +19,10 @@ from dropout_policies.stacks import Found, group, place
 from .compiled import describe
 from .embedding import Embedding, take_training
 from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
-from .memory import OWN, Before, Traces, known_cells
+from .memory import OWN, Before, Traces
 from .noise import Noisy
 from .probe import Probe
-from .recurrence import cells_of
+from .recurrence import cells_of, known_cells
 from .wiring import Layer, Wiring, halves, layers_of, retrace
 
 SWAPS: dict[type[Layer], Any] = {

@@ -13,6 +13,7 @@ import keras
 from keras import ops
 
 from dropout_policies import cells
+from dropout_policies.errors import PolicyError
 from dropout_policies.sites import Site
 
 from .compiled import made_again
@@ -28,12 +29,102 @@ States = list[Tensor]
 Noise = Mapping[Site, Tensor]
 """The masks of one step, each `[B or 1, F or 1]`; what is not there is whole."""
 
+
+class _UnderPolicy:
+    """A cell of Keras's while its layer is under a policy, whose rates are the only ones.
+
+    Its own dropout would act where the policy masks nothing, and draw from the state that the
+    policy's masks come from; so it stays at 0, and setting it is an error.
+    """
+
+    stock: type[Cell]
+    _layer_and_policy: tuple[str, str]
+
+    def _get_rate(self) -> float:
+        return 0.0
+
+    def _set_dropout(self, rate: float) -> None:
+        self._refuse("dropout", rate)
+
+    def _set_recurrent_dropout(self, rate: float) -> None:
+        self._refuse("recurrent_dropout", rate)
+
+    dropout = property(_get_rate, _set_dropout)
+    recurrent_dropout = property(_get_rate, _set_recurrent_dropout)
+
+    def _refuse(self, name: str, rate: float) -> None:
+        if rate != 0.0:
+            raise native_dropout_error(*self._layer_and_policy, f"cell.{name}", rate)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cell:
+        return cls.stock.from_config(config)
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class LSTMCell(_UnderPolicy, keras.layers.LSTMCell):  # type: ignore[misc]
+    """A `keras.layers.LSTMCell` whose layer is under a policy."""
+
+    stock = keras.layers.LSTMCell
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class GRUCell(_UnderPolicy, keras.layers.GRUCell):  # type: ignore[misc]
+    """A `keras.layers.GRUCell` whose layer is under a policy."""
+
+    stock = keras.layers.GRUCell
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class SimpleRNNCell(_UnderPolicy, keras.layers.SimpleRNNCell):  # type: ignore[misc]
+    """A `keras.layers.SimpleRNNCell` whose layer is under a policy."""
+
+    stock = keras.layers.SimpleRNNCell
+
+
+UNDER_POLICY = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
+"""The class that a cell of Keras has while its layer is under a policy."""
+
 TYPES: dict[type[Cell], cells.CellType] = {
-    keras.layers.LSTMCell: cells.LSTM,
-    keras.layers.GRUCell: cells.GRU,
-    keras.layers.SimpleRNNCell: cells.RNN,
+    kind: cell_type
+    for stock, cell_type in (
+        (keras.layers.LSTMCell, cells.LSTM),
+        (keras.layers.GRUCell, cells.GRU),
+        (keras.layers.SimpleRNNCell, cells.RNN),
+    )
+    for kind in (stock, UNDER_POLICY[stock])
 }
 """What kind of layer a cell of Keras makes."""
+
+
+def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
+    """Have a cell of Keras's refuse a dropout of its own.
+
+    Args:
+        cell: one whose dropout is 0.
+        layer: the name of its layer, for the error.
+        policy: that of the layer's policy.
+    """
+    vars(cell)["_layer_and_policy"] = layer, policy
+    cell.__class__ = UNDER_POLICY.get(type(cell), type(cell))
+
+
+def put_back(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout: float) -> None:
+    """Have a cell be what it was before `put_under_policy`, with the dropout that it had."""
+    cell.__class__ = kind
+    cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
+    if kind not in UNDER_POLICY.values():  # as it is where another layer's policy holds it too
+        vars(cell).pop("_layer_and_policy", None)
+
+
+def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:
+    """What setting a layer's own dropout under a policy gives."""
+    return PolicyError(
+        f"{layer}: {name} cannot be set under a policy, whose rates are the layer's only dropout. "
+        f"Received: {name}={rate!r}, policy={policy!r}; write: rate={rate!r} where the policy is "
+        f"applied, as in dp.apply(model, 'zaremba', rate={rate!r}), or remove() it first."
+    )
+
 
 ORDER = {cells.LSTM: (0, 1, 2, 3), cells.GRU: (1, 0, 2), cells.RNN: (0,)}
 """For each gate in Keras's order, its number in the core's."""

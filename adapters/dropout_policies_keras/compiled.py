@@ -125,8 +125,8 @@ def unshared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor
     `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` run a call once for many samples, and
     compute once what does not depend on the sample. So what matters is whether the mask is mapped
     where the layer's inputs are. That is known only when the transformation reaches the mask, which
-    may be long after this call (`vmap` of a compiled function); the mask takes a rule there. (Inside
-    a `jax.lax.cond` whose condition is mapped, JAX maps everything, and nothing can be seen.)
+    may be long after this call (`vmap` of a compiled function); the mask takes a rule there.
+    (Inside a `jax.lax.cond` whose condition is mapped, JAX maps everything: nothing can be seen.)
 
     Args:
         mask: of the samples.

@@ -14,12 +14,12 @@ from dropout_policies.plan import Placement, check_sites
 from dropout_policies.policy import Policy
 from dropout_policies.stacks import stack_placement
 
-from .cells import TYPES, type_of
+from .cells import TYPES, native_dropout_error, put_under_policy, type_of
 from .loops import Looped
 from .masks import Tensor
 from .noise import Noisy, choose
 from .own_cell import check_own
-from .recurrence import cells_of, parts_of, planned, run
+from .recurrence import cells_of, known_cells, parts_of, planned, run
 from .wiring import producers
 
 OWN = ("joins", "loops_generically", "_looping", "_stack")
@@ -95,6 +95,18 @@ class Recurrent(Noisy):
             placement.check_rates(self.layers, name)
         self.settle(placement, seed)
         self.joins = stack is None
+
+    def settle(self, placement: Placement, seed: int | None) -> None:
+        super().settle(placement, seed)
+        for cell in known_cells(self):
+            put_under_policy(cell, self.name, placement.policy.name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Keras's layers have these as properties of their cell, which cannot be set.
+        native = name in ("dropout", "recurrent_dropout") and hasattr(type(self), name)
+        if native and self.placement is not None and value != 0.0:
+            raise native_dropout_error(self.name, self.placement.policy.name, name, value)
+        super().__setattr__(name, value)
 
     @property
     def layers(self) -> int:

@@ -9,9 +9,9 @@ from keras import ops
 from dropout_policies.memory import SwappedLayer
 
 from . import layers, noise
-from .cells import TYPES
+from .cells import TYPES, put_back
 from .embedding import SIGNATURE
-from .recurrence import cells_of
+from .recurrence import cells_of, known_cells
 from .wiring import Layer, retrace
 
 OWN = (*noise.OWN, *layers.OWN)
@@ -23,7 +23,9 @@ class Before(SwappedLayer):
 
     def __init__(self, name: str, layer: Layer, swapped: type[Layer]) -> None:
         super().__init__(name, layer, swapped)
-        self.rates = [(cell.dropout, cell.recurrent_dropout) for cell in known_cells(layer)]
+        self.cells = [
+            (type(cell), cell.dropout, cell.recurrent_dropout) for cell in known_cells(layer)
+        ]
         generator = _generator(layer)
         self.state = None if generator is None else ops.convert_to_numpy(generator.state).copy()
         kept = (*OWN, *SIGNATURE)
@@ -33,19 +35,13 @@ class Before(SwappedLayer):
         """Put the layer back."""
         layer = self.layer
         layer.__class__ = self.kind
-        for cell, rates in zip(known_cells(layer), self.rates, strict=True):
-            cell.dropout, cell.recurrent_dropout = rates
+        for cell, before in zip(known_cells(layer), self.cells, strict=True):
+            put_back(cell, *before)
         for name in OWN:
             layer.__dict__.pop(name, None)
         layer.__dict__.update(self.attributes)
         if self.state is not None:
             _generator(layer).state.assign(self.state)
-
-
-def known_cells(layer: Layer) -> list[Layer]:
-    """The cells of a layer that are Keras's own, whose dropout a policy takes over."""
-    cells = cells_of(layer) if hasattr(layer, "cell") else []
-    return [cell for cell in cells if type(cell) in TYPES]
 
 
 def _generator(layer: Layer) -> Any:

@@ -207,16 +207,15 @@ class Noisy:
         """
         by_row = any(mask.by_sample for mask in wanted.values())
         if self.tape is not None or (by_row and (self.sampling or self.mask_seed is not None)):
-            what, instead = "masks with a seed", "leave out seed="
-            if self.tape is not None:
-                what, instead = "recorded and replayed masks", "call the model outside of them"
-            elif self.sampling:
-                what, instead = "sampled masks", "call the model outside of them"
+            what = "masks with a seed"
+            instead = "Train with keras.distribution.DataParallel on JAX, or leave out seed=."
+            if self.tape is not None or self.sampling:
+                what = "sampled masks" if self.sampling else "recorded and replayed masks"
+                instead = "Call the model itself on the whole batch, as in model(x)."
             raise PolicyError(
                 f"{self.name}: {what} belong to the rows of the whole batch, and this call runs on "
                 f"several replicas or devices (a tf.distribute strategy, jax.pmap, "
-                f"jax.shard_map), none of which knows which rows it has. Train with "
-                f"keras.distribution.DataParallel on JAX, or {instead}."
+                f"jax.shard_map), none of which knows which rows it has. {instead}"
             )
 
     def _mapped(self) -> PolicyError:

@@ -22,6 +22,7 @@ from dropout_policies.sites import Site
 from . import compiled, own_cell, products
 from .cells import (
     ORDER,
+    TYPES,
     Cell,
     Noise,
     States,
@@ -68,6 +69,13 @@ def cells_of(layer: Any) -> list[Cell]:
     """A recurrent layer's cells: one, or those of a `StackedRNNCells`."""
     cell = layer.cell
     return list(cell.cells) if type(cell) is keras.layers.StackedRNNCells else [cell]
+
+
+def known_cells(layer: Any) -> list[Cell]:
+    """Those of Keras's own, whose dropout a policy takes over; none of a layer without a cell."""
+    return (
+        [cell for cell in cells_of(layer) if type(cell) in TYPES] if hasattr(layer, "cell") else []
+    )
 
 
 def parts_of(layer: Any, placement: Placement) -> list[Part]:
