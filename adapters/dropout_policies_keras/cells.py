@@ -105,7 +105,7 @@ def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
         layer: the name of its layer, for the error.
         policy: that of the layer's policy.
     """
-    vars(cell)["_layer_and_policy"] = layer, policy
+    cell.__dict__["_layer_and_policy"] = layer, policy
     cell.__class__ = UNDER_POLICY.get(type(cell), type(cell))
 
 
@@ -114,7 +114,7 @@ def put_back(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout: fl
     cell.__class__ = kind
     cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
     if kind not in UNDER_POLICY.values():  # as it is where another layer's policy holds it too
-        vars(cell).pop("_layer_and_policy", None)
+        cell.__dict__.pop("_layer_and_policy", None)
 
 
 def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:

@@ -138,9 +138,7 @@ def unshared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor
         return _unshared_in_jax(mask, per_sample, error)
     if backend == "tensorflow":
         return _unshared_in_tensorflow(mask, per_sample, error)
-    if backend == "torch" and any(_is_transformed(x) for x in per_sample):
-        return _torch_unshared().apply(error, mask, *per_sample)
-    return mask
+    return _unshared_in_torch(mask, per_sample, error) if backend == "torch" else mask
 
 
 def _unshared_in_jax(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
@@ -149,7 +147,7 @@ def _unshared_in_jax(mask: Tensor, per_sample: list[Tensor], error: MakeError) -
     if not any(isinstance(x, jax.core.Tracer) for x in per_sample):
         return mask
 
-    @jax.custom_batching.custom_vmap
+    @jax.custom_batching.custom_vmap  # type: ignore[untyped-decorator]
     def same(mask: Tensor, *_: Tensor) -> Tensor:
         return mask
 
@@ -182,6 +180,18 @@ def _unshared_in_tensorflow(mask: Tensor, per_sample: list[Tensor], error: MakeE
     return together[0]
 
 
+def _unshared_in_torch(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
+    import torch
+
+    # Around what torch.compile traces no rule is asked; nothing public tells that a tensor is mapped.
+    is_mapped = torch._C._functorch.is_batchedtensor
+    if any(is_mapped(x) for x in per_sample) and not is_mapped(mask):
+        raise error()
+    if any(_is_transformed(x) for x in per_sample):
+        return _torch_unshared().apply(error, mask, *per_sample)
+    return mask
+
+
 @functools.cache
 def _torch_unshared() -> Any:
     import torch
@@ -203,9 +213,25 @@ def _torch_unshared() -> Any:
         def vmap(_: Any, mapped: Any, error: MakeError, mask: Tensor, *per_sample: Tensor) -> Any:
             if mapped[1] is None and any(axis is not None for axis in mapped[2:]):
                 raise error()
-            return Unshared.apply(error, mask, *per_sample), mapped[1]
+            again = Unshared.apply(error, mask, *per_sample)  # type: ignore[no-untyped-call]
+            return again, mapped[1]
 
     return Unshared
+
+
+def value_outside(state: Any) -> Tensor:
+    """What a variable of a random state holds, whatever a call of `stateless_call` around has."""
+    with keras.StatelessScope():
+        return state.value
+
+
+def is_traced_in_jax(value: Tensor) -> bool:
+    """Whether a value is one of a function that JAX traces, and is gone when that ends."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return isinstance(value, jax.core.Tracer)
 
 
 def has_seed(state: Tensor) -> bool:

@@ -156,7 +156,7 @@ class Noisy:
         Raises:
             PolicyError: the masks are to be taken out or put in, and the call is traced; or the
                 call runs on several replicas, or is mapped over samples, and its masks would not
-                be those of its rows.
+                be those of its rows; or JAX compiles it without its random state.
         """
         if not wanted:
             return {}
@@ -164,6 +164,7 @@ class Noisy:
             wanted = at_call(wanted, self.rates_at)
         if not self.falls(training):
             return masks.means(wanted, ops.cast(self.generator.state, "int32"), dtype)
+        outside = compiled.value_outside(self.generator.state)
         replica = compiled.replica_number()
         if replica is not None:
             self._check_replicas(wanted)
@@ -181,11 +182,13 @@ class Noisy:
 
         if self.tape is None:
             try:
-                return draw()
+                drawn = draw()
             except PolicyError:
                 if before is not None:
                     self.generator.state.assign(before)  # a call that is refused is not counted
                 raise
+            self._check_kept(outside)
+            return drawn
         if _is_traced():
             raise PolicyError(
                 f"{self.name}: masks can be taken out or put in only where nothing is compiled, "
@@ -216,6 +219,21 @@ class Noisy:
                 f"{self.name}: {what} belong to the rows of the whole batch, and this call runs on "
                 f"several replicas or devices (a tf.distribute strategy, jax.pmap, "
                 f"jax.shard_map), none of which knows which rows it has. {instead}"
+            )
+
+    def _check_kept(self, before: Any) -> None:
+        """Make sure that the next call finds the random state that this one left.
+
+        Raises:
+            PolicyError: JAX compiles the call as a function without it, and it is gone.
+        """
+        if compiled.is_traced_in_jax(compiled.value_outside(self.generator.state)):
+            self.generator.state.assign(before)
+            raise PolicyError(
+                f"{self.name}: jax.jit compiles this training call as a function that does not "
+                f"return the layer's random state, and every call of it would get the same masks. "
+                f"Write: y, non_trainable_variables = model.stateless_call(trainable_variables, "
+                f"non_trainable_variables, x, training=True), and return both."
             )
 
     def _mapped(self) -> PolicyError:

@@ -225,7 +225,8 @@ def _run_known(
 
     def loop() -> Looped:
         to_input = to_gates(weights.kernel, len(order), entry is not None, products.plain)
-        by = products.by_steps(*ops.shape(x)[:2], given) if at_once else products.plain
+        rows, steps = ops.shape(x)[:2]
+        by = products.by_steps(rows, steps, given) if at_once else products.plain
         inside = step_of(each.cell, weights, apart, by)
 
         def gates(value: Tensor) -> Tensor:

@@ -315,3 +315,36 @@ def test_elements_taken_one_after_another_are_calls():
     else:
         got = ops.stack([layer(each, training=True) for each in x])
     np.testing.assert_allclose(numpy(got), np.stack(expected), atol=1e-6)
+
+
+if BACKEND == "jax":
+
+    @pytest.mark.parametrize("seed", [None, 3])
+    def test_a_compiled_call_that_keeps_no_random_state_is_refused(seed):
+        """Every call of it would have the same masks, and leave the state to its trace."""
+        import jax
+
+        layer = LSTM(H, policy="zaremba", seed=seed, name="rnn")
+        x = data()[0]
+        layer(x)
+        before = numpy(layer.generator.state)
+        for form in (jax.jit, jax.checkpoint, lambda f: jax.jit(jax.jit(f))):
+            with pytest.raises(dp.PolicyError, match=r"rnn: jax.jit compiles .*stateless_call"):
+                form(lambda x: layer(x, training=True))(x)
+            np.testing.assert_array_equal(numpy(layer.generator.state), before)
+        for allowed in (layer, lambda x: layer(x, training=False)):
+            np.testing.assert_allclose(numpy(jax.jit(allowed)(x)), numpy(layer(x)), atol=1e-6)
+        jax.grad(lambda x: ops.sum(layer(x, training=True)))(x)
+        assert layer.calls > 0
+
+
+if BACKEND == "torch":
+
+    def test_a_mapped_call_that_is_compiled_is_refused():
+        import torch
+
+        layer = LSTM(H, policy="zaremba", seed=3, name="rnn")
+        layer(data()[0])
+        mapped = vmap(lambda x: layer(x, training=True), (0,))
+        with pytest.raises(ANY_ERROR, match=r"rnn: " + MAPPED):
+            torch.compile(mapped, backend="eager")(data())
