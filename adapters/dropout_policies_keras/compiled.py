@@ -183,7 +183,7 @@ def _unshared_in_tensorflow(mask: Tensor, per_sample: list[Tensor], error: MakeE
 def _unshared_in_torch(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
     import torch
 
-    # Around what torch.compile traces no rule is asked; nothing public tells that a tensor is mapped.
+    # Around what torch.compile traces, no rule is asked; and nothing public tells what is mapped.
     is_mapped = torch._C._functorch.is_batchedtensor
     if any(is_mapped(x) for x in per_sample) and not is_mapped(mask):
         raise error()
@@ -219,13 +219,22 @@ def _torch_unshared() -> Any:
     return Unshared
 
 
-def value_outside(state: Any) -> Tensor:
-    """What a variable of a random state holds, whatever a call of `stateless_call` around has."""
-    with keras.StatelessScope():
-        return state.value
+def value_outside(state: Any) -> Tensor | None:
+    """What a variable holds on JAX outside of the `stateless_call` that runs now, if one does.
+
+    None while `fit` runs, when Keras holds values elsewhere; and on other backends, where a compiled
+    function keeps the state of what it calls.
+    """
+    if keras.backend.backend() != "jax":
+        return None
+    with keras.StatelessScope(initialize_variables=False):
+        try:
+            return state.value
+        except TypeError:
+            return None
 
 
-def is_traced_in_jax(value: Tensor) -> bool:
+def is_traced_in_jax(value: Tensor | None) -> bool:
     """Whether a value is one of a function that JAX traces, and is gone when that ends."""
     if keras.backend.backend() != "jax":
         return False
