@@ -222,8 +222,8 @@ def _torch_unshared() -> Any:
 def value_outside(state: Any) -> Tensor | None:
     """What a variable holds on JAX outside of the `stateless_call` that runs now, if one does.
 
-    None while `fit` runs, when Keras holds values elsewhere; and on other backends, where a compiled
-    function keeps the state of what it calls.
+    None while `fit` runs, when Keras holds values elsewhere; and on other backends, where a
+    compiled function keeps the state of what it calls.
     """
     if keras.backend.backend() != "jax":
         return None
