@@ -1,5 +1,7 @@
 """The plan: which masks a call needs, and their shapes."""
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from dropout_policies import cells
 from dropout_policies.plan import (
     Geometry,
     Placement,
+    PlannedMask,
     Slot,
     at_call,
     check_sites,
@@ -102,6 +105,26 @@ def test_an_embedding_has_a_bit_for_each_word_type(per, shape):
     assert mask.by_sample == (per == "sequence")
     assert plan_embedding(dp.zaremba(), 2, 9, 5) == {}
     assert plan(Placement(policy), GEOMETRY) == {}
+
+
+def test_an_embedding_has_the_rate_of_the_first_layer():
+    policy = dp.Policy(embedding=dp.drop([0.1, 0.2, 0.3], per="call"))
+    (mask,) = plan_embedding(policy, 0, 9, 5).values()
+    assert mask.rate == 0.1
+
+
+@pytest.mark.parametrize(
+    "made", [GEOMETRY, Placement(dp.zaremba()), PlannedMask(dp.drop(0.5), 0.5, (1, 1, 1))]
+)
+def test_what_is_planned_never_changes(made):
+    field = dataclasses.fields(made)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, field, 3)
+    assert not hasattr(made, "__dict__"), "there are as many as there are masks"
+
+
+def test_a_mask_has_a_row_for_each_sample_unless_it_is_said():
+    assert PlannedMask(dp.drop(0.5), 0.5, (1, 1, 1)).by_sample
 
 
 def test_what_has_a_part_in_evaluation():

@@ -1,5 +1,7 @@
 """Grouping layers into stacks, and the report that comes of it."""
 
+import dataclasses
+
 import pytest
 
 import dropout_policies as dp
@@ -112,6 +114,11 @@ def test_what_was_said_of_some_layers_leaves_the_others_open():
         assert names(group([A, B, C], [], unclear, stacks)) == sorted(stacks)
     with pytest.raises(dp.PolicyError, match=r"'a' may feed 'b'"):
         group([A, B], [], [(A, B)], [["b"]])
+    d = Found("d", object(), "LSTM")
+    with pytest.raises(dp.PolicyError, match="'b' may feed 'c'") as error:
+        group([A, B, C, d], [], [(B, C)], [["d"], ["a", "b"]])
+    assert "stacks=[['d'], ['a', 'b', 'c']] if" in str(error.value)
+    assert "stacks=[['d'], ['a', 'b'], ['c']] if it" in str(error.value)
 
 
 def test_layers_are_numbered_over_all_stacks():
@@ -121,7 +128,42 @@ def test_layers_are_numbered_over_all_stacks():
     assert numbers == [(0, True, False), (1, False, True), (3, True, True)]
 
 
-@pytest.mark.parametrize("stack", [(2, 2), (-1, 2), (0, 0), (0,), "ab", (0.0, 2), 3])
+@pytest.mark.parametrize(
+    ("stack", "layers", "first", "last"),
+    [
+        (None, 2, True, True),
+        ((0, 1), 1, True, True),
+        ((0, 2), 1, True, False),
+        ((1, 2), 1, False, True),
+        ((1, 3), 1, False, False),
+        ((0, 3), 2, True, False),
+        ((1, 3), 2, False, True),
+        ((2, 5), 2, False, False),
+        ((3, 5), 2, False, True),
+        ((0, 4), 4, True, True),
+    ],
+)
+def test_a_place_in_a_stack_says_where_the_stack_begins_and_ends(stack, layers, first, last):
+    number = 0 if stack is None else stack[0]
+    policy = dp.zaremba()
+    found = stack_placement(policy, stack, layers, "LSTM")
+    assert found == Placement(policy, number, first, last, number)
+
+
+def test_layers_and_their_uses_are_told_apart_by_what_they_are_and_never_change():
+    """Two layers may have one name and kind, in two models."""
+    item = Found("a", None, "LSTM")
+    assert item != Found("a", None, "LSTM")
+    assert Use(item) != Use(item)
+    for fixed, field in ((item, "name"), (Use(item), "item")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(fixed, field, "b")
+
+
+@pytest.mark.parametrize(
+    "stack",
+    [(2, 2), (-1, 2), (0, 0), (0,), "ab", (0.0, 2), 3, (False, 2), (0, True), (True, True), (1, 1)],
+)
 def test_a_place_that_no_stack_has_is_refused(stack):
     with pytest.raises(dp.PolicyError, match="LSTM"):
         stack_placement(dp.zaremba(), stack, 1, "LSTM")
