@@ -107,12 +107,6 @@ def test_an_embedding_has_a_bit_for_each_word_type(per, shape):
     assert plan(Placement(policy), GEOMETRY) == {}
 
 
-def test_an_embedding_has_the_rate_of_the_first_layer():
-    policy = dp.Policy(embedding=dp.drop([0.1, 0.2, 0.3], per="call"))
-    (mask,) = plan_embedding(policy, 0, 9, 5).values()
-    assert mask.rate == 0.1
-
-
 @pytest.mark.parametrize(
     "made", [GEOMETRY, Placement(dp.zaremba()), PlannedMask(dp.drop(0.5), 0.5, (1, 1, 1))]
 )
