@@ -47,6 +47,8 @@ def test_links_make_chains_in_the_models_order():
 
 
 def test_what_the_user_says_settles_the_layers_named():
+    said = group([A, B, C], used((A, B), (B, C)), [], [["a"]])
+    assert names(said) == [["a"], ["b", "c"]]
     said = group([A, B, C], used((B, C)), [(A, B)], [["a"], ["b"]])
     assert names(said) == [["a"], ["b"], ["c"]]
     assert ends(said) == [["a", "b", "c"], ["a", "b", "c"]]
