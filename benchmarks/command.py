@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 import dropout_policies as dp
 
+from .errors import BenchmarkError
 from .launch import Backend, configure, launch
 from .options import (
     Backends,
@@ -33,10 +33,10 @@ from .options import (
     launcher,
     policies,
 )
-from .processes import ProcessesError, check
+from .output import new_console, print_error, print_line
+from .processes import check
 from .recipe import presets
 from .starts import compare_starts
-from .task import DataError
 
 Result = dict[str, Any]
 
@@ -50,7 +50,7 @@ class Benchmark:
         help: what the command does, in Markdown.
         preset: of `--preset`; {} stands for the presets' names.
         data: of `--data`.
-        read: reads the data, to refuse before any run, and says what it is.
+        read: reads the data for a recipe, to refuse before any run, and says what it is.
         summary: the table of results.
         curves: draws them, and says where.
         beside: policies that run beside the preset's when none is named.
@@ -60,7 +60,7 @@ class Benchmark:
     help: str
     preset: str
     data: str
-    read: Callable[[Path | None], str]
+    read: Callable[[Path | None, Any], str]
     summary: Callable[[list[Result]], Table]
     curves: Callable[[list[Result], Path], Path]
     beside: Sequence[str] = ()
@@ -73,7 +73,7 @@ def new_app() -> typer.Typer:
 
 def told(error: Exception) -> typer.Exit:
     """Print an error that a user can mend; raise what comes back."""
-    Console().print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+    print_error(error)
     return typer.Exit(1)
 
 
@@ -109,28 +109,30 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
             raise typer.BadParameter(
                 "compares backends: give --backend twice or more", param_hint="--same-start"
             )
+        recipe = recipes[preset.value]
         try:
-            wanted = policy or [*benchmark.beside, recipes[preset.value].policy]
+            wanted = policy or [*benchmark.beside, recipe.policy]
             backends = [one.value for one in backend]
-            check(processes, backends, recipes[preset.value].batch)
+            check(processes, backends, recipe.batch)
             configs = configure(
                 benchmark.task, preset.value, backends, wanted, rate, seed, epochs, same_start
             )
-            source = benchmark.read(data)
-        except (dp.PolicyError, DataError, ProcessesError) as error:
+            source = benchmark.read(data, recipe)
+            console = new_console()
+            print_line(console, f"data: {source}")
+            started_by = launcher(launched, cores, gpus, processes)
+            code, results = launch(
+                configs, data, out, resume, checkpoint_minutes, minutes, started_by, processes
+            )
+            if results:
+                picture = benchmark.curves(results, out / "curves.png")
+                console.print(benchmark.summary(results))
+                if same_start:
+                    console.print(compare_starts(results))
+                print_line(console, f"results: {out / 'results.jsonl'}")
+                print_line(console, f"curves:  {picture}")
+        except (dp.PolicyError, BenchmarkError) as error:
             raise told(error) from None
-        console = Console()
-        console.print(f"data: {source}", highlight=False, soft_wrap=True)
-        started_by = launcher(launched, cores, gpus, processes)
-        code, results = launch(
-            configs, data, out, resume, checkpoint_minutes, minutes, started_by, processes
-        )
-        if results:
-            picture = benchmark.curves(results, out / "curves.png")
-            console.print(benchmark.summary(results))
-            if same_start:
-                console.print(compare_starts(results))
-            console.print(f"results: {out / 'results.jsonl'}\ncurves:  {picture}", highlight=False)
         raise typer.Exit(code)
 
     command.__doc__ = benchmark.help

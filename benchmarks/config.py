@@ -12,6 +12,7 @@ from dropout_policies.catalog import resolve
 from .recipe import presets
 
 BACKENDS = ("torch", "tensorflow", "jax", "keras-torch")
+TASKS = ("ptb", "speech", "captions", "translation")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,12 @@ class RunConfig:
         return joined
 
     @property
+    def recurrent_masks(self) -> bool:
+        """Whether the recurrent layers draw masks at all."""
+        policy = self.placement
+        return any(policy.masks(site) for site in Site if site is not Site.EMBEDDING)
+
+    @property
     def word_types(self) -> dict[str, Any]:
         """What an embedding is given beside its sizes: nothing, where no word types are dropped."""
         dropped = self.placement.masks(Site.EMBEDDING)
@@ -79,3 +86,26 @@ class RunConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
         return cls(**{field.name: data[field.name] for field in fields(cls) if field.name in data})
+
+    def check(self) -> None:
+        """Refuse what no command writes.
+
+        Raises:
+            ValueError: a field has a value that it cannot have.
+            PolicyError: there is no such policy, or it has no such rate.
+        """
+        fine = {
+            "task": self.task in TASKS,
+            "backend": self.backend in BACKENDS,
+            "policy": type(self.policy) is str,
+            "rate": self.rate is None or type(self.rate) in (int, float),
+            "seed": type(self.seed) is int and self.seed >= 0,
+            "epochs": type(self.epochs) is int and self.epochs >= 1,
+            "same_start": type(self.same_start) is bool,
+        }
+        names = presets(self.task) if fine["task"] else {}
+        fine["preset"] = type(self.preset) is str and self.preset in names
+        for name, is_fine in fine.items():
+            if not is_fine:
+                raise ValueError(f"{name}={getattr(self, name)!r:.60} is not possible")
+        self.placement  # noqa: B018 # refused now, if it is to be refused

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .files import write_atomically
 from .spread import by_seed
 
 Result = dict[str, Any]
@@ -60,10 +62,15 @@ def by_epoch(axes: Any) -> None:
 
 
 def write(figure: Any, path: Path) -> Path:
-    """Write a figure as a PNG, and close it; where it is."""
+    """Write a figure as a PNG, and close it; where it is.
+
+    Raises:
+        FileError: it cannot be written.
+    """
     from matplotlib import pyplot as plt
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, dpi=150)
     plt.close(figure)
+    write_atomically(path, drawn.getvalue())
     return path

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from .checkpoint import CheckpointError, write_atomically
+from dropout_policies import PolicyError
+
 from .command import told
+from .errors import BenchmarkError
+from .files import write_atomically
 from .launch import Backend
-from .task import DataError
+from .output import new_console, print_line
 from .trained import Trained, load
 
 Folder = Annotated[
@@ -28,7 +30,7 @@ def loaded(folder: Path, backend: str, task: str, known: Any = None) -> Trained:
     """The model of a run; an error that a user can mend is told."""
     try:
         return load(folder, backend, task, known)
-    except (DataError, CheckpointError) as error:
+    except (BenchmarkError, PolicyError) as error:
         raise told(error) from None
 
 
@@ -56,13 +58,16 @@ def averaging(
         ] = None,
     ) -> None:
         """Average the probabilities of trained models, one more at a time."""
-        console = Console()
+        console = new_console()
         first = loaded(runs[0], backend.value, task)
         rest = [loaded(run, backend.value, task, first.task.data) for run in runs[1:]]
         found = average([first, *rest], backend.value)
         console.print(table(found))
         if out is not None:
-            write_atomically(out, json.dumps(found) + "\n")
-            console.print(f"results: {out}", highlight=False)
+            try:
+                write_atomically(out, json.dumps(found) + "\n")
+            except BenchmarkError as error:
+                raise told(error) from None
+            print_line(console, f"results: {out}")
 
     return ensemble

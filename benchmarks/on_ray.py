@@ -6,16 +6,20 @@ import json
 import math
 import os
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import write_atomically
+from .errors import BenchmarkError
+from .files import read_json, write_atomically
+from .job import FILE
 from .launch import ROOT, Launcher, command
-from .processes import INTERRUPTED
+from .locks import WORKER, check_unlocked
+from .output import print_error
+from .processes import INTERRUPTED, LAST_SECONDS
+from .stopping import signals_interrupt, start, stop
 
 RETRIES = 3
 """How often a run whose process dies is started again; it goes on from its checkpoint."""
@@ -56,8 +60,9 @@ def on_ray(cores: int, gpus: float) -> Launcher:
         seconds = None if minutes is None else 60.0 * minutes
         tasks: list[Any] = []
         try:
-            tasks.extend(run.options(name=each.name).remote(each, seconds) for each in folders)
-            codes = ray.get(tasks)
+            with signals_interrupt():  # Ray has just put a handler of its own there
+                tasks.extend(run.options(name=each.name).remote(each, seconds) for each in folders)
+                codes = ray.get(tasks)
         except KeyboardInterrupt:
             # Not by `ray.cancel`, which does what it can and no more.
             for folder in folders:
@@ -75,14 +80,21 @@ def _run(folder: Path, seconds: float | None) -> int:
     if (folder / STOP).exists():
         return INTERRUPTED
     if (folder / STARTED).exists():
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-        write_atomically(folder / "job.json", json.dumps(job | {"resume": True}))
+        try:
+            # Where the task died and not its run, that is writing its checkpoint.
+            check_unlocked(folder, WORKER, LAST_SECONDS)
+            job = read_json(folder / FILE)
+            write_atomically(folder / FILE, json.dumps(job | {"resume": True}))
+        except BenchmarkError as error:
+            print_error(error)
+            return 1
     (folder / STARTED).touch()
-    process = subprocess.Popen(command(folder), cwd=ROOT)
-    while process.poll() is None and time.monotonic() < end and not (folder / STOP).exists():
-        time.sleep(0.2)
-    if process.poll() is None:
-        process.terminate()  # it writes its checkpoint
+    process = start(command(folder), cwd=ROOT)
+    try:
+        while process.poll() is None and time.monotonic() < end and not (folder / STOP).exists():
+            time.sleep(0.2)
+    finally:
+        stop(process)  # it writes its checkpoint
     code = process.wait()
     if code < 0:
         raise RunDiedError(f"{folder.name} was killed: {signal.Signals(-code).name}")

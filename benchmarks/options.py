@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,6 +32,13 @@ def policies(default: str) -> Any:
     ]
 
 
+def finite(value: float | None) -> float | None:
+    """Refuse what `min=` lets through: NaN and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"must be a finite number. Received: {value}")
+    return value
+
+
 Rate = Annotated[
     float | None,
     typer.Option(
@@ -40,7 +48,11 @@ Rate = Annotated[
 ]
 Seeds = Annotated[
     list[int],
-    typer.Option(min=0, help="Seed of initial weights and masks; several times for several runs."),
+    typer.Option(
+        min=0,
+        max=2**32 - 1,
+        help="Seed of initial weights and masks; several times for several runs.",
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, help="How many epochs. [the preset's]")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, results and curves.")]
@@ -54,11 +66,16 @@ SameStart = Annotated[
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")]
 CheckpointMinutes = Annotated[
-    float, typer.Option(min=0.0, help="A checkpoint every so many minutes, and every epoch.")
+    float,
+    typer.Option(
+        min=0.0, callback=finite, help="A checkpoint every so many minutes, and every epoch."
+    ),
 ]
 Minutes = Annotated[
     float | None,
-    typer.Option(min=0.0, help="Stop at a checkpoint after so many minutes. [never]"),
+    typer.Option(
+        min=0.0, callback=finite, help="Stop at a checkpoint after so many minutes. [never]"
+    ),
 ]
 
 LauncherName = StrEnum("LauncherName", {name: name for name in ("local", "ray")})  # type: ignore[misc]
@@ -73,7 +90,10 @@ Launched = Annotated[
 ]
 Cores = Annotated[int, typer.Option(min=1, help="How many cores a run takes, on Ray.")]
 Gpus = Annotated[
-    float, typer.Option(min=0.0, help="How many GPUs a run takes, or which part of one, on Ray.")
+    float,
+    typer.Option(
+        min=0.0, callback=finite, help="How many GPUs a run takes, or which part of one, on Ray."
+    ),
 ]
 
 Processes = Annotated[
@@ -95,7 +115,7 @@ def launcher(name: LauncherName, cores: int, gpus: float, processes: int) -> Lau
     if name is LauncherName.local:
         return one_by_one
     if processes > 1:
-        # A torchrun that is killed leaves its processes, which would go on beside the next ones.
+        # Ray starts a run again when its process dies, and knows nothing of torchrun's others.
         raise typer.BadParameter(
             f"runs of several processes are not for Ray. Received: --processes {processes} with "
             f"--launcher ray. Write --launcher local.",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import RunConfig
+from .errors import BenchmarkError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,7 +27,7 @@ LAST_SECONDS = 600
 """How long processes that are to stop may take: before the checkpoint there may be a validation."""
 
 
-class ProcessesError(ValueError):
+class ProcessesError(BenchmarkError):
     """A number of processes that a run cannot have."""
 
 
@@ -153,6 +154,22 @@ def parallel(model: nn.Module) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
     return DistributedDataParallel(model)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """What one process may fail at: all of them then have an error, and none waits for one that has
+    ended."""
+    failure = None
+    try:
+        yield
+    except BenchmarkError as error:
+        failure = error
+    (failed,) = agreed(failure is not None)
+    if failure is not None:
+        raise failure
+    if failed:
+        raise BenchmarkError("another process of this run has failed.")
 
 
 def agreed(*said: bool) -> list[bool]:

@@ -10,6 +10,7 @@ from . import starts
 from .captions import page as captions
 from .captions.summary import REPORT as CAPTIONS
 from .config import RunConfig
+from .data import is_own
 from .ptb import page as ptb
 from .sentences import page as sentences
 from .speech import page as speech
@@ -79,8 +80,9 @@ def _averaged(files: dict[str, list[Result]], task: str) -> list[Result]:
 
 
 def _lines(files: dict[str, list[Result]], key: str) -> list[Result]:
-    """The lines that have a key."""
-    return [line for lines in files.values() for line in lines if key in line]
+    """The lines that have a key; of known data alone, for nobody else can have what is not."""
+    found = [line for lines in files.values() for line in lines if key in line]
+    return [line for line in found if not is_own(line)]
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .config import RunConfig
+from .errors import BenchmarkError
 from .recipe import Recipe
 
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-class DataError(ValueError):
+class DataError(BenchmarkError):
     """Data that cannot be read, is not what it should be, or is too little for what is asked."""
 
 
@@ -31,6 +33,8 @@ class Task(Protocol):
     """Batches of an epoch."""
     unit: str
     """What it is fed with: words, frames."""
+    figures: tuple[str, ...]
+    """The names of an epoch's figures, as `after_epoch` gives them."""
 
     def begin(self) -> None:
         """Before an epoch."""
@@ -63,7 +67,7 @@ class Task(Protocol):
         """How many training calls the masks have been drawn for."""
 
     def restore(self, arrays: Arrays, calls: int) -> None:
-        """Go on from saved arrays."""
+        """Go on from saved arrays, of the names, shapes and types of `arrays()`."""
 
 
 def make(config: RunConfig, data: Path | None) -> Task:
@@ -74,6 +78,14 @@ def make(config: RunConfig, data: Path | None) -> Task:
     """
     made: Task = import_module(f"benchmarks.{config.task}.task").make(config, data)
     return made
+
+
+def perplexity(nats: float) -> float:
+    """e to the power of a mean loss; infinite where no number is as large."""
+    try:
+        return math.exp(nats)
+    except OverflowError:
+        return math.inf
 
 
 def engine_class(config: RunConfig) -> Any:

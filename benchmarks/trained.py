@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -11,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from . import checkpoint
 from .checkpoint import CheckpointError
 from .config import RunConfig
+from .job import Job
 from .machine import machine, versions
+from .training import Saved
 
 
 class Trained(NamedTuple):
@@ -42,30 +42,28 @@ def load(folder: Path, backend: str, task: str, known: Any = None) -> Trained:
 
     Raises:
         CheckpointError: there is no such run, or its checkpoint cannot be read.
+        FileError: its job cannot be read.
+        PolicyError: its policy is not in the catalogue here.
         DataError: its data cannot be read.
     """
-    try:
-        job = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{folder} is no run's folder: it has no job.json.") from error
-    config = RunConfig.from_dict(job["config"])
+    job = Job.read(folder)
+    config = job.config
     if config.task != task:
         raise CheckpointError(
             f"{folder} is a run of another task. Write: python -m benchmarks.{config.task} ..."
         )
-    arrays, record = checkpoint.load(folder / "checkpoint.safetensors")
-    data = None if job["data"] is None else Path(job["data"])
+    path = folder / "checkpoint.safetensors"
+    saved = Saved.read(path)
     made = import_module(f"benchmarks.{task}.task").make(
-        replace(config, backend=backend), data, known
+        replace(config, backend=backend), job.data, known
     )
     for key, here in made.record().items():
-        if record["identity"].get(key) != here:
+        if saved.identity.get(key) != here:
             raise CheckpointError(
-                f"{folder} was trained on other data: {record['identity'].get(key)}. "
-                f"Received: {here}."
+                f"{folder} was trained on other data: {saved.identity.get(key)}. Received: {here}."
             )
-    made.restore(arrays, int(record["calls"]))
-    return Trained(config, made, int(record["progress"]["epoch"]))
+    saved.restore(made, path)
+    return Trained(config, made, saved.progress.epoch)
 
 
 def averaged(

@@ -1,25 +1,30 @@
 """One run in a process of its own, or in several: a process can hold one Keras backend.
 
-Called as `python -m benchmarks.worker FOLDER` with `FOLDER/job.json` written by the command.
+Called as `python -m benchmarks.worker FOLDER` with `FOLDER/job.json` written by the command; with
+`--until-input-ends` beside it, the run stops at a checkpoint when the command ends.
 """
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from dropout_policies import PolicyError
+
 from . import processes, task
-from .checkpoint import CheckpointError
-from .config import RunConfig
-from .processes import INTERRUPTED, ProcessesError
-from .task import DataError, Task
+from .errors import BenchmarkError
+from .job import Job
+from .locks import WORKER, locked
+from .output import new_console, print_error, print_line
+from .processes import INTERRUPTED
+from .stopping import UNTIL_INPUT_ENDS, on_signals, when_input_ends
+from .task import Task
 from .training import Hooks, Progress, Run
 
 
@@ -78,49 +83,68 @@ def _words(name: str) -> str:
     return name.removesuffix("_perplexity").replace("_", " ")
 
 
-def main(folder: Path) -> int:
-    """Train one run to its end; 0 if done, 130 if interrupted, 1 on an error that is told."""
-    job: dict[str, Any] = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    config = RunConfig.from_dict(job["config"])
-    if processes.to_start(config, job["processes"]):
-        return processes.torchrun(job["processes"], "benchmarks.worker", str(folder))
+def main(folder: Path, until_input_ends: bool = False) -> int:
+    """Train one run to its end.
+
+    Args:
+        folder: the run's, with its `job.json`.
+        until_input_ends: whether to stop at a checkpoint when the standard input ends.
+
+    Returns:
+        0 if the run is done, 130 if it was stopped, 1 on an error, which is printed.
+    """
     stopped = False
 
     def stop(*_: object) -> None:
         nonlocal stopped
         stopped = True
 
-    # Before all else: a process that fails has torchrun stop the others, and one is to say why.
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
     try:
-        with processes.joined(config, job["processes"]):
-            console = Console(quiet=not processes.first())
-            made = task.make(config, None if job["data"] is None else Path(job["data"]))
+        job = Job.read(folder)
+        config = job.config
+        if processes.to_start(config, job.processes):
+            watch = [UNTIL_INPUT_ENDS] if until_input_ends else []
+            return processes.torchrun(job.processes, "benchmarks.worker", str(folder), *watch)
+        # Before all else: a process that fails has torchrun stop the others, and one is to say why.
+        on_signals(stop)
+        if until_input_ends:
+            when_input_ends(stop)
+        with processes.joined(config, job.processes), _locked(folder):
+            console = new_console(quiet=not processes.first())
+            made = task.make(config, job.data)
             run = Run(made, folder)
-            if job["resume"] and run.checkpoint.exists():
+            if job.resume and run.checkpoint.exists():
                 run.resume()
             console.print(f"[bold]{config.name}[/bold]", highlight=False)
             display = Display(made, console)
             with display.bar:
                 done = run.train(
                     Hooks(display.batch, display.epoch, lambda: stopped),
-                    60.0 * job["checkpoint_minutes"],
+                    60.0 * job.checkpoint_minutes,
                 )
-    except (DataError, CheckpointError, ProcessesError, ArithmeticError) as error:
+    except (BenchmarkError, PolicyError, ArithmeticError) as error:
         if processes.first():
-            Console().print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+            print_error(error)
         return 1
     if not done:
         stopped_at = f"epoch {run.progress.epoch + 1}, batch {run.progress.batch}"
-        console.print(
+        print_line(
+            console,
             f"{config.name}: stopped in {stopped_at}; go on with the same command and --resume.",
-            highlight=False,
-            soft_wrap=True,
         )
         return INTERRUPTED
     return 0
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock in the process that writes; in the others, know that it does."""
+    with ExitStack() as stack:
+        with processes.together():
+            if processes.first():
+                stack.enter_context(locked(folder, WORKER))
+        yield
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), UNTIL_INPUT_ENDS in sys.argv[2:]))

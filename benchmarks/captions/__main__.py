@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from ..checkpoint import write_atomically
 from ..command import Benchmark, new_app, told, training
 from ..ensemble import averaging
+from ..errors import BenchmarkError
+from ..files import write_atomically
 from ..machine import machine, versions
+from ..output import new_console, print_line
 from ..sentences.average import average
 from ..sentences.summary import curves
-from ..task import DataError
 from .baselines import retrieved
 from .flickr import load
+from .presets import Preset
 from .summary import REPORT
 from .summary import baselines as baselines_table
 from .task import scores
@@ -29,7 +30,7 @@ Example: `python -m benchmarks.captions --policy none --policy zaremba --seed 1 
 DATA = "Folder with Flickr8k. [the variable FLICKR8K_DIR]"
 
 
-def read(data: Path | None) -> str:
+def read(data: Path | None, recipe: Preset) -> str:  # noqa: ARG001 # all recipes fit Flickr8k
     """Read the captions; what they are."""
     found = load(data)
     return f"Flickr8k, {len(found.train.names):,} images for training"
@@ -62,10 +63,10 @@ def baselines(
     ] = None,
 ) -> None:
     """What captions score that are taken from training images which look alike."""
-    console = Console()
+    console = new_console()
     try:
         flickr = load(data)
-    except DataError as error:
+    except BenchmarkError as error:
         raise told(error) from None
     said = retrieved(flickr, seed)
     found = {
@@ -77,8 +78,11 @@ def baselines(
     }
     console.print(baselines_table(found))
     if out is not None:
-        write_atomically(out, json.dumps(found) + "\n")
-        console.print(f"results: {out}", highlight=False)
+        try:
+            write_atomically(out, json.dumps(found) + "\n")
+        except BenchmarkError as error:
+            raise told(error) from None
+        print_line(console, f"results: {out}")
 
 
 if __name__ == "__main__":

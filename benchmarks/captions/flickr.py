@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..data import folder, read
+from ..data import given, read
 from ..sentences.words import Words
 
 Floats = npt.NDArray[np.float32]
@@ -68,7 +68,7 @@ def load(data: Path | None = None) -> Flickr:
     Raises:
         DataError: a file is not there, or it is another.
     """
-    where = folder(data, "FLICKR8K_DIR", "Flickr8k", GET)
+    where = given(data, "FLICKR8K_DIR", "Flickr8k", GET)
     raw = {name: read(where / name, sha256, GET) for name, sha256 in SHA256.items()}
     captions: dict[str, list[Words]] = {}
     for line in csv.DictReader(io.StringIO(raw["captions.txt"].decode("utf-8"))):

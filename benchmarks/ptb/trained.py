@@ -25,7 +25,8 @@ def average(models: Sequence[Trained], backend: str) -> dict[str, Any]:
     found = [
         {"valid_perplexity": v, "test_perplexity": t} for v, t in zip(valid, test, strict=True)
     ]
-    return {**averaged(models, backend, found), "corpus": corpus.name}
+    line = {**averaged(models, backend, found), "corpus": corpus.name}
+    return line if corpus.sha256 is None else line | {"sha256": corpus.sha256}
 
 
 def write(model: Trained, start: str, words: int, temperature: float, seed: int) -> str:

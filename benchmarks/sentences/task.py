@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint import CheckpointError
 from ..config import RunConfig
-from ..task import Arrays
+from ..task import Arrays, perplexity
 from .batches import Batch, Floats, Pair, batches, order
 from .engine import Engine, perplexities
 from .search import search
@@ -33,6 +34,7 @@ class Sentences(ABC):
     """
 
     unit = "words"
+    figures = ("train_perplexity", "valid_perplexity")
 
     def __init__(self, config: RunConfig, vocabulary: Vocabulary, engine: Engine) -> None:
         self.config, self.vocabulary, self.engine = config, vocabulary, engine
@@ -65,13 +67,13 @@ class Sentences(ABC):
         return self.engine.train(batch, learning_rate)
 
     def headline(self, loss: float) -> str:
-        return f"perplexity {math.exp(min(loss, 50.0)):8.2f}"
+        return f"perplexity {perplexity(min(loss, 50.0)):8.2f}"
 
     def after_epoch(self, loss: float) -> dict[str, float]:
         valid = self.perplexities([self.engine], "valid")[0]
         if valid < self.best_perplexity:
             self.best, self.best_perplexity = self.engine.weights(), valid
-        return {"train_perplexity": math.exp(loss), "valid_perplexity": valid}
+        return {"train_perplexity": perplexity(loss), "valid_perplexity": valid}
 
     def at_end(self) -> dict[str, Any]:
         last = self.engine.weights()
@@ -117,6 +119,11 @@ class Sentences(ABC):
         return self.engine.calls()
 
     def restore(self, arrays: Arrays, calls: int) -> None:
+        best = float(arrays["best"][0])
+        if not best > 0.0:
+            raise CheckpointError(
+                f"The lowest validation perplexity must be above 0. Received: {best}."
+            )
+        self.best_perplexity = best
         self.best = {k.removeprefix(BEST): a for k, a in arrays.items() if k.startswith(BEST)}
-        self.best_perplexity = float(arrays["best"][0])
         self.engine.restore({name: arrays[name] for name in self.best}, calls)

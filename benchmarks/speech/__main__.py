@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..command import Benchmark, new_app, training
 from .frames import load
+from .presets import Preset
 from .summary import curves, summary
 
 HELP = """Train the acoustic model of *Recurrent Neural Network Regularization* on AN4.
@@ -14,10 +15,13 @@ Example: `python -m benchmarks.speech --policy none --policy zaremba --seed 1 --
 """
 
 
-def read(data: Path | None) -> str:
+def read(data: Path | None, recipe: Preset) -> str:  # noqa: ARG001 # all recipes fit any speech
     """Read the speech; what it is."""
     speech = load(data)
-    return f"AN4, {len(speech.train.frames):,} frames for training"
+    frames = f"{len(speech.train.frames):,} frames for training"
+    if speech.sha256 is None:
+        return f"AN4, {frames}"
+    return f"{speech.name}, {frames}, {speech.states:,} states; SHA-256 {speech.sha256[:12]}…"
 
 
 app = new_app()
@@ -27,7 +31,8 @@ app.command()(
             task="speech",
             help=HELP,
             preset="Recipe: {}.",
-            data="Folder with AN4. [the variable AN4_DIR]",
+            data="File with frames and states, .npz, or folder with one; AN4 is recognised. "
+            "[the variable AN4_DIR]",
             read=read,
             summary=summary,
             curves=curves,

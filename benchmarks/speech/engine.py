@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from ..config import RunConfig
 from ..task import Arrays, engine_class, lstm_shapes, uniform
-from .frames import STATES, Batch, Floats
+from .frames import Batch, Floats
 
 
 class Scores(NamedTuple):
@@ -36,13 +36,13 @@ class Engine(Protocol):
         """How many training calls the masks have been drawn for."""
 
 
-def make(config: RunConfig, features: int) -> Engine:
-    """The engine of a run's backend, with its initial weights."""
+def make(config: RunConfig, features: int, states: int) -> Engine:
+    """The engine of a run's backend, with its initial weights, for frames of so many features."""
     recipe = config.recipe
     shapes = {
         **lstm_shapes(features, recipe),
-        "output.weight": (STATES, recipe.units),
-        "output.bias": (STATES,),
+        "output.weight": (states, recipe.units),
+        "output.bias": (states,),
     }
     weights = uniform(shapes, recipe.init, config.start_seed)
     made: Engine = engine_class(config)(config, features, weights)

@@ -1,17 +1,18 @@
-"""AN4: frames of speech and their states, checked, and in batches."""
+"""AN4, or speech of a user's own: frames and their states, checked, and in batches."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ..data import folder, read
+from ..data import find, given, read_file
+from ..task import DataError
 from .presets import Preset
 
 Floats = npt.NDArray[np.float32]
@@ -20,10 +21,17 @@ States = npt.NDArray[np.int32]
 FILE = "an4_mfcc13_aligned.npz"
 SHA256 = "0dd9b66e33040bdc410f670c1cbb452763df4d29dc17cbe3470a03d742bbf43b"
 STATES = 102
+"""How many AN4 has."""
+OWN = "own speech"
+"""The name of speech that is not AN4's."""
+ANY = (
+    "Any .npz will do that has, for train and for test, train_feat [frames, features], train_state "
+    "[frames] and train_offset [utterances + 1]."
+)
 GET = (
     f"{FILE} holds the CMU AN4 (census) speech, BSD-style licence, as 13 MFCCs at 100 frames a "
     f"second, with states from an alignment. Put it in a folder and give that with --data DIR or "
-    f"the variable AN4_DIR."
+    f"the variable AN4_DIR. {ANY}"
 )
 
 
@@ -38,7 +46,7 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class Part:
-    """Utterances one after the other: frames `[N, 13]`, states `[N]`, and where each begins, and
+    """Utterances one after the other: frames `[N, D]`, states `[N]`, and where each begins, and
     the last ends `[U+1]`."""
 
     frames: Floats
@@ -53,40 +61,116 @@ class Part:
 
 @dataclass(frozen=True)
 class Speech:
-    """Training speakers, and others that are held out."""
+    """Training speakers, and others that are held out. Speech of one's own has the name `OWN` and
+    its file's SHA-256."""
 
     train: Part
     test: Part
+    states: int = STATES
+    """How many there are, numbered from 0."""
+    name: str = "an4"
+    sha256: str | None = None
 
 
 def load(data: Path | None = None) -> Speech:
-    """AN4 from a folder, or from that of AN4_DIR; features of mean 0 and deviation 1 in training.
+    """Speech from a file, or from the one in a folder, or in that of AN4_DIR; features of mean 0
+    and deviation 1 in training.
+
+    Args:
+        data: the file or the folder, if one is named.
 
     Raises:
-        DataError: there is no such file, or it is another.
+        DataError: there is no such file, it has not the arrays that it must, or it is a damaged
+            AN4.
     """
-    path = folder(data, "AN4_DIR", "the speech", GET) / FILE
-    raw = io.BytesIO(read(path, SHA256, GET))
-    with np.load(raw, allow_pickle=False) as arrays:
-        parts = {
-            name: Part(
-                arrays[f"{name}_feat"].astype(np.float32),
-                arrays[f"{name}_state"].astype(np.int32),
-                arrays[f"{name}_offset"],
+    path = find(given(data, "AN4_DIR", "the speech", GET), FILE, (".npz",), GET)
+    raw, sha256 = read_file(path, GET)
+    if path.name == FILE and sha256 != SHA256:
+        raise DataError(
+            f"{path} is not the file expected. Expected: SHA-256 {SHA256}. Received: {sha256}. "
+            f"{GET}"
+        )
+    arrays = _arrays(path, raw)
+    try:
+        parts = [_part(arrays, name) for name in ("train", "test")]
+        if parts[0].frames.shape[1] != parts[1].frames.shape[1]:
+            widths = [part.frames.shape[1] for part in parts]
+            raise ValueError(
+                f"train_feat and test_feat must have as many features. Received: {widths[0]} and "
+                f"{widths[1]}"
             )
-            for name in ("train", "test")
-        }
-    return normalised(Speech(**parts))
+        speech = normalised(Speech(*parts))
+        for name, part in (("train", speech.train), ("test", speech.test)):
+            if not np.isfinite(part.frames).all():
+                raise ValueError(f"{name}_feat is too large or not finite")
+    except ValueError as error:
+        raise DataError(f"{path}: {error}. {ANY}") from None
+    if sha256 == SHA256:
+        return speech
+    states = 1 + max(int(part.states.max()) for part in parts)
+    return replace(speech, states=states, name=OWN, sha256=sha256)
+
+
+def _arrays(path: Path, raw: bytes) -> dict[str, Any]:
+    """The six arrays of a file."""
+    kinds = ("feat", "state", "offset")
+    names = [f"{part}_{kind}" for part in ("train", "test") for kind in kinds]
+    try:
+        with np.load(io.BytesIO(raw), allow_pickle=False) as file:
+            return {name: np.asarray(file[name]) for name in names}
+    except Exception as error:  # whatever a file may hold: zip, zlib and NumPy have their own
+        raise DataError(
+            f"{path} cannot be read as an .npz of speech ({type(error).__name__}: {error}). {ANY}"
+        ) from None
+
+
+def _part(arrays: dict[str, Any], name: str) -> Part:
+    """A part of the speech, or ValueError."""
+    frames, states, edges = (arrays[f"{name}_{kind}"] for kind in ("feat", "state", "offset"))
+    if frames.ndim != 2 or 0 in frames.shape or frames.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name}_feat must be numbers [frames, features]. Received: {_described(frames)}"
+        )
+    if states.shape != frames.shape[:1] or states.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name}_state must be a whole number for each of {len(frames)} frames. Received: "
+            f"{_described(states)}"
+        )
+    least, most = int(states.min()), int(states.max())
+    if least < 0 or most >= len(frames):
+        raise ValueError(
+            f"{name}_state must number the states from 0, and there can be no more than frames. "
+            f"Received: {least} to {most}"
+        )
+    if edges.ndim != 1 or edges.dtype.kind not in "iu" or len(edges) < 2:
+        raise ValueError(
+            f"{name}_offset must be whole numbers [utterances + 1]. Received: {_described(edges)}"
+        )
+    ends = edges.astype(np.int64)
+    if ends[0] != 0 or ends[-1] != len(frames) or (np.diff(ends) < 1).any():
+        raise ValueError(
+            f"{name}_offset must rise from 0 to the number of frames, {len(frames)}. Received: "
+            f"{ends[0]} to {ends[-1]}"
+        )
+    with np.errstate(over="ignore"):  # what is too large is found at the end
+        return Part(frames.astype(np.float32), states.astype(np.int32), ends)
+
+
+def _described(array: Any) -> str:
+    return f"{array.dtype} {list(array.shape)}"
 
 
 def normalised(speech: Speech) -> Speech:
-    """The same, each feature of mean 0 and deviation 1 over the training part."""
-    mean, deviation = speech.train.frames.mean(0), speech.train.frames.std(0)
+    """The same, each feature of mean 0 and deviation 1 over the training part; one that never
+    changes there stays as it is, but for its mean."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, deviation = speech.train.frames.mean(0), speech.train.frames.std(0)
+        deviation = np.where(deviation > 0.0, deviation, np.float32(1.0))
 
-    def scaled(part: Part) -> Part:
-        return Part((part.frames - mean) / deviation, part.states, part.edges)
+        def scaled(part: Part) -> Part:
+            return Part((part.frames - mean) / deviation, part.states, part.edges)
 
-    return Speech(scaled(speech.train), scaled(speech.test))
+        return replace(speech, train=scaled(speech.train), test=scaled(speech.test))
 
 
 def pieces(part: Part, window: int) -> npt.NDArray[np.int64]:

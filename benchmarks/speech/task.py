@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ class FrameRecognition:
     """`benchmarks.task.Task` on speech."""
 
     unit = "frames"
+    figures = ("train_nats", "held_out_accuracy", "held_out_nats")
 
     def __init__(self, config: RunConfig, speech: Speech, engine: Engine) -> None:
         self.config, self.data, self.engine = config, speech, engine
@@ -61,12 +63,15 @@ class FrameRecognition:
 
     def record(self) -> dict[str, Any]:
         parts = {"train": self.data.train, "held_out": self.data.test}
-        return {
-            "speech": {
-                name: {"utterances": len(part.edges) - 1, "frames": len(part.frames)}
-                for name, part in parts.items()
-            }
+        sizes = {
+            name: {"utterances": len(part.edges) - 1, "frames": len(part.frames)}
+            for name, part in parts.items()
         }
+        found: dict[str, Any] = {"name": self.data.name, **sizes}
+        if self.data.sha256 is not None:
+            found |= {"features": self.data.train.frames.shape[1], "states": self.data.states}
+            found["sha256"] = self.data.sha256
+        return {"speech": found}
 
     def arrays(self) -> Arrays:
         return self.engine.weights()
@@ -87,6 +92,6 @@ def make(config: RunConfig, data: Path | None, known: Speech | None = None) -> F
     speech = frames.load(data) if known is None else known
     recipe = config.recipe
     if known is None and recipe.part is not None:
-        speech = Speech(speech.train.first(recipe.part), speech.test)
+        speech = replace(speech, train=speech.train.first(recipe.part))
     features = (recipe.before + 1 + recipe.after) * speech.train.frames.shape[1]
-    return FrameRecognition(config, speech, make_engine(config, features))
+    return FrameRecognition(config, speech, make_engine(config, features, speech.states))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +14,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..checkpoint import write_atomically
+from ..command import told
+from ..errors import BenchmarkError
+from ..files import FileError, read_json, reason, write_atomically
+from ..locks import LAUNCHER, locked
 from ..machine import versions
+from ..output import new_console, print_line
+from ..processes import INTERRUPTED
+from ..stopping import signals_interrupt, start, stop
 from .aims import Result, aims
 from .jobs import KEEPING, SECTIONS, Job, every, quick
 from .page import aims_table
@@ -53,42 +59,59 @@ def speed(
 
     Example: `python -m benchmarks.speed --section torch`
     """
-    console = Console()
     chosen = [
         job
         for job in (quick if short else every)(device.value)
         if section is None or job.section in section
     ]
+    try:
+        with locked(out, LAUNCHER), signals_interrupt():
+            _measure(chosen, out, resume)
+    except BenchmarkError as error:
+        raise told(error) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _measure(jobs: Sequence[Job], out: Path, resume: bool) -> None:
+    """Run the jobs, and show what they found."""
+    console = new_console()
     results: list[Result] = []
     started = time.monotonic()
-    for number, job in enumerate(chosen, 1):
+    for number, job in enumerate(jobs, 1):
         place = out / job.name
         if not (resume and _is_there(place)):
-            console.print(f"[{number}/{len(chosen)}] {job.name}", highlight=False, markup=False)
+            print_line(console, f"[{number}/{len(jobs)}] {job.name}")
             if not _run(job, place):
-                log = (place / "log.txt").read_text(encoding="utf-8")
-                console.print(f"{job.name} failed:\n{log[-2000:]}", style="red", markup=False)
+                _show_log(console, job, place)
                 raise typer.Exit(1)
-        results.append(json.loads((place / "result.json").read_text(encoding="utf-8")))
+        results.append(read_json(place / "result.json"))
     target = out / "speed.json"
     write_atomically(target, "[\n" + ",\n".join(json.dumps(each) for each in results) + "\n]\n")
     console.print(aims_table(aims(results)))
     minutes = (time.monotonic() - started) / 60
-    console.print(f"{minutes:.1f} minutes\nresults:  {target}", highlight=False)
+    print_line(console, f"{minutes:.1f} minutes")
+    print_line(console, f"results:  {target}")
     for picture in pictures(results, out):
-        console.print(f"picture:  {picture}", highlight=False)
+        print_line(console, f"picture:  {picture}")
+
+
+def _show_log(console: Console, job: Job, place: Path) -> None:
+    log = (place / "log.txt").read_text(encoding="utf-8", errors="replace")
+    console.print(f"{job.name} failed:\n{log[-2000:]}", style="red", markup=False)
 
 
 def _is_there(folder: Path) -> bool:
     """Whether a job has a result, of the versions that there are now."""
     path = folder / "result.json"
-    return path.exists() and json.loads(path.read_text(encoding="utf-8"))["versions"] == versions()
+    return path.exists() and read_json(path)["versions"] == versions()
 
 
 def _run(job: Job, folder: Path) -> bool:
     """Run a job to its end; whether it left a result."""
     write_atomically(folder / "job.json", json.dumps(job.to_dict()))
-    (folder / "result.json").unlink(missing_ok=True)
+    result = folder / "result.json"
+    result.unlink(missing_ok=True)
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     if job.section.startswith("keras"):
         environment["KERAS_BACKEND"] = job.backend
@@ -96,10 +119,19 @@ def _run(job: Job, folder: Path) -> bool:
         environment["DROPOUT_POLICIES_COMPILE"] = "0"
     if job.keeps_memory:
         environment |= KEEPING
-    with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        command = [sys.executable, "-m", "benchmarks.speed.worker", str(folder)]
-        subprocess.run(command, env=environment, stdout=log, stderr=log, check=False)
-    return (folder / "result.json").exists()
+    command = [sys.executable, "-m", "benchmarks.speed.worker", str(folder)]
+    try:
+        log = (folder / "log.txt").open("w", encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"{folder} cannot be written to: {reason(error)}.") from None
+    with log:
+        worker = start(command, env=environment, stdout=log, stderr=log)
+        try:
+            worker.wait()
+        finally:
+            stop(worker)
+            worker.wait()
+    return result.exists()
 
 
 if __name__ == "__main__":

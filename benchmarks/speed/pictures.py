@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..curves import write
 from .aims import Result, of, per_token
 from .jobs import CELLS, IN_LOOP
 from .timing import median, ratio
@@ -53,9 +54,7 @@ def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
         where.grid(alpha=0.3, which="both")
     axes[0].set(ylabel="µs per token")
     axes[1].legend(fontsize="small")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return write(figure, path)
 
 
 def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
@@ -99,6 +98,4 @@ def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
         )
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-    return path
+    return write(figure, path)

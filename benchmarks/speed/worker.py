@@ -1,19 +1,22 @@
 """One job in a process of its own.
 
 Called as `python -m benchmarks.speed.worker FOLDER` with `FOLDER/job.json` written by the command;
-leaves `FOLDER/result.json`.
+leaves `FOLDER/result.json`. With `--until-input-ends` beside it, it ends when the command does.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import write_atomically
+from ..files import read_json, write_atomically
 from ..machine import machine, versions
+from ..processes import INTERRUPTED
+from ..stopping import UNTIL_INPUT_ENDS, when_input_ends
 from .jobs import Job
 
 
@@ -47,7 +50,7 @@ def measure(job: Job) -> Any:
 
 
 def main(folder: Path) -> None:
-    job = Job.from_dict(json.loads((folder / "job.json").read_text(encoding="utf-8")))
+    job = Job.from_dict(read_json(folder / "job.json"))
     started = time.time()
     found = _rounded(measure(job))
     result = {
@@ -71,4 +74,6 @@ def _rounded(found: Any) -> Any:
 
 
 if __name__ == "__main__":
+    if UNTIL_INPUT_ENDS in sys.argv[2:]:
+        when_input_ends(lambda: os._exit(INTERRUPTED))  # there is no more to it than a measurement
     main(Path(sys.argv[1]))

@@ -8,8 +8,9 @@ from ..command import Benchmark, new_app, training
 from ..ensemble import averaging
 from ..sentences.average import average
 from ..sentences.summary import curves
+from .presets import Preset
 from .summary import REPORT
-from .tatoeba import load
+from .task import read as read_sentences
 
 HELP = """Train the translation model of *Recurrent Neural Network Regularization* on Tatoeba.
 
@@ -17,10 +18,13 @@ Example: `python -m benchmarks.translation --policy none --policy zaremba --seed
 """
 
 
-def read(data: Path | None) -> str:
-    """Read the sentences; what they are."""
-    found = load(data)
-    return f"Tatoeba, {sum(map(len, found.train.french)):,} pairs for training"
+def read(data: Path | None, recipe: Preset) -> str:
+    """Read the sentences for a recipe; what they are."""
+    found = read_sentences(data, recipe)
+    pairs = f"{sum(map(len, found.train.french)):,} pairs for training"
+    if found.sha256 is None:
+        return f"Tatoeba, {pairs}"
+    return f"{found.name}, {pairs}; SHA-256 {found.sha256[:12]}…"
 
 
 app = new_app()
@@ -30,7 +34,8 @@ app.callback(invoke_without_command=True)(
             task="translation",
             help=HELP,
             preset="Recipe: {}.",
-            data="Folder with Tatoeba. [the variable TATOEBA_DIR]",
+            data="File of pairs, a tab between their sentences, or folder with one; Tatoeba is "
+            "recognised. [the variable TATOEBA_DIR]",
             read=read,
             summary=REPORT.summary,
             curves=curves,

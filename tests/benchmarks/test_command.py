@@ -112,7 +112,7 @@ def test_trained_models_are_averaged_whatever_they_were_trained_in(two_backends,
     assert single == pytest.approx(trained, rel=1e-5)
     assert both == pytest.approx(trained, rel=0.01)  # from one start they are nearly one model
     assert f"{both:.1f}" in printed
-    assert "no run's folder" in models(tmp_path, "ensemble", tmp_path, code=1)
+    assert "not a run's folder" in models(tmp_path, "ensemble", tmp_path, code=1)
 
 
 def test_a_trained_model_writes(two_backends, tmp_path):

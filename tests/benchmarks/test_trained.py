@@ -97,7 +97,7 @@ def test_a_low_temperature_writes_the_likeliest_words(runs):
 
 def test_what_is_no_run_or_anothers_is_refused(runs, tmp_path, monkeypatch):
     monkeypatch.setattr(corpora, "load", lambda _: synthetic())
-    with pytest.raises(CheckpointError, match=r"no run's folder: it has no job\.json"):
+    with pytest.raises(CheckpointError, match=r"not a run's folder: it has no job\.json"):
         load(tmp_path / "nowhere", "torch", "ptb")
     with pytest.raises(CheckpointError, match=r"other data: .*'tiny'.* Received: .*'synthetic'"):
         load(runs[0].folder, "torch", "ptb")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import checkpoint
+from benchmarks import checkpoint, files
 from benchmarks.checkpoint import CheckpointError
 from benchmarks.ptb.engine import initial_weights
 from benchmarks.ptb.presets import PRESETS
@@ -104,12 +104,11 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(tmp_path, damage):
 def test_an_interrupted_save_leaves_the_old_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     checkpoint.save(path, {"x": np.ones(2)}, {"n": 1})
-    monkeypatch.setattr(
-        checkpoint.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr(files.os, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(path, {"x": np.zeros(2)}, {"n": 2})
     monkeypatch.undo()
+    assert list(tmp_path.iterdir()) == [path]
     arrays, record = checkpoint.load(path)
     assert record == {"n": 1}
     np.testing.assert_array_equal(arrays["x"], np.ones(2))

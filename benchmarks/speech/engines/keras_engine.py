@@ -21,15 +21,15 @@ from ...keras_training import (
 )
 from ...task import Arrays
 from ..engine import Scores
-from ..frames import STATES, Batch
+from ..frames import Batch
 
 
-def acoustic_model(config: RunConfig, features: int) -> keras.Model:
+def acoustic_model(config: RunConfig, features: int, states: int) -> keras.Model:
     """Stacked LSTMs under a policy, and a dense layer: `[B, T, D]` to `[B, T, V]`."""
     recipe = config.recipe
     frames = keras.Input(batch_shape=(recipe.batch, recipe.window, features))
     x = lstm_stack(frames, config)
-    return keras.Model(frames, keras.layers.Dense(STATES, name="output")(x))
+    return keras.Model(frames, keras.layers.Dense(states, name="output")(x))
 
 
 class Recognised(keras.layers.Layer):
@@ -53,7 +53,7 @@ class KerasEngine:
 
     def __init__(self, config: RunConfig, features: int, start: Arrays) -> None:
         recipe = config.recipe
-        self.model = acoustic_model(config, features)
+        self.model = acoustic_model(config, features, len(start["output.bias"]))
         self.model.compile(optimizer=ClippedSGD(recipe.learning_rate, recipe.clip), loss=piece_loss)
         # The same layers, and so the same weights.
         states = keras.Input(batch_shape=(recipe.batch, recipe.window), dtype="int32")

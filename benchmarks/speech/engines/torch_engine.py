@@ -11,13 +11,13 @@ from ...config import RunConfig
 from ...task import Arrays
 from ...torch_training import Trainer, linear_weights, lstm_weights
 from ..engine import Scores
-from ..frames import STATES, Batch
+from ..frames import Batch
 
 
 class AcousticModel(nn.Module):
     """Stacked LSTM under a policy, and a linear layer to the states."""
 
-    def __init__(self, features: int, config: RunConfig) -> None:
+    def __init__(self, features: int, states: int, config: RunConfig) -> None:
         super().__init__()
         recipe = config.recipe
         self.lstm = LSTM(
@@ -28,7 +28,7 @@ class AcousticModel(nn.Module):
             policy=config.placement,
             seed=config.start_seed,
         )
-        self.output = nn.Linear(recipe.units, STATES)
+        self.output = nn.Linear(recipe.units, states)
 
     def forward(self, x: Tensor) -> Tensor:
         """Frames `[B, T, D]` to logits `[B, T, V]`."""
@@ -39,7 +39,7 @@ class TorchEngine:
     """`benchmarks.speech.engine.Engine` on PyTorch."""
 
     def __init__(self, config: RunConfig, features: int, weights: Arrays) -> None:
-        self.model = AcousticModel(features, config)
+        self.model = AcousticModel(features, len(weights["output.bias"]), config)
         named = {
             **dict(lstm_weights("lstm", self.model.lstm)),
             **dict(linear_weights("output", self.model.output)),
