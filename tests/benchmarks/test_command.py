@@ -1,5 +1,6 @@
 """`python -m benchmarks.ptb` as a person runs it: in a shell, offline, on the language made up."""
 
+import hashlib
 import io
 import json
 import os
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from benchmarks import command as command_module
 from benchmarks import starts
 from benchmarks.checkpoint import load
+from benchmarks.ptb.__main__ import app
 
 ROOT = Path(__file__).parents[2]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -185,6 +189,95 @@ def test_bad_arguments_end_with_one_clear_line(tmp_path, arguments, message):
     assert re.search("error: .*" + message, printed)
     assert "Traceback" not in printed
     assert not (tmp_path / "out").exists()
+
+
+def invoked(*arguments):
+    """The command in this process; only where it ends before it trains."""
+    return CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
+
+
+def single_error(done):
+    assert done.exit_code == 1, done.output
+    (line,) = [line for line in done.output.splitlines() if not line.startswith("data: ")]
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["[/red]", "[red]x[/red]", "a\nb", "\udcff", "é", "~nobody-of-this-name", "x" * 300, "["],
+)
+def test_any_path_that_is_not_there_is_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    printed = single_error(invoked("--data", name, "--out", tmp_path / "out"))
+    assert " ".join(name.split()).replace("\udcff", "\\udcff") in printed
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def texts(tmp_path):
+    """A text that is long enough for the demo."""
+    folder = tmp_path / "[bold]texts"
+    folder.mkdir()
+    for part in ("train", "valid", "test"):
+        (folder / f"{part}.txt").write_text("a b c d e f\n" * 100)
+    return folder
+
+
+@pytest.mark.parametrize("out", ["file", "file/below", "x" * 300, "loop/x", "/proc/none/x"])
+def test_an_out_that_cannot_be_written_is_one_line(tmp_path, texts, out):
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    done = invoked("--data", texts, "--out", tmp_path / out)
+    printed = single_error(done)
+    assert str(tmp_path / out) in printed
+    assert "cannot be written to" in printed or "is not a path" in printed
+    assert f"data: own text in {texts}: 700 / 700 / 700 tokens, 7 words; 0 tok" in done.output
+
+
+def test_a_result_that_is_damaged_is_one_line(tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(command_module, "launcher", lambda *_: lambda *_: 0)
+    folder = tmp_path / "out" / "demo-none-torch-s1"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{")
+    arguments = ("--policy", "none", "--data", texts, "--out", tmp_path / "out")
+    assert "result.json cannot be read as JSON" in single_error(invoked(*arguments))
+
+
+@pytest.mark.parametrize("option", ["--minutes", "--checkpoint-minutes", "--gpus"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_numbers_that_are_none_are_refused(tmp_path, option, value):
+    done = invoked(option, value, "--out", tmp_path / "out")
+    assert done.exit_code == 2
+    assert option in done.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("ensemble", "{}"), ("sample", "{}")])
+@pytest.mark.parametrize("name", ["none", "[/x]", "x" * 300, "file", "job"])
+def test_a_folder_that_is_no_run_is_one_line(tmp_path, arguments, name):
+    (tmp_path / "file").touch()
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "job.json").write_text("[" * 100_000)
+    given = [argument.format(tmp_path / name) for argument in arguments]
+    assert str(tmp_path / name) in single_error(invoked(*given))
+
+
+def test_an_own_text_is_trained_on_and_named_in_its_results(tmp_path, texts):
+    """In a terminal that has ASCII alone."""
+    (texts / "test.txt").write_text("a b new\n" * 100)
+    printed = ptb(tmp_path, "--data", texts, "--epochs", 1, "--rate", 0, PYTHONIOENCODING="ascii")
+    assert "100 of the test are not in the training part and count as <unk>" in printed
+    assert "demo on own text" in printed
+    corpus = json.loads((tmp_path / "out" / "results.jsonl").read_text())["corpus"]
+    assert corpus["name"] == "own text"
+    assert corpus["tokens"] == [700, 700, 400]
+    assert corpus["unknown"] == [0, 0, 100]
+    for part, sha256 in corpus["sha256"].items():
+        assert sha256 == hashlib.sha256((texts / f"{part}.txt").read_bytes()).hexdigest()
+    (texts / "valid.txt").write_text("a b\n" * 100)
+    refused = ptb(tmp_path, "--data", texts, "--epochs", 2, "--rate", 0, "--resume", code=1)
+    assert "is of another run (corpus: " in refused
 
 
 def test_a_common_start_of_one_backend_is_refused(tmp_path):

@@ -78,6 +78,29 @@ def test_averages_are_on_the_page():
     assert "| Penn Treebank | small, none, 13 epochs | 2 | 111.1 | 107.3 |" in results.page(files)
 
 
+def test_runs_on_data_of_ones_own_are_not_on_the_page():
+    files = results.read()
+    more = []
+    for name, key in (("ptb-demo", "corpus"), ("speech-demo", "speech")):
+        run = copy.deepcopy(files[name][0])
+        run[key]["name"] = {"corpus": "own text", "speech": "own speech"}[key]
+        run["config"]["seed"] = 77
+        more += [run, {**run, "config": run["config"] | {"same_start": True}}]
+    run = copy.deepcopy(files["translation-demo"][0])
+    run["translation"]["name"] = "own text"
+    row = {"models": 2, "valid_perplexity": 111.14, "test_perplexity": 107.26, "bleu": 3.0}
+    line = {"members": [run["config"]], "averages": [row], "translation": run["translation"]}
+    ptb = {**line, "members": [files["ptb-demo"][0]["config"]], "corpus": "own text"}
+    del ptb["translation"]
+    changed = {**files, "new": [*more, run, line, ptb]}
+    assert results.page(changed) == results.page(files)
+    known = copy.deepcopy(files)
+    known["new"] = [copy.deepcopy(files["speech-demo"][0])]
+    known["new"][0]["speech"]["name"] = "an4"
+    known["new"][0]["config"]["seed"] = 77
+    assert results.page(known) != results.page(files), "what is known is still there"
+
+
 def test_backends_that_part_are_said_to():
     files = copy.deepcopy(results.read())
     each = [run for runs in files.values() for run in runs if "config" in run]

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -134,10 +135,8 @@ def test_masks_fall_in_training_and_not_where_frames_are_scored():
 # The data
 
 
-def saved(folder, monkeypatch):
-    """A small file in place of the real one."""
-    folder.mkdir()
-    speech = tiny_speech()
+def arrays_of(speech):
+    """As a file has them."""
     arrays = {}
     for name, part in (("train", speech.train), ("test", speech.test)):
         arrays |= {
@@ -145,7 +144,13 @@ def saved(folder, monkeypatch):
             f"{name}_state": part.states.astype(np.uint8),
             f"{name}_offset": part.edges,
         }
-    np.savez(folder / frames.FILE, **arrays)
+    return arrays
+
+
+def saved(folder, monkeypatch):
+    """A small file in place of the real one."""
+    folder.mkdir()
+    np.savez(folder / frames.FILE, **arrays_of(tiny_speech()))
     sha256 = hashlib.sha256((folder / frames.FILE).read_bytes()).hexdigest()
     monkeypatch.setattr(frames, "SHA256", sha256)
     return folder
@@ -170,9 +175,123 @@ def test_what_is_not_the_file_is_refused_with_the_way_to_get_it(tmp_path, monkey
         load(None if damage == "unnamed" else folder)
 
 
+def written(path, **changed):
+    arrays = arrays_of(tiny_speech()) | changed
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_any_npz_of_the_format_is_learnt_from(tmp_path):
+    """By its path, or as the one file of its kind in a folder; arrays beside the six do no harm."""
+    feat = tiny_speech().train.frames
+    own = written(
+        tmp_path / "mine.npz",
+        train_feat=feat.astype(np.float64),
+        train_state=tiny_speech().train.states.astype(np.int64),
+        train_offset=tiny_speech().train.edges.astype(np.uint32),
+        phones=np.array(["a", "b"]),
+    )
+    (tmp_path / "README").touch()
+    speech = load(own)
+    sha256 = hashlib.sha256(own.read_bytes()).hexdigest()
+    assert (speech.name, speech.sha256, speech.states) == ("own speech", sha256, FEATURES)
+    np.testing.assert_array_equal(speech.train.frames, normalised(tiny_speech()).train.frames)
+    assert load(tmp_path).sha256 == sha256
+    task = make(config(), own)
+    assert task.engine.weights()["output.bias"].shape == (FEATURES,)
+    assert task.record()["speech"] == {
+        "name": "own speech",
+        "train": {"utterances": 6, "frames": 87},
+        "held_out": {"utterances": 2, "frames": 23},
+        "features": FEATURES,
+        "states": FEATURES,
+        "sha256": sha256,
+    }
+    assert task.train(next(task.batches(0, 0)), 0.1) > 0
+
+
+def test_a_feature_that_never_changes_is_no_division_by_zero(tmp_path):
+    speech = tiny_speech()
+    train, test = speech.train.frames.copy(), speech.test.frames.copy()
+    train[:, 2], test[:, 2] = 3.0, 5.0
+    found = load(written(tmp_path / "x.npz", train_feat=train, test_feat=test))
+    assert (found.train.frames[:, 2] == 0.0).all()
+    assert (found.test.frames[:, 2] == 2.0).all()
+
+
+def with_one(array, place, value):
+    array = array.copy()
+    array[place] = value
+    return array
+
+
+TRAIN = tiny_speech().train
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"test_state": None}, r"cannot be read as an \.npz of speech.*test_state"),
+        ({"train_feat": np.array([{}, []], object)}, r"cannot be read as an \.npz of speech"),
+        ({"train_feat": TRAIN.frames[:, 0]}, r"train_feat must be numbers \[frames, features\]"),
+        ({"train_feat": TRAIN.frames[:, :0]}, r"train_feat must be numbers.*float32 \[87, 0\]"),
+        ({"train_feat": TRAIN.frames.astype(str)}, r"train_feat must be numbers"),
+        ({"train_feat": TRAIN.frames.astype(complex)}, r"train_feat must be .*complex128"),
+        ({"train_feat": TRAIN.frames[:, 1:]}, r"as many features\. Received: 4 and 5"),
+        ({"train_feat": with_one(TRAIN.frames, (3, 1), np.nan)}, r"too large or not finite"),
+        ({"test_feat": tiny_speech().test.frames * np.inf}, r"test_feat is too large or not"),
+        ({"train_feat": TRAIN.frames.astype(float) * 1e300}, r"train_feat is too large or not"),
+        ({"train_state": TRAIN.states[:-1]}, r"a whole number for each of 87 frames"),
+        ({"train_state": TRAIN.states.astype(float)}, r"a whole number for each.*float64"),
+        ({"train_state": with_one(TRAIN.states, 5, -1)}, r"number the states from 0.*-1 to"),
+        ({"train_state": with_one(TRAIN.states, 5, 87)}, r"number the states from 0.*to 87"),
+        (
+            {"train_state": with_one(TRAIN.states.astype(np.uint64), 5, 2**63)},
+            r"number the states from 0.*to 9223372036854775808",
+        ),
+        ({"train_offset": TRAIN.edges[None]}, r"train_offset must be whole numbers"),
+        ({"train_offset": TRAIN.edges.astype(float)}, r"train_offset must be whole numbers"),
+        ({"train_offset": TRAIN.edges[:1]}, r"train_offset must be whole numbers.*\[1\]"),
+        ({"train_offset": TRAIN.edges[1:]}, r"must rise from 0 .* 87\. Received: 13 to 87"),
+        ({"train_offset": TRAIN.edges[:-1]}, r"must rise from 0 .* 87\. Received: 0 to 57"),
+        ({"train_offset": TRAIN.edges[[0, 2, 1, 6]]}, r"must rise from 0"),
+        ({"train_offset": TRAIN.edges[[0, 2, 2, 6]]}, r"must rise from 0"),
+    ],
+)
+def test_what_is_not_of_the_format_is_refused(tmp_path, changed, message):
+    with pytest.raises(DataError, match=message) as error:
+        load(written(tmp_path / "x.npz", **changed))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["text", "empty", "npy", "pickle", "cut", "flipped", "header"])
+def test_what_is_no_npz_is_refused(tmp_path, damage):
+    path = written(tmp_path / "x.npz")
+    raw = path.read_bytes()
+    middle = len(raw) // 2
+    if damage == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        header = raw.replace(b"(87, 5)", b"(9**9)*")
+        content = {
+            "text": b"frames",
+            "empty": b"",
+            "pickle": pickle.dumps({"train_feat": 1}),
+            "cut": raw[:middle],
+            "flipped": raw[:300] + bytes([raw[300] ^ 1]) + raw[301:],
+            "header": header,
+        }
+        assert header != raw
+        path.write_bytes(content[damage])
+    with pytest.raises(DataError, match=r"cannot be read as an \.npz of speech"):
+        load(path)
+
+
 @pytest.mark.skipif(not AN4.is_dir(), reason="the real speech is not beside this repository")
 def test_the_real_speech_has_its_speakers_apart():
     speech = load(AN4)
+    assert (speech.name, speech.sha256, speech.states) == ("an4", None, frames.STATES)
     assert (len(speech.train.edges), len(speech.test.edges)) == (949, 131)
     assert (len(speech.train.frames), len(speech.test.frames)) == (253_682, 35_570)
     assert max(speech.train.states.max(), speech.test.states.max()) < frames.STATES
@@ -237,7 +356,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
     )
     assert done.returncode == 1
     assert "error:" in done.stdout
-    assert "cannot be read" in done.stdout
+    assert "Found: nothing" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 

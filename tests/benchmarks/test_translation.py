@@ -18,6 +18,7 @@ from benchmarks.training import Run
 from benchmarks.translation import page, presets, tatoeba
 from benchmarks.translation.summary import REPORT
 from benchmarks.translation.task import make
+from benchmarks.translation.task import read as read_for
 from benchmarks.translation.tatoeba import Part, load, split
 from tests.support import elsewhere
 from tests.support.tiny_run import hooks
@@ -127,9 +128,103 @@ def test_what_is_not_the_file_is_refused_with_the_way_to_get_it(tmp_path, monkey
         load(None if damage == "unnamed" else folder)
 
 
+# Pairs of one's own
+
+
+def lines(pairs):
+    return "".join("\t".join(pair) + "\n" for pair in pairs)
+
+
+@pytest.mark.parametrize("name", ["pairs.tsv", "deu.txt", "x.TAB", "pairs"])
+def test_any_file_of_pairs_is_split_and_learnt_from(tmp_path, name):
+    """By its path, or as the one file of its kind in a folder."""
+    path = tmp_path / name
+    path.write_text("\ufeff" + lines([*tiny_pairs(), ("Red dog", "noch was", "who")]) + "\n\n")
+    (tmp_path / "LICENSE").touch()
+    found = load(path)
+    sentences = len(tiny_pairs())
+    assert (found.name, found.sha256) == (
+        "own text",
+        hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    sizes = [len(part.english) for part in (found.train, found.valid, found.test)]
+    assert sizes == [sentences - 2 * (sentences // 10), sentences // 10, sentences // 10]
+    for part in (found.train, found.valid, found.test):
+        if ("red", "dog") in part.english:
+            both = part.french[part.english.index(("red", "dog"))]
+            assert set(both) == {("chien", "rouge"), ("noch", "was")}
+    if name != "pairs":
+        assert load(tmp_path) == found
+    task = make(config(), path)
+    assert (record := task.record()["translation"])["name"] == "own text"
+    assert record["sha256"] == found.sha256
+    assert record["pairs"]["valid"] >= sentences // 10
+    assert task.train(next(task.batches(0, 0)), 0.1) > 0
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"a\tb\nno tab here\n", r"line 2: the line has no tab"),
+        (b"a\tb\n\nc\t \n", r"line 3: the line has no words on one side"),
+        (b"\tb\n", r"line 1: the line has no words on one side"),
+        (b"a\tb\nc\t\xe9\n", r"line 2: the text is not UTF-8.*0xe9"),
+        ("a\tb".encode("utf-16"), r"line 1: the text is not UTF-8"),
+        (b"", r"3 different first sentences.*Received: 0"),
+        (b"a\tb\nA\tc\nb\tc\n", r"3 different first sentences.*Received: 2"),
+    ],
+)
+def test_what_is_not_pairs_is_refused(tmp_path, raw, message):
+    (tmp_path / "p.tsv").write_bytes(raw)
+    with pytest.raises(DataError, match=message) as error:
+        load(tmp_path / "p.tsv")
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_zip_is_to_be_unpacked(tmp_path, monkeypatch):
+    folder = saved(tmp_path / "tatoeba", monkeypatch)
+    known = (folder / tatoeba.FILE).rename(folder / "another-name.zip")
+    assert load(known).name == "tatoeba"
+    with zipfile.ZipFile(known, "a") as packed:
+        packed.writestr("more", "x")
+    with pytest.raises(DataError, match=r"is a zip file\. Unpack it"):
+        load(known)
+
+
+def test_the_known_sentences_are_known_when_they_are_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(tatoeba, "HELD_OUT", 6)
+    path = tmp_path / "sentences.txt"
+    path.write_text(lines(tiny_pairs()))
+    monkeypatch.setattr(tatoeba, "TEXT_SHA256", hashlib.sha256(path.read_bytes()).hexdigest())
+    assert load(tmp_path) == tiny_tatoeba()
+
+
+@pytest.mark.parametrize("there", [[], ["a.tsv", "b.txt"], ["a.csv"]])
+def test_a_folder_without_one_file_of_pairs_is_listed(tmp_path, there):
+    for name in there:
+        (tmp_path / name).touch()
+    found = ", ".join(there) or "nothing"
+    with pytest.raises(DataError, match=rf"Found: {found}\. Write the file itself after --data"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"words": 0}, r"The train part has no pair of at most 0 words"),
+        ({"seen": 1000}, r"no word of the first sentences comes 1000 times"),
+    ],
+)
+def test_too_few_pairs_for_a_recipe_are_refused(tmp_path, change, message):
+    (tmp_path / "p.tsv").write_text(lines(tiny_pairs()))
+    with pytest.raises(DataError, match=message):
+        read_for(tmp_path, smaller(**change))
+
+
 @pytest.mark.skipif(not TATOEBA.is_dir(), reason="the real sentences are not here")
 def test_no_real_test_sentence_is_seen_in_training():
     real = load(TATOEBA)
+    assert (real.name, real.sha256) == ("tatoeba", None)
     train, valid, test = (set(part.english) for part in (real.train, real.valid, real.test))
     assert (len(valid), len(test)) == (tatoeba.HELD_OUT, tatoeba.HELD_OUT)
     assert len(train) > 100_000
