@@ -16,6 +16,7 @@ import typer
 
 from benchmarks import on_ray as launcher
 from benchmarks import options
+from benchmarks.locks import WORKER, locked
 from tests.benchmarks.test_command import ROOT, command, environment, ptb
 
 GRID = ("--epochs", 2, "--seed", 1, "--seed", 2, "--checkpoint-minutes", 0)
@@ -60,6 +61,29 @@ def test_a_run_that_is_killed_goes_on_when_it_is_started_again(runs):
         launcher._run(folder, None)
     assert not json.loads((folder / "job.json").read_text())["resume"]
     runs("pass")
+    assert launcher._run(folder, None) == 0
+    assert json.loads((folder / "job.json").read_text())["resume"]
+
+
+def test_a_run_that_is_started_again_waits_for_the_one_before(runs, monkeypatch, capsys):
+    """Where the task died, its run may still be writing its checkpoint."""
+    folder = runs("pass")
+    (folder / launcher.STARTED).touch()
+    monkeypatch.setattr(launcher, "LAST_SECONDS", 0.1)
+    with locked(folder, WORKER):
+        assert launcher._run(folder, None) == 1
+    assert "is in use by another run" in capsys.readouterr().out
+    assert not json.loads((folder / "job.json").read_text())["resume"]
+    monkeypatch.setattr(launcher, "LAST_SECONDS", 600)
+    has_it = threading.Event()
+
+    def hold():
+        with locked(folder, WORKER):
+            has_it.set()
+            time.sleep(0.2)
+
+    threading.Thread(target=hold).start()
+    has_it.wait()
     assert launcher._run(folder, None) == 0
     assert json.loads((folder / "job.json").read_text())["resume"]
 

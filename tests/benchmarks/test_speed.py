@@ -1,12 +1,20 @@
 """The speed benchmark: turns, ratios, aims, and a command that runs to its end. No times."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from benchmarks.locks import LAUNCHER, locked
+from benchmarks.processes import INTERRUPTED
 from benchmarks.speed import __main__ as command
 from benchmarks.speed import aims, jobs, page, timing
+from benchmarks.stopping import UNTIL_INPUT_ENDS
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_contestants_take_turns_and_each_has_as_many():
@@ -179,3 +187,20 @@ def test_a_job_that_fails_ends_the_command_and_says_why(tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert "no-such-policy" in done.output
     assert "PolicyError" in done.output
+
+
+def test_a_folder_that_another_command_measures_in_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "quick", lambda _: [])
+    with locked(tmp_path, LAUNCHER):
+        done = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path)])
+    assert done.exit_code == 1
+    assert done.output.startswith(f"error: {tmp_path} is in use by another run")
+
+
+def test_a_measurement_ends_with_the_command(tmp_path):
+    job = jobs.Job("masks", "LSTM", jobs.Shape(2, 3, 4, 2), ("zoneout",), seconds=10_000.0)
+    (tmp_path / "job.json").write_text(json.dumps(job.to_dict()))
+    line = [sys.executable, "-m", "benchmarks.speed.worker", str(tmp_path), UNTIL_INPUT_ENDS]
+    done = subprocess.run(line, stdin=subprocess.DEVNULL, cwd=ROOT, check=False)
+    assert done.returncode == INTERRUPTED
+    assert not (tmp_path / "result.json").exists()
