@@ -101,11 +101,28 @@ test: $(READY) ## Run every test, Keras's once per backend
 .PHONY: test-all
 test-all: $(READY) ## Run every test with many more cases of the suite, and write docs/conformance.md
 	rm -rf build/conformance
-	CONFORMANCE_EXAMPLES=60 $(PYTEST) -m "slow or not slow" tests --ignore tests/keras
+	CONFORMANCE_EXAMPLES=60 FUZZ_EXAMPLES=2000 $(PYTEST) -m "slow or not slow" tests --ignore tests/keras
 	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=tensorflow $(PYTEST) -m "slow or not slow" tests/keras
 	CONFORMANCE_EXAMPLES=5 KERAS_BACKEND=jax $(PYTEST) -m "slow or not slow" tests/keras
 	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras
 	$(RUN) -m tests.support.conformance_page
+
+# libstdc++ comes with it, or the sanitizer does not see what PyTorch throws.
+SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so.6)
+SANITIZED = CC="gcc -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
+	DROPOUT_POLICIES_CACHE=$(abspath build/sanitized) LD_PRELOAD="$(SANITIZERS)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+FUZZ_EXAMPLES ?= 500
+
+.PHONY: sanitize
+sanitize: $(READY) ## Run PyTorch's fuzz under AddressSanitizer and UBSan; needs gcc, libasan, libubsan
+	@test -e "$(firstword $(SANITIZERS))" || { echo \
+		"make sanitize needs gcc with libasan and libubsan (Debian: gcc; Fedora: libasan libubsan)"; \
+		exit 1; }
+	mkdir -p -m 700 build/sanitized
+	$(SANITIZED) $(RUN) -m tests.support.sanitized
+	$(SANITIZED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) -m "slow or not slow" \
+		tests/torch/test_fuzz.py tests/torch/test_operators.py -k "not short and not put_back"
 
 MODULES ?=
 
