@@ -1,5 +1,6 @@
 """Samples, averages, and masks taken out and put in, on a model that is nothing but masks."""
 
+import inspect
 import math
 from collections import OrderedDict, defaultdict, namedtuple
 from types import MappingProxyType
@@ -487,3 +488,11 @@ def test_a_tape_of_a_policy_that_was_removed_meanwhile_is_left_alone(model):
         tape = model["a"].tape
     assert model["a"].tape is tape
     assert model["b"].tape is None
+
+
+def test_settings_of_sampling_are_named():
+    """So that an order of them is never a part of the interface, and the model may be named too."""
+    for function, named in ((dp.monte_carlo, {"hold", "seed"}), (dp.average, {"seed"})):
+        kinds = {name: p.kind for name, p in inspect.signature(function).parameters.items()}
+        assert kinds["model"] is inspect.Parameter.POSITIONAL_OR_KEYWORD
+        assert {name for name, kind in kinds.items() if kind.name == "KEYWORD_ONLY"} == named
