@@ -18,7 +18,7 @@ from dropout_policies_torch import kernel_memory, layers, sequence
 from hypothesis import strategies as st
 from torch import Tensor
 
-from . import torch_fuzz
+from . import torch_fuzz, torch_fuzz_calls
 from .torch_fuzz import fuzz
 
 PULLED = {"y": "contiguous"}
@@ -148,18 +148,20 @@ def _both(check: Callable[[Any], None], calls: Callable[[str], Any]) -> dict[str
     return {"check": check, "calls": calls("LSTM") | calls("GRU")}
 
 
-_RIGHT = _both(torch_fuzz.equals_plain_loop, torch_fuzz.calls)
-_WRONG = _both(torch_fuzz.treated_as_by_stock, torch_fuzz.wrong_calls)
+_RIGHT = _both(torch_fuzz.equals_plain_loop, torch_fuzz_calls.calls)
+_WRONG = _both(torch_fuzz.treated_as_by_stock, torch_fuzz_calls.wrong_calls)
 _SAVED_ELSEWHERE = _both(
     torch_fuzz.equals_plain_loop,
-    lambda kind: torch_fuzz.calls(kind).map(lambda call: replace(call, layouts={}, pulled=PULLED)),
+    lambda kind: torch_fuzz_calls.calls(kind).map(
+        lambda call: replace(call, layouts={}, pulled=PULLED)
+    ),
 )
-_SAVED = _both(torch_fuzz.equals_plain_loop, torch_fuzz.wrongly_saved)
+_SAVED = _both(torch_fuzz.equals_plain_loop, torch_fuzz_calls.wrongly_saved)
 
 
 def _wrong(*faults: str) -> dict[str, Any]:
     """Calls with these faults alone, where another fault would be found as well."""
-    calls = partial(torch_fuzz.wrong_calls, faults=faults)
+    calls = partial(torch_fuzz_calls.wrong_calls, faults=faults)
     return _both(torch_fuzz.treated_as_by_stock, calls)
 
 
@@ -194,7 +196,7 @@ def main(name: str) -> int:
     warnings.simplefilter("ignore")
     with pytest.MonkeyPatch.context() as patch:
         if not name:
-            fuzz(torch_fuzz.equals_plain_loop, torch_fuzz.calls("LSTM"), 5, shrink=False)
+            fuzz(torch_fuzz.equals_plain_loop, torch_fuzz_calls.calls("LSTM"), 5, shrink=False)
             return 0
         mutant = MUTANTS[name]
         mutant.apply(patch)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,3 +182,28 @@ FAULTS: dict[str, Callable[[Tensor], Any]] = {
     "None": lambda _: None,
 }
 """What can be wrong with a tensor. Some of it is harmless in some places."""
+
+
+def _strided(mask: np.ndarray) -> np.ndarray:
+    room = np.full([2 * size + 1 for size in mask.shape], np.nan, mask.dtype)
+    part = room[tuple(slice(1, None, 2) for _ in mask.shape)]
+    part[...] = mask
+    return part
+
+
+def _read_only(mask: np.ndarray) -> np.ndarray:
+    made = mask.copy()
+    made.flags.writeable = False
+    return made
+
+
+MASK_LAYOUTS: dict[str, Callable[[np.ndarray], Any]] = {
+    "contiguous": lambda mask: mask,
+    "columns first": np.asfortranarray,
+    "against its order": lambda mask: np.flip(np.flip(mask).copy()),
+    "every other element": _strided,
+    "read only": _read_only,
+    "other byte order": lambda mask: mask.astype(mask.dtype.newbyteorder()),
+    "tensor": torch.from_numpy,
+}
+"""How masks for `dp.replay` can lie in memory."""

@@ -13,9 +13,10 @@ from dropout_policies_torch import fused
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from tests.support import torch_fuzz, torch_fuzz_mutants
+from tests.support import torch_fuzz, torch_fuzz_calls, torch_fuzz_mutants
 from tests.support.documents import ROOT
-from tests.support.torch_fuzz import EXAMPLES, KINDS, Call, fuzz
+from tests.support.torch_fuzz import fuzz
+from tests.support.torch_fuzz_calls import EXAMPLES, KINDS, Call
 
 DEVICES = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
 
@@ -41,31 +42,31 @@ def test_a_call_is_the_plain_loop(kind, examples, monkeypatch):
     monkeypatch.setattr(
         fused.Run, "__init__", lambda *args, **named: runs.append(1) or start(*args, **named)
     )
-    fuzz(torch_fuzz.equals_plain_loop, torch_fuzz.calls(kind, DEVICES), examples)
+    fuzz(torch_fuzz.equals_plain_loop, torch_fuzz_calls.calls(kind, DEVICES), examples)
     # For an RNN there is no operator.
     assert (len(runs) > examples // 2) == (kind != "RNN"), len(runs)
 
 
 @lengths(LSTM=60, GRU=60, RNN=20)
 def test_a_call_is_the_stock_layers_where_masks_keep_everything(kind, examples):
-    check, calls = torch_fuzz.equals_stock_under_whole_masks, torch_fuzz.calls(kind, DEVICES)
+    check, calls = torch_fuzz.equals_stock_under_whole_masks, torch_fuzz_calls.calls(kind, DEVICES)
     fuzz(check, calls, examples)
 
 
 @lengths(LSTM=40, GRU=40, RNN=20)
 def test_a_call_without_masks_is_the_stock_layers_bit_for_bit(kind, examples):
-    given = st.tuples(torch_fuzz.calls(kind, DEVICES), st.sampled_from(torch_fuzz.STILL))
+    given = st.tuples(torch_fuzz_calls.calls(kind, DEVICES), st.sampled_from(torch_fuzz.STILL))
     fuzz(lambda call: torch_fuzz.equals_stock_exactly(*call), given, examples)
 
 
 @lengths(LSTM=50, GRU=50)
 def test_saved_tensors_that_come_back_wrong_give_no_wrong_gradient(kind, examples):
-    fuzz(torch_fuzz.equals_plain_loop, torch_fuzz.wrongly_saved(kind), examples)
+    fuzz(torch_fuzz.equals_plain_loop, torch_fuzz_calls.wrongly_saved(kind), examples)
 
 
 @lengths(LSTM=150, GRU=150, RNN=50)
 def test_what_the_stock_layer_refuses_is_refused(kind, examples):
-    fuzz(torch_fuzz.treated_as_by_stock, torch_fuzz.wrong_calls(kind), examples)
+    fuzz(torch_fuzz.treated_as_by_stock, torch_fuzz_calls.wrong_calls(kind), examples)
 
 
 @pytest.mark.parametrize("kind", KINDS)
