@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 import json
 import math
 import pickle
@@ -433,3 +434,26 @@ def test_the_three_nearest_names_are_told_and_all_the_names(monkeypatch):
 def test_a_site_is_called_by_its_name_or_by_itself():
     for site in dp.Site:
         assert dp.Site.of(site) is dp.Site.of(site.value) is site
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5, 0.75])
+def test_the_mean_of_a_mask_is_that_of_its_bits(rate):
+    assert dp.drop(rate, scaled=False).mean(rate) == pytest.approx(1 - rate)
+    assert dp.drop(rate).mean(rate) == pytest.approx(1)
+    assert dp.Rule(rate, kind="zoneout").mean(rate) == pytest.approx(rate)
+
+
+def test_a_mask_at_an_impossible_rate_has_no_values():
+    """At 1 there would be nothing left to scale."""
+    rule = dp.drop(0.5)
+    assert rule.values(0.0) == (1.0, 0.0)
+    assert rule.values(0.25) == (1.0 / 0.75, 0.0)
+    for rate in (1.0, 1.5, -0.25, math.nan, math.inf):
+        with pytest.raises(dp.PolicyError, match="rate"):
+            rule.values(rate)
+
+
+def test_words_beside_a_rate_are_named():
+    kinds = {name: p.kind.name for name, p in inspect.signature(dp.drop).parameters.items()}
+    assert kinds.pop("rate") == "POSITIONAL_OR_KEYWORD"
+    assert set(kinds.values()) == {"KEYWORD_ONLY"}
