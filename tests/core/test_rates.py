@@ -1,5 +1,7 @@
 """Rates that change with the number of the call."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -116,3 +118,11 @@ def test_a_rate_of_a_layer_that_is_wrong_is_named_by_its_number():
         dp.ramp(1.0, 0.5, 10)
     with pytest.raises(dp.PolicyError, match="an integer from 0 on"):
         dp.schedule({0: 0.5}).at(-1)
+
+
+@pytest.mark.parametrize("made", [dp.schedule({0: 0.1, 5: 0.5}), dp.drop(0.5)])
+def test_schedules_and_rules_never_change(made):
+    field = dataclasses.fields(made)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(made, field, 3)
+    assert not hasattr(made, "__dict__")
