@@ -50,10 +50,11 @@ def loss_of(cell, policy="zaremba", padding="whole", steps=T, training=True, **m
         H, policy=POLICIES[policy], seed=3, return_state=True, **arguments, **more
     )
     layer.build((B, steps, D))
-    others = [v.value for v in layer.non_trainable_variables]
+    (state,) = (v.value for v in layer.non_trainable_variables)
 
-    def loss(weights, x, start):
+    def loss(weights, x, start, call=None):
         given = {"initial_state": start, "mask": PADDINGS[padding], "training": training}
+        others = [state if call is None else state.at[1].set(call)]
         results, _ = layer.stateless_call(weights, others, x, **given)
         return sum((n + 1) * ops.sum(ops.sin(each)) for n, each in enumerate(results))
 
@@ -119,9 +120,9 @@ MODES = {
         ),
         (0, 1, 2),
     )(*at),
-    "of many inputs": lambda loss, at, along: jax.vmap(jax.grad(loss, (0, 1, 2)), (None, 0, None))(
-        at[0], ops.stack([at[1], along[1]]), at[2]
-    ),
+    "of many inputs": lambda loss, at, along: jax.vmap(
+        jax.grad(loss, (0, 1, 2)), (None, 0, None, 0)
+    )(at[0], ops.stack([at[1], along[1]]), at[2], np.arange(2, dtype="uint32")),
     "of many weights": lambda loss, at, along: jax.vmap(jax.grad(loss, (0, 1, 2)), (0, None, None))(
         [ops.stack(pair) for pair in zip(at[0], along[0], strict=True)], *at[1:]
     ),
