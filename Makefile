@@ -112,6 +112,8 @@ SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-na
 SANITIZED = CC="gcc -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
 	DROPOUT_POLICIES_CACHE=$(abspath build/sanitized) LD_PRELOAD="$(SANITIZERS)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+# Of a process that ends in the middle of a test, whose output pytest has not shown yet.
+REPORTS = $(abspath build/sanitized/report)
 FUZZ_EXAMPLES ?= 500
 
 .PHONY: sanitize
@@ -121,8 +123,11 @@ sanitize: $(READY) ## Run PyTorch's fuzz under AddressSanitizer and UBSan; needs
 		exit 1; }
 	mkdir -p -m 700 build/sanitized
 	$(SANITIZED) $(RUN) -m tests.support.sanitized
-	$(SANITIZED) FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) -m "slow or not slow" \
-		tests/torch/test_fuzz.py tests/torch/test_operators.py -k "not short and not put_back"
+	rm -f $(REPORTS).*
+	$(SANITIZED):log_path=$(REPORTS) ASAN_OPTIONS=detect_leaks=0:log_path=$(REPORTS) \
+		FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) -m "slow or not slow" \
+		tests/torch/test_fuzz.py tests/torch/test_operators.py -k "not short and not put_back" || \
+		{ cat $(REPORTS).*; exit 1; }
 
 MODULES ?=
 

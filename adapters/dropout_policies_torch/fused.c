@@ -10,6 +10,7 @@
 #ifdef DOUBLE
 #define REAL double
 #define INT int64_t
+#define WORD uint64_t
 #define BIAS 1023
 #define MANTISSA 52
 #define LARGEST 700.0
@@ -21,6 +22,7 @@
 #else
 #define REAL float
 #define INT int32_t
+#define WORD uint32_t
 #define BIAS 127
 #define MANTISSA 23
 #define LARGEST 87.0f
@@ -86,7 +88,7 @@ static inline REAL real_expm1(REAL y) {
     for (int k = TERMS - 1; k > 0; k--) sum = sum * r + one_by[k];
     sum *= r;
     union { INT bits; REAL value; } power;
-    power.bits = ((INT)n + BIAS) << MANTISSA;
+    power.bits = (INT)((WORD)((INT)n + BIAS) << MANTISSA); /* of a NaN, whatever it gives */
     return power.value * sum + (power.value - 1);
 }
 

@@ -206,12 +206,15 @@ def treated_as_by_stock(wrong: Wrong) -> None:
         # RuntimeError stands for its subclasses. Where the stock layer stumbles, as by an
         # AttributeError, any of these types is better.
         same = [kind for kind in REFUSALS if isinstance(theirs, kind)] or [type(theirs), *REFUSALS]
+        same = list(REFUSALS) if wrong.fault == "nested" else same  # a ValueError about dimensions
         assert isinstance(ours, (*same, dp.PolicyError)), f"{ours!r}; the stock layer: {theirs!r}"
         return
     if isinstance(ours, Exception):
         # A bias that broadcasts, a sparse weight, a state of integers: the stock layer takes them
         # by chance. But nothing is wrong with an input of more steps or samples.
-        if isinstance(ours, REFUSALS) and (wrong.name != "x" or call.packed) and _changes(wrong):
+        # A nested tensor of one sample is taken for a batch.
+        unclear = wrong.name != "x" or call.packed or wrong.fault == "nested"
+        if isinstance(ours, REFUSALS) and unclear and _changes(wrong):
             return
         raise AssertionError("the stock layer takes it") from ours
     found = _attempt(wrong, masks=whole(drawn))
