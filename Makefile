@@ -126,7 +126,7 @@ sanitize: $(READY) ## Run PyTorch's fuzz under AddressSanitizer and UBSan; needs
 	rm -f $(REPORTS).*
 	$(SANITIZED):log_path=$(REPORTS) ASAN_OPTIONS=detect_leaks=0:log_path=$(REPORTS) \
 		FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PYTEST) -m "slow or not slow" \
-		tests/torch/test_fuzz.py tests/torch/test_operators.py -k "not short and not put_back" || \
+		tests/torch/test_fuzz.py tests/torch/kernels/test_operators.py -k "not short and not put_back" || \
 		{ cat $(REPORTS).*; exit 1; }
 
 MODULES ?=

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from dropout_policies import Policy, Site
-from dropout_policies.catalog import resolve
+from dropout_policies.policies.catalog import resolve
 
 from .recipe import presets
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 from typing import Any
 
-from dropout_policies.catalog import ZAREMBA, resolve
+from dropout_policies.policies.catalog import ZAREMBA, resolve
 
 from .config import BACKENDS, RunConfig
 from .files import FileError, read_json, reason, write_atomically

@@ -9,14 +9,22 @@ applied.remove()
 ```
 """
 
-from .audit import Audit, audit
-from .catalog import (
+from .auditing.audits import Audit, audit
+from .configuration import show_config
+from .errors import PolicyError, PolicyWarning
+from .masks.sampling import average, monte_carlo, record, replay
+from .pictures.diagram import Diagram
+from .placement.apply_policy import apply
+from .placement.plans import Slot
+from .placement.report import Applied
+from .policies.catalog import (
     awd,
     locked,
     naive,
     names,
     none,
     register,
+    resolve,
     rnndrop,
     semeniuta,
     variational,
@@ -24,17 +32,10 @@ from .catalog import (
     zaremba,
     zoneout,
 )
-from .configuration import show_config
-from .diagram import Diagram
-from .dispatch import apply
-from .errors import PolicyError, PolicyWarning
-from .plan import Slot
-from .policy import Policy
-from .rates import Schedule, ramp, schedule
-from .report import Applied
-from .rule import Rule, drop
-from .sampling import average, monte_carlo, record, replay
-from .sites import Site
+from .policies.policy import Policy
+from .policies.rates import Schedule, ramp, schedule
+from .policies.rules import Rule, drop
+from .policies.sites import Site
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ __all__ = [
     "record",
     "register",
     "replay",
+    "resolve",
     "rnndrop",
     "schedule",
     "semeniuta",

@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__
-from .audit import audit as measure
-from .catalog import names, resolve
+from .auditing.audits import audit as measure
 from .configuration import show_config
-from .diagram import Diagram
 from .errors import PolicyError, PolicyWarning
-from .policy import Policy
-from .sites import Site
+from .pictures.diagram import Diagram
+from .policies.catalog import names, resolve
+from .policies.policy import Policy
+from .policies.sites import Site
 
 app = typer.Typer(pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)

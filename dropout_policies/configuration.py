@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from . import compile_cache, compiled, compiler
-from .dispatch import GROUP
+from .compilation import cache as compile_cache
+from .compilation import compiler
+from .compilation.libraries import compilation_allowed, compiled_library
 from .errors import PolicyError
+from .masks.compiled_bits import has_compiled_bits
+from .placement.adapters import GROUP
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -66,13 +69,13 @@ def _configuration() -> dict[str, Any]:
 
 
 def _compiled() -> dict[str, Any]:
-    compiled.keeps_bits()
+    has_compiled_bits()
     return {
-        "allowed": "yes" if compiled.allowed() else "no, by DROPOUT_POLICIES_COMPILE=0",
+        "allowed": "yes" if compilation_allowed() else "no, by DROPOUT_POLICIES_COMPILE=0",
         "compiler": _compiler(),
         "cache": _cache(),
         "CPUs": os.cpu_count(),
-        **compiled.library.status(),
+        **compiled_library.status(),
     }
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from .plan import Slot
-from .sites import Site
+from .placement.plans import Slot
+from .policies.sites import Site
 
 Array = npt.NDArray[np.float64]
 Masks = Mapping[Slot, Array]

@@ -12,13 +12,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies import cells
-from dropout_policies.errors import PolicyError
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    PolicyError,
+    Site,
+    cell_types,
+)
 
-from .compiled import made_again
+from .kernels.compiled import made_again
+from .kernels.products import By
 from .masks import Tensor
-from .products import By
 
 Cell = Any
 """A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
@@ -85,12 +87,12 @@ class SimpleRNNCell(_UnderPolicy, keras.layers.SimpleRNNCell):  # type: ignore[m
 UNDER_POLICY = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
 """The class that a cell of Keras has while its layer is under a policy."""
 
-TYPES: dict[type[Cell], cells.CellType] = {
+TYPES: dict[type[Cell], cell_types.CellType] = {
     kind: cell_type
     for stock, cell_type in (
-        (keras.layers.LSTMCell, cells.LSTM),
-        (keras.layers.GRUCell, cells.GRU),
-        (keras.layers.SimpleRNNCell, cells.RNN),
+        (keras.layers.LSTMCell, cell_types.LSTM),
+        (keras.layers.GRUCell, cell_types.GRU),
+        (keras.layers.SimpleRNNCell, cell_types.RNN),
     )
     for kind in (stock, UNDER_POLICY[stock])
 }
@@ -126,13 +128,13 @@ def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> Polic
     )
 
 
-ORDER = {cells.LSTM: (0, 1, 2, 3), cells.GRU: (1, 0, 2), cells.RNN: (0,)}
+ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_types.RNN: (0,)}
 """For each gate in Keras's order, its number in the core's."""
 
 
-def type_of(cell: Cell) -> cells.CellType:
+def type_of(cell: Cell) -> cell_types.CellType:
     """What kind of layer a cell makes; a subclass may do anything, and is the user's own."""
-    return TYPES.get(type(cell), cells.OWN)
+    return TYPES.get(type(cell), cell_types.CUSTOM)
 
 
 @dataclass(frozen=True)
@@ -245,7 +247,7 @@ def step_of(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
         apart: whether each gate sees h through a mask of its own, in Keras's order.
         by: makes products with a kernel, of which each is taken once in a step.
     """
-    steps = {cells.LSTM: _lstm, cells.GRU: _gru, cells.RNN: _rnn}
+    steps = {cell_types.LSTM: _lstm, cell_types.GRU: _gru, cell_types.RNN: _rnn}
     return steps[type_of(cell)](cell, w, apart, by)
 
 

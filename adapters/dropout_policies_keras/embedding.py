@@ -8,13 +8,16 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement, plan_embedding
-from dropout_policies.policy import Policy
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    Placement,
+    Policy,
+    PolicyError,
+    Site,
+    plan_embedding,
+)
 
 from .masks import Tensor
-from .noise import Noisy, choose
+from .policy_layer import PolicyLayer, choose
 
 SIGNATURE = (
     "_call_signature",
@@ -26,7 +29,7 @@ SIGNATURE = (
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
-class Embedding(Noisy, keras.layers.Embedding):  # type: ignore[misc]
+class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
     """A drop-in `keras.layers.Embedding` that drops whole word types while it trains.
 
     The rows that are looked up are masked, not the matrix, so that a layer that is tied to it sees
@@ -78,8 +81,8 @@ class Embedding(Noisy, keras.layers.Embedding):  # type: ignore[misc]
             )
         assert self.placement is not None
         batch, place = ops.shape(inputs)[0], self.placement
-        wanted = plan_embedding(place.policy, place.layer, self.input_dim, batch)
-        drawn = self.masks(wanted, training, self.compute_dtype, inputs)
+        plan = plan_embedding(place.policy, place.layer, self.input_dim, batch)
+        drawn = self.masks(plan, training, self.compute_dtype, inputs)
         if not drawn:
             return rows
         (mask,) = drawn.values()

@@ -9,24 +9,27 @@ from typing import Any, Self
 import keras
 from keras import ops
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement, check_sites
-from dropout_policies.policy import Policy
-from dropout_policies.stacks import stack_placement
+from dropout_policies.adapter import (
+    Placement,
+    Policy,
+    PolicyError,
+    check_sites,
+    stack_placement,
+)
 
 from .cells import TYPES, native_dropout_error, put_under_policy, type_of
+from .custom_cell import check_own
 from .loops import Looped
 from .masks import Tensor
-from .noise import Noisy, choose
-from .own_cell import check_own
+from .policy_layer import PolicyLayer, choose
 from .recurrence import cells_of, known_cells, parts_of, planned, run
 from .wiring import producers
 
 OWN = ("joins", "loops_generically", "_looping", "_stack")
-"""The attributes that a policy adds to a recurrent layer, beside those of `Noisy`."""
+"""The attributes that a policy adds to a recurrent layer, beside those of `PolicyLayer`."""
 
 
-class Recurrent(Noisy):
+class Recurrent(PolicyLayer):
     """What the drop-in layers have in common; a mixin before one of `keras.layers`'.
 
     Every argument of the stock layer keeps its meaning, and so do its weights and their paths.
@@ -115,7 +118,7 @@ class Recurrent(Noisy):
 
     @property
     def native_generator(self) -> Any:
-        """As in `Noisy`: that of the first cell, if it is one of Keras's."""
+        """As in `PolicyLayer`: that of the first cell, if it is one of Keras's."""
         first = cells_of(self)[0]
         return first.seed_generator if type(first) in TYPES else None
 
@@ -211,10 +214,10 @@ class Recurrent(Noisy):
             self.placement.check_rates(self.layers, self.name)
         parts = parts_of(self, self.placement)
         batch, steps = ops.shape(sequences)[:2]
-        wanted = planned(parts, sequences.shape[-1], batch, steps, int(self.go_backwards))
+        plan = planned(parts, sequences.shape[-1], batch, steps, int(self.go_backwards))
         dtype = self.cell.compute_dtype
         inputs = sequences, initial_state, mask
-        drawn = self.masks(wanted, training, dtype, inputs)
+        drawn = self.masks(plan, training, dtype, inputs)
         if not drawn:
             return None
         padding = mask[0] if isinstance(mask, list | tuple) else mask
@@ -225,7 +228,7 @@ class Recurrent(Noisy):
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in `Noisy`; on JAX with the state that a `stateful` layer carries.
+        """As in `PolicyLayer`; on JAX with the state that a `stateful` layer carries.
 
         A compiled function on JAX hands back the new values of just these. Weights, and so
         checkpoints, do not change.

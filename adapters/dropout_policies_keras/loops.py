@@ -12,11 +12,13 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    Site,
+)
 
 from .cells import States
+from .kernels.products import By, Ledger, Seen, Turns
 from .masks import Tensor
-from .products import By, Ledger, Seen, Turns
 
 Looped = tuple[Tensor, Tensor, Any]
 """What a loop gives: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`), and

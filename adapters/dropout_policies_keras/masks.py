@@ -9,18 +9,26 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.keyed import tag, threefry2x32, threshold
-from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
-from dropout_policies.rates import Rate, Schedule
+from dropout_policies.adapter import (
+    Plan,
+    PlannedMask,
+    Rate,
+    Schedule,
+    Slot,
+    plan_in_evaluation,
+    tag,
+    threefry2x32,
+    threshold,
+)
 
-from . import compiled
+from .kernels import compiled
+from .tracing import Tensor, has_seed
 
-Tensor = Any
 Masks = dict[Slot, Tensor]
 
 
 def draw(
-    wanted: Plan,
+    plan: Plan,
     generator: keras.random.SeedGenerator,
     state: Tensor | None,
     row_offset: int,
@@ -42,8 +50,8 @@ def draw(
     """
     drawn: Masks = {}
     like = ops.cast(generator.state, "int32")
-    by_numbers = replica is None and compiled.has_seed(like)
-    for slot, mask in wanted.items():
+    by_numbers = replica is None and has_seed(like)
+    for slot, mask in plan.items():
         at_once = compiled.at_once(keep_bits, mask.shape, like)
         if state is None and at_once is None and by_numbers:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
@@ -62,11 +70,11 @@ def draw(
     return drawn
 
 
-def means(wanted: Plan, state: Tensor, dtype: str) -> Masks:
+def means(plan: Plan, state: Tensor, dtype: str) -> Masks:
     """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
     return {
         slot: ops.reshape(_by_call(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
-        for slot, mask in in_evaluation(wanted).items()
+        for slot, mask in plan_in_evaluation(plan).items()
     }
 
 

@@ -15,11 +15,17 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.cells import OWN, CellType
-from dropout_policies.plan import Geometry, Placement, Plan, plan
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    CUSTOM,
+    CellType,
+    Geometry,
+    Placement,
+    Plan,
+    Site,
+    plan_masks,
+)
 
-from . import compiled, own_cell, products
+from . import custom_cell
 from .cells import (
     ORDER,
     TYPES,
@@ -33,6 +39,7 @@ from .cells import (
     to_gates,
     type_of,
 )
+from .kernels import compiled, products
 from .loops import Looped, over_steps, swapped
 from .masks import Masks, Tensor
 
@@ -106,21 +113,21 @@ def planned(parts: list[Part], width: int, batch: Any, steps: Any, direction: in
         batch, steps: B and T.
         direction: 1 for an object that runs backward.
     """
-    wanted: Plan = {}
+    plan: Plan = {}
     for each in parts:
-        state, output = own_cell.sizes(each.cell)
+        state, output = custom_cell.sizes(each.cell)
 
         def of(hidden: int, each: Part = each, width: int = width) -> Plan:
             sizes = Geometry(
                 width, hidden, 1, (direction,), batch=batch, steps=steps, cell=each.type
             )
-            return plan(each.placement, sizes)
+            return plan_masks(each.placement, sizes)
 
         # The output of a cell of the user's own may have another width than its h.
-        wanted |= {s: mask for s, mask in of(output).items() if s.site is Site.OUTPUT}
-        wanted |= {s: mask for s, mask in of(state).items() if s.site is not Site.OUTPUT}
+        plan |= {s: mask for s, mask in of(output).items() if s.site is Site.OUTPUT}
+        plan |= {s: mask for s, mask in of(state).items() if s.site is not Site.OUTPUT}
         width = output
-    return wanted
+    return plan
 
 
 def run(
@@ -187,9 +194,9 @@ def _run_part(
     entry = masks.pop(Site.INPUT, masks.pop(Site.BETWEEN, None))
     if entry is not None and is_tied(entry, x.shape[-1]):
         x, entry = x * swapped(entry), None
-    if each.type is OWN:
+    if each.type is CUSTOM:
         looped = over_steps(
-            layer, own_cell.step_of(each.cell, training), x, states, padding, masks, every
+            layer, custom_cell.step_of(each.cell, training), x, states, padding, masks, every
         )
     else:
         looped = _run_known(layer, each, x, entry, states, padding, masks, every, at_once)

@@ -8,13 +8,16 @@ from typing import Any
 
 import keras
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement
-from dropout_policies.stacks import Found, Use
+from dropout_policies.adapter import (
+    LayerUse,
+    Placement,
+    PolicyError,
+    RecurrentLayer,
+)
 
 from .cells import TYPES
-from .graph import Frame, Ref, frames, graph_of
-from .noise import Noisy
+from .functional_graph import Frame, Ref, frames, graph_of
+from .policy_layer import PolicyLayer
 
 Layer = Any
 """A `keras.layers.Layer`; Keras has no types to check against."""
@@ -44,21 +47,21 @@ def halves(layer: Layer) -> list[Layer]:
 class Wiring:
     """How the recurrent layers that were found in a model are joined."""
 
-    def __init__(self, model: Layer, found: Sequence[Found]) -> None:
+    def __init__(self, model: Layer, found: Sequence[RecurrentLayer]) -> None:
         self.model = model
         self.by_id = {id(item.layer): item for item in found}
         self.frames = list(frames(list(dict.fromkeys(layers_of(model)))))
 
-    def uses(self) -> list[Use]:
+    def uses(self) -> list[LayerUse]:
         """Where layers run in sequential and functional models, and what comes into them there,
         through layers without weights."""
-        made: dict[tuple[Frame, Ref], Use] = {}
+        made: dict[tuple[Frame, Ref], LayerUse] = {}
 
-        def use(frame: Frame, ref: Ref) -> Use:
+        def use(frame: Frame, ref: Ref) -> LayerUse:
             if (frame, ref) not in made:
                 reached, _ = self._up(frame, ref)
                 item = self.by_id[id(frame.graph.layers[ref.name])]
-                made[frame, ref] = Use(item, [use(*source) for source in reached])
+                made[frame, ref] = LayerUse(item, [use(*source) for source in reached])
             return made[frame, ref]
 
         for frame in self.frames:
@@ -67,7 +70,7 @@ class Wiring:
                     use(frame, ref)
         return list(made.values())
 
-    def unclear(self) -> Iterator[tuple[Found, Found]]:
+    def unclear(self) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
         """Pairs of fitting width in a model or layer of which only its `call` knows how they are
         joined."""
         for parent in self._opaque():
@@ -79,7 +82,7 @@ class Wiring:
                 if before is not after and _fits(before, after):
                     yield before, after
 
-    def check(self, places: Mapping[Found, Placement]) -> None:
+    def check(self, places: Mapping[RecurrentLayer, Placement]) -> None:
         """A policy must not meet a dropout layer on a connection that it masks.
 
         Raises:
@@ -110,7 +113,7 @@ class Wiring:
             if id(parent) not in self.by_id and not recurrent and graph_of(parent) is None:
                 yield parent
 
-    def _ends(self, layer: Layer) -> tuple[Found, Found] | None:
+    def _ends(self, layer: Layer) -> tuple[RecurrentLayer, RecurrentLayer] | None:
         """The first and the last recurrent layer of a layer that is one, of a model whose wiring
         can be seen, or of a layer that has one and no other weights."""
         if id(layer) in self.by_id:
@@ -206,10 +209,10 @@ def producers(tensor: Any) -> list[Any]:
 
 
 def _is_ours(layer: Layer) -> bool:
-    return isinstance(layer, Noisy) and isinstance(layer, keras.layers.RNN)
+    return isinstance(layer, PolicyLayer) and isinstance(layer, keras.layers.RNN)
 
 
-def _fits(a: Found, b: Found) -> bool:
+def _fits(a: RecurrentLayer, b: RecurrentLayer) -> bool:
     first, second = halves(a.layer), halves(b.layer)
     if not first[0].return_sequences:
         return False
@@ -229,7 +232,7 @@ def _width(layer: Layer) -> int | None:
     return first.kernel.shape[0] if known else None
 
 
-def _clash(item: Found, other: Layer, placement: Placement) -> str:
+def _clash(item: RecurrentLayer, other: Layer, placement: Placement) -> str:
     return (
         f"{item.name} ({item.kind}) stands beside {other.name} ({type(other).__name__}, rate "
         f"{float(other.rate):g}): policy {placement.policy.name!r} would mask the same connection "

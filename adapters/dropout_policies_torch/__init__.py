@@ -1,9 +1,9 @@
 """The PyTorch adapter: drop-in recurrent layers that run under a dropout policy."""
 
 from .checkpointing import same_masks
+from .custom_cell import Unrolled
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN
-from .own_cell import Unrolled
 from .step_layers import GRUCell, LSTMCell, RNNCell
 
 __all__ = [

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from dropout_policies import cells
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    Site,
+    cell_types,
+)
 
 States = tuple[Tensor, ...]
 """What is carried from step to step: h `[B, P]`, and c `[B, H]` of an LSTM."""
@@ -21,10 +23,10 @@ Noise = Mapping[Site, Tensor]
 """The masks of one step, each `[B or 1, F or 1]`; what is not there is whole."""
 
 TYPES = {
-    "LSTM": cells.LSTM,
-    "GRU": cells.GRU,
-    "RNN_TANH": cells.RNN,
-    "RNN_RELU": cells.RNN,
+    "LSTM": cell_types.LSTM,
+    "GRU": cell_types.GRU,
+    "RNN_TANH": cell_types.RNN,
+    "RNN_RELU": cell_types.RNN,
 }
 """PyTorch's `mode` of a layer → what kind of layer it is."""
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .noise import Keys, Noisy
+from .policy_layer import Keys, PolicyLayer
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Moment:
     position: int
 
     @classmethod
-    def of(cls, module: Noisy) -> Moment:
+    def of(cls, module: PolicyLayer) -> Moment:
         return cls(module.keys, module.calls, 0 if module.tape is None else module.tape.position)
 
-    def restore(self, module: Noisy) -> None:
+    def restore(self, module: PolicyLayer) -> None:
         module.keys = self.keys
         module.calls = self.calls
         if module.tape is not None:
@@ -37,7 +37,7 @@ class SameMasks:
         first: that moment, shared by both contexts.
     """
 
-    def __init__(self, modules: list[Noisy], again: bool, first: list[Moment]) -> None:
+    def __init__(self, modules: list[PolicyLayer], again: bool, first: list[Moment]) -> None:
         self.modules, self.again, self.first = modules, again, first
 
     def __enter__(self) -> None:
@@ -66,6 +66,8 @@ def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:
     checkpoint(model, x, use_reentrant=False, context_fn=lambda: same_masks(model))
     ```
     """
-    modules: list[Noisy] = [m for m in model.modules() if isinstance(m, Noisy) and m.placement]
+    modules: list[PolicyLayer] = [
+        m for m in model.modules() if isinstance(m, PolicyLayer) and m.placement
+    ]
     first: list[Moment] = []
     return SameMasks(modules, False, first), SameMasks(modules, True, first)

@@ -7,18 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement, plan_embedding
-from dropout_policies.policy import Policy
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    Placement,
+    Policy,
+    PolicyError,
+    Site,
+    plan_embedding,
+)
 
 from .layers import policy_repr
 from .masks import values
-from .noise import Noisy, choose
+from .policy_layer import PolicyLayer, choose
 from .scripting import embedding_forward, symbolic_call
 
 
-class Embedding(Noisy, nn.Embedding):
+class Embedding(PolicyLayer, nn.Embedding):
     """A drop-in `torch.nn.Embedding` that drops whole word types while it trains.
 
     The rows that are looked up are masked, not the matrix, so that a decoder that is tied to it
@@ -79,8 +82,8 @@ class Embedding(Noisy, nn.Embedding):
                 f"sequences of words, leave this embedding out: rate={{'embedding': 0}}."
             )
         batch = input.shape[0 if self.batch_first else 1] if by_sample else 1
-        wanted = plan_embedding(policy, self.placement.layer, self.num_embeddings, batch)
-        drawn = self.masks(wanted, rows.device, rows.dtype)
+        plan = plan_embedding(policy, self.placement.layer, self.num_embeddings, batch)
+        drawn = self.masks(plan, rows.device, rows.dtype)
         if not drawn:
             return rows
         (mask,) = drawn.values()

@@ -8,19 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Geometry, Placement, check_sites, plan
-from dropout_policies.policy import Policy
-from dropout_policies.stacks import stack_placement
+from dropout_policies.adapter import (
+    Geometry,
+    Placement,
+    Policy,
+    PolicyError,
+    check_sites,
+    plan_masks,
+    stack_placement,
+)
 
 from .cells import TYPES, States
-from .noise import Noisy, choose
+from .policy_layer import PolicyLayer, choose
 from .recurrence import Packing, run
 from .scripting import gru_or_rnn_forward, lstm_forward, symbolic_call
 from .tensor_checks import check_packed, check_tensors, layer_shapes
 
 
-class Recurrent(Noisy):
+class Recurrent(PolicyLayer):
     """What the drop-in layers have in common; a mixin before one of `torch.nn`'s.
 
     Every argument of the stock layer keeps its meaning, and so do its weights, their names and
@@ -119,8 +124,8 @@ class Recurrent(Noisy):
             states = states and tuple(s if batched else s.unsqueeze(1) for s in states)
         # Not len(x), which a trace would hold as a constant.
         steps = x.shape[0] if packing is None else len(packing.batch_sizes)
-        wanted = plan(self.placement, self._geometry(steps, batch_of(x, packing)))
-        drawn = self.masks(wanted, x.device, self.weight_ih_l0.dtype)
+        plan = plan_masks(self.placement, self._geometry(steps, batch_of(x, packing)))
+        drawn = self.masks(plan, x.device, self.weight_ih_l0.dtype)
         if not drawn:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
         y, end = run(self, x, self._start(x, states, packing), packing, self.placement, drawn)
@@ -224,10 +229,10 @@ def _given(mode: str, states: States) -> Any:
 
 def _check_dimensions(states: States | None, batched: bool) -> None:
     """Refuse a state that is batched where the input is not, or the other way round."""
-    wanted = 3 if batched else 2
-    if states is not None and any(state.dim() != wanted for state in states):
+    dimensions = 3 if batched else 2
+    if states is not None and any(state.dim() != dimensions for state in states):
         form = "batched 3-D" if batched else "unbatched 2-D"
         some = "hx and cx" if len(states) == 2 else "hx"
         got = ", ".join(f"{state.dim()}-D" for state in states)
-        also = f"For {form} input, {some} should also be {wanted}-D but got "
+        also = f"For {form} input, {some} should also be {dimensions}-D but got "
         raise RuntimeError(also + (f"({got}) tensors" if len(states) == 2 else f"{got} tensor"))

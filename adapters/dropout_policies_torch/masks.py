@@ -12,14 +12,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dropout_policies import compiled
-from dropout_policies.keyed import mask_key, tag, threefry2x32, threshold
-from dropout_policies.plan import Plan, PlannedMask, Slot, in_evaluation
-from dropout_policies.rates import Rate, Schedule
-from dropout_policies.sites import VERTICAL, WEIGHTS
+from dropout_policies.adapter import (
+    VERTICAL,
+    WEIGHTS,
+    Plan,
+    PlannedMask,
+    Rate,
+    Schedule,
+    Slot,
+    has_compiled_bits,
+    mask_key,
+    plan_in_evaluation,
+    tag,
+    threefry2x32,
+    threshold,
+    write_keep_bits,
+)
 
-from .compiled import kernels, start
-from .kernel_memory import has_memory
+from .kernels.compiled import kernels, start
+from .kernels.kernel_memory import has_memory
 from .tracing import is_observed
 
 
@@ -61,7 +72,7 @@ Call = int | Tensor
 
 
 def draw(
-    wanted: Plan,
+    plan: Plan,
     seed: int | None,
     call: Call,
     row_offset: int,
@@ -74,7 +85,7 @@ def draw(
     generator of the device, and `torch.manual_seed` rules.
     """
     drawn: Masks = {}
-    for slot, mask in wanted.items():
+    for slot, mask in plan.items():
         offset = row_offset if mask.by_sample else 0
         if seed is None:
             keep = _unkeyed_bits(mask, call, device)
@@ -112,13 +123,13 @@ def _values(mask: PlannedMask, call: Call) -> list[Any]:
     return [_by_call(mask.rate, call, partial(mask.rule.value, kept)) for kept in (True, False)]
 
 
-def means(wanted: Plan, call: Call, device: torch.device, dtype: torch.dtype) -> Masks:
+def means(plan: Plan, call: Call, device: torch.device, dtype: torch.dtype) -> Masks:
     """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
     return {
         slot: torch.as_tensor(_by_call(mask.rate, call, mask.rule.mean), dtype=dtype, device="cpu")
         .to(device)
         .reshape(1, 1, 1)
-        for slot, mask in in_evaluation(wanted).items()
+        for slot, mask in plan_in_evaluation(plan).items()
     }
 
 
@@ -149,7 +160,7 @@ def _unkeyed_bits(mask: PlannedMask, call: Call, device: torch.device) -> Tensor
     that can be, for PyTorch draws a number after the other."""
     if device.type == "cpu" and not is_observed():
         words = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device)
-        if has_memory(words) and compiled.keeps_bits():
+        if has_memory(words) and has_compiled_bits():
             k0, k1 = words.unbind()
             return keep_bits((k0, k1), _by_call(mask.rate, call, _least), mask.shape, 0, device)
     rate = _by_call(mask.rate, call, float)
@@ -185,9 +196,9 @@ def keep_bits(
     """
     if not is_observed():
         keep = torch.empty(shape, dtype=torch.bool, device=device)
-        if has_memory(keep) and compiled.keeps_bits():
+        if has_memory(keep) and has_compiled_bits():
             words_of_key, first = (int(key[0]), int(key[1])), int(words_from) + 2**31
-            compiled.keep_bits(words_of_key, first, shape, row_offset, keep.data_ptr())
+            write_keep_bits(words_of_key, first, shape, row_offset, keep.data_ptr())
             return keep
         if device.type == "cuda" and kernels() is not None:
             return _by_kernel(key, words_from, row_offset, keep)

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from dropout_policies.plan import Placement
-from dropout_policies.sites import Site
+from dropout_policies.adapter import (
+    Placement,
+    Site,
+)
 
-from . import operators
 from .cells import STEPS, States, Weights, into_gates, over_steps
+from .kernels import operators
+from .kernels.sequence import SITES
 from .masks import Mask, Masks, on, values
-from .sequence import SITES
 from .tracing import in_torch_func, is_vmapped
 
 

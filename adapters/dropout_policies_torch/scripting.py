@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from dropout_policies.errors import PolicyError
+from dropout_policies.adapter import (
+    PolicyError,
+)
 
 
 def _zeros(x: Tensor, batch_first: bool, count: int, width: int) -> Tensor:

@@ -6,20 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Geometry, check_sites, plan
-from dropout_policies.policy import Policy
-from dropout_policies.sites import WEIGHTS, Site
-from dropout_policies.stacks import stack_placement
+from dropout_policies.adapter import (
+    WEIGHTS,
+    Geometry,
+    Policy,
+    PolicyError,
+    Site,
+    check_sites,
+    plan_masks,
+    stack_placement,
+)
 
 from .cells import STEPS, TYPES, States, Weights, into_gates
 from .layers import policy_repr
-from .noise import Noisy, choose
+from .policy_layer import PolicyLayer, choose
 from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward, symbolic_call
 from .tensor_checks import cell_shapes, check_tensors
 
 
-class StepRecurrent(Noisy):
+class StepRecurrent(PolicyLayer):
     """What the drop-in cells have in common; a mixin before one of `torch.nn`'s.
 
     A cell hands back one h that is both its output and the state to carry, so the output site is
@@ -129,16 +134,16 @@ class StepRecurrent(Noisy):
         geometry = Geometry(
             self.input_size, self.hidden_size, batch=len(like), cell=TYPES[self.mode]
         )
-        wanted = {
+        plan = {
             slot: mask
-            for slot, mask in plan(self.placement, geometry).items()
+            for slot, mask in plan_masks(self.placement, geometry).items()
             if (slot.site is Site.OUTPUT) == leaving
         }
         dtype = self.weight_ih.dtype
-        return self.masks(wanted, like.device, dtype, leaving) if wanted else {}
+        return self.masks(plan, like.device, dtype, leaving) if plan else {}
 
     def sample(self, seed: int, hold: bool) -> Any:
-        """As in `Noisy`; but a cell's every step is a call, and none can have the masks of another.
+        """As in `PolicyLayer`; but each step of a cell is a call, which has masks of its own.
 
         Raises:
             PolicyError: it is to hold its masks.

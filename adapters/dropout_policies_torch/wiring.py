@@ -7,9 +7,12 @@ from itertools import pairwise, permutations
 
 from torch import nn
 
-from dropout_policies.errors import PolicyError
-from dropout_policies.plan import Placement
-from dropout_policies.stacks import Found, Use
+from dropout_policies.adapter import (
+    LayerUse,
+    Placement,
+    PolicyError,
+    RecurrentLayer,
+)
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 """The modules whose order is the order in which values flow."""
@@ -17,23 +20,25 @@ CONTAINERS = (nn.Sequential, nn.ModuleList)
 DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
-def uses(model: nn.Module, found: Sequence[Found]) -> Iterator[Use]:
+def uses(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[LayerUse]:
     """Where layers run in containers; of two neighbours of fitting width the first feeds the
     second, through modules without weights."""
     by_id = {id(item.layer): item for item in found}
     for line in _lines(model):
-        before: Use | None = None
+        before: LayerUse | None = None
         for module in line:
             item = by_id.get(id(module))
             if item is not None:
                 fed = before is not None and _fits(before.item, item)
-                before = Use(item, (before,) if fed and before is not None else ())
+                before = LayerUse(item, (before,) if fed and before is not None else ())
                 yield before
             elif not _joins(module):
                 before = None
 
 
-def unclear(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, Found]]:
+def unclear(
+    model: nn.Module, found: Sequence[RecurrentLayer]
+) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
     """Pairs of fitting width in one module of which only its `forward` knows how they are joined.
 
     In a container, neighbours of which one is a module with a `forward` around a layer; anywhere
@@ -58,7 +63,7 @@ def unclear(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[Found, F
 
 
 def check_neighbours(
-    model: nn.Module, found: Sequence[Found], places: Mapping[Found, Placement]
+    model: nn.Module, found: Sequence[RecurrentLayer], places: Mapping[RecurrentLayer, Placement]
 ) -> None:
     """A policy must not meet one of PyTorch's dropout modules on a connection that it masks.
 
@@ -69,7 +74,7 @@ def check_neighbours(
     """
     by_id = {id(item.layer): item for item in found}
     for line in _lines(model):
-        before: Found | None = None
+        before: RecurrentLayer | None = None
         waiting: nn.Module | None = None
         for module in line:
             item = by_id.get(id(module))
@@ -85,7 +90,7 @@ def check_neighbours(
                 before = waiting = None
 
 
-def beside(model: nn.Module, found: Sequence[Found]) -> Iterator[tuple[str, nn.Module]]:
+def beside(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[tuple[str, nn.Module]]:
     """Dropout modules that are attributes beside a recurrent layer: only `forward` knows where."""
     layers = {id(item.layer) for item in found}
     for path, parent in model.named_modules():
@@ -118,7 +123,9 @@ def _opened(container: nn.Module) -> Iterator[nn.Module]:
             yield child
 
 
-def _ends(module: nn.Module, by_id: Mapping[int, Found]) -> tuple[Found, Found] | None:
+def _ends(
+    module: nn.Module, by_id: Mapping[int, RecurrentLayer]
+) -> tuple[RecurrentLayer, RecurrentLayer] | None:
     """The first and the last recurrent layer of a module that is one, holds a row of them, or has
     one and no other weights."""
     if id(module) in by_id:
@@ -133,7 +140,7 @@ def _ends(module: nn.Module, by_id: Mapping[int, Found]) -> tuple[Found, Found] 
     return None
 
 
-def _clash(item: Found, dropout: nn.Module, placement: Placement) -> str:
+def _clash(item: RecurrentLayer, dropout: nn.Module, placement: Placement) -> str:
     return (
         f"{item.name} ({item.kind}) stands beside {type(dropout).__name__}(p={dropout.p}): policy "
         f"{placement.policy.name!r} would mask the same connection a second time. Remove that "
@@ -141,7 +148,7 @@ def _clash(item: Found, dropout: nn.Module, placement: Placement) -> str:
     )
 
 
-def _fits(a: Found, b: Found) -> bool:
+def _fits(a: RecurrentLayer, b: RecurrentLayer) -> bool:
     if isinstance(a.layer, nn.RNNBase):
         width = (a.layer.proj_size or a.layer.hidden_size) * (1 + a.layer.bidirectional)
     else:

@@ -34,7 +34,7 @@ def same_dropout_of(policy: str) -> str:
 
 def policy_of(name: str, cell: str) -> dp.Policy:
     """A policy at its default rates, as a kind of layer can have it."""
-    return dp.zoneout(cell=0.0) if (name, cell) == ("zoneout", "GRU") else dp.catalog.resolve(name)
+    return dp.zoneout(cell=0.0) if (name, cell) == ("zoneout", "GRU") else dp.resolve(name)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dropout_policies_torch.cells import TYPES
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dropout_policies.plan import Geometry, Placement, Plan, plan
+from dropout_policies.placement.plans import Geometry, Placement, Plan, plan_masks
 
 from .jobs import Job, Shape, policy_of
 
@@ -42,7 +42,7 @@ def planned(job: Job, policy: str) -> Plan:
         steps=shape.steps,
         cell=cell,
     )
-    return plan(Placement(policy_of(policy, job.cell)), geometry)
+    return plan_masks(Placement(policy_of(policy, job.cell)), geometry)
 
 
 def stock(job: Job) -> nn.Module:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..audit import Audit, audit
-from ..catalog import resolve
-from ..diagram import Diagram
-from ..policy import Policy
-from ..sites import CARRIED
+from ..auditing.audits import Audit, audit
+from ..pictures.diagram import Diagram
+from ..policies.catalog import resolve
+from ..policies.policy import Policy
+from ..policies.sites import CARRIED
 
 STEPS = 4
 """T in the picture of a failure."""

@@ -22,13 +22,14 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from .. import cells, keyed
-from ..catalog import names, none, resolve
-from ..plan import Geometry, Placement, Slot, plan
-from ..policy import Policy
-from ..rates import Schedule, schedule
-from ..rule import Lifetime, Rule
-from ..sites import GATED, UPDATES, WEIGHTS, Site
+from ..masks import keyed
+from ..placement.plans import Geometry, Placement, Slot, plan_masks
+from ..policies import cell_types
+from ..policies.catalog import names, none, resolve
+from ..policies.policy import Policy
+from ..policies.rates import Schedule, schedule
+from ..policies.rules import Lifetime, Rule
+from ..policies.sites import GATED, UPDATES, WEIGHTS, Site
 
 MIXED = "mixed"
 """Stands for policies of no paper: any rules at some sites."""
@@ -66,7 +67,9 @@ def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule
     return st.builds(Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans())
 
 
-def published(name: str, cell: cells.CellType = cells.LSTM, rate: object = None) -> Policy | None:
+def published(
+    name: str, cell: cell_types.CellType = cell_types.LSTM, rate: object = None
+) -> Policy | None:
     """A policy of the catalogue without the sites that a kind of layer lacks; None where nothing is
     left of it."""
     chosen = resolve(name, rate)
@@ -80,7 +83,7 @@ def published(name: str, cell: cells.CellType = cells.LSTM, rate: object = None)
 @st.composite
 def policies(
     draw: st.DrawFn,
-    cell: cells.CellType = cells.LSTM,
+    cell: cell_types.CellType = cell_types.LSTM,
     layers: int = 1,
     among: Sequence[str] = (),
 ) -> Policy:
@@ -110,7 +113,7 @@ def policies(
 @st.composite
 def geometries(
     draw: st.DrawFn,
-    cell: cells.CellType = cells.LSTM,
+    cell: cell_types.CellType = cell_types.LSTM,
     directions: Sequence[tuple[int, ...]] = ((0,),),
     projections: bool = False,
     layers: int | None = None,
@@ -146,7 +149,7 @@ def masks(
         policy: what falls where.
         geometry: the sizes of the call.
     """
-    wanted = plan(Placement(policy), geometry)
+    wanted = plan_masks(Placement(policy), geometry)
     return st.builds(
         lambda seed, call: keyed.masks(wanted, seed, call),
         st.integers(0, keyed.SEEDS - 1),

@@ -10,35 +10,54 @@ import numpy as np
 import tinyrnn
 from tinyrnn import Array, State, sigmoid
 
-from dropout_policies import Applied, Policy, PolicyError, Site, Slot, cells, keyed, plan
-from dropout_policies.memory import SwappedLayer
-from dropout_policies.probing.probe import Parameter
-from dropout_policies.rates import rate_at
-from dropout_policies.report import Skipped, Touched
-from dropout_policies.stacks import Found, Use, group, place
-from dropout_policies.tape import Tape
+from dropout_policies.adapter import (
+    Applied,
+    Geometry,
+    LayerUse,
+    Parameter,
+    Placement,
+    Plan,
+    Policy,
+    PolicyError,
+    RecurrentLayer,
+    Site,
+    Skipped,
+    Slot,
+    SwappedLayer,
+    Tape,
+    Touched,
+    cell_types,
+    check_sites,
+    find_stacks,
+    keyed,
+    place_layers,
+    plan_at_call,
+    plan_in_evaluation,
+    plan_masks,
+    rate_at,
+)
 
-SITES = cells.LSTM.sites
+SITES = cell_types.LSTM.sites
 """Where `recurrence` lets noise fall; a policy with a site that is not among them is refused."""
 
 
-def draw(wanted: plan.Plan, seed: int | None, call: int) -> dict[Slot, Array]:
+def draw(plan: Plan, seed: int | None, call: int) -> dict[Slot, Array]:
     """The masks of a call, each of its planned shape: keyed, or from the framework's generator."""
     if seed is not None:
-        return keyed.masks(wanted, seed, call)
+        return keyed.masks(plan, seed, call)
     drawn = {}
-    for slot, mask in wanted.items():
+    for slot, mask in plan.items():
         rate = rate_at(mask.rate, call)
         keep = tinyrnn.generator.random(mask.shape) >= rate
         drawn[slot] = np.where(keep, *mask.rule.values(rate))
     return drawn
 
 
-def means(wanted: plan.Plan, call: int) -> dict[Slot, Array]:
+def means(plan: Plan, call: int) -> dict[Slot, Array]:
     """What stands for the masks in evaluation: the mean of each, where that is not 1."""
     return {
         slot: np.full(mask.shape, mask.rule.mean(rate_at(mask.rate, call)))
-        for slot, mask in plan.in_evaluation(wanted).items()
+        for slot, mask in plan_in_evaluation(plan).items()
     }
 
 
@@ -90,7 +109,7 @@ class Keys:
 class PolicyLSTM(tinyrnn.LSTM):
     """A `tinyrnn.LSTM` under a policy: `apply` makes one of a layer by a swap of its class."""
 
-    placement: plan.Placement
+    placement: Placement
     keys: Keys
     tape: Tape | None
 
@@ -102,25 +121,23 @@ class PolicyLSTM(tinyrnn.LSTM):
     def masks(self, steps: int, batch: int) -> dict[Site, Array]:
         """The masks of a call, or what stands for them in evaluation; the call is counted."""
         keys, tape = self.keys, self.tape
-        wanted = plan.plan(
-            self.placement, plan.Geometry(self.inputs, self.units, batch=batch, steps=steps)
+        plan = plan_masks(
+            self.placement, Geometry(self.inputs, self.units, batch=batch, steps=steps)
         )
         if keys.rates_at is not None:
-            wanted = plan.at_call(wanted, keys.rates_at)
+            plan = plan_at_call(plan, keys.rates_at)
         call = 0 if keys.hold else keys.call
         if not (self.training or keys.always or (tape is not None and tape.plays)):
-            drawn = means(wanted, call)
+            drawn = means(plan, call)
         elif tape is None:
-            drawn = draw(wanted, keys.seed, call)
+            drawn = draw(plan, keys.seed, call)
         else:
-            drawn = tape.masks(
-                wanted, lambda: draw(wanted, keys.seed, call), np.asarray, np.asarray
-            )
+            drawn = tape.masks(plan, lambda: draw(plan, keys.seed, call), np.asarray, np.asarray)
         keys.call += self.training or keys.always
         return {slot.site: mask for slot, mask in drawn.items()}
 
     def sample(self, seed: int, hold: bool) -> Keys:
-        """Have masks fall in evaluation too, keyed by a seed; see `dropout_policies.sampling`."""
+        """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer`."""
         before = self.keys
         rates_at = before.call if before.rates_at is None else before.rates_at
         self.keys = Keys(seed, hold=hold, always=True, rates_at=rates_at)
@@ -149,7 +166,7 @@ def layers_of(model: Any) -> dict[str, tinyrnn.Layer]:
     return model.layers if isinstance(model, tinyrnn.Model) else {"model": model}
 
 
-def find(model: Any) -> tuple[list[Found], list[Skipped]]:
+def find(model: Any) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The layers that a policy can go on, and those that it cannot, with the reason."""
     names: dict[tinyrnn.Layer, list[str]] = {}
     for name, layer in layers_of(model).items():
@@ -157,25 +174,27 @@ def find(model: Any) -> tuple[list[Found], list[Skipped]]:
     found, skipped = [], []
     for layer, (name, *aliases) in names.items():
         if type(layer) is tinyrnn.LSTM:
-            found.append(Found(name, layer, "tinyrnn.LSTM", aliases=tuple(aliases)))
+            found.append(RecurrentLayer(name, layer, "tinyrnn.LSTM", aliases=tuple(aliases)))
         elif isinstance(layer, tinyrnn.LSTM):
             why = "a subclass, whose own steps would be lost"
             skipped.append(Skipped(name, type(layer).__name__, why))
     return found, skipped
 
 
-def uses(model: Any, found: Sequence[Found]) -> list[Use]:
+def uses(model: Any, found: Sequence[RecurrentLayer]) -> list[LayerUse]:
     """Where layers run, and what feeds each there: the one before it, if that is recurrent too."""
     items = {item.layer: item for item in found}
-    made: list[Use] = []
-    before: list[Use] = []
+    made: list[LayerUse] = []
+    before: list[LayerUse] = []
     for layer in layers_of(model).values():
-        before = [Use(items[layer], before)] if layer in items else []
+        before = [LayerUse(items[layer], before)] if layer in items else []
         made += before
     return made
 
 
-def check(model: Any, policy: Policy, found: Sequence[Found], skipped: Sequence[Skipped]) -> None:
+def check(
+    model: Any, policy: Policy, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped]
+) -> None:
     """Everything that can be wrong with the layers themselves.
 
     Raises:
@@ -193,11 +212,11 @@ def check(model: Any, policy: Policy, found: Sequence[Found], skipped: Sequence[
             f"(tinyrnn.LSTM).{others}"
         )
     for item in found:
-        plan.check_sites(policy, f"{item.name} ({item.kind})", SITES)
+        check_sites(policy, f"{item.name} ({item.kind})", SITES)
 
 
 class Probe:
-    """A layer or model under audit; see `dropout_policies.probing.probe.Probe`."""
+    """A layer or model under audit; see `Probe`."""
 
     embedding = None
 
@@ -251,7 +270,7 @@ class Probe:
 
 
 class TinyAdapter:
-    """The tinyrnn side of `dropout_policies`; see `dropout_policies.dispatch.Adapter`."""
+    """The tinyrnn side of `dropout_policies`; see `Adapter`."""
 
     precedence = 0
 
@@ -267,8 +286,8 @@ class TinyAdapter:
     ) -> Applied:
         found, skipped = find(model)
         check(model, policy, found, skipped)
-        groups = group(found, uses(model, found), (), stacks)
-        places = place(policy, groups)
+        groups = find_stacks(found, uses(model, found), (), stacks)
+        places = place_layers(policy, groups)
         # Nothing has been changed so far, and nothing raises from here on.
         before = [Before(item.name, item.layer, PolicyLSTM) for item in found]
         for item in found:

@@ -11,7 +11,8 @@ import pytest
 
 import dropout_policies as dp
 from dropout_policies import __main__ as entry
-from dropout_policies import cli, compile_cache
+from dropout_policies import cli
+from dropout_policies.compilation import cache as compile_cache
 
 
 @pytest.fixture

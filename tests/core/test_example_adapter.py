@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given, settings
 
 import dropout_policies as dp
-from dropout_policies import keyed
-from dropout_policies.dispatch import GROUP, Adapter, adapter_for
-from dropout_policies.plan import Geometry, Placement, plan
+from dropout_policies.auditing.probing.probe import AuditableAdapter
+from dropout_policies.masks import keyed
+from dropout_policies.placement.adapters import GROUP, Adapter, find_adapter
+from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from tests.support import audited, documents
 from tests.support.cases import MIXED, Case, Numbers, Outcome, cases, numbers
 from tests.support.mutants import MASK_MUTANTS, mutated_masks
@@ -110,7 +111,7 @@ def test_the_adapter_is_found_by_its_entry_point(tiny):
     assert entries["tinyrnn"].value == "tinyrnn_policies:ADAPTER"
     assert entries["tinyrnn"].name == tiny.framework.__name__
     for model in (tiny.chain(3, 5), tiny.framework.LSTM(3, 5)):
-        assert adapter_for(model) is tiny.adapter.ADAPTER
+        assert find_adapter(model) is tiny.adapter.ADAPTER
     assert isinstance(tiny.adapter.ADAPTER, Adapter)
     with pytest.raises(dp.PolicyError, match=r"one of these frameworks: .*tinyrnn"):
         dp.apply(object())
@@ -181,9 +182,11 @@ def _drawn(mutant):
 
 
 def _all_numbered_0(adapter):
-    original = adapter.place
+    original = adapter.place_layers
     return {
-        "place": lambda *given: {i: replace(p, layer=0) for i, p in original(*given).items()},
+        "place_layers": lambda *given: {
+            i: replace(p, layer=0) for i, p in original(*given).items()
+        },
     }
 
 
@@ -222,7 +225,7 @@ def test_masks_are_the_keyed_ones_of_the_plan(tiny):
         placement = Placement(dp.awd(), number, number == 0, number == 1, number)
         for call, batch in enumerate((4, 2)):
             sizes = Geometry((3, 5)[number], 5, batch=batch, steps=6)
-            expected = keyed.masks(plan(placement, sizes), 9, call)
+            expected = keyed.masks(plan_masks(placement, sizes), 9, call)
             assert masks[name][call].keys() == expected.keys()
             for slot, mask in expected.items():
                 np.testing.assert_array_equal(masks[name][call][slot], mask)
@@ -470,7 +473,7 @@ def test_recorded_masks_put_back_give_the_same(tiny):
 @pytest.mark.parametrize("policy", dp.names())
 def test_an_audit_names_each_policy(tiny, policy):
     tiny.framework.seed(0)
-    chosen = dp.catalog.resolve(policy)
+    chosen = dp.resolve(policy)
 
     def make():
         model = tiny.chain(6, 8, 8, head=tiny.framework.Linear(8, 8))
@@ -580,7 +583,7 @@ def test_that_check_can_fail(tmp_path):
 def test_the_page_lists_what_an_adapter_offers():
     text = PAGE.read_text(encoding="utf-8")
     rows = [line.split("`")[1].partition("(")[0] for line in text.splitlines() if "| `" in line[:3]]
-    offered = [name for name in vars(Adapter) if not name.startswith("_")]
+    offered = [name for name in vars(Adapter) | vars(AuditableAdapter) if name[0] != "_"]
     optional = {"describe"}
     assert set(rows) == {*offered, *Adapter.__annotations__, *optional}
 

@@ -17,14 +17,82 @@ ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
 SPARED = {
-    KERAS / "sources.py": {"torch"},
-    KERAS / "compiled.py": {"torch", "tensorflow", "jax"},
-    KERAS / "products.py": {"torch", "jax"},
+    KERAS / "auditing" / "sources.py": {"torch"},
+    KERAS / "tracing.py": {"torch", "tensorflow", "jax"},
+    KERAS / "kernels" / "compiled.py": {"torch", "tensorflow", "jax"},
+    KERAS / "kernels" / "products.py": {"torch", "jax"},
     KERAS / "loops.py": {"jax"},
 }
-"""Keras gives no access to PyTorch's random state, which its dropout draws from there; nor to what
-compiles a function whole; `keras.remat` cannot be told what to keep, and `ops.custom_gradient` not
-what another operation's gradient is to be made of; its loops let out no more than outputs."""
+"""Where Keras has no public way: to PyTorch's random state, which its dropout draws; to ask how
+a backend runs a call; to compile one function whole; to say what `keras.remat` keeps, or what
+another operation's gradient is made of; to get more than outputs out of a loop."""
+
+CORE_ROOMS = (
+    "errors",
+    "argument_checks",
+    "compilation",
+    "policies",
+    "pictures",
+    "placement",
+    "masks",
+    "auditing",
+    "reference",
+    "adapter",
+    "configuration",
+    "testing",
+    "__init__",
+    "cli",
+    "__main__",
+)
+"""The folders and modules of the core, each of which may import those before it alone."""
+
+TORCH_ROOMS = (
+    "tracing",
+    "cells",
+    "kernels",
+    "tensor_checks",
+    "scripting",
+    "masks",
+    "policy_layer",
+    "recurrence",
+    "layers",
+    "custom_cell",
+    "step_layers",
+    "embedding",
+    "checkpointing",
+    "wiring",
+    "auditing",
+    "swapped_layer",
+    "adapter",
+    "__init__",
+)
+KERAS_ROOMS = (
+    "tracing",
+    "kernels",
+    "masks",
+    "cells",
+    "custom_cell",
+    "loops",
+    "recurrence",
+    "policy_layer",
+    "functional_graph",
+    "wiring",
+    "layers",
+    "embedding",
+    "auditing",
+    "swapped_layer",
+    "adapter",
+    "__init__",
+)
+ROOMS = {CORE: CORE_ROOMS, TORCH: TORCH_ROOMS, KERAS: KERAS_ROOMS}
+
+SHORTCUTS = {
+    CORE / "policies" / "policy.py": {"pictures"},
+    CORE / "configuration.py": {"__init__"},
+    CORE / "cli.py": {"__init__"},
+}
+"""`policy.diagram()` is a shortcut for `draw_policy` of `pictures`; the others ask for the
+version."""
 
 BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
@@ -88,39 +156,104 @@ def test_only_the_plan_decides_shapes():
         for file in folder.rglob("*.py")
         if "PlannedMask(" in file.read_text(encoding="utf-8")
     ]
-    assert makers == ["plan.py"]
+    assert makers == ["plans.py"]
 
 
 def test_adapters_is_no_package():
     assert not (ROOT / "adapters" / "__init__.py").exists()
 
 
+def rooms_imported(file: Path, floor: Path) -> set[str]:
+    """The rooms of its own package that a file imports from, by relative imports."""
+    folder = file.parent.relative_to(floor).parts
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or not node.level:
+            continue
+        base = folder[: len(folder) - (node.level - 1)]
+        parts = (*base, *(node.module or "").split("."))
+        parts = tuple(part for part in parts if part)
+        for alias in node.names:
+            room = (*parts, alias.name)[0]
+            is_room = (floor / room).is_dir() or (floor / f"{room}.py").exists()
+            found.add(room if is_room else "__init__")
+    return found
+
+
+@pytest.mark.parametrize("floor", ROOMS, ids=lambda floor: floor.name)
+def test_every_room_imports_lower_ones_alone(floor):
+    rooms = ROOMS[floor]
+    there = {path.stem for path in floor.iterdir() if path.is_dir() or path.suffix == ".py"}
+    assert there - {"__pycache__"} == set(rooms)
+    for file in sorted(floor.rglob("*.py")):
+        room = file.relative_to(floor).parts[0].removesuffix(".py")
+        below = {*rooms[: rooms.index(room) + 1], *SHORTCUTS.get(file, set())}
+        assert rooms_imported(file, floor) <= below, file
+
+
+def test_that_order_can_be_broken(tmp_path):
+    (tmp_path / "low").mkdir()
+    (tmp_path / "high.py").touch()
+    file = tmp_path / "low" / "file.py"
+    for line, room in {
+        "from ..high import f": "high",
+        "from .. import high": "high",
+        "from .other import f": "low",
+        "from .. import version": "__init__",
+    }.items():
+        file.write_text(f"def g():\n    {line}\n")
+        assert rooms_imported(file, tmp_path) == {room}
+
+
+@pytest.mark.parametrize("adapter", [TORCH, KERAS, ROOT / "examples"], ids=lambda path: path.name)
+def test_adapters_import_one_module_of_the_core(adapter):
+    files = sorted(adapter.rglob("*.py"))
+    found = {
+        name
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom | ast.Import)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+        if name and (name + ".").startswith("dropout_policies.")
+    }
+    users = {"dropout_policies"} if adapter.name == "examples" else set()  # a demo for users
+    assert found == {"dropout_policies.adapter"} | users
+
+
+def test_the_surface_for_adapters_says_all_that_it_has():
+    import dropout_policies.adapter as surface
+
+    public = {name for name in vars(surface) if not name.startswith("_")}
+    modules = {"keyed", "cell_types"}
+    assert public == set(surface.__all__)
+    assert {name for name in public if isinstance(getattr(surface, name), type(sys))} == modules
+
+
+def test_no_module_has_the_name_of_a_public_function():
+    """Or `from dropout_policies import audit` might be either."""
+    import dropout_policies
+    import dropout_policies.adapter as surface
+
+    modules = {path.stem for path in CORE.rglob("*.py")} | {
+        p.name for p in CORE.rglob("*") if p.is_dir()
+    }
+    names = {*dropout_policies.__all__, *surface.__all__} - {"keyed", "cell_types"}
+    assert not names & modules
+
+
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at and loops to choose from;
     PyTorch cells that are called step by step, activation checkpointing, TorchScript, checks of
     tensors before its own operators."""
-    torch_rooms, keras_rooms = ({f.name for f in floor.glob("*.py")} for floor in (TORCH, KERAS))
-    operators = {
-        "operators.py",
-        "sequence.py",
-        "engine.py",
-        "fused.py",
-        "fused_cpu.py",
-        "fused_gpu.py",
-        "products_cpu.py",
-        "triton_kernels.py",
-        "lstm_operator.py",
-        "gru_operator.py",
-        "kernel_memory.py",
-    }
-    others = {
-        "step_layers.py",
-        "checkpointing.py",
-        "scripting.py",
-        "tensor_checks.py",
-        "tracing.py",
-    }
-    assert torch_rooms - operators - others == keras_rooms - {"graph.py", "loops.py"}
+    torch_alone = {"step_layers", "checkpointing", "scripting", "tensor_checks"}
+    assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - {"functional_graph", "loops"}
+    in_both = {"kernels": {"__init__", "compiled", "products"}}
+    in_both["auditing"] = {"__init__", "probe", "calling", "sources"}
+    for room, files in in_both.items():
+        for adapter in (TORCH, KERAS):
+            assert files <= {file.stem for file in (adapter / room).glob("*.py")}
 
 
 def run(code: str) -> str:

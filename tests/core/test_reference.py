@@ -5,9 +5,9 @@ import math
 import numpy as np
 
 from dropout_policies import reference
-from dropout_policies.plan import Slot
+from dropout_policies.placement.plans import Slot
+from dropout_policies.policies.sites import Site
 from dropout_policies.reference import Weights, run
-from dropout_policies.sites import Site
 
 
 def lstm(*arguments, **named):

@@ -13,13 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies import keyed
-from dropout_policies.catalog import resolve
-from dropout_policies.checks import check_integer, check_text, integer, show
-from dropout_policies.grid import Row
-from dropout_policies.plan import Geometry, Placement, plan
-from dropout_policies.rates import Schedule
-from dropout_policies.stacks import Found, group, stack_placement
+from dropout_policies.argument_checks import check_integer, check_seed, check_text, integer, show
+from dropout_policies.masks import keyed
+from dropout_policies.pictures.grid import Row
+from dropout_policies.placement.plans import Geometry, Placement, plan_masks
+from dropout_policies.placement.stacks import RecurrentLayer, find_stacks, stack_placement
+from dropout_policies.policies import catalog
+from dropout_policies.policies.catalog import resolve
+from dropout_policies.policies.rates import Schedule
 
 
 class Text(str):
@@ -83,7 +84,7 @@ strange |= st.lists(strange, max_size=3) | st.dictionaries(st.text(), strange, m
 
 RULE = {"kind": "drop", "rate": 0.5, "per": "step", "gates": "tied", "scaled": True}
 SAVED = {"version": 2, "name": "", "citation": "", "rules": {"input": RULE}}
-A = Found("a", object(), "LSTM")
+A = RecurrentLayer("a", object(), "LSTM")
 
 CALLS = {
     "drop": dp.drop,
@@ -140,12 +141,12 @@ CALLS = {
     "average": lambda x: dp.average(x, lambda: 0.5),
     "average's samples": lambda x: dp.average(object(), lambda: 0.5, x),
     "record": lambda x: dp.record(x).__enter__(),
-    "stacks": lambda x: group([A], [], [], x),
-    "a stack": lambda x: group([A], [], [], [x]),
-    "a stack's name": lambda x: group([A], [], [], [[x]]),
+    "stacks": lambda x: find_stacks([A], [], [], x),
+    "a stack": lambda x: find_stacks([A], [], [], [x]),
+    "a stack's name": lambda x: find_stacks([A], [], [], [[x]]),
     "stack": lambda x: stack_placement(dp.zaremba(), x, 1, "LSTM"),
     "stack's layer": lambda x: stack_placement(dp.zaremba(), (x, 2), 1, "LSTM"),
-    "seed": keyed.check_seed,
+    "seed": check_seed,
     "check_integer": lambda x: check_integer(x, "layers", 1, 5),
     "check_text": lambda x: check_text(x, "name"),
     **{
@@ -161,7 +162,7 @@ CALLS = {
 
 @pytest.fixture(autouse=True)
 def _catalogue(monkeypatch):
-    monkeypatch.setattr(dp.catalog, "_CATALOG", dict(dp.catalog._CATALOG))
+    monkeypatch.setattr(catalog, "_CATALOG", dict(catalog._CATALOG))
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -284,7 +285,7 @@ def test_calls_may_be_numpys_integers():
     assert all(type(call) is int for call, _ in made.points)
     assert dp.ramp(0.0, 0.5, np.int64(10)) == dp.ramp(0.0, 0.5, 10)
     assert dp.Policy.from_json(dp.zaremba(made).to_json()) == dp.zaremba(made)
-    assert keyed.check_seed(np.uint32(7)) == 7
+    assert check_seed(np.uint32(7)) == 7
     drawn = dp.zaremba().diagram(np.int64(2), np.int8(4), path=(np.int64(1), np.int64(3)))
     assert str(drawn) == str(dp.zaremba().diagram(2, 4, path=(1, 3)))
 
@@ -435,7 +436,7 @@ def test_a_layer_has_a_rate_from_number_0_on():
         with pytest.raises(dp.PolicyError, match=r"depth|layer number 3"):
             rule.of_layer(depth)
     with pytest.raises(dp.PolicyError, match="layer number 3"):
-        plan(Placement(dp.Policy(hidden=rule)), Geometry(2, 2, layers=3))
+        plan_masks(Placement(dp.Policy(hidden=rule)), Geometry(2, 2, layers=3))
 
 
 def test_what_a_mask_holds_is_asked_at_a_rate():

@@ -5,8 +5,8 @@ import re
 import pytest
 
 import dropout_policies as dp
-from dropout_policies.catalog import resolve
-from dropout_policies.rates import rates_text
+from dropout_policies.policies.catalog import resolve
+from dropout_policies.policies.rates import rates_text
 from tests.support import pictures
 from tests.support.documents import ROOT
 

@@ -20,7 +20,7 @@ def test_outputs_states_and_slopes_are_the_same_in_training(case):
 @pytest.mark.parametrize("name", ["zaremba", "naive"])
 def test_gradients_are_the_same(name):
     """One step of plain SGD at rate 1 moves every weight by its gradient."""
-    from dropout_policies import catalog
+    from dropout_policies.policies import catalog
     from tests.support.cases import Case
 
     case = Case(catalog.resolve(name, 0.4), layers=2, batch=4, steps=6, initial_state=False)

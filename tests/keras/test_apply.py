@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
-from dropout_policies_keras.memory import OWN, SIGNATURE
+from dropout_policies_keras.swapped_layer import OWN, SIGNATURE
 from keras import layers, ops
 
 import dropout_policies as dp

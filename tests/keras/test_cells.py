@@ -7,8 +7,8 @@ from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN
 from keras import layers, ops
 
 import dropout_policies as dp
-from dropout_policies.plan import Slot
-from dropout_policies.sites import Site
+from dropout_policies.placement.plans import Slot
+from dropout_policies.policies.sites import Site
 from tests.support.keras_subject import OwnLSTMCell
 
 B, T, D, H = 3, 5, 4, 6

@@ -7,8 +7,9 @@ from dropout_policies_keras import LSTM, Embedding
 from keras import layers, ops
 
 import dropout_policies as dp
-from dropout_policies import keyed, reference
-from dropout_policies.plan import plan_embedding
+from dropout_policies import reference
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import plan_embedding
 
 V, F, B, T = 11, 3, 4, 6
 TOKENS = np.random.default_rng(0).integers(0, V, (B, T))
@@ -88,7 +89,7 @@ def test_apply_drops_words_in_a_compiled_model_and_remove_ends_it(name):
     plain = float(model.train_on_batch(TOKENS, y))
     paths = [v.path for v in model.variables]
     weights = [v.path for v in model.weights]
-    rates = {site.value: 0.0 for site in dp.catalog.resolve(name)} | {"embedding": 0.5}
+    rates = {site.value: 0.0 for site in dp.resolve(name)} | {"embedding": 0.5}
     applied = dp.apply(model, name, rate=rates, seed=5)
     assert [e.name for e in applied.embeddings] == ["words"]
     assert "words (keras.layers.Embedding): embedding 0.5" in str(applied)

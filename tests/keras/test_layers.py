@@ -3,14 +3,15 @@
 import keras
 import numpy as np
 import pytest
-from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN, compiled, masks
+from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN, masks
+from dropout_policies_keras.kernels import compiled
 from keras import ops
 
 import dropout_policies as dp
-from dropout_policies import keyed
-from dropout_policies.plan import Placement, PlannedMask, Slot
-from dropout_policies.rates import rate_at
-from dropout_policies.sites import Site
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Placement, PlannedMask, Slot
+from dropout_policies.policies.rates import rate_at
+from dropout_policies.policies.sites import Site
 from tests.support.keras_subject import halves
 
 B, T, D, H = 3, 5, 4, 6

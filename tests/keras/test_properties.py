@@ -7,7 +7,7 @@ from dropout_policies_keras import masks
 from hypothesis import given, settings
 
 import dropout_policies as dp
-from dropout_policies.plan import Geometry, Placement, plan
+from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from tests.support import keras_subject, properties
 from tests.support.cases import cases
 from tests.support.keras_mutants import LAYER_MUTANTS
@@ -16,7 +16,7 @@ from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 CLOSE = 1e-4
 """In float32, under masks that scale by up to 20."""
 
-WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
+WANTED = plan_masks(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
 
 
 @pytest.mark.parametrize(("layers", "steps", "source"), [(1, 6, 1), (2, 12, 0), (3, 3, 0)])

@@ -7,7 +7,8 @@ from dropout_policies_keras import LSTM
 from keras import layers, ops
 
 import dropout_policies as dp
-from dropout_policies.sites import Site
+from dropout_policies.placement.adapters import find_adapter
+from dropout_policies.policies.sites import Site
 
 B, T, D, V = 3, 5, 4, 9
 
@@ -38,7 +39,7 @@ def states(some):
 
 
 def under(some):
-    return dp.dispatch.adapter_for(some).under_policy(some)
+    return find_adapter(some).under_policy(some)
 
 
 def test_layers_under_a_policy_have_names():

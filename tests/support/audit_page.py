@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import dropout_policies as dp
-from dropout_policies.audit import Audit
+from dropout_policies.auditing.audits import Audit
 
 from .audited import errors
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dropout_policies as dp
-from dropout_policies.audit import Audit
-from dropout_policies.probing.resting import wide
-from dropout_policies.rule import Rule
-from dropout_policies.sites import VERTICAL, WEIGHTS, Site
+from dropout_policies.auditing.audits import Audit
+from dropout_policies.auditing.probing.resting import wide
+from dropout_policies.policies.rules import Rule
+from dropout_policies.policies.sites import VERTICAL, WEIGHTS, Site
 
 Key = tuple[Site, int, int]
 

@@ -9,9 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies import cells, keyed, reference
-from dropout_policies.plan import Geometry, Placement, in_evaluation, plan
-from dropout_policies.rates import rate_at
+from dropout_policies import reference
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Geometry, Placement, plan_in_evaluation, plan_masks
+from dropout_policies.policies import cell_types
+from dropout_policies.policies.rates import rate_at
 from dropout_policies.reference import Weights
 from dropout_policies.testing import strategies
 
@@ -23,18 +25,18 @@ sorted by length if there are lengths."""
 class Cell(NamedTuple):
     """A kind of layer: what it is, the oracle's step of it, and whose weights that has."""
 
-    type: cells.CellType
+    type: cell_types.CellType
     step: reference.Step
-    inside: cells.CellType
+    inside: cell_types.CellType
 
 
 CELLS = {
-    "lstm": Cell(cells.LSTM, reference.lstm, cells.LSTM),
-    "gru": Cell(cells.GRU, reference.gru, cells.GRU),
-    "gru_reset_before": Cell(cells.GRU, reference.gru_reset_before, cells.GRU),
-    "rnn_tanh": Cell(cells.RNN, reference.rnn_tanh, cells.RNN),
-    "rnn_relu": Cell(cells.RNN, reference.rnn_relu, cells.RNN),
-    "own_lstm": Cell(cells.OWN, reference.lstm, cells.LSTM),
+    "lstm": Cell(cell_types.LSTM, reference.lstm, cell_types.LSTM),
+    "gru": Cell(cell_types.GRU, reference.gru, cell_types.GRU),
+    "gru_reset_before": Cell(cell_types.GRU, reference.gru_reset_before, cell_types.GRU),
+    "rnn_tanh": Cell(cell_types.RNN, reference.rnn_tanh, cell_types.RNN),
+    "rnn_relu": Cell(cell_types.RNN, reference.rnn_relu, cell_types.RNN),
+    "own_lstm": Cell(cell_types.CUSTOM, reference.lstm, cell_types.LSTM),
 }
 
 
@@ -188,7 +190,7 @@ def oracle(case: Case, masks: dict | None = None, given: Numbers | None = None) 
     ones; with the slope of its loss, exact to the last digits (a complex step)."""
     given = given or numbers(case)
     if masks is None:
-        wanted = plan(Placement(case.policy), case.geometry)
+        wanted = plan_masks(Placement(case.policy), case.geometry)
         if case.training:
             masks = keyed.masks(wanted, case.seed, case.call, case.row_offset)
         else:
@@ -208,7 +210,7 @@ def means(wanted, call: int) -> dict:
     """The masks of evaluation: each one's mean, of its planned shape."""
     return {
         slot: np.full(mask.shape, mask.rule.mean(rate_at(mask.rate, call)))
-        for slot, mask in in_evaluation(wanted).items()
+        for slot, mask in plan_in_evaluation(wanted).items()
     }
 
 

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 
 import dropout_policies as dp
-from dropout_policies import keyed
-from dropout_policies.plan import Placement, Slot, plan
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Placement, Slot, plan_masks
 from dropout_policies.testing.strategies import published
 
 from .cases import CELLS, Case, cases
@@ -87,7 +87,7 @@ def pairs(layers: Sequence[Layer]) -> list[object]:
 
 def masks_by_step(case: Case) -> dict[Slot, np.ndarray]:
     """The keyed masks of a case whose every step is a call of its own."""
-    wanted = plan(Placement(case.policy), replace(case.geometry, steps=1))
+    wanted = plan_masks(Placement(case.policy), replace(case.geometry, steps=1))
     steps = [
         keyed.masks(wanted, case.seed, case.call + t, case.row_offset) for t in range(case.steps)
     ]

@@ -10,7 +10,7 @@ from dropout_policies_keras import GRU, LSTM, SimpleRNN
 from keras import layers
 
 import dropout_policies as dp
-from dropout_policies.sites import Site
+from dropout_policies.policies.sites import Site
 
 from .audited import Case, of_policy
 
@@ -77,7 +77,7 @@ def cases() -> list[Case]:
         of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True),
     ]
     for name in dp.names():
-        policy = dp.catalog.resolve(name)
+        policy = dp.resolve(name)
         made = built(lambda policy=policy: LSTM(8, policy=policy))
         found.append(of_policy(f"LSTM: {name}", made, policy))
     for kind, policy in (

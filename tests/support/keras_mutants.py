@@ -10,10 +10,10 @@ import pytest
 from dropout_policies_keras import cells, layers, masks, recurrence
 from keras import ops
 
-from dropout_policies import cells as kinds
-from dropout_policies.plan import Slot
-from dropout_policies.rates import rate_at
-from dropout_policies.sites import Site
+from dropout_policies.placement.plans import Slot
+from dropout_policies.policies import cell_types as kinds
+from dropout_policies.policies.rates import rate_at
+from dropout_policies.policies.sites import Site
 
 from .mutants import plan_changed
 

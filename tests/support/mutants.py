@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dropout_policies.plan import Plan, PlannedMask, Slot
-from dropout_policies.rates import rate_at
-from dropout_policies.sites import Site
+from dropout_policies.placement.plans import Plan, PlannedMask, Slot
+from dropout_policies.policies.rates import rate_at
+from dropout_policies.policies.sites import Site
 
 Masks = dict[Slot, Any]
 Mutant = Callable[[Masks, Plan], Masks]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dropout_policies as dp
-from dropout_policies.catalog import resolve
+from dropout_policies.policies.catalog import resolve
 
 from .documents import ROOT
 

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 
 import dropout_policies as dp
-from dropout_policies.plan import Placement, Plan, Slot, plan
-from dropout_policies.rates import rate_at
+from dropout_policies.placement.plans import Placement, Plan, Slot, plan_masks
+from dropout_policies.policies.rates import rate_at
 from dropout_policies.reference import Weights
 
 from .cases import Case, Numbers, Outcome, evaluated, numbers, oracle
@@ -72,7 +72,7 @@ def equals_oracle_under_its_own_masks(
     patch(recording)
     given = numbers(case)
     got = outcome(given)
-    wanted = plan(Placement(case.policy), case.geometry)
+    wanted = plan_masks(Placement(case.policy), case.geometry)
     assert drawn.keys() == wanted.keys()
     for slot, mask in drawn.items():
         values = wanted[slot].rule.values(rate_at(wanted[slot].rate, case.call))
@@ -217,7 +217,7 @@ def keeps_every_promise(subject: Subject, tolerance: float) -> None:
         replace(plain, policy=dp.Policy(input=dp.drop(dp.schedule({0: 0.1, 2: 0.8})))),
     ]
     stays = dp.Policy(state=dp.drop(0.3), cell=dp.drop(0.4)) | dp.zoneout(0.5, 0.3)
-    by_layer = dp.catalog.resolve("naive", [0.2, 0.7])
+    by_layer = dp.resolve("naive", [0.2, 0.7])
     rising = dp.schedule({0: 0.1, 2: 0.6})
     inside += [
         replace(plain, policy=stays),

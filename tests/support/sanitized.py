@@ -11,9 +11,10 @@ import subprocess
 import sys
 
 import torch
-from dropout_policies_torch.compiled import TYPES, in_c
+from dropout_policies_torch.kernels.compiled import TYPES, in_c
 
-from dropout_policies import compiled, compiler
+from dropout_policies.compilation import compiler, libraries
+from dropout_policies.masks import compiled_bits
 
 OVERRUN = "overrun"
 
@@ -30,8 +31,10 @@ def overrun() -> None:
 def main() -> None:
     """Compile everything; end with an error if that fails, or if an overrun is not noticed."""
     compiler.SECONDS = 3600.0
-    if not all([in_c(dtype) for dtype in TYPES] + [compiled.library(compiled.KEYED)]):
-        sys.exit(f"not compiled: {compiled.library.status()}")
+    if not all(
+        [in_c(dtype) for dtype in TYPES] + [libraries.compiled_library(compiled_bits.SOURCE)]
+    ):
+        sys.exit(f"not compiled: {libraries.compiled_library.status()}")
     command = [sys.executable, "-m", "tests.support.sanitized", OVERRUN]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0 or "heap-buffer-overflow" not in done.stderr:

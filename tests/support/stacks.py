@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dropout_policies.audit import Audit
-from dropout_policies.probing.evidence import Finding
-from dropout_policies.probing.resting import wide
+from dropout_policies.auditing.audits import Audit
+from dropout_policies.auditing.probing.evidence import Finding
+from dropout_policies.auditing.probing.resting import wide
 
 Noise = dict[int, dict[str, float]]
 """Rates by layer and place: those of `PLACES`, and `activation`, before the tanh of a candidate,

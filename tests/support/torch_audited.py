@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 
 import dropout_policies as dp
-from dropout_policies.sites import Site
+from dropout_policies.policies.sites import Site
 
 from .audited import Case, of_policy
 
@@ -138,7 +138,7 @@ def by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> C
 
 def fitting(name: str, kind: type[nn.Module]) -> dp.Policy | None:
     """A policy as a kind of layer can have it, or None."""
-    policy = dp.catalog.resolve(name)
+    policy = dp.resolve(name)
     if kind is not LSTM:
         if name == "rnndrop" or (name == "semeniuta" and kind is RNN):
             return None
@@ -177,7 +177,7 @@ def cases() -> list[Case]:
         of_policy(
             f"LSTM, both ways, 2 layers: {name}",
             lambda name=name: LSTM(9, 8, num_layers=2, bidirectional=True, policy=name),
-            dp.catalog.resolve(name),
+            dp.resolve(name),
             2,
             (0, 1),
         )

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dropout_policies as dp
-from dropout_policies.sites import UPDATES
-from dropout_policies.tape import Record
+from dropout_policies.masks.tape import Record
+from dropout_policies.policies.sites import UPDATES
 
 from .torch_fuzz_calls import TOLERANCES, Call, Tensors, Wrong
 from .torch_fuzz_run import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import dropout_policies_torch as dpt
 import torch
-from dropout_policies_torch.sequence import SITES
+from dropout_policies_torch.kernels.sequence import SITES
 from hypothesis import strategies as st
 from torch import Tensor, nn
 

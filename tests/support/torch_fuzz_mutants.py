@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from dropout_policies_torch import kernel_memory, layers, sequence
+from dropout_policies_torch import layers
+from dropout_policies_torch.kernels import kernel_memory, sequence
 from hypothesis import strategies as st
 from torch import Tensor
 

@@ -7,20 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dropout_policies_torch import (
-    cells,
-    gru_operator,
-    layers,
-    lstm_operator,
-    masks,
-    operators,
-    recurrence,
-)
+from dropout_policies_torch import cells, layers, masks, recurrence
+from dropout_policies_torch.kernels import gru_operator, lstm_operator, operators
 from dropout_policies_torch.masks import on
 
-from dropout_policies.plan import Slot
-from dropout_policies.rates import rate_at
-from dropout_policies.sites import Site
+from dropout_policies.placement.plans import Slot
+from dropout_policies.policies.rates import rate_at
+from dropout_policies.policies.sites import Site
 
 from .mutants import plan_changed
 
@@ -271,14 +264,14 @@ def _means_of_the_first_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rates_of_the_first_layer(patch: pytest.MonkeyPatch) -> None:
-    original = layers.plan
+    original = layers.plan_masks
 
     def plan(placement, geometry):
         policy = placement.policy
         first = {s.value: rule.of_layer(0) for s, rule in policy.items()}
         return original(replace(placement, policy=policy.with_rates(first)), geometry)
 
-    patch.setattr(layers, "plan", plan)
+    patch.setattr(layers, "plan_masks", plan)
 
 
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,9 @@ from dropout_policies_torch import LSTMCell
 from torch import nn
 
 import dropout_policies as dp
-from dropout_policies import keyed, reference
-from dropout_policies.plan import Geometry, plan
+from dropout_policies import reference
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Geometry, plan_masks
 from dropout_policies.reference import Weights
 
 B, D, H = 3, 4, 5
@@ -34,7 +35,7 @@ def test_each_step_equals_the_oracle_in_training(policy, batched):
     batch = B if batched else 1
     for call in range(3):
         x = torch.randn(batch, D, dtype=torch.float64)
-        masks = keyed.masks(plan(layer.placement, Geometry(D, H, batch=batch)), 3, call)
+        masks = keyed.masks(plan_masks(layer.placement, Geometry(D, H, batch=batch)), 3, call)
         if batched:
             h, c = layer(x, (h, c))
             y = layer.mask_output(h)

@@ -7,8 +7,9 @@ from dropout_policies_torch import LSTM, Embedding
 from torch import nn
 
 import dropout_policies as dp
-from dropout_policies import keyed, reference
-from dropout_policies.plan import plan_embedding
+from dropout_policies import reference
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import plan_embedding
 
 T, B, V, F = 7, 3, 9, 4
 TOKENS = torch.randint(0, V, (T, B), generator=torch.Generator().manual_seed(1))

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from dropout_policies_torch import fused
+from dropout_policies_torch.kernels import fused
 from hypothesis import strategies as st
 
 import dropout_policies as dp

@@ -114,7 +114,7 @@ def test_a_cell_compiles_into_one_graph(kind):
 @pytest.mark.parametrize("policy", ["awd", "zoneout"])
 def test_evaluation_is_exported(kind, policy):
     rate = {"cell_update": 0.0} if policy == "zoneout" and kind is not LSTM else None
-    ours = model(kind, dp.catalog.resolve(policy, rate)).eval()
+    ours = model(kind, dp.resolve(policy, rate)).eval()
     x = torch.randn(T, B, D)
     exported = torch.export.export(ours, (x,))
     torch.testing.assert_close(exported.module()(x)[0], ours(x)[0])
@@ -297,7 +297,7 @@ def test_evaluation_that_is_not_the_stock_layers_is_exported_too(policy, dynamo,
 
 @pytest.mark.parametrize("policy", ["zaremba", "naive", "zoneout"])
 def test_torch_func_differentiates_a_layer(policy):
-    layer, x = model(LSTM, dp.catalog.resolve(policy)), torch.randn(T, B, D)
+    layer, x = model(LSTM, dp.resolve(policy)), torch.randn(T, B, D)
     parameters = dict(layer.named_parameters())
 
     def loss(parameters):
@@ -313,7 +313,7 @@ def test_torch_func_differentiates_a_layer(policy):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("policy", ["zaremba", "naive", "weight_drop"])
 def test_an_empty_batch_is_one(kind, policy):
-    layer = model(kind, dp.catalog.resolve(policy))
+    layer = model(kind, dp.resolve(policy))
     y = layer(torch.randn(T, 0, D))[0]
     assert y.shape == (T, 0, H)
     y.sum().backward()

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies import compiled, keyed
-from dropout_policies.plan import PlannedMask, Slot
-from dropout_policies.sites import Site
+from dropout_policies.masks import compiled_bits, keyed
+from dropout_policies.placement.plans import PlannedMask, Slot
+from dropout_policies.policies.sites import Site
 
 CPU = torch.device("cpu")
 words = st.integers(0, 2**32 - 1)
@@ -21,9 +21,9 @@ sizes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 6))
 def bits(request, monkeypatch):
     """Both ways that keyed bits are computed."""
     if request.param == "compiled":
-        assert compiled.keeps_bits(), "the tests need a C compiler"
+        assert compiled_bits.has_compiled_bits(), "the tests need a C compiler"
     else:
-        monkeypatch.setattr(compiled, "keeps_bits", lambda: False)
+        monkeypatch.setattr(masks, "has_compiled_bits", lambda: False)
 
 
 @pytest.mark.usefixtures("bits")

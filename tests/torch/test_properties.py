@@ -9,15 +9,15 @@ from dropout_policies_torch import masks
 from hypothesis import given, settings
 
 import dropout_policies as dp
-from dropout_policies import grid
-from dropout_policies.plan import Geometry, Placement, plan
+from dropout_policies.pictures import grid
+from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from tests.support import properties, torch_subject
 from tests.support.cases import cases, numbers, oracle
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 from tests.support.torch_mutants import LAYER_MUTANTS, in_values
 
 EXACT = 1e-10
-WANTED = plan(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
+WANTED = plan_masks(Placement(dp.naive(0.4)), Geometry(50, 50, 3, (0, 1), 40, 30))
 
 
 def unseeded(wanted):

@@ -8,9 +8,9 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import dropout_policies as dp
-from dropout_policies import keyed
-from dropout_policies.plan import Placement, Slot
-from dropout_policies.sites import Site
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Placement, Slot, plan_masks
+from dropout_policies.policies.sites import Site
 
 T, B, D, H = 6, 4, 3, 5
 POLICIES = ["zaremba", "variational", "zoneout", "awd", "rnndrop", "semeniuta"]
@@ -41,7 +41,7 @@ def state(model):
 @pytest.mark.parametrize("seed", [3, None])
 def test_masks_fall_in_evaluation_until_the_end(policy, seed):
     model = Words().eval()
-    dp.apply(model, dp.catalog.resolve(policy) | dp.Policy(), seed=seed)
+    dp.apply(model, dp.resolve(policy) | dp.Policy(), seed=seed)
     plain, random = model(TOKENS), torch.get_rng_state()
     with dp.monte_carlo(model, seed=5):
         first, second = model(TOKENS), model(TOKENS)
@@ -138,7 +138,7 @@ def test_recorded_masks_are_the_plans():
         assert words[Slot(Site.EMBEDDING, 0, 0)].shape == (1, 1, 20)
         assert rnn[Slot(Site.CELL_UPDATE, 1, 0)].shape == (T, batch, H)
         assert rnn[Slot(Site.RECURRENT_WEIGHT, 1, 0)].shape == (1, 4 * H, H)
-        wanted = dp.plan.plan(Placement(dp.awd() | dp.zoneout()), model.rnn._geometry(T, batch))
+        wanted = plan_masks(Placement(dp.awd() | dp.zoneout()), model.rnn._geometry(T, batch))
         expected = keyed.masks(wanted, 3, call)
         assert rnn.keys() == expected.keys()
         for slot, mask in rnn.items():

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import dropout_policies as dp
-from dropout_policies.plan import Slot
-from dropout_policies.sites import Site
+from dropout_policies.placement.plans import Slot
+from dropout_policies.policies.sites import Site
 
 T, B, D, H = 6, 4, 3, 5
 KINDS = [LSTM, GRU, RNN]

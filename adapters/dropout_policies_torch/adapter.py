@@ -1,0 +1,243 @@
+"""Finding the recurrent layers of a `torch.nn.Module`, and putting a policy on them in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from dropout_policies.adapter import (
+    Applied,
+    Placement,
+    Policy,
+    PolicyError,
+    RecurrentLayer,
+    Site,
+    Skipped,
+    Touched,
+    TouchedEmbedding,
+    check_sites,
+    find_stacks,
+    place_layers,
+)
+
+from .auditing.probe import Probe
+from .cells import TYPES
+from .custom_cell import Unrolled, check_own
+from .embedding import Embedding
+from .kernels.compiled import describe
+from .layers import GRU, LSTM, RNN
+from .policy_layer import OWN, PolicyLayer
+from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
+from .swapped_layer import Before
+from .wiring import beside, check_neighbours, unclear, uses
+
+SWAPS: dict[type[nn.Module], Any] = {
+    stock: ours
+    for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
+    for stock in (ours, getattr(nn, ours.__name__))
+} | {Unrolled: Unrolled}
+"""Which class takes the place of which. Swapping an instance's `__class__` keeps the module
+object, its parameters, hooks and aliases what they are."""
+
+SUBCLASS = "a subclass; derive it from dropout_policies_torch's instead"
+
+EMBEDDINGS: dict[type[nn.Module], Any] = {nn.Embedding: Embedding, Embedding: Embedding}
+"""The same for embeddings, which a policy goes on if it has a rule for them."""
+
+
+class TorchAdapter:
+    """The PyTorch side of `dropout_policies.apply`."""
+
+    precedence = 0
+
+    def owns(self, model: Any) -> bool:
+        return isinstance(model, nn.Module)
+
+    def apply(
+        self,
+        model: nn.Module,
+        policy: Policy,
+        seed: int | None,
+        stacks: Sequence[Sequence[str]] | None,
+    ) -> Applied:
+        found, skipped = find(model)
+        check(model, found, skipped, policy)
+        groups = find_stacks(found, uses(model, found), unclear(model, found), stacks)
+        places = place_layers(policy, groups)
+        check_neighbours(model, found, places)
+        skipped += [
+            Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
+            for name, module in beside(model, found)
+        ]
+        embeddings, others = find_embeddings(model, policy)
+        skipped += others
+        in_batch_first = batch_first(found, embeddings, policy)
+        touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
+        swaps = SWAPS | EMBEDDINGS
+        before = [Before(i.name, i.layer, swaps[type(i.layer)]) for i in (*found, *embeddings)]
+        for item in found:
+            settle(item.layer, places[item], seed)
+        for number, item in enumerate(embeddings):
+            settle(item.layer, Placement(policy, number), seed)
+            item.layer.batch_first = in_batch_first
+        also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
+        return Applied(policy, touched, skipped, before, also)
+
+    def under_policy(self, model: nn.Module) -> dict[str, PolicyLayer]:
+        return {
+            name or "model": module
+            for name, module in model.named_modules()
+            if isinstance(module, PolicyLayer) and module.placement is not None
+        }
+
+    def random_seed(self) -> int:
+        return int(torch.randint(2**32, ()))
+
+    def changed(self, model: nn.Module) -> None:
+        """Nothing to do: torch.compile looks at attributes itself."""
+
+    def probe(self, model: nn.Module) -> Probe:
+        return Probe(model)
+
+    def describe(self) -> dict[str, Any]:
+        return describe()
+
+
+def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The embeddings that a policy goes on, if it has a rule for them, and those that it cannot."""
+    found: list[RecurrentLayer] = []
+    skipped: list[Skipped] = []
+    for name, module in model.named_modules() if policy.masks(Site.EMBEDDING) else ():
+        if type(module) in EMBEDDINGS:
+            found.append(RecurrentLayer(name or "model", module, _kind(module)))
+        elif isinstance(module, nn.Embedding):
+            skipped.append(Skipped(name, _kind(module), SUBCLASS))
+    return found, skipped
+
+
+def batch_first(
+    found: Sequence[RecurrentLayer], embeddings: Sequence[RecurrentLayer], policy: Policy
+) -> bool:
+    """Whether the model's tokens come as `[B, T]`: as its recurrent layers take their input.
+
+    Raises:
+        PolicyError: they do not agree, and it matters.
+    """
+    said = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
+    if len(said) == 1:
+        return bool(said.pop())
+    if embeddings and policy[Site.EMBEDDING].per == "sequence":
+        raise PolicyError(
+            f"{embeddings[0].name} ({embeddings[0].kind}): the recurrent layers do not say in one "
+            f"voice whether a batch is [T, B] or [B, T]. Make it a "
+            f"dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and leave "
+            f"the embedding out here: rate={{'embedding': 0}}."
+        )
+    return False
+
+
+def find(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
+    names: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(path or "model")
+    found: list[RecurrentLayer] = []
+    skipped: list[Skipped] = []
+    inside = {
+        inner for module in names if isinstance(module, Unrolled) for inner in module.cell.modules()
+    }
+    for module, (name, *aliases) in names.items():
+        if module in inside:
+            continue
+        kind = _kind(module)
+        if isinstance(module, nn.RNNBase) and (made := _made(module)):
+            why = f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
+            skipped.append(Skipped(name, kind, why))
+        elif type(module) in SWAPS:
+            layers = getattr(module, "num_layers", 1)
+            found.append(RecurrentLayer(name, module, kind, layers, tuple(aliases)))
+        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+            parametrized = "parametrized, and so of a class of its own" * (
+                parametrize.is_parametrized(module)
+            )
+            why = parametrized or SUBCLASS
+            skipped.append(Skipped(name, kind, why))
+    return found, skipped
+
+
+def _made(layer: nn.RNNBase) -> str:
+    """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
+    own = dict(layer.named_parameters(recurse=False))
+    names = [
+        f"weight_{which}_l{number}{direction}"
+        for number in range(layer.num_layers)
+        for which in ("ih", "hh")
+        for direction in ("", "_reverse")[: 1 + layer.bidirectional]
+    ]
+    parametrized = parametrize.is_parametrized(layer)
+    return "" if parametrized else next((name for name in names if name not in own), "")
+
+
+def check(
+    model: nn.Module, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
+) -> None:
+    """Everything that can be wrong with the layers themselves, before anything is changed."""
+    for name, module in model.named_modules():
+        placed = module.placement if isinstance(module, PolicyLayer) else None
+        if placed is not None:
+            if isinstance(module, Embedding) and not policy.masks(Site.EMBEDDING):
+                continue
+            raise PolicyError(
+                f"{name or 'model'} ({_kind(module)}) is under policy "
+                f"{placed.policy.name!r} already. Call remove() on what apply returned, "
+                f"or make the layer without a policy, before applying {policy.name!r}."
+            )
+    if not found:
+        others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
+        raise PolicyError(
+            f"{type(model).__name__} has no recurrent layer that policy {policy.name!r} can go on"
+            f" (torch.nn's LSTM, GRU and RNN, and their cells)."
+            f"{f' It has {others}.' if others else ''}"
+        )
+    for item in found:
+        name = f"{item.name} ({item.kind})"
+        if isinstance(item.layer, nn.RNNCellBase):
+            name = f"{item.name} ({item.kind}, whose h is both output and carried state)"
+            check_step_rules(item.layer, policy, name, without=Site.OUTPUT)
+        elif isinstance(item.layer, Unrolled):
+            check_own(item.layer, policy, name)
+        else:
+            check_sites(policy, name, TYPES[item.layer.mode].sites)
+
+
+def settle(module: Any, placement: Placement, seed: int | None) -> None:
+    """Swap a module's class, and put it under a policy."""
+    for name in OWN:
+        vars(module).pop(name, None)
+    module.__class__ = (SWAPS | EMBEDDINGS)[type(module)]
+    if isinstance(module, nn.RNNBase):
+        module.dropout = 0.0
+    module.settle(placement, seed)
+
+
+def native(module: nn.Module) -> str:
+    """The layer's own dropout, as its constructor takes it, or ""."""
+    dropout = getattr(module, "dropout", 0.0)
+    return f"dropout={dropout:g}" if dropout else ""
+
+
+def _touched(item: RecurrentLayer, placement: Placement) -> Touched:
+    return Touched(item.name, item.kind, item.layers, placement, native(item.layer))
+
+
+def _kind(module: nn.Module) -> str:
+    kind = type(module)
+    where = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
+    return f"{where.removesuffix('.layers')}.{kind.__qualname__}"
+
+
+ADAPTER = TorchAdapter()

@@ -1,0 +1,1 @@
+"""A PyTorch module under audit: how it is called, and what its noise depends on."""

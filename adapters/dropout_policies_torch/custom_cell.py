@@ -1,0 +1,181 @@
+"""A cell of the user's own, run over the steps of a sequence under a policy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from dropout_policies.adapter import (
+    CUSTOM,
+    Geometry,
+    Policy,
+    PolicyError,
+    Site,
+    check_sites,
+    plan_masks,
+    stack_placement,
+)
+
+from .cells import Noise, States, drop, over_steps, zoneout
+from .layers import batch_of, policy_repr
+from .masks import Mask, values
+from .policy_layer import PolicyLayer, choose
+from .recurrence import Packing, masked, opened
+from .scripting import symbolic_call
+from .tensor_checks import check_packed
+
+
+class Unrolled(PolicyLayer, nn.Module):
+    """Runs a cell over the steps of a sequence, with noise around it and none inside.
+
+    ```python
+    rnn = Unrolled(LayerNormLSTMCell(64, 64), policy="zaremba", rate=0.5)
+    y, (h, c) = rnn(x)  # x [T, B, D]
+    ```
+
+    The cell is called as `torch.nn`'s are: `cell(x, state)` with x `[B, D]`, and a state that is
+    None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it, with
+    other parts of any shape `[B, ...]`. h is its output too. Noise may fall on what comes in
+    (`input` or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`),
+    and on the h that it gives back (`state`, `hidden_update`). What a cell makes of a state that is
+    None, it makes alone: the first step's `hidden` falls on nothing, and zoneout keeps zeros.
+
+    Args:
+        cell: the module.
+        input_size: D; the cell's own attribute if left out.
+        hidden_size: H, likewise.
+        batch_first: whether input and output are `[B, T, ...]`.
+        policy: as in `LSTM`.
+        rate: as in `LSTM`.
+        seed: as in `LSTM`.
+        stack: as in `LSTM`.
+
+    Raises:
+        PolicyError: a size is not known, a site lies inside the cell, or what `LSTM` raises.
+    """
+
+    def __init__(
+        self,
+        cell: nn.Module,
+        *,
+        input_size: int | None = None,
+        hidden_size: int | None = None,
+        batch_first: bool = False,
+        policy: str | Policy | None = None,
+        rate: Any = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = choose("Unrolled", policy, rate, seed, stack=stack)
+        super().__init__()
+        self.cell, self.batch_first = cell, batch_first
+        self.input_size = self._size("input_size", input_size)
+        self.hidden_size = self._size("hidden_size", hidden_size)
+        if chosen is not None:
+            check_own(self, chosen, self.title)
+            placement = stack_placement(chosen, stack, 1, "Unrolled")
+            placement.check_rates(1, "Unrolled")
+            self.settle(placement, seed)
+
+    @property
+    def title(self) -> str:
+        """How errors call it."""
+        return f"Unrolled({type(self.cell).__name__})"
+
+    def _size(self, name: str, given: int | None) -> int:
+        size = getattr(self.cell, name, None) if given is None else given
+        if not isinstance(size, int) or size < 1:
+            raise PolicyError(
+                f"Unrolled: {name} is needed to plan masks, and {type(self.cell).__name__} has no "
+                f"such attribute. Received: {name}={given!r}; write: "
+                f"Unrolled(cell, input_size=D, hidden_size=H)"
+            )
+        return size
+
+    def forward(
+        self, input: Tensor | PackedSequence, hx: Any = None
+    ) -> tuple[Tensor | PackedSequence, Any]:
+        """x `[T, B, D]` (`[B, T, D]` if `batch_first`) or packed, to every h and the last state."""
+        node = symbolic_call(self, input, hx)
+        if node is not None:
+            return node  # type: ignore[no-any-return]
+        x = input.data if isinstance(input, PackedSequence) else input
+        self.check_call(x)
+        packing = None
+        if isinstance(input, PackedSequence):
+            check_packed(input)
+            packing = Packing.of(input)
+        if packing is None and x.dim() != 3:
+            raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
+        x = x.transpose(0, 1) if self.batch_first and packing is None else x
+        noise = self._noise(x, packing)
+        entry = noise.pop(Site.INPUT, noise.pop(Site.BETWEEN, None))
+        leaving = noise.pop(Site.OUTPUT, None)
+        plain = {site: values(mask, x.dtype) for site, mask in noise.items()}
+        x, valid, inside = opened(masked(x, entry, packing), packing, plain)
+        states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
+        if states is not None and packing is not None:
+            states = tuple(state[packing.order] for state in states)
+        # Cut at once, not step by step: a trace of it refuses another number of steps.
+        alone, inputs = False, x.unbind(0)
+
+        def step(t: int, before: States, noise: Noise) -> States:
+            nonlocal alone
+            given: Any = None
+            if before:
+                given = (drop(noise, Site.HIDDEN, before[0]), *before[1:])
+                given = given[0] if alone else given
+            new = self.cell(inputs[t], given)
+            alone = isinstance(new, Tensor)
+            new = (new,) if alone else tuple(new)
+            # Under autocast h may be narrower than the input that the masks were drawn for.
+            noise = {site: mask.to(new[0].dtype) for site, mask in noise.items()}
+            h = drop(noise, Site.STATE, new[0])
+            previous = before[0] if before else torch.zeros_like(h)
+            return zoneout(noise, Site.HIDDEN_UPDATE, previous, h), *new[1:]
+
+        alone = isinstance(hx, Tensor)
+        y, end = over_steps(step, len(x), tuple(states or ()), inside, valid, backward=False)
+        if packing is not None:
+            y = y[packing.step, packing.place]
+            back = packing.order.argsort()
+            end = tuple(state[back] for state in end)
+        y = masked(y, leaving, packing)
+        self.count()
+        last = end[0] if alone else end
+        if isinstance(input, PackedSequence):
+            return PackedSequence(y, *input[1:]), last
+        return y.transpose(0, 1) if self.batch_first else y, last
+
+    def __prepare_scriptable__(self) -> Any:
+        raise PolicyError(
+            f"{self.title}: TorchScript cannot compile a loop over a cell of any kind. Use "
+            f"torch.jit.trace on the model in evaluation."
+        )
+
+    def _noise(self, x: Tensor, packing: Packing | None) -> dict[Site, Mask]:
+        if not self.is_active:
+            return {}
+        assert self.placement is not None
+        steps = x.shape[0] if packing is None else len(packing.batch_sizes)
+        geometry = Geometry(
+            self.input_size, self.hidden_size, 1, (0,), batch_of(x, packing), steps, cell=CUSTOM
+        )
+        drawn = self.masks(plan_masks(self.placement, geometry), x.device, x.dtype)
+        return {slot.site: mask for slot, mask in drawn.items()}
+
+    def extra_repr(self) -> str:
+        return policy_repr(self.placement).removeprefix(", ")
+
+
+def check_own(layer: Unrolled, policy: Policy, name: str) -> None:
+    """Make sure that a policy stays outside of the cell.
+
+    Raises:
+        PolicyError: it does not.
+    """
+    inside = f"Inside of {type(layer.cell).__name__} only it can mask."
+    check_sites(policy, name, CUSTOM.sites, inside, gates=False)

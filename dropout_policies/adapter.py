@@ -1,0 +1,102 @@
+"""What an adapter imports from the core: the one stable surface for every framework.
+
+Write `from dropout_policies.adapter import ...` and import no other module of the core. The guide
+"Write an adapter" shows a whole one. In the order in which an adapter meets them:
+
+- the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `check_seed`;
+- policies: `Policy`, `Site` and its groups, `Rate`, `Schedule`, `rate_at`, `resolve`;
+- kinds of layers: `CellType` and the module `cell_types`;
+- where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
+  `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
+- `apply`: `RecurrentLayer`, `LayerUse`, `find_stacks`, `place_layers`, `SwappedLayer`, and the
+  report `Applied` with `Touched`, `TouchedEmbedding` and `Skipped`;
+- masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
+- the audit: `Probe`, `Parameter`, `Array`, `INITIAL_STATE`;
+- C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
+"""
+
+from .argument_checks import check_seed
+from .auditing.probing.probe import INITIAL_STATE, Array, AuditableAdapter, Parameter, Probe
+from .compilation.libraries import OPENMP, compilation_allowed, compiled_library
+from .errors import PolicyError
+from .masks import keyed
+from .masks.compiled_bits import has_compiled_bits, write_keep_bits
+from .masks.keyed import mask_key, tag, threefry2x32, threshold
+from .masks.sampling import PolicyLayer
+from .masks.tape import Tape
+from .placement.adapters import Adapter
+from .placement.plans import (
+    Geometry,
+    Placement,
+    Plan,
+    PlannedMask,
+    Slot,
+    check_sites,
+    plan_at_call,
+    plan_embedding,
+    plan_in_evaluation,
+    plan_masks,
+)
+from .placement.report import Applied, Skipped, Touched, TouchedEmbedding
+from .placement.stacks import LayerUse, RecurrentLayer, find_stacks, place_layers, stack_placement
+from .placement.swapped_layer import SwappedLayer
+from .policies import cell_types
+from .policies.catalog import resolve
+from .policies.cell_types import CUSTOM, CellType
+from .policies.policy import Policy
+from .policies.rates import Rate, Schedule, rate_at
+from .policies.sites import VERTICAL, WEIGHTS, Site
+
+__all__ = [
+    "CUSTOM",
+    "INITIAL_STATE",
+    "OPENMP",
+    "VERTICAL",
+    "WEIGHTS",
+    "Adapter",
+    "Applied",
+    "Array",
+    "AuditableAdapter",
+    "CellType",
+    "Geometry",
+    "LayerUse",
+    "Parameter",
+    "Placement",
+    "Plan",
+    "PlannedMask",
+    "Policy",
+    "PolicyError",
+    "PolicyLayer",
+    "Probe",
+    "Rate",
+    "RecurrentLayer",
+    "Schedule",
+    "Site",
+    "Skipped",
+    "Slot",
+    "SwappedLayer",
+    "Tape",
+    "Touched",
+    "TouchedEmbedding",
+    "cell_types",
+    "check_seed",
+    "check_sites",
+    "compilation_allowed",
+    "compiled_library",
+    "find_stacks",
+    "has_compiled_bits",
+    "keyed",
+    "mask_key",
+    "place_layers",
+    "plan_at_call",
+    "plan_embedding",
+    "plan_in_evaluation",
+    "plan_masks",
+    "rate_at",
+    "resolve",
+    "stack_placement",
+    "tag",
+    "threefry2x32",
+    "threshold",
+    "write_keep_bits",
+]

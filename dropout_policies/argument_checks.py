@@ -1,0 +1,89 @@
+"""Checks of arguments, and how an error shows what it received."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from .errors import PolicyError
+
+
+class _Short(reprlib.Repr):
+    """`repr` cut to a few hundred letters, whatever the value: nested deeply, long, or broken."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxlong = self.maxother = 200
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = self.maxfrozenset = 20
+
+    def repr_instance(self, x: Any, level: int) -> str:  # noqa: ARG002 - reprlib's signature
+        text, half = repr(x), self.maxother // 2
+        return text if len(text) <= 2 * half else f"{text[:half]}...{text[-half:]}"
+
+    def repr1(self, x: Any, level: int) -> str:
+        try:
+            return super().repr1(x, level)
+        except Exception:  # Python refuses to write integers of many digits, for one
+            return f"<{type(x).__name__}>"
+
+
+show: Callable[[object], str] = _Short().repr
+"""What an error shows of a value that it received."""
+
+
+def check_integer(value: object, name: str, least: int, most: int | None = None) -> int:
+    """`value` as an integer in a range.
+
+    Raises:
+        PolicyError: it is no integer (of Python or NumPy), or outside.
+    """
+    number = integer(value)
+    if number is None or number < least or (most is not None and number > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most:,}"
+        raise PolicyError(f"{name} must be an integer {allowed}. Received: {name}={show(value)}")
+    return number
+
+
+def integer(value: object) -> int | None:
+    """`value` as Python's integer; None where it is none, such as True or 2.0."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool | np.timedelta64) or not isinstance(value, int | np.integer):
+        return None
+    try:
+        return int(value)
+    except Exception:  # of a class that is broken
+        return None
+
+
+def check_text(value: object, name: str) -> str:
+    """`value`, which must be a text that can be written to a file.
+
+    Raises:
+        PolicyError: it is none.
+    """
+    if not isinstance(value, str):
+        raise PolicyError(f"{name} must be a text. Received: {name}={show(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise PolicyError(
+            f"{name} holds half of a surrogate pair, which no file can hold. "
+            f"Received: {name}={show(value)}"
+        ) from None
+    return value
+
+
+def check_seed(seed: object) -> int:
+    """`seed` as an integer in [0, 2**32).
+
+    Raises:
+        PolicyError: it is none.
+    """
+    number = integer(seed)
+    if number is None or not 0 <= number < 2**32:
+        raise PolicyError(f"seed must be an integer in [0, 2**32). Received: seed={show(seed)}")
+    return number

@@ -1,0 +1,96 @@
+"""What an adapter offers to the audit: a module that runs on other weights, again and again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+INITIAL_STATE = re.compile(
+    r"(^|[./])(init\w*|start\w*|(h|c|hidden|cell|state)_?(0|init\w*))(#\d+)?$"
+)
+"""What an initial state is called that is a parameter, as `h0`, `init_hidden`, `start`."""
+
+
+class Parameter(NamedTuple):
+    """A trainable array of a module."""
+
+    name: str
+    """Its name in the module."""
+    shape: tuple[int, ...]
+    """Its shape."""
+    transposed: bool
+    """Whether a matrix is `[in, out]`, as in Keras, and not `[out, in]`."""
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it may be the weights of a connection; a bias of two rows is none, and a state
+        that is learned."""
+        return (
+            len(self.shape) == 2 and "bias" not in self.name and not INITIAL_STATE.search(self.name)
+        )
+
+
+class Probe(Protocol):
+    """A module under audit; a context manager that puts it back, bit for bit, at its end.
+
+    `run`, `noise` and `replay` are called hundreds of times for one audit.
+    """
+
+    name: str
+    """As a report calls it: its class, and what its constructor was given."""
+    features: int
+    """D, the width of what comes into its first layer."""
+    embedding: Parameter | None
+    """The parameter `[V, D]` that tokens are looked up in, where the module takes tokens."""
+    takes_states: bool
+    """Whether it may take an initial state."""
+
+    def parameters(self) -> Sequence[Parameter]:
+        """Its trainable arrays in the order in which they were made, without the embedding."""
+
+    def own(self, name: str) -> Array:
+        """What the module itself has for a parameter."""
+
+    def run(
+        self,
+        weights: Mapping[str, Array],
+        x: Array,
+        batch: int,
+        states: Sequence[Array] | None,
+        training: bool,
+    ) -> Array:
+        """What the module gives back, `[T, B, F]`, on given weights.
+
+        Args:
+            weights: new values for some parameters; the others stay as they are.
+            x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
+                the embedding that its tokens stand for: steps of equal rows are one token. They
+                are among the embedding's first rows, whatever `weights` have there.
+            batch: B.
+            states: the parts of the initial state, `[L*K, B, H]` each; None for the module's own.
+            training: in which mode.
+        """
+
+    def noise(self) -> Any:
+        """Everything that the noise of the next call depends on."""
+
+    def replay(self, noise: Any) -> None:
+        """Have the next call draw the same noise as the call that came after `noise()`."""
+
+    def __enter__(self) -> Probe: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@runtime_checkable
+class AuditableAdapter(Protocol):
+    """An adapter whose models can be audited."""
+
+    def probe(self, model: Any) -> Probe:
+        """The model under audit."""

@@ -1,0 +1,238 @@
+"""Functions in C that are compiled when a process first needs them, where that is possible.
+
+By the machine's own compiler for the machine's own instructions, and kept for the next process in
+the user's cache folder. Where there is no compiler, or `DROPOUT_POLICIES_COMPILE=0` says that none
+may run, a framework's own functions do the same, one after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+import threading
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PolicyWarning
+from . import cache as compile_cache
+from . import compiler
+from .cache import CacheError
+from .compiler import Compiler, CompilerError, CompilerTimeoutError
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
+
+OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+"""What loops need of the OpenMP runtime that a process has, to run on its threads. GCC's and LLVM's
+both have them; a file that wants them has a function `use_threads`."""
+
+SLOWER = (
+    "dropout_policies runs without its compiled functions, so that drawing masks, and in PyTorch "
+    "the steps of LSTM and GRU layers, take longer on a CPU: {reason}. (With "
+    "DROPOUT_POLICIES_COMPILE=0 it runs without them too, and without this warning.)"
+)
+
+NOT_KEPT = (
+    "dropout_policies cannot keep its compiled functions, so that each process compiles them "
+    "again, which takes seconds: {reason}. Set DROPOUT_POLICIES_CACHE to a folder that only you "
+    "can write to; if it is empty, nothing is kept and there is no warning."
+)
+
+
+def compilation_allowed() -> bool:
+    """Whether anything may be compiled."""
+    return os.environ.get("DROPOUT_POLICIES_COMPILE") != "0"
+
+
+@dataclass(frozen=True)
+class Library:
+    """A file's functions, or why they cannot be had.
+
+    Args:
+        functions: the functions, or None.
+        status: where they come from, or why there are none.
+        warning: what the user has to be told, with the reason; or None.
+    """
+
+    functions: ctypes.CDLL | None
+    status: str
+    warning: tuple[str, str] | None = None
+
+
+class Libraries:
+    """The compiled files of a process: each is compiled and loaded once, for all of its threads."""
+
+    def __init__(self) -> None:
+        self.cache_clear()
+        if hasattr(os, "register_at_fork"):
+            # Another thread may hold the lock when a process forks; in the child it has no owner.
+            os.register_at_fork(after_in_child=self._make_lock)
+
+    def __call__(self, source: Path, *defined: str) -> ctypes.CDLL | None:
+        """The functions of a file in C; None where they cannot be had.
+
+        The first time that something is in the way, a `PolicyWarning` says what and why.
+
+        Args:
+            source: the file.
+            defined: what is defined in it, as `-DNAME`.
+        """
+        try:
+            return self._libraries[source, *defined].functions
+        except KeyError:
+            pass
+        with self._lock:
+            if (source, *defined) not in self._libraries:
+                self._libraries[source, *defined] = self._load(source, defined)
+        library = self._libraries[source, *defined]
+        if library.warning:  # after all else: it may be an error, if the user wants that
+            self.warn_once(*library.warning)
+        return library.functions
+
+    def status(self) -> dict[str, str]:
+        """For each file that was asked for, where its functions are from, or why it has none."""
+        return {
+            " ".join((source.name, *defined)): library.status
+            for (source, *defined), library in self._libraries.items()
+        }
+
+    def warn_once(self, message: str, reason: str) -> None:
+        """Warn, but only once in a process for each message.
+
+        Args:
+            message: what is the matter, with `{reason}` in it.
+            reason: why.
+        """
+        if message not in self._warned:
+            self._warned.add(message)
+            warnings.warn(message.format(reason=reason), PolicyWarning, stacklevel=3)
+
+    def cache_clear(self) -> None:
+        """Forget what was loaded and what was warned of; what is kept on disk stays there."""
+        self._libraries: dict[tuple[Path, *tuple[str, ...]], Library] = {}
+        self._warned: set[str] = set()
+        self._timeout: CompilerTimeoutError | None = None
+        self._make_lock()
+
+    def _make_lock(self) -> None:
+        self._lock = threading.Lock()
+
+    def _load(self, source: Path, defined: tuple[str, ...]) -> Library:
+        if not compilation_allowed():
+            return Library(None, "DROPOUT_POLICIES_COMPILE=0 says that none may be compiled")
+        try:
+            if self._timeout is not None:  # no user waits for the next file too
+                raise self._timeout
+            return _find_or_compile(source, (*FLAGS, *defined), compiler.find_compiler())
+        except CompilerError as error:
+            if isinstance(error, CompilerTimeoutError):
+                self._timeout = error
+            return Library(None, str(error), (SLOWER, str(error)))
+
+
+compiled_library = Libraries()
+
+
+def _find_or_compile(source: Path, flags: tuple[str, ...], found: Compiler) -> Library:
+    """A file's functions, from the cache or compiled.
+
+    Raises:
+        CompilerError: they cannot be compiled.
+    """
+    try:
+        folder = compile_cache.cache_folder()
+        if folder is None:
+            return _compile(source, flags, found)
+        name = compile_cache.library_name(source, flags, found)
+        if kept := _kept(folder, name):
+            return kept
+        with compile_cache.lock(folder, name, compiler.SECONDS):
+            return _kept(folder, name) or _compile(source, flags, found, folder, name)
+    except CacheError as error:
+        return _compile(source, flags, found, problem=str(error))
+
+
+def _kept(folder: Path, name: str) -> Library | None:
+    """The functions of a kept file, if there is one.
+
+    Raises:
+        CacheError: it is there, but cannot be loaded.
+    """
+    path = compile_cache.find(folder, name)
+    if path is None:
+        return None
+    try:
+        return Library(_functions(path), "in use, from the cache")
+    except OSError as error:  # as where a folder's file system lets nothing be run
+        raise CacheError(f"what is kept cannot be loaded ({error})") from None
+
+
+def _compile(
+    source: Path,
+    flags: tuple[str, ...],
+    found: Compiler,
+    folder: Path | None = None,
+    name: str = "",
+    problem: str = "",
+) -> Library:
+    """A file's functions, compiled now.
+
+    Args:
+        source: the file.
+        flags: the compiler's arguments.
+        found: the compiler.
+        folder: where to keep the file, or None.
+        name: the name to keep it under.
+        problem: why it is not kept, if that was not wanted.
+
+    Raises:
+        CompilerError: they cannot be compiled, or what was compiled cannot be loaded.
+    """
+    start = time.perf_counter()
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+            made = found.build(source, flags, Path(temporary))
+            took = f"compiled in {time.perf_counter() - start:.1f} s"
+            if folder is not None:
+                # Loaded from there first: the temporary folder may let nothing be run.
+                try:
+                    kept = compile_cache.keep(folder, name, made)
+                    with contextlib.suppress(OSError):
+                        return Library(_functions(kept), f"in use, {took} and kept")
+                    kept.unlink(missing_ok=True)
+                    problem = "what is kept cannot be loaded"
+                except CacheError as error:
+                    problem = str(error)
+            functions = _functions(made)
+    except OSError as error:
+        raise CompilerError(f"{source.name} cannot be compiled or loaded ({error})") from None
+    status = f"in use, {took}, not kept"
+    if not problem:
+        return Library(functions, status)
+    return Library(functions, f"{status}: {problem}", (NOT_KEPT, problem))
+
+
+def _functions(path: Path) -> ctypes.CDLL:
+    """Load a file, and tell it where the process has its threads.
+
+    Raises:
+        OSError: it cannot be loaded.
+    """
+    functions = ctypes.CDLL(str(path))
+    addresses = openmp()
+    if addresses and hasattr(functions, "use_threads"):
+        functions.use_threads(*map(ctypes.c_void_p, addresses))
+    return functions
+
+
+def openmp() -> tuple[int, ...] | None:
+    """The addresses of the functions `OPENMP` in this process; None where it has them not."""
+    try:
+        process = ctypes.CDLL(None)  # all that is loaded for everybody
+        found = [getattr(process, name) for name in OPENMP]
+    except (AttributeError, OSError, TypeError):  # TypeError: on Windows
+        return None
+    return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)

@@ -1,0 +1,132 @@
+"""Reproducible mask bits: a pure function of a key and an element's place.
+
+The generator is Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror & Shaw 2011, Parallel random
+numbers: as easy as 1, 2, 3). It needs nothing but 32-bit add, xor and rotate, so that NumPy,
+PyTorch and every Keras backend compute the same bits on any device.
+
+The key of a mask is made in one step: the block at counter (call, tag) under the key (seed, 0),
+where tag packs site, layer and direction. The bit of element (t, b, f) of a mask `[T, B, F]` is
+then word `p & 1` of the block at counter (row, p >> 1), with p = t·F + f and row = row_offset + b.
+Thus a sample's bits depend neither on the batch it came in nor on how long the others are, and a
+process that holds the rows from `row_offset` on draws just its part of the whole batch's mask.
+Where rows are no samples (a weight's `[1, R, C]`), row is the weight's own row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import PolicyError
+from ..placement.plans import Plan, Slot
+from ..policies.rates import rate_at
+
+Words = TypeVar("Words")
+
+PARITY = 0x1BD11BDA
+ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
+SEEDS = 2**32
+
+
+def threefry2x32(
+    key: tuple[Words, Words],
+    counter: tuple[Words, Words],
+    rotate_left: Callable[[Words, int], Words],
+) -> tuple[Words, Words]:
+    """One block of Threefry-2x32-20: two 32-bit words for each counter.
+
+    The rounds are written once for every framework: `Words` is anything whose `+` wraps at 32
+    bits and that has `^`; only the rotation differs (`rotate_left(words, bits)`, to new words).
+    """
+    k0: Any
+    k1: Any
+    x0: Any
+    x1: Any
+    (k0, k1), (x0, x1) = key, counter
+    schedule = (k0, k1, k0 ^ k1 ^ PARITY)
+    x0, x1 = x0 + k0, x1 + k1  # of their own from here on, and changed in place
+    for group in range(5):
+        for i in range(4):
+            x0 += x1
+            x1 = rotate_left(x1, ROTATIONS[4 * (group % 2) + i])
+            x1 ^= x0
+        x0 += schedule[(group + 1) % 3]
+        x1 += schedule[(group + 2) % 3] + (group + 1)
+    return x0, x1
+
+
+def rotate_left(words: npt.NDArray[np.uint32], bits: int) -> npt.NDArray[np.uint32]:
+    """Rotate unsigned 32-bit words to the left."""
+    return (words << np.uint32(bits)) | (words >> np.uint32(32 - bits))
+
+
+def _rotate_integer_left(word: int, bits: int) -> int:
+    word %= 2**32
+    return word << bits | word >> 32 - bits
+
+
+def tag(slot: Slot) -> int:
+    """Site, layer and direction of a mask in one 32-bit word.
+
+    Raises:
+        PolicyError: a layer number outside 0 to 65,535, or a direction that is neither 0 nor 1.
+    """
+    if not 0 <= slot.layer < 2**16:
+        raise PolicyError(f"keyed masks number at most 65,536 layers. Received: {slot.layer}")
+    if slot.direction not in (0, 1):
+        raise PolicyError(f"A direction is 0 or 1. Received: direction={slot.direction}")
+    return slot.direction << 24 | slot.site.number << 16 | slot.layer
+
+
+def threshold(rate: float) -> int:
+    """The smallest 32-bit word that keeps an element: round(rate · 2³²), at most 2³² − 1."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
+def mask_key(seed: int, call: int, slot: Slot) -> tuple[int, int]:
+    """The key (two 32-bit words) of one mask of one call."""
+    # Python's integers do not wrap, but the low 32 bits of sums and xors are right all the same.
+    k0, k1 = threefry2x32((seed, 0), (call, tag(slot)), _rotate_integer_left)
+    return k0 % 2**32, k1 % 2**32
+
+
+def derived_seed(seed: int, number: int) -> int:
+    """One of many seeds that are made of one, and are as unlike as any."""
+    # No mask's tag has all bits set.
+    return threefry2x32((seed, 0), (number, SEEDS - 1), _rotate_integer_left)[0] % SEEDS
+
+
+def keep_bits(
+    key: tuple[int, int], rate: float, shape: tuple[int, int, int], row_offset: int = 0
+) -> npt.NDArray[np.bool_]:
+    """Which elements of a mask `[T, B, F]` are kept: True with probability 1 − rate."""
+    steps, batch, width = shape
+    blocks = -(-steps * width // 2)
+    rows = np.arange(row_offset, row_offset + batch, dtype=np.uint32)[:, None]  # [B, 1]
+    columns = np.arange(blocks, dtype=np.uint32)[None, :]  # [1, ceil(T*F/2)]
+    k0, k1 = (np.array([[word]], np.uint32) for word in key)
+    counter = np.broadcast_arrays(rows, columns)
+    words = np.stack(threefry2x32((k0, k1), (counter[0], counter[1]), rotate_left), axis=-1)
+    flat = words.reshape(batch, 2 * blocks)[:, : steps * width]
+    return (flat >= np.uint32(threshold(rate))).reshape(batch, steps, width).swapaxes(0, 1)
+
+
+def masks(
+    plan: Plan, seed: int, call: int, row_offset: int = 0
+) -> dict[Slot, npt.NDArray[np.float64]]:
+    """The masks of one call as NumPy arrays, each of its planned shape.
+
+    A drop's mask is a multiplier, 0 or 1/(1 − rate) (1 if unscaled); a zoneout's is 1 where the
+    previous value stays, and 0 elsewhere.
+    """
+    drawn = {}
+    for slot, mask in plan.items():
+        rate = rate_at(mask.rate, call)
+        # A weight has the same mask in every process, whatever rows of the batch it holds.
+        offset = row_offset if mask.by_sample else 0
+        keep = keep_bits(mask_key(seed, call, slot), rate, mask.shape, offset)
+        drawn[slot] = np.where(keep, *mask.rule.values(rate))
+    return drawn

@@ -1,0 +1,89 @@
+"""Arrays in dicts, lists and tuples, one within another, as models return them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from copy import copy
+from typing import Any
+
+from ..argument_checks import show
+from ..errors import PolicyError
+
+DEEPEST = 100
+"""How many containers may lie one within another."""
+
+
+def leaves(value: Any, like: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """What lies in dicts, lists and tuples, each with its place; None is left out.
+
+    Args:
+        value: an array, or a container of such values.
+        like: a value of the structure that this one must have; it gives the order.
+        where: the place of the value, for errors.
+        depth: how many containers it lies in.
+
+    Raises:
+        PolicyError: the structure is another one, or too deep.
+    """
+    if depth > DEEPEST:
+        raise PolicyError(
+            f"The output has more than {DEEPEST} containers one within another. Return less."
+        )
+    kind = _kind(like)
+    if _kind(value) is not kind or (kind is not None and _keys(value) != _keys(like)):
+        raise PolicyError(
+            f"{place(where)} differs from call to call in what it is made of, and cannot be "
+            f"averaged. Received: {show(like)}, then {show(value)}"
+        )
+    if kind is type(None):
+        return
+    if kind is None:
+        yield where, value
+        return
+    for key in like if kind is Mapping else range(len(like)):
+        yield from leaves(value[key], like[key], f"{where}[{show(key)}]", depth + 1)
+
+
+def rebuild(like: Any, found: Iterator[Any]) -> Any:
+    """A value of a structure from new leaves, in the order of `leaves`."""
+    kind = _kind(like)
+    if kind is type(None):
+        return None
+    if kind is None:
+        return next(found)
+    if kind is Mapping:
+        return _mapping(like, {key: rebuild(like[key], found) for key in like})
+    items = [rebuild(item, found) for item in like]
+    if hasattr(like, "_fields"):  # a named tuple, whose class takes its items one by one
+        return type(like)._make(items)
+    try:
+        return type(like)(items)
+    except Exception:  # a class that is made in another way, or of other things
+        return kind(items)
+
+
+def _mapping(like: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
+    """Of the class that there was: a default or an order is kept, and attributes."""
+    if type(like) is dict or not isinstance(like, MutableMapping):
+        return made
+    new = copy(like)
+    for key, value in made.items():
+        new[key] = value
+    return new
+
+
+def _kind(value: Any) -> type | None:
+    """What a value is as a container; None for what is none."""
+    return next((k for k in (Mapping, list, tuple, type(None)) if isinstance(value, k)), None)
+
+
+def _keys(value: Any) -> Any:
+    """What has to be the same in two containers of a kind."""
+    if isinstance(value, Mapping):
+        return set(value)
+    return len(value) if isinstance(value, list | tuple) else None
+
+
+def place(where: str) -> str:
+    """How an error calls a place."""
+    return f"The output at {where}" if where else "The output"

@@ -1,0 +1,266 @@
+"""Masks in evaluation, on purpose; and the masks of calls taken out and put back in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..argument_checks import check_integer, check_seed, show
+from ..errors import PolicyError
+from ..placement.adapters import Adapter, find_adapter
+from . import nested
+from .keyed import derived_seed
+from .tape import Player, Record, Recorder, Tape
+
+
+class PolicyLayer(Protocol):
+    """A layer under a policy, as an adapter offers it.
+
+    `sample` has masks fall in evaluation too, keyed by a seed, and gives what `resume` needs to
+    put the layer's own masks back as if nothing had happened. With `hold` every call has the masks
+    of call 0. Rates that follow a schedule stay where they are.
+    """
+
+    tape: Tape | None
+
+    def sample(self, seed: int, hold: bool) -> Any: ...
+
+    def resume(self, before: Any) -> None: ...
+
+
+def _under_policy(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
+    adapter = find_adapter(model)
+    layers = adapter.under_policy(model)
+    if not layers:
+        raise PolicyError(
+            f"{type(model).__name__} has no layer under a policy. Call dp.apply(model, ...) first, "
+            f"or build it of policy layers."
+        )
+    return adapter, layers
+
+
+@contextmanager
+def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> Iterator[None]:
+    """Have masks fall in evaluation too: each call is a sample of the network's predictions.
+
+    Gal & Ghahramani 2016, section 4.1. At the end every layer has its own masks again, as if
+    nothing had happened in between.
+
+    Args:
+        model: one that has layers under a policy.
+        hold: keep one set of masks for all calls, in which a sample's row in its batch is what
+            tells samples apart: the same network for a whole test set.
+        seed: an integer in [0, 2**32) for the masks; None draws one from the framework's generator.
+
+    Only layers under a policy are concerned; the framework's own dropout layers stay as they are.
+
+    Raises:
+        PolicyError: the model has no layer under a policy, a cell that runs step by step is to
+            hold its masks, or the seed is out of range.
+    """
+    adapter, layers = _under_policy(model)
+    chosen = adapter.random_seed() if seed is None else check_seed(seed)
+    before: list[tuple[PolicyLayer, Any]] = []
+    try:
+        for number, layer in enumerate(layers.values()):
+            # A seed for each, so that two stacks with layers of one number do not share masks.
+            before.append((layer, layer.sample(derived_seed(chosen, number), hold)))
+        adapter.changed(model)
+        yield
+    finally:
+        for layer, memory in before:
+            # The policy may have been removed meanwhile, and with it everything of ours.
+            if getattr(layer, "placement", None) is not None:
+                layer.resume(memory)
+        adapter.changed(model)
+
+
+class Samples(NamedTuple):
+    """The mean of several samples, and their spread (standard deviation), element by element.
+
+    Each has the structure of a sample: an array, or dicts, lists and tuples of arrays.
+    """
+
+    mean: Any
+    spread: Any
+
+
+def average(
+    model: Any, probabilities: Callable[[], Any], samples: int = 20, *, seed: int | None = None
+) -> Samples:
+    """Average what a network predicts over several sets of masks.
+
+    ```python
+    mean, spread = dp.average(model, lambda: model(x).softmax(-1), samples=50)
+    ```
+
+    Args:
+        model: one that has layers under a policy, in evaluation.
+        probabilities: runs the model, and gives an array of whatever framework, or dicts, lists
+            and tuples of arrays, one within another.
+        samples: K, the number of sets of masks, at least 1.
+        seed: as in `monte_carlo`.
+
+    Returns:
+        Mean and spread, of the structure, shapes and framework of what `probabilities` gives.
+
+    Raises:
+        PolicyError: there are no samples to draw, the model has no layer under a policy, or what
+            `probabilities` gives cannot be averaged, or differs in structure from call to call.
+    """
+    samples = check_integer(samples, "samples", 1)
+    if not callable(probabilities):
+        raise PolicyError(
+            f"average takes a function that runs the model: dp.average(model, lambda: model(x)). "
+            f"Received: probabilities={show(probabilities)}"
+        )
+    with monte_carlo(model, seed=seed):
+        first = probabilities()
+        running = [_Running(where, leaf) for where, leaf in nested.leaves(first, first)]
+        for _ in range(1, samples):
+            sample = nested.leaves(probabilities(), first)
+            for each, (_, leaf) in zip(running, sample, strict=True):
+                each.add(leaf)
+    mean = nested.rebuild(first, iter([each.mean for each in running]))
+    return Samples(mean, nested.rebuild(first, iter([each.spread() for each in running])))
+
+
+class _Running:
+    """Mean and spread of one array's samples so far (Welford 1962).
+
+    Args:
+        where: its place in the output, for errors.
+        leaf: the first sample.
+    """
+
+    def __init__(self, where: str, leaf: Any) -> None:
+        self.where, self.shape, self.count = where, _shape(leaf), 1
+        if "complex" in str(getattr(leaf, "dtype", type(leaf))):
+            raise PolicyError(
+                f"{nested.place(where)} is complex, and has no spread element by element. Average "
+                f"its real and imaginary part, or its absolute value."
+            )
+        with self._arithmetic(leaf):
+            self.mean = leaf * 1.0  # whole numbers and truth values are averaged as fractions
+            self.squares = self.mean * 0.0
+
+    def add(self, leaf: Any) -> None:
+        """Take in one more sample."""
+        if _shape(leaf) != self.shape:
+            raise PolicyError(
+                f"{nested.place(self.where)} has another shape at another call, and cannot be "
+                f"averaged. Received: {self.shape}, then {_shape(leaf)}"
+            )
+        self.count += 1
+        with self._arithmetic(leaf):
+            sample = leaf * 1.0
+            distance = sample - self.mean
+            self.mean = self.mean + distance / self.count
+            self.squares = self.squares + distance * (sample - self.mean)
+
+    def spread(self) -> Any:
+        with self._arithmetic(self.squares):
+            return (self.squares / self.count) ** 0.5
+
+    @contextmanager
+    def _arithmetic(self, leaf: Any) -> Iterator[None]:
+        """Say which output it is with which one cannot calculate."""
+        try:
+            yield
+        except Exception as error:  # each framework has its own
+            raise PolicyError(
+                f"{nested.place(self.where)} cannot be averaged ({type(error).__name__}: {error}). "
+                f"Return arrays of numbers, or dicts, lists and tuples of them. "
+                f"Received: {type(leaf).__name__}"
+            ) from error
+
+
+def _shape(leaf: Any) -> tuple[Any, ...]:
+    return tuple(getattr(leaf, "shape", ()))
+
+
+@contextmanager
+def record(model: Any) -> Iterator[Record]:
+    """Take out the masks of calls, as arrays.
+
+    ```python
+    with dp.record(model) as masks:
+        model(x)
+    masks["rnn"][0][dp.Slot(dp.Site.INPUT, layer=0, direction=0)]  # [T, B, D]
+    ```
+
+    Yields:
+        For each layer by name a list with its calls; each is a dict from `Slot` to an array of the
+        shape that the plan says (see `PlannedMask`): `[T or 1, B, F]` for what falls on values.
+
+    Raises:
+        PolicyError: the model has no layer under a policy.
+    """
+    adapter, layers = _under_policy(model)
+    calls: Record = {name: [] for name in layers}
+    tapes = {name: Recorder(calls[name], layer.tape) for name, layer in layers.items()}
+    with _taped(adapter, model, layers, tapes):
+        yield calls
+
+
+@contextmanager
+def replay(
+    model: Any, masks: Mapping[str, Sequence[Mapping[Any, np.ndarray[Any, Any]]]]
+) -> Iterator[None]:
+    """Put given masks in the place of those that calls would draw.
+
+    Args:
+        model: the model that they were recorded from, or another one of the same plan.
+        masks: what `record` gave, changed as you like; layers that it does not name draw their own.
+
+    Masks that are put in fall in evaluation too.
+
+    Raises:
+        PolicyError: `masks` is nothing that `record` gives; a layer is named that is not there;
+            or, once it is called, a mask is missing, unplanned or of another shape; or, at the
+            end, there were fewer calls than masks.
+    """
+    adapter, layers = _under_policy(model)
+    calls_each = list(masks.values()) if isinstance(masks, Mapping) else [None]
+    if not all(isinstance(calls, list | tuple) for calls in calls_each):
+        raise PolicyError(
+            f"replay takes what record gives: for each layer's name a list with its calls, each a "
+            f"dict from dp.Slot to an array. Received: masks={show(masks)}"
+        )
+    foreign = [name for name in masks if name not in layers]
+    if foreign:
+        raise PolicyError(
+            f"There is no layer under a policy called {', '.join(map(show, foreign))}. "
+            f"There are: {', '.join(map(repr, layers))}."
+        )
+    busy = [name for name in masks if layers[name].tape is not None]
+    if busy:
+        raise PolicyError(
+            f"{busy[0]}: its masks are recorded or put in already. Put masks in first, and record "
+            f"inside: with dp.replay(model, masks), dp.record(model) as again: ..."
+        )
+    players = {name: Player(name, calls) for name, calls in masks.items()}
+    with _taped(adapter, model, layers, players):
+        yield
+    for player in players.values():
+        player.check_end()
+
+
+@contextmanager
+def _taped(
+    adapter: Adapter, model: Any, layers: Mapping[str, PolicyLayer], tapes: Mapping[str, Tape]
+) -> Iterator[None]:
+    before = [(layers[name], layers[name].tape) for name in tapes]
+    for name, tape in tapes.items():
+        layers[name].tape = tape
+    adapter.changed(model)
+    try:
+        yield
+    finally:
+        for layer, its_own in before:
+            if getattr(layer, "placement", None) is not None:
+                layer.tape = its_own
+        adapter.changed(model)

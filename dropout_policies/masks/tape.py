@@ -1,0 +1,150 @@
+"""Recording the masks of calls as arrays, and putting given ones in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..argument_checks import show
+from ..errors import PolicyError
+from ..placement.plans import Plan, Slot
+
+Arrays = dict[Slot, npt.NDArray[Any]]
+"""The masks of one call of one layer object, each of its planned shape; see `PlannedMask`."""
+
+Record = dict[str, list[Arrays]]
+"""For each layer by its name, the masks of its calls, in order."""
+
+
+class Tape(Protocol):
+    """What stands between a layer and the drawing of its masks.
+
+    `plays`: whether it gives masks of its own, which then fall in evaluation too; `position`: the
+    number of the next call, set back where activation checkpointing runs a call again.
+    """
+
+    plays: bool
+    position: int
+
+    def masks(
+        self,
+        plan: Plan,
+        draw: Callable[[], dict[Slot, Any]],
+        to_array: Callable[[Any], npt.NDArray[Any]],
+        from_array: Callable[[npt.NDArray[Any]], Any],
+    ) -> dict[Slot, Any]: ...
+
+
+class Recorder:
+    """Keeps the masks of one layer's calls.
+
+    Args:
+        calls: the list to which they are added.
+        source: the tape whose masks they are, or None for those that are drawn.
+    """
+
+    def __init__(self, calls: list[Arrays], source: Tape | None = None) -> None:
+        self.calls, self.source = calls, source
+        self.position, self.plays = 0, source is not None and source.plays
+
+    def masks(
+        self,
+        plan: Plan,
+        draw: Callable[[], dict[Slot, Any]],
+        to_array: Callable[[Any], npt.NDArray[Any]],
+        from_array: Callable[[npt.NDArray[Any]], Any],
+    ) -> dict[Slot, Any]:
+        """Draw, and keep what was drawn; but once, where a call is run again."""
+        source = self.source
+        drawn = draw() if source is None else source.masks(plan, draw, to_array, from_array)
+        if self.position == len(self.calls):
+            self.calls.append({slot: np.array(to_array(mask)) for slot, mask in drawn.items()})
+        self.position += 1
+        return drawn
+
+
+class Player:
+    """Gives recorded masks back, call by call.
+
+    Args:
+        name: the layer's name.
+        calls: the masks of its calls.
+    """
+
+    plays = True
+
+    def __init__(self, name: str, calls: Sequence[Mapping[Slot, npt.NDArray[Any]]]) -> None:
+        self.name, self.calls, self.position = name, calls, 0
+
+    def masks(
+        self,
+        plan: Plan,
+        draw: Callable[[], dict[Slot, Any]],  # noqa: ARG002 - nothing is drawn
+        to_array: Callable[[Any], npt.NDArray[Any]],  # noqa: ARG002
+        from_array: Callable[[npt.NDArray[Any]], Any],
+    ) -> dict[Slot, Any]:
+        """The next call's masks.
+
+        Raises:
+            PolicyError: there is no further call, or its masks are not those that are planned.
+        """
+        if self.position == len(self.calls):
+            raise PolicyError(
+                f"{self.name}: masks of {len(self.calls)} call(s) were given, and this is one more."
+            )
+        call = self.calls[self.position]
+        if not isinstance(call, Mapping):
+            raise PolicyError(
+                f"{self.name}: call {self.position} needs a dict from dp.Slot to masks. "
+                f"Received: {show(call)}"
+            )
+        given = {slot: self._array(slot, mask) for slot, mask in call.items()}
+        planned = {slot: tuple(mask.shape) for slot, mask in plan.items()}
+        shapes = {slot: mask.shape for slot, mask in given.items()}
+        if shapes != planned:
+            received = {_name(slot): shape for slot, shape in shapes.items()}
+            needed = {_name(slot): shape for slot, shape in planned.items()}
+            raise PolicyError(
+                f"{self.name}: call {self.position} needs masks of the shapes {needed}. "
+                f"Received: {received}"
+            )
+        self.position += 1
+        return {slot: from_array(mask) for slot, mask in given.items()}
+
+    def _array(self, slot: Slot, mask: object) -> npt.NDArray[Any]:
+        """A mask that was given, as an array of numbers."""
+        try:
+            array = np.asarray(mask)
+            numbers = array.dtype.kind not in "OSUMmc" and array.dtype.names is None
+        except Exception:  # rows of several lengths, for one
+            numbers = False
+        if not numbers:
+            raise PolicyError(
+                f"{self.name}: call {self.position} needs masks that are arrays of numbers. "
+                f"Received: {_name(slot)}: {show(mask)}"
+            )
+        # In the machine's byte order and plain C order, as every framework takes it. (NumPy calls
+        # an array of one element contiguous whatever its strides are, negative ones too.)
+        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
+
+    def check_end(self) -> None:
+        """Make sure that all masks were used.
+
+        Raises:
+            PolicyError: there are more.
+        """
+        if self.position < len(self.calls):
+            raise PolicyError(
+                f"{self.name}: masks of {len(self.calls)} call(s) were given, and "
+                f"{self.position} were made."
+            )
+
+
+def _name(slot: object) -> str:
+    if not isinstance(slot, Slot):
+        return show(slot)
+    way = " backward" if slot.direction else ""
+    return f"{slot.site} of layer {slot.layer}{way}"

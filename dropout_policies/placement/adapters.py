@@ -1,0 +1,67 @@
+"""What an adapter is, and which one a model belongs to. No framework is imported to find out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from ..errors import PolicyError
+from ..policies.policy import Policy
+from .report import Applied
+
+GROUP = "dropout_policies.adapters"
+"""The entry-point group; an entry is named after the module that its framework is imported as."""
+
+
+@runtime_checkable
+class Adapter(Protocol):
+    """What an adapter offers to the core.
+
+    `precedence`: where two adapters own a model, the higher one gets it. (A Keras model on the
+    torch backend is a `torch.nn.Module` too.)
+
+    It may also have a method `describe() -> dict[str, Any]`: what `show_config` prints of it.
+    """
+
+    precedence: int
+
+    def owns(self, model: Any) -> bool: ...
+
+    def apply(
+        self,
+        model: Any,
+        policy: Policy,
+        seed: int | None,
+        stacks: Sequence[Sequence[str]] | None,
+    ) -> Applied: ...
+
+    def under_policy(self, model: Any) -> dict[str, Any]:
+        """The layers of a model that have a policy, by name; see `PolicyLayer`."""
+
+    def random_seed(self) -> int:
+        """A seed from the framework's own generator."""
+
+    def changed(self, model: Any) -> None:
+        """Layers have changed: what was compiled of the model is out of date."""
+
+
+def find_adapter(model: Any) -> Adapter:
+    """The adapter that a model belongs to.
+
+    Raises:
+        PolicyError: there is none.
+    """
+    from importlib.metadata import entry_points  # slow to import, and only needed here
+
+    entries = list(entry_points(group=GROUP))
+    loaded = [entry.load() for entry in entries if entry.name in sys.modules]
+    owners = [adapter for adapter in loaded if adapter.owns(model)]
+    if not owners:
+        frameworks = ", ".join(sorted(entry.name for entry in entries)) or "none"
+        raise PolicyError(
+            f"A policy goes on a model of one of these frameworks: {frameworks}. "
+            f"Received: model of type {type(model).__module__}.{type(model).__qualname__}"
+        )
+    adapter: Adapter = max(owners, key=lambda owner: owner.precedence)
+    return adapter

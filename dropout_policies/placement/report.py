@@ -1,0 +1,243 @@
+"""What was touched, what was skipped and why: the answer of `apply`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from types import TracebackType
+
+from ..pictures.diagram import Diagram
+from ..pictures.grid import Row
+from ..policies.policy import Policy
+from ..policies.rules import Rule
+from ..policies.sites import VERTICAL, Site
+from .plans import Placement, masked_connections
+from .swapped_layer import Memory
+
+
+def rules_text(policy: Mapping[Site, Rule], sites: frozenset[Site]) -> str:
+    """The rules of a policy at some sites, as text."""
+    places: dict[Rule, list[str]] = {}
+    for site, rule in policy.items():
+        if site in sites and rule.active:
+            places.setdefault(rule, []).append(site.value)
+    rules = [f"{', '.join(names)} {rule.text()}" for rule, names in places.items()]
+    return "; ".join(rules) or "no masks"
+
+
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """A recurrent layer object that now runs under the policy.
+
+    Args:
+        name: its name in the model.
+        kind: its class before, as a user writes it.
+        layers: how many layers it holds.
+        placement: where it stands in its stack.
+        native: the framework's own dropout that was taken over, as it was written, or "".
+    """
+
+    name: str
+    kind: str
+    layers: int
+    placement: Placement
+    native: str = ""
+
+    @property
+    def masked(self) -> int:
+        """How many vertical connections of this object are masked."""
+        return masked_connections(self.placement, self.layers)
+
+    def rows(self) -> Iterator[Row]:
+        """Its rows of a diagram: what comes into each of its layers, and the layer; and what
+        leaves it, where the stack ends there."""
+        here = self.placement
+
+        def rule(site: Site, inner: int) -> Rule | None:
+            falls = here.falls(site, inner)
+            return here.policy[site].of_layers(here.depth + inner, 1) if falls else None
+
+        for number, (site, inner) in enumerate(here.vertical(self.layers)):
+            yield Row.connection(site.value, rule(site, inner))
+            if number == self.layers:
+                return
+            name = self.name if self.layers == 1 else f"{self.name}, layer {inner + 1}"
+            inside = [s for s in Site if s not in VERTICAL | {Site.EMBEDDING}]
+            rules = {s: made for s in inside if (made := rule(s, inner)) is not None}
+            yield Row.layer(name, rules)
+
+    def sites(self) -> str:
+        """The rules that run on this object, as text."""
+        own = {site for site, _ in self.placement.vertical(self.layers)}
+        others = VERTICAL - own | {Site.EMBEDDING}
+        here = self.placement
+        own_rules = {
+            site: rule.of_layers(here.depth, self.layers)
+            for site, rule in here.policy.items()
+            if site not in others
+        }
+        if Site.OUTPUT in own and Site.OUTPUT in here.policy:
+            last = here.policy[Site.OUTPUT].of_layers(here.depth + self.layers - 1, 1)
+            own_rules[Site.OUTPUT] = last
+        return rules_text(own_rules, frozenset(Site))
+
+
+@dataclass(frozen=True, slots=True)
+class TouchedEmbedding:
+    """An embedding whose word types are now dropped under the policy.
+
+    Args:
+        name: its name in the model.
+        kind: its class before, as a user writes it.
+    """
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A layer that was left as it is, and why."""
+
+    name: str
+    kind: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Consecutive recurrent layers, one feeding the next."""
+
+    members: tuple[Touched, ...]
+
+    @property
+    def layers(self) -> int:
+        """L, the number of layers."""
+        return sum(member.layers for member in self.members)
+
+    @property
+    def connections(self) -> int:
+        """The number of vertical connections: L+1 in a chain of L layers."""
+        return sum(len(m.placement.vertical(m.layers)) for m in self.members)
+
+    @property
+    def forked(self) -> bool:
+        """Whether it begins or ends at several layers, and so is no chain."""
+        places = [member.placement for member in self.members]
+        return [sum(p.first for p in places), sum(p.last for p in places)] != [1, 1]
+
+    @property
+    def masked(self) -> int:
+        """How many of the vertical connections are masked."""
+        return sum(member.masked for member in self.members)
+
+
+class Applied:
+    """A policy on a model: what was touched, what was skipped, and the way back.
+
+    Also a context manager that removes the policy at its end.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        stacks: Sequence[Sequence[Touched]],
+        skipped: Sequence[Skipped],
+        before: Sequence[Memory],
+        embeddings: Sequence[TouchedEmbedding] = (),
+    ) -> None:
+        self.policy = policy
+        self.stacks = tuple(Stack(tuple(members)) for members in stacks)
+        self.skipped = tuple(skipped)
+        self.embeddings = tuple(embeddings)
+        self._before: Sequence[Memory] | None = before
+
+    @property
+    def touched(self) -> tuple[Touched, ...]:
+        """Every layer object under the policy, in stack order."""
+        return tuple(member for stack in self.stacks for member in stack.members)
+
+    def diagrams(self, steps: int = 4, path: tuple[int, int] | None = None) -> tuple[Diagram, ...]:
+        """Each stack on the unrolled network; where layers fork or join, each layer by itself.
+
+        Args:
+            steps: T.
+            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
+                the masks of.
+
+        Raises:
+            PolicyError: no steps or more than 26, or no such path.
+        """
+        drawn = []
+        for stack in self.stacks:
+            parts = [[m] for m in stack.members] if stack.forked else [list(stack.members)]
+            for part in parts:
+                title = f"{self.policy.name} on {' and '.join(member.name for member in part)}"
+                rows = _closed([row for member in part for row in member.rows()])
+                drawn.append(Diagram(title, rows, steps, path))
+        return tuple(drawn)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: its stacks, and the report."""
+        return "".join(d.svg() for d in self.diagrams()) + f"<pre>{escape(str(self))}</pre>"
+
+    @property
+    def active(self) -> bool:
+        """Whether the policy is still on the model."""
+        return self._before is not None
+
+    def remove(self) -> None:
+        """Put every layer back exactly as it was before; a second call does nothing.
+
+        Raises:
+            PolicyError: a layer's class was changed since; then nothing is removed.
+        """
+        if self._before is not None:
+            for item in self._before:
+                item.check()
+            for item in self._before:
+                item.restore()
+            self._before = None
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.remove()
+
+    def __str__(self) -> str:
+        state = "" if self.active else " (removed)"
+        count, number = len(self.touched), len(self.stacks)
+        lines = [
+            f"policy {self.policy.name}{state}: {count} recurrent layer{'s' * (count != 1)} "
+            f"in {number} stack{'s' * (number != 1)}; evaluation: {self.policy.evaluation}"
+        ]
+        for index, stack in enumerate(self.stacks, 1):
+            lines.append(
+                f"  stack {index}: L = {stack.layers}, {stack.masked} of "
+                f"{stack.connections} vertical connections masked"
+            )
+            for member in stack.members:
+                times = f" x{member.layers}" if member.layers > 1 else ""
+                lines.append(f"    {member.name} ({member.kind}{times}): {member.sites()}")
+                if member.native:
+                    lines.append(f"      taken over, back on remove(): {member.native}")
+        rule = rules_text(self.policy, frozenset({Site.EMBEDDING}))
+        lines.extend(f"  {left.name} ({left.kind}): {rule}" for left in self.embeddings)
+        lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Applied {self}>"
+
+
+def _closed(rows: list[Row]) -> list[Row]:
+    """The rows, with a connection on top: of layers that others take in, a whole one, since it is
+    masked at the door of those."""
+    return rows if len(rows) % 2 else [*rows, Row("output", "masked where it is taken in")]

@@ -1,0 +1,229 @@
+"""Which recurrent layer objects of a model form one stack, and each one's place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..argument_checks import show
+from ..errors import PolicyError
+from ..policies.policy import Policy
+from .plans import Placement
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrentLayer:
+    """A recurrent layer object that an adapter found in a model.
+
+    Args:
+        name: its name in the model, as a user writes it in `stacks=`.
+        layer: the object itself.
+        kind: its class, as a user writes it.
+        layers: how many layers it holds.
+        aliases: other names of the same object.
+    """
+
+    name: str
+    layer: Any
+    kind: str
+    layers: int = 1
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerUse:
+    """One place in which a layer object runs, and the uses whose output comes into it."""
+
+    item: RecurrentLayer
+    fed_by: Sequence[LayerUse] = ()
+
+
+class Member(NamedTuple):
+    """A layer object in its stack: whether the stack begins with it, and whether it ends there."""
+
+    item: RecurrentLayer
+    first: bool
+    last: bool
+
+
+def find_stacks(
+    found: Sequence[RecurrentLayer],
+    uses: Iterable[LayerUse],
+    unclear: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
+    stacks: Sequence[Sequence[str]] | None,
+) -> list[list[Member]]:
+    """The stacks of a model: layers that are joined, each after those that feed it.
+
+    A stack is a chain as a rule. Where one layer feeds several, or several feed one, every
+    connection is still masked once: an output that another layer takes in is masked at its door.
+
+    Args:
+        found: the recurrent layer objects, in the model's order.
+        uses: where they run, as far as the adapter can see.
+        unclear: pairs of which it cannot know whether the first feeds the second.
+        stacks: the user's word: names of layers, stack by stack, in order; it settles the
+            layers that it names.
+
+    Raises:
+        PolicyError: `stacks` is no list of lists of names, names a layer that is not there or
+            names one twice; or a pair stays unclear, or a layer stands in several places that
+            call for different masks. The message shows the way out.
+    """
+    said = _said(found, stacks)
+    settled = {item for names in said for item in names}
+    for a, b in unclear:
+        _ask(a, b, said)
+    groups = [
+        [Member(item, item is names[0], item is names[-1]) for item in names] for names in said
+    ]
+    free = [item for item in found if item not in settled]
+    return _in_order([*groups, *_joined(free, list(uses))], found)
+
+
+def _ask(a: RecurrentLayer, b: RecurrentLayer, said: Sequence[Sequence[RecurrentLayer]]) -> None:
+    """Make sure that the user has said whether a feeds b.
+
+    Raises:
+        PolicyError: that is still open; the message has both answers, beside what was said.
+    """
+    mine = next((names for names in said if a in names), [a])
+    its = next((names for names in said if b in names), [b])
+    open_ends = mine[-1] is a and its[0] is b and mine is not its
+    if not open_ends or (mine in said and its in said):
+        return
+    others = [names for names in said if names is not mine and names is not its]
+    joined, apart = ([*others, [*mine, *its]], [*others, mine, its])
+    yes, no = ([[item.name for item in names] for names in way] for way in (joined, apart))
+    raise PolicyError(
+        f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from outside, "
+        f"and one connection must not be masked twice. Say which it is: stacks={yes!r} if "
+        f"{a.name!r} feeds {b.name!r}, stacks={no!r} if it does not."
+    )
+
+
+def _joined(free: Sequence[RecurrentLayer], uses: Sequence[LayerUse]) -> list[list[Member]]:
+    """The stacks that the uses make of the layers that the user said nothing of."""
+    feeding = {source for use in uses if use.item in free for source in use.fed_by}
+    feeders: dict[RecurrentLayer, set[RecurrentLayer]] = {item: set() for item in free}
+    members: dict[RecurrentLayer, Member] = {}
+    for use in uses:
+        if use.item not in feeders:
+            continue
+        sources = {source.item for source in use.fed_by if source.item in feeders}
+        member = Member(use.item, not sources, use not in feeding)
+        if members.setdefault(use.item, member) != member or use.item in sources:
+            raise PolicyError(
+                f"{use.item.name!r} stands in two places that call for different masks, and has "
+                f"one policy. Say how it is to be masked: stacks=[[{use.item.name!r}]] for each "
+                f"time on its way in and on its way out, or the names of its stack in order."
+            )
+        feeders[use.item] |= sources
+    stacks: list[list[RecurrentLayer]] = []
+    for item in _sorted(free, feeders):
+        near = [stack for stack in stacks if feeders[item] & set(stack)]
+        stacks = [stack for stack in stacks if stack not in near]
+        stacks.append([*(other for stack in near for other in stack), item])
+    return [[members.get(item, Member(item, True, True)) for item in stack] for stack in stacks]
+
+
+def _sorted(
+    items: Sequence[RecurrentLayer], feeders: Mapping[RecurrentLayer, set[RecurrentLayer]]
+) -> list[RecurrentLayer]:
+    """Each item after those that feed it, and otherwise in the order given."""
+    done: dict[RecurrentLayer, None] = {}
+    while len(done) < len(items):
+        ready = [item for item in items if item not in done and feeders[item] <= done.keys()]
+        if not ready:
+            names = ", ".join(repr(item.name) for item in items if item not in done)
+            raise PolicyError(
+                f"{names} feed one another in a circle. Say what is a stack, for instance "
+                f"stacks={[[item.name] for item in items if item not in done]!r}."
+            )
+        done[ready[0]] = None
+    return list(done)
+
+
+def _in_order(groups: list[list[Member]], found: Sequence[RecurrentLayer]) -> list[list[Member]]:
+    order = {item: place for place, item in enumerate(found)}
+    return sorted(groups, key=lambda members: order[members[0].item])
+
+
+def _said(found: Sequence[RecurrentLayer], stacks: object) -> list[list[RecurrentLayer]]:
+    """The stacks that the user named."""
+    if stacks is None:
+        return []
+    lists = isinstance(stacks, list | tuple) and all(isinstance(s, list | tuple) for s in stacks)
+    if not lists or not all(names and all(isinstance(n, str) for n in names) for names in stacks):  # type: ignore[attr-defined]
+        raise PolicyError(
+            f"stacks must be a list of stacks, each a list of layers' names: "
+            f"stacks=[['low', 'high']]. Received: stacks={show(stacks)}"
+        )
+    by_name = {name: item for item in found for name in (item.name, *item.aliases)}
+    said: list[list[RecurrentLayer]] = []
+    seen: set[RecurrentLayer] = set()
+    for names in stacks:  # type: ignore[attr-defined]
+        for name in names:
+            if name not in by_name:
+                raise PolicyError(
+                    f"stacks names {show(name)}, and there is no such recurrent layer. "
+                    f"There are: {', '.join(repr(item.name) for item in found)}."
+                )
+            if by_name[name] in seen:
+                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={show(stacks)}")
+            seen.add(by_name[name])
+        said.append([by_name[name] for name in names])
+    return said
+
+
+def place_layers(
+    policy: Policy, groups: Sequence[Sequence[Member]]
+) -> dict[RecurrentLayer, Placement]:
+    """Each object's placement; layers are numbered over all stacks, so that no two share a key.
+
+    Raises:
+        PolicyError: rates that are given layer by layer are more or fewer than a stack's layers.
+    """
+    placements, number = {}, 0
+    for members in groups:
+        depth = 0
+        for item, first, last in members:
+            placements[item] = Placement(policy, number, first, last, depth)
+            number += item.layers
+            depth += item.layers
+    for members in groups:
+        for item, *_ in members:
+            placements[item].check_rates(item.layers, item.name)
+    return placements
+
+
+def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str) -> Placement:
+    """The placement of a layer object whose place in its stack the user gave.
+
+    Args:
+        policy: what falls where.
+        stack: `None` for an object that is a stack of its own, or `(first layer, L)`: the
+            number of its first layer, from 0, in a stack of L layers.
+        layers: how many layers the object holds.
+        layer_name: how errors call it.
+
+    Raises:
+        PolicyError: `stack` is not such a pair, the object does not fit into its stack, or there
+            are rates for another number of layers.
+    """
+    if stack is None:
+        return Placement(policy)
+    match stack:
+        case (int(first), int(total)) if not isinstance(first, bool) and total is not True:
+            pass
+        case _:
+            raise PolicyError(
+                f"{layer_name}: stack must be (number of the first layer, layers of the whole "
+                f"stack), for instance stack=(0, 2). Received: stack={show(stack)}"
+            )
+    if not 0 <= first <= total - layers:
+        raise PolicyError(
+            f"{layer_name}: {layers} layer(s) from number {show(first)} on do not fit into "
+            f"a stack of {show(total)}. Received: stack={show(stack)}"
+        )
+    return Placement(policy, first, first == 0, first + layers == total, first)

@@ -1,0 +1,253 @@
+"""What a policy is: an immutable mapping from site to mask rule."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from ..argument_checks import check_text, integer, show
+from ..errors import MissingRuleError, PolicyError
+from .rates import Schedule, parse_rates
+from .rules import Rule
+from .sites import Site
+
+if TYPE_CHECKING:
+    from ..pictures.diagram import Diagram
+
+FORMAT_VERSION = 2
+"""The version written into a policy's JSON; a reader refuses a newer one."""
+
+
+class Policy(Mapping[Site, Rule]):
+    """An immutable mapping from site to rule, with a name and a citation.
+
+    ```python
+    Policy(input=drop(0.5), between=drop(0.5, per="sequence"), name="mine")
+    ```
+
+    `a | b` joins two policies on different sites; a site that both name is an error.
+
+    Args:
+        name: how reports call it.
+        citation: the publication it comes from, if any.
+        rules: a rule for each site, by the site's name.
+
+    Raises:
+        PolicyError: an unknown site, a value that is no `Rule`, a rule that cannot stand at its
+            site, or a name or citation that is no text.
+    """
+
+    __slots__ = ("_citation", "_name", "_rules")
+
+    def __init__(self, *, name: str = "custom", citation: str = "", **rules: Rule) -> None:
+        self._name = check_text(name, "name")
+        self._citation = check_text(citation, "citation")
+        checked: dict[Site, Rule] = {}
+        for site_name, rule in rules.items():
+            site = Site.of(site_name)
+            if not isinstance(rule, Rule):
+                number = show(rule) if isinstance(rule, int | float) else 0.5
+                raise PolicyError(
+                    f"Site {site_name!r} needs a rule. Received: {site_name}={show(rule)}; "
+                    f"write: {site_name}=dp.drop({number})"
+                )
+            rule.check_at(site)
+            checked[site] = rule
+        self._rules = {site: checked[site] for site in Site if site in checked}
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def citation(self) -> str:
+        return self._citation
+
+    @property
+    def evaluation(self) -> Literal["identity", "mean of the masks"]:
+        """What evaluation does: nothing, or each mask's mean in its place (zoneout, and drops
+        that are not scaled in training)."""
+        same = all(rule.same_in_evaluation for rule in self._rules.values() if rule.active)
+        return "identity" if same else "mean of the masks"
+
+    @property
+    def active(self) -> bool:
+        """Whether any rule drops anything at all."""
+        return any(rule.active for rule in self._rules.values())
+
+    def masks(self, site: Site) -> bool:
+        """Whether a mask ever falls on a site.
+
+        Raises:
+            PolicyError: there is no such site.
+        """
+        rule = self._rules.get(Site.of(site))
+        return rule is not None and rule.active
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether a rate changes with the number of the call."""
+        rates = [rule.rate for rule in self._rules.values()]
+        each = [r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))]
+        return any(isinstance(rate, Schedule) for rate in each)
+
+    def with_rates(self, rate: object) -> Policy:
+        """The same policy at other rates.
+
+        Args:
+            rate: for every site, a number, a `Schedule`, or a list of these, one for each layer
+                of the stack; or a mapping from the names of some sites to such rates.
+
+        Raises:
+            PolicyError: a site that the policy has no rule for, or a rate out of range.
+        """
+        if not isinstance(rate, Mapping):
+            rates = parse_rates(rate)
+            changed = {site: rule.with_rate(rates) for site, rule in self.items()}
+        else:
+            changed = dict(self._rules)
+            for name, value in rate.items():
+                site = Site.of(name)
+                changed[site] = self[site].with_rate(value)
+        rules = {site.value: rule for site, rule in changed.items()}
+        return Policy(name=self.name, citation=self.citation, **rules)
+
+    def __getitem__(self, site: Site | str) -> Rule:
+        """The rule at a site, which may be given by its name.
+
+        Raises:
+            KeyError: the policy has no rule there; it is a `PolicyError` too.
+        """
+        try:
+            return self._rules[Site.of(site)]
+        except PolicyError as error:
+            raise MissingRuleError(str(error)) from None
+        except KeyError:
+            has = ", ".join(map(repr, (s.value for s in self))) or "no site"
+            raise MissingRuleError(
+                f"Policy {self.name!r} has no rule at site {str(site)!r}. It has: {has}."
+            ) from None
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._rules)
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when the same rules fall on the same sites, whatever the names are."""
+        return isinstance(other, Policy) and self._rules == other._rules
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._rules.items()))
+
+    def __or__(self, other: Policy) -> Policy:
+        if not isinstance(other, Policy):
+            return NotImplemented
+        clash = [site.value for site in self if site in other]
+        if clash:
+            raise PolicyError(
+                f"{self.name} and {other.name} both set a rule for "
+                f"{', '.join(clash)}: leave it out of one of them."
+            )
+        rules = {site.value: rule for policy in (self, other) for site, rule in policy.items()}
+        citations = "; ".join(c for c in (self.citation, other.citation) if c)
+        return Policy(name=f"{self.name}|{other.name}", citation=citations, **rules)
+
+    def __repr__(self) -> str:
+        rules = ", ".join(f"{site.value}={rule}" for site, rule in self.items())
+        return f"<policy {self.name}: {rules or 'no masks'}>"
+
+    def diagram(
+        self, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None
+    ) -> Diagram:
+        """The policy on the unrolled network.
+
+        Args:
+            layers: L, from 1 to 1,000.
+            steps: T, from 1 to 26.
+            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
+                the masks of.
+
+        Raises:
+            PolicyError: there are no layers or too many, no steps or too many, no such path, or
+                rates for fewer layers.
+        """
+        from ..pictures.policy_diagram import draw_policy  # a shortcut for it, and no more
+
+        return draw_policy(self, layers, steps, path)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the policy on the unrolled network."""
+        from ..pictures.policy_diagram import draw_policy, layers_with_rates
+
+        return draw_policy(self, layers_with_rates(self)).svg()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Policy.from_dict, (self.to_dict(),))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The policy as plain JSON values; `from_dict` is its inverse."""
+        return {
+            "version": FORMAT_VERSION,
+            "name": self.name,
+            "citation": self.citation,
+            "rules": {site.value: rule.to_dict() for site, rule in self.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """The policy that `to_dict` described.
+
+        Raises:
+            PolicyError: a newer format version, an unknown kind of rule, or a missing field.
+        """
+        try:
+            version, rules = integer(data["version"]), data["rules"]
+            if version is None or not isinstance(rules, Mapping):
+                raise TypeError("version must be an integer, and rules a mapping")
+            if version not in (1, FORMAT_VERSION):
+                raise PolicyError(
+                    f"This policy is in format version {version!r}; this release reads "
+                    f"versions up to {FORMAT_VERSION}. Upgrade dropout-policies to read it."
+                )
+            # Version 1 had drops alone, tied and scaled.
+            absent = {"gates": "tied", "scaled": True} if version == 1 else {}
+            parsed = {site: Rule.from_dict({**absent, **rule}) for site, rule in rules.items()}
+            name, citation = data["name"], data["citation"]
+            if not isinstance(name, str) or not isinstance(citation, str):
+                raise TypeError("name and citation must be texts")
+            return cls(name=name, citation=citation, **parsed)
+        except PolicyError:
+            raise
+        except Exception as error:  # whatever it is made of may fail in its own way
+            raise PolicyError(
+                f"This is no saved policy ({show(error)}). Received: {show(data)}"
+            ) from None
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The policy that `to_json` wrote.
+
+        Raises:
+            PolicyError: the text is no JSON object, or no saved policy.
+        """
+        try:
+            data = json.loads(text, object_pairs_hook=_unique)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise PolicyError(f"This is no JSON ({error}). Received: {show(text)}") from None
+        return cls.from_dict(data)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, each of whose names may stand there once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {show(name)} stands there twice")
+        found[name] = value
+    return found

@@ -1,0 +1,225 @@
+"""How likely a mask drops an element: a number, one that changes with the calls, or one a layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import islice
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from ..argument_checks import check_integer, integer, show
+from ..errors import PolicyError
+
+MOST_LAYERS = 2**16
+"""How many layers masks can be numbered for."""
+
+MOST_LEVELS = 100_000
+"""In how many steps a ramp may go."""
+
+
+def check_rate(rate: object, where: str = "rate") -> float:
+    """`rate` as a float in [0, 1).
+
+    Args:
+        rate: a real number of Python's or NumPy's, a `Fraction`, a `Decimal`, or an array of no
+            axes that holds one.
+        where: how errors call it.
+
+    Raises:
+        PolicyError: it is no real number, is NaN, or lies outside [0, 1).
+    """
+    number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
+    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+        raise PolicyError(f"{where} must be a number in [0, 1). Received: {where}={show(rate)}")
+    try:
+        value = float(number)
+    except Exception:  # too large for a float, or a number whose class is broken
+        value = math.nan
+    if not 0.0 <= value < 1.0:
+        raise PolicyError(
+            f"{where} is the probability of dropping and must lie in [0, 1). "
+            f"Received: {where}={show(rate)}"
+        )
+    return value + 0.0  # not -0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A rate that changes with the number of the call, in steps.
+
+    Steps and not a curve, so that every framework compares words with the very same thresholds,
+    in compiled graphs too, and keyed masks stay equal bit for bit.
+
+    Args:
+        points: pairs (call, rate): from that training call of a layer on, counted from 0, the
+            rate is that one. The calls ascend from 0.
+
+    Raises:
+        PolicyError: the calls are no ascending integers from 0 on, or a rate is out of range.
+    """
+
+    points: tuple[tuple[int, float], ...]
+
+    def __post_init__(self) -> None:
+        given: Any = self.points
+        listed = isinstance(given, list | tuple)
+        pairs = listed and all(isinstance(p, list | tuple) and len(p) == 2 for p in given)
+        calls = [integer(call) for call, _ in given] if pairs else []
+        known = [call for call in calls if call is not None]
+        ascending = known[:1] == [0] and known == calls == sorted(set(known))
+        if not ascending or known[-1] >= 2**31:
+            raise PolicyError(
+                f"A schedule says from which call on a rate holds; calls are ascending integers "
+                f"from 0 on, below 2**31: dp.schedule({{0: 0.1, 1000: 0.5}}). "
+                f"Received: {show(given)}"
+            )
+        rates = [check_rate(p[1], f"rate from call {n}") for n, p in zip(known, given, strict=True)]
+        object.__setattr__(self, "points", tuple(zip(known, rates, strict=True)))
+
+    def at(self, call: int) -> float:
+        """The rate of a call.
+
+        Raises:
+            PolicyError: `call` is no number of a call.
+        """
+        try:
+            return [rate for first, rate in self.points if first <= call][-1]
+        except Exception:
+            raise PolicyError(
+                f"A call's number is an integer from 0 on. Received: call={show(call)}"
+            ) from None
+
+    @property
+    def highest(self) -> float:
+        return max(rate for _, rate in self.points)
+
+    def __str__(self) -> str:
+        return f"{self.points[0][1]:g} to {self.points[-1][1]:g} by call {self.points[-1][0]}"
+
+
+Rate = float | Schedule
+"""The rate of one mask."""
+
+Rates = Rate | tuple[Rate, ...]
+"""The rates of a rule: one for every layer, or one for each layer of a stack."""
+
+
+def schedule(points: Mapping[int, float]) -> Schedule:
+    """A rate that changes at given training calls: `schedule({0: 0.0, 1000: 0.25})`.
+
+    Args:
+        points: from the number of a call, counted from 0, to the rate that holds from it on.
+
+    Raises:
+        PolicyError: the calls are no integers from 0 on, or a rate is out of range.
+    """
+    if not isinstance(points, Mapping):
+        raise PolicyError(
+            f"schedule takes a mapping from calls to rates: dp.schedule({{0: 0.1, 1000: 0.5}}). "
+            f"Received: {show(points)}"
+        )
+    pairs = list(points.items())
+    if all(integer(call) is not None for call, _ in pairs):
+        pairs.sort(key=lambda point: point[0])
+    return Schedule(tuple(pairs))
+
+
+def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule:
+    """A rate that goes from `start` to `end` over the first training calls, in equal steps.
+
+    Args:
+        start: the rate of the first call.
+        end: the rate from call `calls` on.
+        calls: how many calls the way takes, from 1 to 2**31 - 1.
+        levels: in how many steps, from 1 to 100,000; at most one a call.
+
+    Raises:
+        PolicyError: a rate, `calls` or `levels` is out of range.
+    """
+    start, end = check_rate(start, "start"), check_rate(end, "end")
+    calls = check_integer(calls, "calls", 1, 2**31 - 1)
+    levels = min(check_integer(levels, "levels", 1, MOST_LEVELS), calls)
+    points = {i * calls // levels: start + (end - start) * i / levels for i in range(levels)}
+    return schedule(points | {calls: end})
+
+
+def parse_rates(rates: object) -> Rates:
+    """Rates as a user writes them: a number, a schedule, or a sequence of those, layer by layer.
+
+    Raises:
+        PolicyError: they are none of these, or out of range.
+    """
+    if isinstance(rates, Schedule):
+        return rates
+    texts = str | bytes | bytearray | memoryview
+    listed = isinstance(rates, Sequence) and not isinstance(rates, texts)
+    if listed or (isinstance(rates, np.ndarray) and rates.ndim == 1):
+        each = _listed(rates)
+        if not 1 <= len(each) <= MOST_LAYERS or any(isinstance(r, list | tuple) for r in each):
+            raise PolicyError(
+                f"rate must be a number, or a list with one number for each layer. "
+                f"Received: rate={show(rates)}"
+            )
+        return tuple(
+            rate if isinstance(rate, Schedule) else check_rate(rate, f"rate of layer {layer}")
+            for layer, rate in enumerate(each, 1)
+        )
+    return check_rate(rates)
+
+
+def _listed(rates: Any) -> list[object]:
+    """The items of a sequence, of one that is too long a few too many; none of a broken one."""
+    try:
+        return list(islice(rates, MOST_LAYERS + 1))
+    except Exception:
+        return []
+
+
+def rate_at(rate: Rate, call: int) -> float:
+    """The rate of one call."""
+    return rate.at(call) if isinstance(rate, Schedule) else rate
+
+
+def highest(rates: Rates) -> float:
+    """The highest rate there ever is."""
+    each = rates if isinstance(rates, tuple) else (rates,)
+    return max(rate.highest if isinstance(rate, Schedule) else rate for rate in each)
+
+
+def rates_text(rates: Rates) -> str:
+    """Rates as reports write them."""
+    if isinstance(rates, tuple):
+        return f"[{', '.join(map(rates_text, rates))}]"
+    return str(rates) if isinstance(rates, Schedule) else f"{rates:g}"
+
+
+def rates_to_json(rates: Rates) -> Any:
+    """Rates as plain JSON values; `rates_from_json` is its inverse."""
+    if isinstance(rates, tuple):
+        return [rates_to_json(rate) for rate in rates]
+    if isinstance(rates, Schedule):
+        return {"schedule": [list(point) for point in rates.points]}
+    return rates
+
+
+def rates_from_json(value: Any) -> Rates:
+    """The rates that `rates_to_json` wrote.
+
+    Raises:
+        PolicyError: it never wrote such a value.
+    """
+    if isinstance(value, list):
+        return parse_rates([_rate_from_json(rate) for rate in value])
+    return parse_rates(_rate_from_json(value))
+
+
+def _rate_from_json(value: Any) -> Any:
+    if not isinstance(value, Mapping):
+        return value
+    points: Any = value.get("schedule")
+    return Schedule(points)

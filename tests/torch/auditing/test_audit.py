@@ -1,0 +1,156 @@
+"""The audit says nothing false of a set of modules or of wrong masks, and leaves no trace."""
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from dropout_policies_torch import GRU, LSTM, masks
+from torch import nn
+
+import dropout_policies as dp
+from tests.support.audited import errors
+from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
+from tests.support.torch_audited import cases
+from tests.support.torch_mutants import in_values
+
+CASES = cases()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_no_verdict_is_false(case):
+    torch.manual_seed(5)
+    audit = dp.audit(case.make())
+    assert errors(case, audit) == [], str(audit)
+
+
+def test_a_false_verdict_is_noticed():
+    """The truth about one module does not fit the audit of another."""
+    truth = {case.name: case for case in CASES}
+    torch.manual_seed(5)
+    audit = dp.audit(truth["LSTM, 2 layers: naive"].make())
+    for other in ("zaremba", "variational", "none"):
+        assert errors(truth[f"LSTM, 2 layers: {other}"], audit)
+
+
+INPUT_WEIGHTS = dp.Policy(input_weight=dp.drop(0.5, per="call"), name="input weights")
+STATE = dp.Policy(state=dp.drop(0.5), name="state")
+MATTERS = {
+    "weights not masked": "weight_drop",
+    "input weights not masked": INPUT_WEIGHTS,
+    "state not masked": STATE,
+    "candidate not masked": "semeniuta",
+    "cell not masked": "rnndrop",
+    "cell not zoned": "zoneout",
+    "hidden state not zoned": "zoneout",
+}
+"""A policy that a change of masks matters to, where that is not `zaremba`."""
+
+
+ALIKE = {"between and output swapped"}
+"""Masks of one kind that change places are the same noise to whoever sees no key."""
+
+
+WRONG = {name: m for name, m in (MASK_MUTANTS | DRAW_MUTANTS).items() if name not in ALIKE}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_masks_are_not_called_by_the_policys_name(name, monkeypatch):
+    """Whatever is changed in the masks of a policy is seen."""
+    monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), WRONG[name]))
+    torch.manual_seed(5)
+    policy = dp.resolve(MATTERS.get(name, dp.zaremba(0.3)))
+    audit = dp.audit(LSTM(8, 8, num_layers=2, policy=policy))
+    assert audit.policy != policy.name or audit.undecided, str(audit)
+
+
+def everything(module):
+    """All that could be left changed of a module and of the process."""
+    return (
+        {name: value.clone() for name, value in module.state_dict().items()},
+        [(name, type(part), part.training) for name, part in module.named_modules()],
+        torch.get_rng_state(),
+        np.random.get_state()[1].copy(),
+        random.getstate(),
+        module(torch.ones(3, 2, 9))[0],
+    )
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LSTM(9, 8, 2, dropout=0.5),
+        lambda: LSTM(9, 8, policy="zaremba", seed=3),
+        lambda: GRU(9, 8, policy=dp.zaremba(dp.ramp(0.1, 0.5, 100))),
+    ],
+)
+def test_nothing_is_left_changed(make, training):
+    torch.manual_seed(1)
+    module = make().train(training)
+    module(torch.ones(3, 2, 9))[0].sum().backward()
+    other = copy.deepcopy(module)
+    gradients = [p.grad.clone() for p in module.parameters()]
+    torch.manual_seed(2)
+    before = everything(other)
+    torch.manual_seed(2)
+    dp.audit(module)
+    after = everything(module)
+    for a, b in zip(before[0].items(), after[0].items(), strict=True):
+        assert a[0] == b[0]
+        assert torch.equal(a[1], b[1])
+    assert before[1] == after[1]
+    assert all(torch.equal(a, p.grad) for a, p in zip(gradients, module.parameters(), strict=True))
+    for a, b in zip(before[2:], after[2:], strict=True):
+        assert (
+            np.array_equal(a, b)
+            if isinstance(a, np.ndarray)
+            else (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b)
+        )
+    assert getattr(module, "calls", 0) == getattr(other, "calls", 0)
+
+
+def test_how_it_reads():
+    torch.manual_seed(0)
+    audit = dp.audit(nn.LSTM(9, 8, 2, dropout=0.5))
+    assert audit.policy is None
+    assert audit.nearest == "zaremba"
+    assert audit.differences == ("input is whole", "output of layer 2 is whole")
+    assert audit.connections == (1, 3)
+    assert [audit.corruptions(n) for n in (0, 5)] == [1, 1]
+    first, second, *_ = str(audit).splitlines()
+    assert first == (
+        "nn.LSTM(9, 8, num_layers=2, dropout=0.5): no policy of the catalogue; nearest: zaremba"
+    )
+    assert second.strip().startswith("1 of 3 vertical connections masked")
+    assert audit.to_dict()["findings"][0]["site"] == "input"
+
+
+def test_what_was_measured_is_drawn_layer_by_layer():
+    torch.manual_seed(0)
+    audit = dp.audit(LSTM(9, 8, num_layers=2, policy="awd", rate={"between": [0.0, 0.3]}))
+    drawn = audit.diagram(path=(1, 3))
+    assert [(row.name, row.masked, row.per, row.inside) for row in drawn.rows] == [
+        ("input", True, "sequence", False),
+        ("layer 1", False, None, True),
+        ("between", True, "sequence", False),
+        ("layer 2", False, None, True),
+        ("output", True, "sequence", False),
+    ]
+    assert not any(row.wrong for row in drawn.rows)
+    assert drawn.corruptions == audit.corruptions(2) == 3
+    other = audit.diagram("zaremba")
+    assert [row.name for row in other.rows if row.wrong] == [row.name for row in drawn.rows]
+    assert "unlike zaremba" in str(other)
+    assert "<svg" in audit._repr_html_()
+
+
+def test_what_is_undecided_is_drawn_so():
+    torch.manual_seed(0)
+    drawn = dp.audit(nn.LSTM(9, 8, 2, bias=False)).diagram(path=(1, 2))
+    layer = drawn.rows[1]
+    assert layer.masked is None
+    assert "undecided: state, cell" in layer.notes
+    assert drawn.corruptions is None
+    assert "?: not decided" in str(drawn)

@@ -1,0 +1,413 @@
+"""The operators of whole sequences: what PyTorch asks of one, and every way of differentiating."""
+
+import ctypes
+import mmap
+from contextlib import contextmanager
+from functools import partial
+from unittest.mock import Mock
+
+import pytest
+import torch
+from dropout_policies_torch import cells, recurrence
+from dropout_policies_torch.kernels import (
+    engine,
+    fused_cpu,
+    lstm_operator,
+    operators,
+    products,
+    products_cpu,
+    sequence,
+)
+from dropout_policies_torch.kernels.compiled import in_c
+from dropout_policies_torch.kernels.gru_operator import gru
+from dropout_policies_torch.kernels.lstm_operator import lstm
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import dropout_policies as dp
+from dropout_policies.compilation import libraries
+from tests.support import torch_subject
+from tests.support.cases import Case, numbers
+
+T, B, D, H = 4, 3, 2, 3
+SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
+OPERATORS = {"LSTM": lstm, "GRU": gru}
+
+
+def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, size=H):
+    """An operator's inputs: x, the states, the weights, its masks, and the direction."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(*shape):
+        made = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        return made.requires_grad_(requires_grad)
+
+    gates, states, biases = (4, 2, 1) if mode == "LSTM" else (3, 1, 2)
+    values = [drawn(steps, batch, D), *(drawn(batch, size) for _ in range(states))]
+    values += [drawn(gates * size, D), drawn(gates * size, size)]
+    values += [drawn(gates * size) for _ in range(biases)]
+    masks = [
+        torch.rand(1 if n % 2 else steps, batch, size, generator=generator, dtype=torch.float64)
+        if masked
+        else None
+        for n in range(6 if mode == "LSTM" else 4)
+    ]
+    return [*values, *masks, bool(seed % 2), True]
+
+
+@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("masked", [True, False])
+def test_an_operator_is_what_pytorch_asks_of_one(mode, masked):
+    torch.library.opcheck(OPERATORS[mode].in_graphs, arguments(mode, 1, masked))
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("door", ["eager", "in_graphs"])
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("masked", [True, False])
+def test_gradients_and_their_gradients_are_right(mode, door, seed, masked):
+    *values, direction, keep = arguments(mode, seed, masked)
+    operator = OPERATORS[mode]
+    operator = operator.eager.apply if door == "eager" else operator.in_graphs
+    count = 6  # x, states, weights and biases
+    masks = values[count:]
+
+    def function(*inputs):
+        return operator(*inputs, *masks, direction, keep)[:2]
+
+    assert torch.autograd.gradcheck(function, values[:count])
+    assert torch.autograd.gradgradcheck(function, values[:count])
+
+
+POLICIES = {
+    "naive": dp.naive(),
+    "zoneout": dp.zoneout(0.5, 0.3),
+    "rnndrop": dp.rnndrop(),
+    "everything": dp.variational() | dp.semeniuta() | dp.weight_drop(),
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("lengths", [None, (2, 4, 1)])
+def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
+    case = Case(POLICIES[policy], steps=T, layers=1, lengths=lengths, initial_state=False)
+    layer = torch_subject.build(case, numbers(case))
+
+    def function(x):
+        layer.calls = 0
+        return torch_subject.call(layer, case, x, None)[0]
+
+    x = torch.from_numpy(numbers(case).x).requires_grad_()
+    forwards = lengths is None  # PyTorch's packing has no forward mode
+    assert torch.autograd.gradcheck(function, (x,), check_forward_ad=forwards, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, (x,), fast_mode=True)
+
+
+@pytest.fixture(params=["compiled", "compiled, all at once", "by PyTorch's own functions"])
+def steps(request, monkeypatch):
+    """The ways that an operator takes its steps on a CPU."""
+    if request.param == "by PyTorch's own functions":
+        monkeypatch.setattr(engine, "engine", lambda *_: None)
+        return
+    assert in_c(torch.float32) is not None, "the tests need a C compiler"
+    at_once = request.param == "compiled, all at once"
+    monkeypatch.setattr(fused_cpu, "apart", lambda _: at_once)
+
+
+@contextmanager
+def threads(number):
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=60)
+@given(
+    mode=st.sampled_from(sorted(OPERATORS)),
+    batch=st.integers(1, 40),
+    size=st.integers(1, 40),
+    number=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+)
+def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, number, seed):
+    """However many samples each thread has, however many units fill a vector; also for none."""
+    *values, direction, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
+    cast = [each.to(dtype) for each in values]
+    runs, found = [], []
+    for at_once in (True, False):
+        with pytest.MonkeyPatch.context() as patch, threads(number):
+            patch.setattr(fused_cpu, "apart", lambda _, on=at_once: on)
+            all_at_once = fused_cpu.Apart._all
+            patch.setattr(
+                fused_cpu.Apart, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
+            )
+            given = [each.detach().clone().requires_grad_() for each in cast[:6]]
+            hs, end, *_ = OPERATORS[mode](*given, *cast[6:], direction, True)
+            grads = torch.autograd.grad(hs.sin().sum() + end.cos().sum(), given)
+            found.append([hs, end, *grads])
+    assert len(runs) == 2  # a forward and a backward pass
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+def before_a_wall(x):
+    """The same at the end of memory beyond which nobody may read: a process that does so dies."""
+    size, page = x.numel() * x.element_size(), mmap.PAGESIZE
+    room = mmap.mmap(-1, (-(-size // page) + 1) * page)
+    wall = ctypes.addressof(ctypes.c_char.from_buffer(room)) + len(room) - page
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(wall), ctypes.c_size_t(page), 0) == 0
+    found = torch.frombuffer(room, dtype=x.dtype, count=x.numel(), offset=len(room) - page - size)
+    return found.view(x.shape).copy_(x)
+
+
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=60)
+@given(
+    columns=st.integers(1, 70),
+    depth=st.integers(1, 70),
+    number=st.integers(1, 3),
+    form=st.sampled_from(["rows", "columns", "both apart"]),
+    biased=st.booleans(),
+)
+def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
+    """Each a bias, or zeros, and below it as many columns as fill a vector, or zeros."""
+    made = torch.arange(1.0, 4 * columns * depth + 1, dtype=dtype).view(2 * columns, 2 * depth)
+    weight = before_a_wall(made[:columns, :depth])
+    if form == "columns":
+        weight = before_a_wall(weight.t()).t()
+    elif form == "both apart":
+        weight = made[::2, ::2]
+    bias = torch.arange(-2.0 * columns, 0.0, dtype=dtype)[1::2] if biased else None
+    with threads(number):
+        found = products_cpu.panels(weight, bias)
+    lanes = in_c(dtype).lanes()
+    assert found.shape == (-(-columns // lanes), 1 + depth, lanes)
+    flat = found.transpose(1, 2).flatten(0, 1)  # [⌈columns/lanes⌉ * lanes, 1 + depth]
+    torch.testing.assert_close(flat[:columns, 1:], weight, rtol=0, atol=0)
+    expected = torch.zeros(columns, dtype=dtype) if bias is None else bias
+    torch.testing.assert_close(flat[:columns, 0], expected, rtol=0, atol=0)
+    assert not flat[columns:].any()
+
+
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=100)
+@given(
+    rows=st.integers(1, 40),
+    columns=st.integers(1, 60),
+    width=st.integers(1, 60),
+    apart=st.integers(0, 20),
+    first=st.integers(0, 20),
+    most=st.integers(1, 50),
+    number=st.integers(1, 3),
+)
+def test_outer_products_are_summed(dtype, rows, columns, width, apart, first, most, number):
+    """Of small whole numbers, exactly: however many rows are taken at once, and where the columns
+    are some of a larger array's. What lies around them counts for nothing, and what lies
+    beyond is not read."""
+    generator = torch.Generator().manual_seed(0)
+    x = before_a_wall(torch.randint(-9, 10, (rows, width), generator=generator).to(dtype))
+    d = before_a_wall(torch.full((rows, first + columns + apart), torch.nan, dtype=dtype))
+    d = d[:, first : first + columns]
+    d.copy_(torch.randint(-9, 10, d.shape, generator=generator))
+    with pytest.MonkeyPatch.context() as patch, threads(number):
+        patch.setattr(products_cpu, "ROWS", most)
+        summed = Mock(wraps=products_cpu.outer)
+        patch.setattr(products_cpu, "outer", summed)
+        found = products.outer(d, x)
+    summed.assert_called_once()
+    torch.testing.assert_close(found, d.t() @ x, rtol=0, atol=0)
+
+
+def test_a_weight_is_laid_out_once():
+    recurrent = products.Recurrent(torch.ones(5, 3), 2)
+    assert recurrent.panels is recurrent.panels
+
+
+def test_threads_take_their_own_samples_where_each_has_enough():
+    cases = ((1, 1, True), (2, 1, True), (3, 14, False), (3, 15, True), (4, 20, True))
+    for number, batch, expected in cases:
+        state, acts = torch.zeros(batch, 3), torch.zeros(2, batch, 12)
+        with threads(number):
+            assert fused_cpu.apart(state) == expected
+            way = fused_cpu.Apart if expected else fused_cpu.Steps
+            assert engine.engine(acts, state) is way
+
+
+def test_without_threads_in_the_compiled_functions_each_product_is_shared():
+    """As where PyTorch has its threads from something else than OpenMP."""
+    functions = in_c(torch.float32)
+    assert functions.has_threads() == 1
+    functions.use_threads(None, None, None)
+    libraries.compiled_library.cache_clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(libraries, "openmp", lambda: None)
+        assert in_c(torch.float32).has_threads() == 0
+        with threads(1):
+            assert fused_cpu.apart(torch.zeros(64, 3))
+            assert products_cpu.fits(torch.zeros(64, 3))
+        with threads(2):
+            with pytest.warns(dp.PolicyWarning, match="on one thread"):
+                assert not fused_cpu.apart(torch.zeros(64, 3))
+            assert not products_cpu.fits(torch.zeros(64, 3))
+    libraries.compiled_library.cache_clear()
+    assert in_c(torch.float32).has_threads() == 1
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("dtype", SINGLE)
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    mode=st.sampled_from(sorted(OPERATORS)),
+    seed=st.integers(0, 10**6),
+    kept=st.booleans(),
+    pulled=st.sampled_from([slice(None), slice(0, 1), slice(1, None)]),
+)
+def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
+    """Whatever is `pulled`: the whole result, every h alone, or the last state alone."""
+    *values, direction, _ = arguments(mode, seed, requires_grad=False)
+    states = 2 if mode == "LSTM" else 1
+
+    def both_ways(dtype, run):
+        given = [each.detach().to(dtype).requires_grad_(kept) for each in values[:6]]
+        x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
+        weights = cells.Weights(
+            w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0]
+        )
+        drawn = (each.to(dtype) for each in values[6:])
+        masks = dict(zip(operators.SITES[mode], drawn, strict=True))
+        hs, end = run(mode, weights, x, tuple(start), masks, direction)
+        if not kept:
+            return [hs, *end]
+        loss = sum(each.sin().sum() for each in (hs, *end)[pulled])
+        return [hs, *end, *torch.autograd.grad(loss, given)]
+
+    def plainly(*args):
+        *first, direction = args
+        return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+
+    found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
+    for ours, theirs in zip(found, plain, strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("mode", OPERATORS)
+def test_many_gradients_at_once_are_each_of_them(mode):
+    """As for a Jacobian: `torch.autograd.functional.jacobian(..., vectorize=True)`."""
+    given = arguments(mode, 1)
+    hs, end, *_ = OPERATORS[mode](*given)
+    generator = torch.Generator().manual_seed(0)
+    pulled = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
+    gradients = partial(torch.autograd.grad, (hs, end), given[:6], retain_graph=True)
+    by_autograd = gradients(pulled, is_grads_batched=True)
+    by_func = torch.func.vmap(lambda *each: gradients(each))(*pulled)
+    for number, one_by_one in enumerate(map(gradients, zip(*pulled, strict=True))):
+        for ours, again, theirs in zip(by_autograd, by_func, one_by_one, strict=True):
+            assert not ours.requires_grad
+            torch.testing.assert_close(ours[number], theirs, rtol=0, atol=1e-12)
+            torch.testing.assert_close(again[number], theirs, rtol=0, atol=1e-12)
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("door", ["eager", "in_graphs"])
+def test_what_is_kept_is_overwritten_by_the_last_backward_pass_alone(door, request, monkeypatch):
+    """Which has memory of its own in graphs, and where PyTorch's own functions take the steps."""
+    made, places = lstm_operator._gates_back, []
+
+    def gates_back(*given):
+        found = made(*given)
+        places.append((given[4].data_ptr(), found[0].data_ptr()))  # acts, d_gates
+        return found
+
+    monkeypatch.setattr(lstm_operator, "_gates_back", gates_back)
+    given = arguments("LSTM", 0)
+    run = lstm.eager.apply if door == "eager" else lstm.in_graphs
+    hs, end, *_ = run(*given)
+    loss = hs.sin().sum() + end.cos().sum()
+    wanted = given[:6]
+    *first, last = (
+        torch.autograd.grad(loss, wanted, retain_graph=retained) for retained in (True, True, False)
+    )
+    for again in first:
+        for ours, theirs in zip(last, again, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    compiled_ones = "PyTorch" not in request.node.name
+    overwritten = [acts == d_gates for acts, d_gates in places]
+    assert overwritten == [False, False, compiled_ones and door == "eager"]
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("seed", [0, 1], ids=["forward", "backward"])
+def test_where_nothing_is_kept_a_long_sequence_is_taken_in_pieces(mode, seed, monkeypatch):
+    made = products.linear
+    rows = []
+    monkeypatch.setattr(products, "linear", lambda x, *rest: rows.append(len(x)) or made(x, *rest))
+    *given, keep = arguments(mode, seed, requires_grad=False, steps=sequence.ROWS)
+    whole, rows[:] = OPERATORS[mode](*given, keep), []
+    parts = OPERATORS[mode](*given, not keep)
+    assert len(rows) == B  # pieces: there are B * ROWS rows of x in all
+    assert sum(rows) == sequence.ROWS
+    for all_at_once, piece_by_piece in zip(whole[:2], parts[:2], strict=True):
+        torch.testing.assert_close(piece_by_piece, all_at_once, rtol=0, atol=1e-12)
+
+
+def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
+    """The same products on either side of the size from which oneDNN has a weight its own way."""
+    generator = torch.Generator().manual_seed(0)
+    x, d = (torch.randn(6, width, generator=generator) for width in (5, 8))
+    weight, bias = torch.randn(8, 5, generator=generator), torch.randn(8, generator=generator)
+    strided = torch.randn(8, 9, generator=generator)[:, 2:7]
+    for large in (0, 2**60):
+        monkeypatch.setattr(products, "LARGE", large)
+        for w in (weight, strided, weight.t().contiguous().t()):
+            torch.testing.assert_close(products.linear(x, w, bias), x @ w.t() + bias)
+            torch.testing.assert_close(products.Recurrent(w, 6).by(x), x @ w.t())
+            torch.testing.assert_close(products.Recurrent(w, 6, bias).by(x), x @ w.t() + bias)
+            torch.testing.assert_close(products.Recurrent(w, 6).added(d.clone(), x), d + x @ w.t())
+        wide = torch.cat([d, d], dim=1)[:, :8]
+        for compiled_ones in (True, False):
+            monkeypatch.setattr(products_cpu, "fits", lambda *_, on=compiled_ones: on)
+            torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
+
+
+@pytest.mark.parametrize("way", [fused_cpu.Apart, fused_cpu.Steps])
+@pytest.mark.parametrize("dtype", SINGLE)
+def test_compiled_activations_are_as_exact_as_their_type(dtype, way):
+    """In an LSTM of zero weights whose biases are all the input: h = o * tanh(i * g)."""
+    x = torch.cat([10.0 ** torch.arange(-30, 3), torch.linspace(0, 30, 500), torch.tensor([200.0])])
+    x = torch.cat([x, -x]).to(dtype)
+    steps, zero = torch.zeros(1, len(x), 1, dtype=dtype), torch.zeros(len(x), 1, dtype=dtype)
+    full = torch.full((len(x),), 50.0, dtype=dtype)  # a gate wide open
+    for gate, expected in ((2, x.double().tanh().tanh()), (0, None), (3, None)):
+        gates = [full.clone() for _ in range(4)]
+        gates[gate] = x
+        acts = torch.stack(gates, dim=-1)[None].contiguous()
+        hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
+        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
+        run = way("lstm", zero, [None] * 6, range(1), True, **arrays)
+        run.forward(products.Recurrent(torch.zeros(4, 1, dtype=dtype), len(x)))
+        one = torch.ones(1, dtype=torch.float64)
+        if gate == 0:
+            expected = x.double().sigmoid().tanh()
+        elif gate == 3:
+            expected = x.double().sigmoid() * one.tanh()
+        tiny = torch.finfo(dtype).tiny
+        torch.testing.assert_close(
+            hs[0, :, 0].double(), expected, rtol=8 * torch.finfo(dtype).eps, atol=tiny * 10
+        )
+
+
+def test_what_is_no_number_stays_none():
+    for mode in OPERATORS:
+        *values, direction, _ = arguments(mode, 3, masked=False, requires_grad=False)
+        values = [value if value is None else value.float() for value in values]
+        values[0][1, 2] = float("nan")
+        hs = OPERATORS[mode](*values, direction, False)[0]
+        assert hs[1, 2].isnan().all()
+        assert not hs[:, :2].isnan().any()

@@ -1,0 +1,164 @@
+"""Triton's kernels, run on the CPU by its interpreter: the plain loop's results, to rounding, and
+the core's mask bits, exactly."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRITON = Path(sys.prefix, "triton")
+"""Where `make env` puts it; not beside the other packages, for TensorFlow does not bear it."""
+
+STEPS = """
+import json
+import sys
+
+import torch
+from dropout_policies_torch import cells, recurrence
+from dropout_policies_torch.kernels import engine, fused_gpu, operators
+
+import dropout_policies as dp
+from tests.torch.kernels.test_operators import arguments
+
+engine.engine = lambda *_: fused_gpu.Steps
+fused_gpu.BLOCK = 8  # several programs, the last of them not full
+
+
+def results(run, mode, seed, kept, masked):
+    *values, direction, _ = arguments(mode, seed, masked=masked, requires_grad=False)
+    given = [each.detach().float().requires_grad_(kept) for each in values[:6]]
+    states = 2 if mode == "LSTM" else 1
+    x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
+    b_hh = biases[-1] if mode == "GRU" else 0 * biases[0]
+    weights = cells.Weights(w_ih, w_hh, biases[0], b_hh)
+    masks = {
+        site: mask.float()
+        for site, mask in zip(operators.SITES[mode], values[6:], strict=True)
+        if mask is not None
+    }
+    hs, end = run(mode, weights, x, tuple(start), masks, direction)
+    if not kept:
+        return [hs, *end]
+    loss = sum(each.sin().sum() for each in (hs, *end))
+    return [hs, *end, *torch.autograd.grad(loss, given)]
+
+
+def plainly(*args):
+    *first, direction = args
+    return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+
+
+far = {}
+for mode in ("LSTM", "GRU"):
+    for kept in (True, False):
+        for masked in (True, False):
+            for seed in range(3):
+                case = (mode, seed, kept, masked)
+                pairs = zip(results(operators.run, *case), results(plainly, *case), strict=True)
+                far[str(case)] = max(float((a - b).detach().abs().max()) for a, b in pairs)
+json.dump(far, sys.stdout)
+"""
+
+
+BITS = """
+import json
+import sys
+
+import numpy as np
+import torch
+from dropout_policies_torch import masks
+
+from dropout_policies.masks import keyed
+
+masks.BLOCK = 8
+same = {}
+random = np.random.default_rng(0)
+shapes = (1, 1, 1), (1, 5, 7), (3, 1, 5), (4, 3, 6), (2, 7, 1)
+rates = 0.0, 0.2, 0.5, 0.8, 1 - 2**-33
+offsets = 0, 7, 2**31 - 2, 2**32 - 9
+for shape in shapes:
+    for rate in rates:
+        for offset in offsets:
+            key = tuple(int(word) for word in random.integers(0, 2**32, 2))
+            words = tuple(masks._int32(word) for word in key)
+            keep = torch.empty(shape, dtype=torch.bool)
+            least = keyed.threshold(rate) - 2**31
+            masks._by_kernel(words, least, offset, keep)
+            expected = keyed.keep_bits(key, rate, shape, offset)
+            same[str((shape, rate, offset))] = bool((keep.numpy() == expected).all())
+json.dump(same, sys.stdout)
+"""
+
+COMPILED = """
+import json
+import sys
+
+import triton
+from dropout_policies_torch.kernels import triton_kernels as kernels
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+absent = {
+    "lstm_step": ("candidate", "cell"),
+    "lstm_step_back": ("product", "h_update"),
+    "gru_step": ("seen", "hidden"),
+    "gru_step_back": ("state",),
+    "keep_bits": (),
+}
+found = {}
+for name, without in absent.items():
+    kernel = getattr(kernels, name)
+    signature = {each: "*fp32" for each in kernel.arg_names}
+    signature |= {each: "i32" for each in kernels.NUMBERS if each in signature}
+    signature |= {each: "constexpr" for each in (*without, "BLOCK")}
+    signature |= {"keep": "*u8"} if "keep" in signature else {}
+    values = {(kernel.arg_names.index(each),): None for each in without}
+    values[len(kernel.arg_names) - 1,] = 256
+    source = ASTSource(kernel, signature, values)
+    found[name] = len(triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["cubin"])
+json.dump(found, sys.stdout)
+"""
+
+needs_triton = pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="there is no Triton here"
+)
+
+
+def printed(script, **more):
+    """What a script prints, in JSON, where Triton's kernels run on the CPU, if no more is said."""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TRITON)} | more,
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout)
+
+
+@needs_triton
+def test_steps_by_kernels_are_the_plain_loops():
+    far = printed(STEPS)
+    assert len(far) == 24
+    assert max(far.values()) < 5e-6, far
+
+
+@needs_triton
+def test_bits_by_a_kernel_are_the_cores():
+    same = printed(BITS)
+    assert len(same) == 100
+    assert all(same.values()), same
+
+
+@needs_triton
+def test_kernels_compile_for_a_gpu(tmp_path):
+    """Which takes no GPU; the interpreter does not see what the compiler refuses."""
+    sizes = printed(COMPILED, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path))
+    assert len(sizes) == 5
+    assert min(sizes.values()) > 0
