@@ -29,7 +29,7 @@ from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
 from .policy_layer import PolicyLayer
 from .recurrence import cells_of, known_cells
-from .swapped_layer import OWN, Before, Traces
+from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, Traces
 from .wiring import Layer, Wiring, halves, layers_of, retrace
 
 SWAPS: dict[type[Layer], Any] = {
@@ -63,8 +63,8 @@ class KerasAdapter:
         seed: int | None,
         stacks: Sequence[Sequence[str]] | None,
     ) -> Applied:
-        found, skipped = find(model)
-        check(model, found, skipped, policy)
+        found, skipped = find_layers(model)
+        check_layers(model, found, skipped, policy)
         wiring = Wiring(model, found)
         groups = find_stacks(found, wiring.uses(), wiring.unclear(), stacks)
         places = place_layers(policy, groups)
@@ -81,9 +81,9 @@ class KerasAdapter:
         pairs += [(item, item.layer) for item in embeddings]
         places |= {item: Placement(policy, number) for number, item in enumerate(embeddings)}
         swaps = SWAPS | EMBEDDINGS
-        before = [Before(item.name, layer, swaps[type(layer)]) for item, layer in pairs]
+        before = [RestorableLayer(item.name, layer, swaps[type(layer)]) for item, layer in pairs]
         for item, layer in pairs:
-            settle(layer, places[item], seed)
+            put_under_policy(layer, places[item], seed)
         retrace(model)
         also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
         return Applied(policy, touched, skipped, [*before, Traces(model)], also)
@@ -129,7 +129,7 @@ def find_embeddings(model: Layer, policy: Policy) -> list[RecurrentLayer]:
     return _named_apart([RecurrentLayer(x.name, x, _kind(x)) for x in found], everything)
 
 
-def find(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
+def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
     found: list[RecurrentLayer] = []
     skipped: list[Skipped] = []
@@ -185,7 +185,7 @@ def _why_not(layer: Layer) -> str:
     return "policies run on LSTM, GRU, SimpleRNN and RNN"
 
 
-def check(
+def check_layers(
     model: Layer, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
 ) -> None:
     """Everything that can be wrong, before anything is changed."""
@@ -210,9 +210,9 @@ def check(
             check_cells(half, policy, f"{item.name} ({item.kind})")
 
 
-def settle(layer: Layer, placement: Placement, seed: int | None) -> None:
+def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> None:
     """Swap a layer's class, and put it under a policy."""
-    for name in OWN:
+    for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)
     layer.__class__ = (SWAPS | EMBEDDINGS)[type(layer)]
     if isinstance(layer, Embedding):
@@ -221,7 +221,7 @@ def settle(layer: Layer, placement: Placement, seed: int | None) -> None:
     generically = any(cell.recurrent_dropout > 0.0 for cell in known)
     for cell in known:
         cell.dropout = cell.recurrent_dropout = 0.0
-    layer.settle(placement, seed)
+    layer.set_placement(placement, seed)
     if generically:
         layer.loops_generically = True
 

@@ -20,7 +20,7 @@ from dropout_policies.adapter import (
 
 from .kernels.compiled import made_again
 from .kernels.products import By
-from .masks import Tensor
+from .tracing import Tensor
 
 Cell = Any
 """A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""

@@ -16,7 +16,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import Cell, Noise, States, drop, zoneout
-from .masks import Tensor
+from .tracing import Tensor
 
 
 def step_of(cell: Cell, training: bool) -> Callable[[Tensor, States, Noise], tuple[Tensor, States]]:

@@ -16,8 +16,8 @@ from dropout_policies.adapter import (
     plan_embedding,
 )
 
-from .masks import Tensor
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
+from .tracing import Tensor
 
 SIGNATURE = (
     "_call_signature",
@@ -55,7 +55,7 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         seed: int | None = None,
         **kwargs: Any,
     ) -> None:
-        chosen = choose("Embedding", policy, rate, seed)
+        chosen = resolve_policy("Embedding", policy, rate, seed)
         if chosen is None and seed is not None:
             raise PolicyError(
                 f"Embedding: seed goes with a policy. Received: seed={seed!r}, policy=None"
@@ -67,12 +67,12 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
             )
         super().__init__(*args, **kwargs)
         if chosen is not None:
-            self.settle(Placement(chosen), seed)
+            self.set_placement(Placement(chosen), seed)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
         """Tokens `[B, T]` or `[B]` to rows `[B, T, F]` or `[B, F]`."""
         rows = super().call(inputs)
-        if not self.noisy(training):
+        if not self.is_active(training):
             return rows
         if len(inputs.shape) not in (1, 2):
             raise PolicyError(
@@ -86,7 +86,7 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         if not drawn:
             return rows
         (mask,) = drawn.values()
-        if tuple(mask.shape) == (1, 1, 1) and not self.falls(training):
+        if tuple(mask.shape) == (1, 1, 1) and not self.masks_apply(training):
             return rows * mask[0, 0]  # the mean
         tokens = ops.cast(inputs if len(inputs.shape) == 2 else inputs[:, None], "int32")
         if place.policy[Site.EMBEDDING].per == "call":
@@ -115,7 +115,7 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         layer = super().from_config(config)
         if saved is not None:
             policy = Policy.from_dict(saved["policy"])
-            layer.settle(Placement(policy, saved["layer"]), saved["seed"])
+            layer.set_placement(Placement(policy, saved["layer"]), saved["seed"])
         return layer  # type: ignore[no-any-return]
 
 

@@ -20,12 +20,12 @@ from dropout_policies.adapter import (
 from .cells import TYPES, native_dropout_error, put_under_policy, type_of
 from .custom_cell import check_own
 from .loops import Looped
-from .masks import Tensor
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
 from .recurrence import cells_of, known_cells, parts_of, planned, run
+from .tracing import Tensor
 from .wiring import producers
 
-OWN = ("joins", "loops_generically", "_looping", "_stack")
+POLICY_ATTRIBUTES = ("joins", "loops_generically", "_looping", "_stack")
 """The attributes that a policy adds to a recurrent layer, beside those of `PolicyLayer`."""
 
 
@@ -81,7 +81,7 @@ class Recurrent(PolicyLayer):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        chosen = choose(name, policy, rate, seed, stack=stack)
+        chosen = resolve_policy(name, policy, rate, seed, stack=stack)
         if chosen is None and seed is not None:
             kwargs["seed"] = seed
         super().__init__(*args, **kwargs)
@@ -96,11 +96,11 @@ class Recurrent(PolicyLayer):
         placement = stack_placement(chosen, stack, self.layers, name)
         if stack is not None:
             placement.check_rates(self.layers, name)
-        self.settle(placement, seed)
+        self.set_placement(placement, seed)
         self.joins = stack is None
 
-    def settle(self, placement: Placement, seed: int | None) -> None:
-        super().settle(placement, seed)
+    def set_placement(self, placement: Placement, seed: int | None) -> None:
+        super().set_placement(placement, seed)
         for cell in known_cells(self):
             put_under_policy(cell, self.name, placement.policy.name)
 
@@ -133,7 +133,7 @@ class Recurrent(PolicyLayer):
         if mine is None or its is None or not producer.joins:
             return
         if mine.policy != its.policy:
-            if its.masks(producer.layers, leaving=True) and mine.masks(self.layers, leaving=False):
+            if its.masks_output(producer.layers) and mine.masks_input(self.layers):
                 raise PolicyError(
                     f"{self.name} ({mine.policy!r}) takes in what {producer.name} "
                     f"({its.policy!r}) puts out, and both would mask the connection. Give both one "
@@ -185,7 +185,7 @@ class Recurrent(PolicyLayer):
             # needs the old one.
             initial_state = keras.tree.map_structure(ops.copy, initial_state)
         looped = None
-        if self.noisy(training):
+        if self.is_active(training):
             looped = self._under_noise(sequences, initial_state, mask, training)
         if looped is not None:
             return looped
@@ -209,8 +209,8 @@ class Recurrent(PolicyLayer):
                 f"{self.name}: under a policy, the input is [B, T, D]. "
                 f"Received: shape {tuple(sequences.shape)}"
             )
-        falls = self.falls(training)
-        if falls:
+        masks_apply = self.masks_apply(training)
+        if masks_apply:
             self.placement.check_rates(self.layers, self.name)
         parts = parts_of(self, self.placement)
         batch, steps = ops.shape(sequences)[:2]
@@ -224,7 +224,7 @@ class Recurrent(PolicyLayer):
         states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
         x = ops.cast(sequences, dtype)
         # Evaluation needs no more memory than Keras's layers, which see one step after the other.
-        return run(self, parts, x, list(states), padding, drawn, training, at_once=falls)
+        return run(self, parts, x, list(states), padding, drawn, training, at_once=masks_apply)
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -258,7 +258,7 @@ class Recurrent(PolicyLayer):
         layer = super().from_config(config, *args, **kwargs)  # type: ignore[misc]
         if saved is not None:
             place = [saved[key] for key in ("layer", "first", "last", "depth")]
-            layer.settle(Placement(Policy.from_dict(saved["policy"]), *place), saved["seed"])
+            layer.set_placement(Placement(Policy.from_dict(saved["policy"]), *place), saved["seed"])
             layer.loops_generically = saved["loops_generically"]
         return layer  # type: ignore[no-any-return]
 

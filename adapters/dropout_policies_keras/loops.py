@@ -18,7 +18,7 @@ from dropout_policies.adapter import (
 
 from .cells import States
 from .kernels.products import By, Ledger, Seen, Turns
-from .masks import Tensor
+from .tracing import Tensor
 
 Looped = tuple[Tensor, Tensor, Any]
 """What a loop gives: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`), and

@@ -22,7 +22,7 @@ from dropout_policies.adapter import (
 
 from . import masks, tracing
 
-OWN = (
+POLICY_ATTRIBUTES = (
     "placement",
     "mask_seed",
     "row_offset",
@@ -35,7 +35,7 @@ OWN = (
 """The attributes that a policy adds to a layer."""
 
 
-class Before(NamedTuple):
+class SavedKeys(NamedTuple):
     """A layer's keys while those of a sampling are in their place."""
 
     state: Any
@@ -59,7 +59,7 @@ class PolicyLayer:
     """The call whose rates hold, where a schedule is not to move; None for each its own."""
     name: str
 
-    def settle(self, placement: Placement, seed: int | None) -> None:
+    def set_placement(self, placement: Placement, seed: int | None) -> None:
         """Put the layer under a policy; masks are keyed if there is a seed.
 
         Adds plain attributes only, so that it works on a layer that is built.
@@ -120,29 +120,29 @@ class PolicyLayer:
         words = np.array([seed % 2**32, call % 2**32], np.int64)
         state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
 
-    def sample(self, seed: int, hold: bool) -> Before:
+    def sample(self, seed: int, hold: bool) -> SavedKeys:
         """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
         state = ops.convert_to_numpy(self.generator.state).copy()
-        before = Before(state, self.sampling, self.held, self.rates_at)
+        before = SavedKeys(state, self.sampling, self.held, self.rates_at)
         if self.rates_at is None:
             self.rates_at = self.calls
         self._set_state(seed, 0)
         self.sampling, self.held = True, hold
         return before
 
-    def resume(self, before: Before) -> None:
+    def resume(self, before: SavedKeys) -> None:
         """Put the layer's own masks back."""
         self.generator.state.assign(before.state)
         self.sampling, self.held = before.sampling, before.held
         self.rates_at = before.rates_at
 
-    def noisy(self, training: bool) -> bool:
+    def is_active(self, training: bool) -> bool:
         """Whether a policy has anything to do in a call."""
         if self.placement is None or not self.placement.policy.active:
             return False
-        return self.falls(training) or self.placement.policy.evaluation != "identity"
+        return self.masks_apply(training) or self.placement.policy.evaluation != "identity"
 
-    def falls(self, training: bool) -> bool:
+    def masks_apply(self, training: bool) -> bool:
         """Whether masks fall in a call."""
         plays = self.tape is not None and self.tape.plays
         return bool(training) or self.sampling or plays
@@ -166,7 +166,7 @@ class PolicyLayer:
             return {}
         if self.rates_at is not None:
             plan = plan_at_call(plan, self.rates_at)
-        if not self.falls(training):
+        if not self.masks_apply(training):
             return masks.means(plan, ops.cast(self.generator.state, "int32"), dtype)
         outside = tracing.value_outside(self.generator.state)
         replica = tracing.replica_number()
@@ -260,7 +260,7 @@ def _is_traced() -> bool:
     return False
 
 
-def choose(
+def resolve_policy(
     layer_name: str, policy: str | Policy | None, rate: Any, seed: int | None, **others: object
 ) -> Policy | None:
     """The policy that a constructor was given, or None.

@@ -41,7 +41,8 @@ from .cells import (
 )
 from .kernels import compiled, products
 from .loops import Looped, over_steps, swapped
-from .masks import Masks, Tensor
+from .masks import Masks
+from .tracing import Tensor
 
 
 class _Fallback(keras.layers.RNN):  # type: ignore[misc]

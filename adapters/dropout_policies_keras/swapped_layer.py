@@ -16,11 +16,11 @@ from .embedding import SIGNATURE
 from .recurrence import cells_of, known_cells
 from .wiring import Layer, retrace
 
-OWN = (*policy_layer.OWN, *layers.OWN)
+POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *layers.POLICY_ATTRIBUTES)
 """The attributes that a policy adds to a layer."""
 
 
-class Before(SwappedLayer):
+class RestorableLayer(SwappedLayer):
     """A layer, or one half of a Bidirectional, as it is now."""
 
     def __init__(self, name: str, layer: Layer, swapped: type[Layer]) -> None:
@@ -30,7 +30,7 @@ class Before(SwappedLayer):
         ]
         generator = _generator(layer)
         self.state = None if generator is None else ops.convert_to_numpy(generator.state).copy()
-        kept = (*OWN, *SIGNATURE)
+        kept = (*POLICY_ATTRIBUTES, *SIGNATURE)
         self.attributes = {key: vars(layer)[key] for key in kept if key in vars(layer)}
 
     def restore(self) -> None:
@@ -39,7 +39,7 @@ class Before(SwappedLayer):
         layer.__class__ = self.kind
         for cell, before in zip(known_cells(layer), self.cells, strict=True):
             put_back(cell, *before)
-        for name in OWN:
+        for name in POLICY_ATTRIBUTES:
             layer.__dict__.pop(name, None)
         layer.__dict__.update(self.attributes)
         if self.state is not None:

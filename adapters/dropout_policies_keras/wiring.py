@@ -93,11 +93,11 @@ class Wiring:
                 layer = frame.graph.layers.get(ref.name)
                 reached, passed = self._up(frame, ref)
                 item = self.by_id.get(id(layer))
-                if item is not None and passed and places[item].masks(item.layers, leaving=False):
+                if item is not None and passed and places[item].masks_input(item.layers):
                     raise PolicyError(_clash(item, passed[0], places[item]))
                 for source, name in reached if drops(layer) else ():
                     item = self.by_id[id(source.graph.layers[name.name])]
-                    if places[item].masks(item.layers, leaving=True):
+                    if places[item].masks_output(item.layers):
                         raise PolicyError(_clash(item, layer, places[item]))
 
     def beside(self) -> Iterator[Layer]:
@@ -189,7 +189,7 @@ def producers(tensor: Any) -> list[Any]:
         if _is_ours(layer):
             found += [layer] * (layer.placement is not None and layer.return_sequences)
         elif _is_ours(half := halves(layer)[0]):
-            if half.placement is not None and half.placement.masks(half.layers, leaving=True):
+            if half.placement is not None and half.placement.masks_output(half.layers):
                 raise PolicyError(
                     f"{layer.name}: a layer inside Bidirectional does not join the one that it "
                     f"feeds, and both would mask the connection. Say where each stands: "

@@ -30,9 +30,9 @@ from .custom_cell import Unrolled, check_own
 from .embedding import Embedding
 from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN
-from .policy_layer import OWN, PolicyLayer
+from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
-from .swapped_layer import Before
+from .swapped_layer import RestorableLayer
 from .wiring import beside, check_neighbours, unclear, uses
 
 SWAPS: dict[type[nn.Module], Any] = {
@@ -64,8 +64,8 @@ class TorchAdapter:
         seed: int | None,
         stacks: Sequence[Sequence[str]] | None,
     ) -> Applied:
-        found, skipped = find(model)
-        check(model, found, skipped, policy)
+        found, skipped = find_layers(model)
+        check_layers(model, found, skipped, policy)
         groups = find_stacks(found, uses(model, found), unclear(model, found), stacks)
         places = place_layers(policy, groups)
         check_neighbours(model, found, places)
@@ -78,11 +78,13 @@ class TorchAdapter:
         in_batch_first = batch_first(found, embeddings, policy)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         swaps = SWAPS | EMBEDDINGS
-        before = [Before(i.name, i.layer, swaps[type(i.layer)]) for i in (*found, *embeddings)]
+        before = [
+            RestorableLayer(i.name, i.layer, swaps[type(i.layer)]) for i in (*found, *embeddings)
+        ]
         for item in found:
-            settle(item.layer, places[item], seed)
+            put_under_policy(item.layer, places[item], seed)
         for number, item in enumerate(embeddings):
-            settle(item.layer, Placement(policy, number), seed)
+            put_under_policy(item.layer, Placement(policy, number), seed)
             item.layer.batch_first = in_batch_first
         also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
         return Applied(policy, touched, skipped, before, also)
@@ -140,7 +142,7 @@ def batch_first(
     return False
 
 
-def find(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
+def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
     names: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
@@ -182,7 +184,7 @@ def _made(layer: nn.RNNBase) -> str:
     return "" if parametrized else next((name for name in names if name not in own), "")
 
 
-def check(
+def check_layers(
     model: nn.Module, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
 ) -> None:
     """Everything that can be wrong with the layers themselves, before anything is changed."""
@@ -214,14 +216,14 @@ def check(
             check_sites(policy, name, TYPES[item.layer.mode].sites)
 
 
-def settle(module: Any, placement: Placement, seed: int | None) -> None:
+def put_under_policy(module: Any, placement: Placement, seed: int | None) -> None:
     """Swap a module's class, and put it under a policy."""
-    for name in OWN:
+    for name in POLICY_ATTRIBUTES:
         vars(module).pop(name, None)
     module.__class__ = (SWAPS | EMBEDDINGS)[type(module)]
     if isinstance(module, nn.RNNBase):
         module.dropout = 0.0
-    module.settle(placement, seed)
+    module.set_placement(placement, seed)
 
 
 def native(module: nn.Module) -> str:

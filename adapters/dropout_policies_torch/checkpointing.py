@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from .policy_layer import Keys, PolicyLayer
+from .policy_layer import MaskKeys, PolicyLayer
 
 
 @dataclass(frozen=True)
 class Moment:
     """Where a module's masks come from: its keys, their count, and how far a tape has run."""
 
-    keys: Keys | None
+    keys: MaskKeys | None
     calls: int
     position: int
 

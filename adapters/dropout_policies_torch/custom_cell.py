@@ -22,7 +22,7 @@ from dropout_policies.adapter import (
 from .cells import Noise, States, drop, over_steps, zoneout
 from .layers import batch_of, policy_repr
 from .masks import Mask, values
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
 from .recurrence import Packing, masked, opened
 from .scripting import symbolic_call
 from .tensor_checks import check_packed
@@ -69,7 +69,7 @@ class Unrolled(PolicyLayer, nn.Module):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = choose("Unrolled", policy, rate, seed, stack=stack)
+        chosen = resolve_policy("Unrolled", policy, rate, seed, stack=stack)
         super().__init__()
         self.cell, self.batch_first = cell, batch_first
         self.input_size = self._size("input_size", input_size)
@@ -78,7 +78,7 @@ class Unrolled(PolicyLayer, nn.Module):
             check_own(self, chosen, self.title)
             placement = stack_placement(chosen, stack, 1, "Unrolled")
             placement.check_rates(1, "Unrolled")
-            self.settle(placement, seed)
+            self.set_placement(placement, seed)
 
     @property
     def title(self) -> str:

@@ -17,7 +17,7 @@ from dropout_policies.adapter import (
 
 from .layers import policy_repr
 from .masks import values
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
 from .scripting import embedding_forward, symbolic_call
 
 
@@ -50,7 +50,7 @@ class Embedding(PolicyLayer, nn.Embedding):
         batch_first: bool = False,
         **kwargs: Any,
     ) -> None:
-        chosen = choose("Embedding", policy, rate, seed)
+        chosen = resolve_policy("Embedding", policy, rate, seed)
         if chosen is not None and Site.EMBEDDING not in chosen:
             raise PolicyError(
                 f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
@@ -59,7 +59,7 @@ class Embedding(PolicyLayer, nn.Embedding):
         super().__init__(*args, **kwargs)
         self.batch_first = batch_first
         if chosen is not None:
-            self.settle(Placement(chosen), seed)
+            self.set_placement(Placement(chosen), seed)
 
     forward = embedding_forward
 

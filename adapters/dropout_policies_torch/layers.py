@@ -19,7 +19,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import TYPES, States
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
 from .recurrence import Packing, run
 from .scripting import gru_or_rnn_forward, lstm_forward, symbolic_call
 from .tensor_checks import check_packed, check_tensors, layer_shapes
@@ -63,7 +63,7 @@ class Recurrent(PolicyLayer):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        chosen = choose(name, policy, rate, seed, stack=stack)
+        chosen = resolve_policy(name, policy, rate, seed, stack=stack)
         super().__init__(*args, **kwargs)
         if chosen is not None:
             if self.dropout > 0.0:
@@ -74,7 +74,7 @@ class Recurrent(PolicyLayer):
             check_sites(chosen, name, TYPES[self.mode].sites)
             placement = stack_placement(chosen, stack, self.num_layers, name)
             placement.check_rates(self.num_layers, name)
-            self.settle(placement, seed)
+            self.set_placement(placement, seed)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "dropout" and value and self.placement is not None:

@@ -34,11 +34,11 @@ from .tracing import (
     shared_memory,
 )
 
-OWN = ("placement", "keys", "row_offset", "tape", "recomputing")
+POLICY_ATTRIBUTES = ("placement", "keys", "row_offset", "tape", "recomputing")
 """The attributes that a policy adds to a module."""
 
 
-class Keys:
+class MaskKeys:
     """What the masks of a module's calls are drawn from.
 
     Args:
@@ -91,7 +91,7 @@ class Keys:
             self._exported.reset(self.number)  # only what runs later is a call
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Keys, (self.seed, self.number, self.hold, self.always, self.rates_at)
+        return MaskKeys, (self.seed, self.number, self.hold, self.always, self.rates_at)
 
 
 class ExportedCalls:
@@ -120,7 +120,7 @@ class PolicyLayer:
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
         placement: Placement | None
-        keys: Keys | None
+        keys: MaskKeys | None
         tape: Tape | None
         training: bool
         __jit_unused_properties__: list[str]
@@ -149,9 +149,9 @@ class PolicyLayer:
         check_scriptable(self)
         return self
 
-    def settle(self, placement: Placement, seed: int | None) -> None:
+    def set_placement(self, placement: Placement, seed: int | None) -> None:
         """Put the module under a policy; adds plain attributes only."""
-        self.placement, self.keys = placement, Keys(seed)
+        self.placement, self.keys = placement, MaskKeys(seed)
 
     @property
     def seed(self) -> int | None:
@@ -173,14 +173,14 @@ class PolicyLayer:
         assert self.keys is not None, "calls are counted under a policy"
         self.keys.number = calls
 
-    def sample(self, seed: int, hold: bool) -> Keys | None:
+    def sample(self, seed: int, hold: bool) -> MaskKeys | None:
         """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
         before = self.keys
         at = self.calls if before is None or before.rates_at is None else before.rates_at
-        self.keys = Keys(seed, hold=hold, always=True, rates_at=at)
+        self.keys = MaskKeys(seed, hold=hold, always=True, rates_at=at)
         return before
 
-    def resume(self, before: Keys | None) -> None:
+    def resume(self, before: MaskKeys | None) -> None:
         """Put the module's own keys back."""
         self.keys = before
 
@@ -330,7 +330,7 @@ def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
     return (mask.float() if mask.dtype is torch.bfloat16 else mask).numpy(force=True)
 
 
-def choose(
+def resolve_policy(
     layer_name: str,
     policy: str | Policy | None,
     rate: Any,

@@ -19,7 +19,7 @@ from dropout_policies.adapter import (
 
 from .cells import STEPS, TYPES, States, Weights, into_gates
 from .layers import policy_repr
-from .policy_layer import PolicyLayer, choose
+from .policy_layer import PolicyLayer, resolve_policy
 from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward, symbolic_call
 from .tensor_checks import cell_shapes, check_tensors
 
@@ -54,13 +54,13 @@ class StepRecurrent(PolicyLayer):
         **kwargs: Any,
     ) -> None:
         name = type(self).__name__
-        chosen = choose(name, policy, rate, seed, stack=stack)
+        chosen = resolve_policy(name, policy, rate, seed, stack=stack)
         super().__init__(*args, **kwargs)
         if chosen is not None:
             check_step_rules(self, chosen, name)
             placement = stack_placement(chosen, stack, 1, name)
             placement.check_rates(1, name)
-            self.settle(placement, seed)
+            self.set_placement(placement, seed)
 
     @property
     def mode(self) -> str:

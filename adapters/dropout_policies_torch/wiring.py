@@ -81,8 +81,11 @@ def check_neighbours(
             if isinstance(module, DROPOUTS) and module.p > 0.0:
                 waiting = module
             if waiting is not None:
-                for clash, leaving in ((before, True), (item, False)):
-                    if clash is not None and places[clash].masks(clash.layers, leaving):
+                for clash, is_before in ((before, True), (item, False)):
+                    if clash is None:
+                        continue
+                    masks = Placement.masks_output if is_before else Placement.masks_input
+                    if masks(places[clash], clash.layers):
                         raise PolicyError(_clash(clash, waiting, places[clash]))
             if item is not None:
                 before, waiting = item, None

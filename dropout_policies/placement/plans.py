@@ -80,14 +80,16 @@ class Placement:
         into = [(entry if inner == 0 else Site.BETWEEN, inner) for inner in range(layers)]
         return (*into, (Site.OUTPUT, layers - 1)) if self.last else tuple(into)
 
-    def masks(self, layers: int, leaving: bool) -> bool:
-        """Whether an object of `layers` layers masks what leaves it, or what comes into it."""
-        site = self.vertical(layers)[-1 if leaving else 0][0]
-        if leaving and site is not Site.OUTPUT:
-            return False  # that is masked at the next layer's door
-        return self.falls(site, layers - 1 if leaving else 0)
+    def masks_input(self, layers: int) -> bool:
+        """Whether an object of `layers` layers masks what comes into it."""
+        return self.masks_site(self.vertical(layers)[0][0], 0)
 
-    def falls(self, site: Site, inner: int) -> bool:
+    def masks_output(self, layers: int) -> bool:
+        """Whether an object of `layers` layers masks its output. (What another layer takes in is
+        masked there, as that layer's input.)"""
+        return self.last and self.masks_site(Site.OUTPUT, layers - 1)
+
+    def masks_site(self, site: Site, inner: int) -> bool:
         """Whether a mask ever falls on a site of the object's layer number `inner`."""
         return self.policy.masks(site) and self.policy[site].of_layer(self.depth + inner) != 0.0
 
@@ -179,7 +181,7 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
     cell, policy = geometry.cell, placement.policy
 
     def want(site: Site, inner: int, width: int, rows: int | None = None) -> None:
-        if not placement.falls(site, inner):
+        if not placement.masks_site(site, inner):
             return
         rule = policy[site]
         rate = rule.of_layer(placement.depth + inner)
@@ -244,4 +246,4 @@ def plan_in_evaluation(plan: Plan) -> Plan:
 
 def masked_connections(placement: Placement, layers: int) -> int:
     """How many of an object's vertical connections its policy masks."""
-    return sum(placement.falls(site, inner) for site, inner in placement.vertical(layers))
+    return sum(placement.masks_site(site, inner) for site, inner in placement.vertical(layers))

@@ -13,7 +13,7 @@ from ..policies.policy import Policy
 from ..policies.rules import Rule
 from ..policies.sites import VERTICAL, Site
 from .plans import Placement, masked_connections
-from .swapped_layer import Memory
+from .swapped_layer import Restorable
 
 
 def rules_text(policy: Mapping[Site, Rule], sites: frozenset[Site]) -> str:
@@ -55,8 +55,8 @@ class Touched:
         here = self.placement
 
         def rule(site: Site, inner: int) -> Rule | None:
-            falls = here.falls(site, inner)
-            return here.policy[site].of_layers(here.depth + inner, 1) if falls else None
+            masks_site = here.masks_site(site, inner)
+            return here.policy[site].of_layers(here.depth + inner, 1) if masks_site else None
 
         for number, (site, inner) in enumerate(here.vertical(self.layers)):
             yield Row.connection(site.value, rule(site, inner))
@@ -144,14 +144,14 @@ class Applied:
         policy: Policy,
         stacks: Sequence[Sequence[Touched]],
         skipped: Sequence[Skipped],
-        before: Sequence[Memory],
+        before: Sequence[Restorable],
         embeddings: Sequence[TouchedEmbedding] = (),
     ) -> None:
         self.policy = policy
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
         self.embeddings = tuple(embeddings)
-        self._before: Sequence[Memory] | None = before
+        self._before: Sequence[Restorable] | None = before
 
     @property
     def touched(self) -> tuple[Touched, ...]:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from ..errors import PolicyError
 
 
-class Memory(Protocol):
+class Restorable(Protocol):
     """One thing that `Applied.remove` puts back: first every `check`, then every `restore`."""
 
     def check(self) -> None: ...

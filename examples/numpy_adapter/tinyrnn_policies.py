@@ -96,7 +96,7 @@ def recurrence(
 
 
 @dataclass
-class Keys:
+class MaskKeys:
     """What the masks of a layer's calls are drawn from."""
 
     seed: int | None  # for keyed masks; None for the framework's generator
@@ -110,7 +110,7 @@ class PolicyLSTM(tinyrnn.LSTM):
     """A `tinyrnn.LSTM` under a policy: `apply` makes one of a layer by a swap of its class."""
 
     placement: Placement
-    keys: Keys
+    keys: MaskKeys
     tape: Tape | None
 
     def __call__(self, x: Array, state: State | None = None) -> tuple[Array, State]:
@@ -136,14 +136,14 @@ class PolicyLSTM(tinyrnn.LSTM):
         keys.call += self.training or keys.always
         return {slot.site: mask for slot, mask in drawn.items()}
 
-    def sample(self, seed: int, hold: bool) -> Keys:
+    def sample(self, seed: int, hold: bool) -> MaskKeys:
         """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer`."""
         before = self.keys
         rates_at = before.call if before.rates_at is None else before.rates_at
-        self.keys = Keys(seed, hold=hold, always=True, rates_at=rates_at)
+        self.keys = MaskKeys(seed, hold=hold, always=True, rates_at=rates_at)
         return before
 
-    def resume(self, before: Keys) -> None:
+    def resume(self, before: MaskKeys) -> None:
         """Put the layer's own keys back."""
         self.keys = before
 
@@ -151,7 +151,7 @@ class PolicyLSTM(tinyrnn.LSTM):
         return f"{super().__repr__()[:-1]}, policy={self.placement.policy.name!r})"
 
 
-class Before(SwappedLayer):
+class RestorableLayer(SwappedLayer):
     """A layer as it was, and the way back."""
 
     def restore(self) -> None:
@@ -166,7 +166,7 @@ def layers_of(model: Any) -> dict[str, tinyrnn.Layer]:
     return model.layers if isinstance(model, tinyrnn.Model) else {"model": model}
 
 
-def find(model: Any) -> tuple[list[RecurrentLayer], list[Skipped]]:
+def find_layers(model: Any) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The layers that a policy can go on, and those that it cannot, with the reason."""
     names: dict[tinyrnn.Layer, list[str]] = {}
     for name, layer in layers_of(model).items():
@@ -192,7 +192,7 @@ def uses(model: Any, found: Sequence[RecurrentLayer]) -> list[LayerUse]:
     return made
 
 
-def check(
+def check_layers(
     model: Any, policy: Policy, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped]
 ) -> None:
     """Everything that can be wrong with the layers themselves.
@@ -284,15 +284,15 @@ class TinyAdapter:
         seed: int | None,
         stacks: Sequence[Sequence[str]] | None,
     ) -> Applied:
-        found, skipped = find(model)
-        check(model, policy, found, skipped)
+        found, skipped = find_layers(model)
+        check_layers(model, policy, found, skipped)
         groups = find_stacks(found, uses(model, found), (), stacks)
         places = place_layers(policy, groups)
         # Nothing has been changed so far, and nothing raises from here on.
-        before = [Before(item.name, item.layer, PolicyLSTM) for item in found]
+        before = [RestorableLayer(item.name, item.layer, PolicyLSTM) for item in found]
         for item in found:
             item.layer.__class__ = PolicyLSTM
-            vars(item.layer).update(placement=places[item], keys=Keys(seed), tape=None)
+            vars(item.layer).update(placement=places[item], keys=MaskKeys(seed), tape=None)
         rows = [[member.item for member in members] for members in groups]
         touched = [[Touched(i.name, i.kind, i.layers, places[i]) for i in row] for row in rows]
         return Applied(policy, touched, skipped, before)

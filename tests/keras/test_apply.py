@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
-from dropout_policies_keras.swapped_layer import OWN, SIGNATURE
+from dropout_policies_keras.swapped_layer import POLICY_ATTRIBUTES, SIGNATURE
 from keras import layers, ops
 
 import dropout_policies as dp
@@ -91,7 +91,7 @@ def state_of(model):
                 type(layer),
                 [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout", "seed")],
                 None if generator is None else numpy(generator.state).tolist(),
-                sorted(set(vars(layer)) & {*OWN}),
+                sorted(set(vars(layer)) & {*POLICY_ATTRIBUTES}),
                 [str(vars(layer).get(name)) for name in SIGNATURE],
             )
         )

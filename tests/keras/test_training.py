@@ -156,7 +156,7 @@ DEEP = [
 def built(policy, seed=1, **compiled):
     some = model(policy)
     for layer in some.layers:
-        layer.settle(layer.placement, seed)
+        layer.set_placement(layer.placement, seed)
     some.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse", **compiled)
     return some
 

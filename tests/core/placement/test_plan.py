@@ -202,17 +202,17 @@ def test_what_comes_in_is_masked_at_the_door_and_what_leaves_where_the_stack_end
     for site in ("input", "between", "output"):
         placement = Placement(dp.Policy(**{site: dp.drop(0.5)}), first=first, last=last)
         for layers in (1, 2):
-            assert placement.masks(layers, leaving=False) == (site == into)
-            assert placement.masks(layers, leaving=True) == (site == out)
+            assert placement.masks_input(layers) == (site == into)
+            assert placement.masks_output(layers) == (site == out)
 
 
 def test_what_leaves_is_masked_at_the_rate_of_the_last_layer():
     policy = dp.Policy(output=dp.drop([0.5, 0.0]), input=dp.drop([0.0, 0.5]))
-    assert not Placement(policy).masks(2, leaving=True)
-    assert not Placement(policy).masks(2, leaving=False)
+    assert not Placement(policy).masks_output(2)
+    assert not Placement(policy).masks_input(2)
     other = dp.Policy(output=dp.drop([0.0, 0.5]), input=dp.drop([0.5, 0.0]))
-    assert Placement(other).masks(2, leaving=True)
-    assert Placement(other).masks(2, leaving=False)
+    assert Placement(other).masks_output(2)
+    assert Placement(other).masks_input(2)
 
 
 def test_rates_by_layer_are_as_many_as_the_stack_has_layers():
