@@ -18,6 +18,7 @@ from .placement.apply_policy import apply
 from .placement.plans import Slot
 from .placement.report import Applied
 from .policies.catalog import (
+    PolicyName,
     awd,
     locked,
     naive,
@@ -33,7 +34,7 @@ from .policies.catalog import (
     zoneout,
 )
 from .policies.policy import Policy
-from .policies.rates import Schedule, ramp, schedule
+from .policies.rates import Rates, Schedule, ramp, schedule
 from .policies.rules import Rule, drop
 from .policies.sites import Site
 
@@ -45,7 +46,9 @@ __all__ = [
     "Diagram",
     "Policy",
     "PolicyError",
+    "PolicyName",
     "PolicyWarning",
+    "Rates",
     "Rule",
     "Schedule",
     "Site",

@@ -4,7 +4,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
 "Write an adapter" shows a whole one. In the order in which an adapter meets them:
 
 - the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `check_seed`;
-- policies: `Policy`, `Site` and its groups, `Rate`, `Schedule`, `rate_at`, `resolve`;
+- policies: `Policy`, `PolicyName`, `Site` and its groups, `Rate`, `Rates`, `Schedule`, `rate_at`,
+  `resolve`;
 - kinds of layers: `CellType` and the module `cell_types`;
 - where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
@@ -41,10 +42,10 @@ from .placement.report import Applied, Skipped, Touched, TouchedEmbedding
 from .placement.stacks import LayerUse, RecurrentLayer, find_stacks, place_layers, stack_placement
 from .placement.swapped_layer import SwappedLayer
 from .policies import cell_types
-from .policies.catalog import resolve
+from .policies.catalog import PolicyName, resolve
 from .policies.cell_types import CUSTOM, CellType
 from .policies.policy import Policy
-from .policies.rates import Rate, Schedule, rate_at
+from .policies.rates import Rate, Rates, Schedule, rate_at
 from .policies.sites import VERTICAL, WEIGHTS, Site
 
 __all__ = [
@@ -67,8 +68,10 @@ __all__ = [
     "Policy",
     "PolicyError",
     "PolicyLayer",
+    "PolicyName",
     "Probe",
     "Rate",
+    "Rates",
     "RecurrentLayer",
     "Schedule",
     "Site",

@@ -13,6 +13,8 @@ from dropout_policies.adapter import (
     Geometry,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Site,
     check_sites,
     plan_masks,
@@ -48,10 +50,15 @@ class Unrolled(PolicyLayer, nn.Module):
         input_size: D; the cell's own attribute if left out.
         hidden_size: H, likewise.
         batch_first: whether input and output are `[B, T, ...]`.
-        policy: as in `LSTM`.
-        rate: as in `LSTM`.
-        seed: as in `LSTM`.
-        stack: as in `LSTM`.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: no masks.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
 
     Raises:
         PolicyError: a size is not known, a site lies inside the cell, or what `LSTM` raises.
@@ -64,8 +71,8 @@ class Unrolled(PolicyLayer, nn.Module):
         input_size: int | None = None,
         hidden_size: int | None = None,
         batch_first: bool = False,
-        policy: str | Policy | None = None,
-        rate: Any = None,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
@@ -168,7 +175,7 @@ class Unrolled(PolicyLayer, nn.Module):
         return {slot.site: mask for slot, mask in drawn.items()}
 
     def extra_repr(self) -> str:
-        return policy_repr(self.placement).removeprefix(", ")
+        return policy_repr(self).removeprefix(", ")
 
 
 def check_own(layer: Unrolled, policy: Policy, name: str) -> None:

@@ -11,6 +11,8 @@ from dropout_policies.adapter import (
     Placement,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Site,
     plan_embedding,
 )
@@ -25,12 +27,23 @@ class Embedding(PolicyLayer, nn.Embedding):
     """A drop-in `torch.nn.Embedding` that drops whole word types while it trains.
 
     The rows that are looked up are masked, not the matrix, so that a decoder that is tied to it
-    sees it whole. Every argument of `torch.nn.Embedding` keeps its meaning.
+    sees it whole.
 
     Args:
-        policy: a policy's name, or a `Policy`; its `embedding` rule counts.
-        rate: as in `LSTM`.
-        seed: as in `LSTM`.
+        num_embeddings: V, the number of word types.
+        embedding_dim: D, the width of a row.
+        padding_idx: a row that gets no gradient.
+        max_norm: rows that are longer are scaled to this norm.
+        norm_type: the p of that norm.
+        scale_grad_by_freq: whether gradients are divided by how often a word type occurs.
+        sparse: whether the gradient is a sparse tensor.
+        device: where the matrix lies.
+        dtype: its type.
+        policy: a policy's name, or a `Policy`; its `embedding` rule is used.
+        rate: the rate in [0, 1) for a policy given by name, or a mapping with `"embedding"`; its
+            default if left out.
+        seed: an integer in [0, 2**32) for masks that are the same in every framework; None for
+            PyTorch's own generator.
         batch_first: whether tokens come as `[B, T]`, and not `[T, B]`; it matters to a rule per
             sequence, which draws other word types for each sample.
 
@@ -43,12 +56,22 @@ class Embedding(PolicyLayer, nn.Embedding):
 
     def __init__(
         self,
-        *args: Any,
-        policy: str | Policy | None = None,
-        rate: Any = None,
+        num_embeddings: int,
+        embedding_dim: int,
+        padding_idx: int | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        _freeze: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
         seed: int | None = None,
         batch_first: bool = False,
-        **kwargs: Any,
     ) -> None:
         chosen = resolve_policy("Embedding", policy, rate, seed)
         if chosen is not None and Site.EMBEDDING not in chosen:
@@ -56,7 +79,19 @@ class Embedding(PolicyLayer, nn.Embedding):
                 f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
                 f"{chosen!r}; write: policy=dp.Policy(embedding=dp.drop(0.1, per='call'))"
             )
-        super().__init__(*args, **kwargs)
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            padding_idx=padding_idx,
+            max_norm=max_norm,
+            norm_type=norm_type,
+            scale_grad_by_freq=scale_grad_by_freq,
+            sparse=sparse,
+            _weight=_weight,
+            _freeze=_freeze,
+            device=device,
+            dtype=dtype,
+        )
         self.batch_first = batch_first
         if chosen is not None:
             self.set_placement(Placement(chosen), seed)
@@ -96,4 +131,4 @@ class Embedding(PolicyLayer, nn.Embedding):
         return rows * kept[samples, input].unsqueeze(-1)
 
     def extra_repr(self) -> str:
-        return super().extra_repr() + policy_repr(self.placement)
+        return super().extra_repr() + policy_repr(self)

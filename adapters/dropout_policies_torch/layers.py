@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,10 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
     Geometry,
-    Placement,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     check_sites,
     plan_masks,
     stack_placement,
@@ -29,23 +30,7 @@ class Recurrent(PolicyLayer):
     """What the drop-in layers have in common; a mixin before one of `torch.nn`'s.
 
     Every argument of the stock layer keeps its meaning, and so do its weights, their names and
-    its `state_dict()`. Without a policy, at rate 0, and in evaluation (where the policy's
-    evaluation rule is the identity) it is the stock layer, bit for bit.
-
-    Args:
-        policy: a policy's name, or a `Policy`; None leaves the layer as the stock one.
-        rate: the rates for a policy given by name, in any form that `Policy.with_rates` takes.
-        seed: an integer in [0, 2**32) for keyed masks; None for PyTorch's own generator.
-        stack: `(number of the first layer, L)` for an object that is a part of a stack of L
-            layers; None for one that is a stack of its own.
-
-    Attributes:
-        calls: how many training calls the masks have been drawn for; a word of their key.
-        row_offset: the number of this process's first row in the whole batch (keyed masks).
-
-    Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does
-            not have, or native `dropout` beside a policy.
+    its `state_dict()`.
     """
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
@@ -53,28 +38,22 @@ class Recurrent(PolicyLayer):
         dropout: float
         num_layers: int
 
-    def __init__(
-        self,
-        *args: Any,
-        policy: str | Policy | None = None,
-        rate: Any = None,
-        seed: int | None = None,
-        stack: tuple[int, int] | None = None,
-        **kwargs: Any,
+    def _start_policy(
+        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
+        """Put the layer, which has its weights by now, under the policy of its arguments."""
+        if policy is None:
+            return
         name = type(self).__name__
-        chosen = resolve_policy(name, policy, rate, seed, stack=stack)
-        super().__init__(*args, **kwargs)
-        if chosen is not None:
-            if self.dropout > 0.0:
-                raise PolicyError(
-                    f"{name}: its own dropout would come on top of the policy's. Received: "
-                    f"dropout={self.dropout}, policy={chosen.name!r}; leave dropout out."
-                )
-            check_sites(chosen, name, TYPES[self.mode].sites)
-            placement = stack_placement(chosen, stack, self.num_layers, name)
-            placement.check_rates(self.num_layers, name)
-            self.set_placement(placement, seed)
+        if self.dropout > 0.0:
+            raise PolicyError(
+                f"{name}: its own dropout would come on top of the policy's. Received: "
+                f"dropout={self.dropout}, policy={policy.name!r}; leave dropout out."
+            )
+        check_sites(policy, name, TYPES[self.mode].sites)
+        placement = stack_placement(policy, stack, self.num_layers, name)
+        placement.check_rates(self.num_layers, name)
+        self.set_placement(placement, seed)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "dropout" and value and self.placement is not None:
@@ -181,25 +160,223 @@ class Recurrent(PolicyLayer):
         return tuple(state.index_select(1, packing.order) for state in states)
 
     def extra_repr(self: Any) -> str:
-        return f"{super().extra_repr()}{policy_repr(self.placement)}"  # type: ignore[misc]
+        return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
 
 
 class LSTM(Recurrent, nn.LSTM):
-    """A drop-in `torch.nn.LSTM` that runs under a dropout policy; see `Recurrent`."""
+    """A drop-in `torch.nn.LSTM` that runs under a dropout policy.
+
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
+    comes back is what `torch.nn.LSTM` gives. Without a policy, at rate 0, and in evaluation (where
+    the policy's evaluation rule is the identity) it is `torch.nn.LSTM`, bit for bit.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        num_layers: how many layers are stacked in this object.
+        bias: whether there are biases.
+        batch_first: whether input and output are `[B, T, ...]`.
+        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
+        bidirectional: whether a second direction runs from the end.
+        proj_size: P, the width that h is projected to, or 0.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Attributes:
+        calls: how many training calls there were, the call in the masks' key.
+        row_offset: the number of this process's first row in the whole batch, for a seed.
+
+    Raises:
+        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
+            have, or native dropout beside a policy.
+    """
 
     forward = lstm_forward  # type: ignore[assignment] # takes packed input too
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            proj_size=proj_size,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
+
 
 class GRU(Recurrent, nn.GRU):
-    """A drop-in `torch.nn.GRU` that runs under a dropout policy; see `Recurrent`."""
+    """A drop-in `torch.nn.GRU` that runs under a dropout policy.
+
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
+    comes back is what `torch.nn.GRU` gives. Without a policy, at rate 0, and in evaluation (where
+    the policy's evaluation rule is the identity) it is `torch.nn.GRU`, bit for bit.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        num_layers: how many layers are stacked in this object.
+        bias: whether there are biases.
+        batch_first: whether input and output are `[B, T, ...]`.
+        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
+        bidirectional: whether a second direction runs from the end.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Attributes:
+        calls: how many training calls there were, the call in the masks' key.
+        row_offset: the number of this process's first row in the whole batch, for a seed.
+
+    Raises:
+        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
+            have, or native dropout beside a policy.
+    """
 
     forward = gru_or_rnn_forward  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers=num_layers,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
 
 
 class RNN(Recurrent, nn.RNN):
-    """A drop-in `torch.nn.RNN` (tanh or relu) that runs under a dropout policy; see `Recurrent`."""
+    """A drop-in `torch.nn.RNN` that runs under a dropout policy.
+
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
+    comes back is what `torch.nn.RNN` gives. Without a policy, at rate 0, and in evaluation (where
+    the policy's evaluation rule is the identity) it is `torch.nn.RNN`, bit for bit.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        num_layers: how many layers are stacked in this object.
+        nonlinearity: `"tanh"` or `"relu"`.
+        bias: whether there are biases.
+        batch_first: whether input and output are `[B, T, ...]`.
+        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
+        bidirectional: whether a second direction runs from the end.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Attributes:
+        calls: how many training calls there were, the call in the masks' key.
+        row_offset: the number of this process's first row in the whole batch, for a seed.
+
+    Raises:
+        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
+            have, or native dropout beside a policy.
+    """
 
     forward = gru_or_rnn_forward  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: Literal["tanh", "relu"] | str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers=num_layers,
+            nonlinearity=nonlinearity,
+            bias=bias,
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=bidirectional,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
 
 
 # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the
@@ -209,8 +386,12 @@ def _eager(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
     return layer._run(input, hx)
 
 
-def policy_repr(placement: Placement | None) -> str:
-    return "" if placement is None else f", policy={placement.policy.name}"
+def policy_repr(layer: PolicyLayer) -> str:
+    """What a layer's repr says of its policy, after the stock layer's arguments."""
+    if layer.placement is None:
+        return ""
+    seed = "" if layer.seed is None else f", seed={layer.seed}"
+    return f", {layer.placement.policy.as_arguments()}{seed}"
 
 
 def batch_of(x: Tensor, packing: Packing | None) -> int:

@@ -16,6 +16,8 @@ from dropout_policies.adapter import (
     Plan,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Tape,
     check_seed,
     plan_at_call,
@@ -332,8 +334,8 @@ def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
 
 def resolve_policy(
     layer_name: str,
-    policy: str | Policy | None,
-    rate: Any,
+    policy: PolicyName | Policy | None,
+    rate: Rates | None,
     seed: int | None,
     **others: object,
 ) -> Policy | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -11,6 +11,8 @@ from dropout_policies.adapter import (
     Geometry,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Site,
     check_sites,
     plan_masks,
@@ -35,8 +37,8 @@ class StepRecurrent(PolicyLayer):
     y = cell.mask_output(h)  # what leaves
     ```
 
-    Args and attributes are those of `LSTM`; `stack=(1, 2)` says that the cell is layer 1 of 2.
-    `calls` counts steps. A rule that lives longer than a step needs a layer that sees the sequence.
+    Each step is a call, which `calls` counts. A rule that lives longer than a step needs a layer
+    that sees the whole sequence.
     """
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
@@ -44,23 +46,17 @@ class StepRecurrent(PolicyLayer):
         hidden_size: int
         weight_ih: Tensor
 
-    def __init__(
-        self,
-        *args: Any,
-        policy: str | Policy | None = None,
-        rate: Any = None,
-        seed: int | None = None,
-        stack: tuple[int, int] | None = None,
-        **kwargs: Any,
+    def _start_policy(
+        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
+        """Put the cell, which has its weights by now, under the policy of its arguments."""
+        if policy is None:
+            return
         name = type(self).__name__
-        chosen = resolve_policy(name, policy, rate, seed, stack=stack)
-        super().__init__(*args, **kwargs)
-        if chosen is not None:
-            check_step_rules(self, chosen, name)
-            placement = stack_placement(chosen, stack, 1, name)
-            placement.check_rates(1, name)
-            self.set_placement(placement, seed)
+        check_step_rules(self, policy, name)
+        placement = stack_placement(policy, stack, 1, name)
+        placement.check_rates(1, name)
+        self.set_placement(placement, seed)
 
     @property
     def mode(self) -> str:
@@ -156,25 +152,166 @@ class StepRecurrent(PolicyLayer):
         return super().sample(seed, hold)
 
     def extra_repr(self: Any) -> str:
-        return f"{super().extra_repr()}{policy_repr(self.placement)}"  # type: ignore[misc]
+        return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
 
 
 class LSTMCell(StepRecurrent, nn.LSTMCell):
-    """A drop-in `torch.nn.LSTMCell` under a dropout policy; see `StepRecurrent`."""
+    """A drop-in `torch.nn.LSTMCell` that runs one step under a dropout policy.
+
+    Takes x `[B, D]` or `[D]` and the state (h, c); gives what `torch.nn.LSTMCell` gives. Where h
+    leaves the stack, call `mask_output(h)`.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        bias: whether there are biases.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Raises:
+        PolicyError: what `LSTM` raises, or a rule that lives longer than a step.
+    """
 
     forward = lstm_cell_forward
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
+
 
 class GRUCell(StepRecurrent, nn.GRUCell):
-    """A drop-in `torch.nn.GRUCell` under a dropout policy; see `StepRecurrent`."""
+    """A drop-in `torch.nn.GRUCell` that runs one step under a dropout policy.
+
+    Takes x `[B, D]` or `[D]` and the state h; gives what `torch.nn.GRUCell` gives. Where h
+    leaves the stack, call `mask_output(h)`.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        bias: whether there are biases.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Raises:
+        PolicyError: what `GRU` raises, or a rule that lives longer than a step.
+    """
 
     forward = gru_cell_forward
 
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
+
 
 class RNNCell(StepRecurrent, nn.RNNCell):
-    """A drop-in `torch.nn.RNNCell` under a dropout policy; see `StepRecurrent`."""
+    """A drop-in `torch.nn.RNNCell` that runs one step under a dropout policy.
+
+    Takes x `[B, D]` or `[D]` and the state h; gives what `torch.nn.RNNCell` gives. Where h
+    leaves the stack, call `mask_output(h)`.
+
+    Args:
+        input_size: D, the width of the input.
+        hidden_size: H, the width of the state.
+        bias: whether there are biases.
+        nonlinearity: `"tanh"` or `"relu"`.
+        device: where the weights lie.
+        dtype: their type.
+        policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
+            None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
+            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            direction, element), the same in every framework. None: PyTorch's own generator.
+        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
+            layers, counted from 0. None: the object is a whole stack.
+
+    Raises:
+        PolicyError: what `RNN` raises, or a rule that lives longer than a step.
+    """
 
     forward = rnn_cell_forward
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        nonlinearity: Literal["tanh", "relu"] | str = "tanh",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
+        seed: int | None = None,
+        stack: tuple[int, int] | None = None,
+    ) -> None:
+        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        super().__init__(
+            input_size,
+            hidden_size,
+            bias=bias,
+            nonlinearity=nonlinearity,
+            device=device,
+            dtype=dtype,
+        )
+        self._start_policy(chosen, seed, stack)
 
 
 def mode_of(cell: Any) -> str:

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..argument_checks import check_seed
-from ..policies.catalog import resolve
+from ..policies.catalog import PolicyName, resolve
 from ..policies.policy import Policy
+from ..policies.rates import Rates
 from .adapters import find_adapter
 from .report import Applied
 
 
 def apply(
     model: Any,
-    policy: str | Policy = "zaremba",
-    rate: Any = None,
+    policy: PolicyName | Policy = "zaremba",
+    rate: Rates | None = None,
     *,
     seed: int | None = None,
     stacks: Sequence[Sequence[str]] | None = None,

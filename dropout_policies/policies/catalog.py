@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import difflib
+from typing import Literal
 
 from ..argument_checks import show
 from ..errors import PolicyError
 from .policy import Policy
-from .rates import Rates
+from .rates import LayerRates, Rates, parse_rates
 from .rules import Gates, Lifetime, Rule, drop
+
+PolicyName = (
+    Literal[
+        "none",
+        "zaremba",
+        "naive",
+        "variational",
+        "locked",
+        "semeniuta",
+        "rnndrop",
+        "zoneout",
+        "weight_drop",
+        "awd",
+    ]
+    | str
+)
+"""The name of a policy: a published one, which editors complete, or one that was registered."""
 
 ZAREMBA = (
     "Zaremba, Sutskever & Vinyals (2014), Recurrent Neural Network Regularization, arXiv:1409.2329"
@@ -39,7 +57,7 @@ def none() -> Policy:
     return Policy(name="none")
 
 
-def zaremba(rate: Rates = 0.5) -> Policy:
+def zaremba(rate: LayerRates = 0.5) -> Policy:
     """Dropout on the vertical connections only, drawn anew for every step.
 
     Information is corrupted L+1 times on its way from any x_s to any y_t, whatever t − s.
@@ -49,7 +67,7 @@ def zaremba(rate: Rates = 0.5) -> Policy:
     return Policy(name="zaremba", citation=ZAREMBA, input=rule, between=rule, output=rule)
 
 
-def naive(rate: Rates = 0.5) -> Policy:
+def naive(rate: LayerRates = 0.5) -> Policy:
     """`zaremba` plus a mask on the hidden state on its way into the gates.
 
     The placement that fails: information is corrupted once more at every step it is kept. Here
@@ -62,7 +80,11 @@ def naive(rate: Rates = 0.5) -> Policy:
 
 
 def variational(
-    vertical: Rates = 0.5, hidden: Rates = 0.3, embedding: Rates = 0.5, *, gates: Gates = "tied"
+    vertical: LayerRates = 0.5,
+    hidden: LayerRates = 0.3,
+    embedding: LayerRates = 0.5,
+    *,
+    gates: Gates = "tied",
 ) -> Policy:
     """One mask for each sample through all its steps, on vertical connections and hidden state;
     and whole word types of each sample dropped from the embedding.
@@ -82,7 +104,7 @@ def variational(
     )
 
 
-def locked(rate: Rates = 0.4) -> Policy:
+def locked(rate: LayerRates = 0.4) -> Policy:
     """Dropout on the vertical connections only, one mask for each sample through all its steps.
 
     The paper's LSTM on Penn Treebank has 0.4 on its way in and out. Merity et al. 2018, section 4.
@@ -91,7 +113,7 @@ def locked(rate: Rates = 0.4) -> Policy:
     return Policy(name="locked", citation=MERITY, input=rule, between=rule, output=rule)
 
 
-def semeniuta(rate: Rates = 0.25, *, per: Lifetime = "step") -> Policy:
+def semeniuta(rate: LayerRates = 0.25, *, per: Lifetime = "step") -> Policy:
     """Dropout on the update of the state alone: c = f⊙c + i⊙D(g), and in a GRU D on the candidate.
 
     What is remembered is never masked. Semeniuta et al. 2016, section 3.
@@ -99,7 +121,7 @@ def semeniuta(rate: Rates = 0.25, *, per: Lifetime = "step") -> Policy:
     return Policy(name="semeniuta", citation=SEMENIUTA, candidate=drop(rate, per=per))
 
 
-def rnndrop(rate: Rates = 0.5) -> Policy:
+def rnndrop(rate: LayerRates = 0.5) -> Policy:
     """Dropout on the cell state, one mask for each sample through all its steps.
 
     Not scaled in training, where that would compound as (1−p)^−t; evaluation multiplies the cell
@@ -108,7 +130,7 @@ def rnndrop(rate: Rates = 0.5) -> Policy:
     return Policy(name="rnndrop", citation=MOON, cell=drop(rate, per="sequence", scaled=False))
 
 
-def zoneout(cell: Rates = 0.25, hidden: Rates = 0.025) -> Policy:
+def zoneout(cell: LayerRates = 0.25, hidden: LayerRates = 0.025) -> Policy:
     """Units keep their previous value instead of the new one, with these probabilities.
 
     Evaluation mixes both in the same proportion. The paper's rates on word-level Penn Treebank, on
@@ -118,12 +140,12 @@ def zoneout(cell: Rates = 0.25, hidden: Rates = 0.025) -> Policy:
     return Policy(
         name="zoneout",
         citation=KRUEGER,
-        hidden_update=Rule(hidden, kind="zoneout"),
-        cell_update=Rule(cell, kind="zoneout"),
+        hidden_update=Rule(parse_rates(hidden), kind="zoneout"),
+        cell_update=Rule(parse_rates(cell), kind="zoneout"),
     )
 
 
-def weight_drop(rate: Rates = 0.5) -> Policy:
+def weight_drop(rate: LayerRates = 0.5) -> Policy:
     """Dropout on single entries of the recurrent weights (DropConnect), once per call.
 
     One mask for all samples and steps; never on a bias. Merity et al. 2018, section 2.
@@ -132,11 +154,11 @@ def weight_drop(rate: Rates = 0.5) -> Policy:
 
 
 def awd(
-    input: Rates = 0.4,
-    between: Rates = 0.25,
-    output: Rates = 0.4,
-    embedding: Rates = 0.1,
-    weight: Rates = 0.5,
+    input: LayerRates = 0.4,
+    between: LayerRates = 0.25,
+    output: LayerRates = 0.4,
+    embedding: LayerRates = 0.1,
+    weight: LayerRates = 0.5,
 ) -> Policy:
     """`weight_drop`, `locked` vertical connections and dropped word types: the AWD-LSTM.
 
@@ -192,7 +214,7 @@ def register(policy: Policy) -> Policy:
     return _CATALOG.setdefault(policy.name, policy)
 
 
-def resolve(policy: str | Policy, rate: object = None) -> Policy:
+def resolve(policy: PolicyName | Policy, rate: Rates | None = None) -> Policy:
     """The policy meant by a name and a rate, or by a `Policy` that is one already.
 
     Args:

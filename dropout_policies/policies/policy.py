@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..argument_checks import check_text, integer, show
 from ..errors import MissingRuleError, PolicyError
-from .rates import Schedule, parse_rates
+from .rates import Rates, Schedule, parse_rates, rates_text
 from .rules import Rule
 from .sites import Site
 
@@ -92,7 +92,7 @@ class Policy(Mapping[Site, Rule]):
         each = [r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))]
         return any(isinstance(rate, Schedule) for rate in each)
 
-    def with_rates(self, rate: object) -> Policy:
+    def with_rates(self, rate: Rates) -> Policy:
         """The same policy at other rates.
 
         Args:
@@ -158,6 +158,15 @@ class Policy(Mapping[Site, Rule]):
     def __repr__(self) -> str:
         rules = ", ".join(f"{site.value}={rule}" for site, rule in self.items())
         return f"<policy {self.name}: {rules or 'no masks'}>"
+
+    def as_arguments(self) -> str:
+        """The policy as a layer's arguments, for its repr: `policy='zaremba', rate=0.5`."""
+        rates = {site.value: rates_text(rule.rate) for site, rule in self.items()}
+        if not rates:
+            return f"policy={self.name!r}"
+        by_site = ", ".join(f"{site!r}: {rate}" for site, rate in rates.items())
+        rate = next(iter(rates.values())) if len(set(rates.values())) == 1 else f"{{{by_site}}}"
+        return f"policy={self.name!r}, rate={rate}"
 
     def diagram(
         self, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None

@@ -11,9 +11,11 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..argument_checks import check_integer, integer, show
 from ..errors import PolicyError
+from .sites import Site
 
 MOST_LAYERS = 2**16
 """How many layers masks can be numbered for."""
@@ -105,8 +107,14 @@ class Schedule:
 Rate = float | Schedule
 """The rate of one mask."""
 
-Rates = Rate | tuple[Rate, ...]
-"""The rates of a rule: one for every layer, or one for each layer of a stack."""
+RuleRates = Rate | tuple[Rate, ...]
+"""The rates that a rule holds: one for every layer, or one for each layer of a stack."""
+
+LayerRates = Rate | Sequence[Rate] | npt.NDArray[Any]
+"""Rates as users write them: one for every layer, or a list with one for each layer of a stack."""
+
+Rates = LayerRates | Mapping[str, LayerRates] | Mapping[Site, LayerRates]
+"""What `rate=` takes: rates for every site, or a mapping from some sites' names to rates."""
 
 
 def schedule(points: Mapping[int, float]) -> Schedule:
@@ -148,7 +156,7 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
     return schedule(points | {calls: end})
 
 
-def parse_rates(rates: object) -> Rates:
+def parse_rates(rates: object) -> RuleRates:
     """Rates as a user writes them: a number, a schedule, or a sequence of those, layer by layer.
 
     Raises:
@@ -185,20 +193,20 @@ def rate_at(rate: Rate, call: int) -> float:
     return rate.at(call) if isinstance(rate, Schedule) else rate
 
 
-def highest(rates: Rates) -> float:
+def highest(rates: RuleRates) -> float:
     """The highest rate there ever is."""
     each = rates if isinstance(rates, tuple) else (rates,)
     return max(rate.highest if isinstance(rate, Schedule) else rate for rate in each)
 
 
-def rates_text(rates: Rates) -> str:
+def rates_text(rates: RuleRates) -> str:
     """Rates as reports write them."""
     if isinstance(rates, tuple):
         return f"[{', '.join(map(rates_text, rates))}]"
     return str(rates) if isinstance(rates, Schedule) else f"{rates:g}"
 
 
-def rates_to_json(rates: Rates) -> Any:
+def rates_to_json(rates: RuleRates) -> Any:
     """Rates as plain JSON values; `rates_from_json` is its inverse."""
     if isinstance(rates, tuple):
         return [rates_to_json(rate) for rate in rates]
@@ -207,7 +215,7 @@ def rates_to_json(rates: Rates) -> Any:
     return rates
 
 
-def rates_from_json(value: Any) -> Rates:
+def rates_from_json(value: Any) -> RuleRates:
     """The rates that `rates_to_json` wrote.
 
     Raises:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from ..argument_checks import check_integer, show
 from ..errors import PolicyError
 from .rates import (
+    LayerRates,
     Rate,
-    Rates,
+    RuleRates,
     check_rate,
     highest,
     parse_rates,
@@ -44,7 +45,7 @@ class Rule:
         PolicyError: a rate lies outside [0, 1), or another word is unknown.
     """
 
-    rate: Rates
+    rate: RuleRates
     per: Lifetime = "step"
     kind: Kind = "drop"
     gates: Gates = "tied"
@@ -173,7 +174,7 @@ class Rule:
                 f"one number, with the layers' own as rate={{'input': [..], 'embedding': 0.1}}."
             )
 
-    def with_rate(self, rate: object) -> Rule:
+    def with_rate(self, rate: LayerRates) -> Rule:
         return replace(self, rate=parse_rates(rate))
 
     def to_dict(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class Rule:
 
 
 def drop(
-    rate: Rates, *, per: Lifetime = "step", gates: Gates = "tied", scaled: bool = True
+    rate: LayerRates, *, per: Lifetime = "step", gates: Gates = "tied", scaled: bool = True
 ) -> Rule:
     """A rule that drops elements with probability `rate` and scales the kept by 1/(1 − rate)."""
-    return Rule(rate, per, "drop", gates, scaled)
+    return Rule(parse_rates(rate), per, "drop", gates, scaled)

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..auditing.audits import Audit, audit
 from ..pictures.diagram import Diagram
-from ..policies.catalog import resolve
+from ..policies.catalog import PolicyName, resolve
 from ..policies.policy import Policy
 from ..policies.sites import CARRIED
 
@@ -61,7 +61,7 @@ def assert_recurrent_state_unmasked(model: Any) -> Audit:
     raise PlacementError(headline, lines, found, drawn)
 
 
-def assert_placement(model: Any, policy: str | Policy) -> Audit:
+def assert_placement(model: Any, policy: PolicyName | Policy) -> Audit:
     """Assert that masks fall where a policy has them, and nowhere else.
 
     Args:

@@ -27,7 +27,7 @@ from ..placement.plans import Geometry, Placement, Slot, plan_masks
 from ..policies import cell_types
 from ..policies.catalog import names, none, resolve
 from ..policies.policy import Policy
-from ..policies.rates import Schedule, schedule
+from ..policies.rates import Rates, Schedule, schedule
 from ..policies.rules import Lifetime, Rule
 from ..policies.sites import GATED, UPDATES, WEIGHTS, Site
 
@@ -68,7 +68,7 @@ def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule
 
 
 def published(
-    name: str, cell: cell_types.CellType = cell_types.LSTM, rate: object = None
+    name: str, cell: cell_types.CellType = cell_types.LSTM, rate: Rates | None = None
 ) -> Policy | None:
     """A policy of the catalogue without the sites that a kind of layer lacks; None where nothing is
     left of it."""

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from dropout_policies_torch import LSTM, LSTMCell
+from dropout_policies_torch import LSTM
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence
 
@@ -372,9 +372,3 @@ def test_two_objects_as_one_stack_are_one_layer_of_two():
     top, (h2, _) = second(middle)
     torch.testing.assert_close(top, y)
     torch.testing.assert_close(torch.cat([h1, h2]), h)
-
-
-def test_the_policy_shows_in_the_layers_repr():
-    assert repr(LSTM(D, H, policy="zaremba")) == f"LSTM({D}, {H}, policy=zaremba)"
-    assert repr(LSTM(D, H)) == f"LSTM({D}, {H})"
-    assert repr(LSTMCell(D, H, policy="naive")) == f"LSTMCell({D}, {H}, policy=naive)"
