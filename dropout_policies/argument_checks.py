@@ -30,7 +30,7 @@ class _Short(reprlib.Repr):
             return f"<{type(x).__name__}>"
 
 
-show: Callable[[object], str] = _Short().repr
+short_repr: Callable[[object], str] = _Short().repr
 """What an error shows of a value that it received."""
 
 
@@ -40,14 +40,16 @@ def check_integer(value: object, name: str, least: int, most: int | None = None)
     Raises:
         PolicyError: it is no integer (of Python or NumPy), or outside.
     """
-    number = integer(value)
+    number = as_integer(value)
     if number is None or number < least or (most is not None and number > most):
         allowed = f"of at least {least}" if most is None else f"from {least} to {most:,}"
-        raise PolicyError(f"{name} must be an integer {allowed}. Received: {name}={show(value)}")
+        raise PolicyError(
+            f"{name} must be an integer {allowed}. Received: {name}={short_repr(value)}"
+        )
     return number
 
 
-def integer(value: object) -> int | None:
+def as_integer(value: object) -> int | None:
     """`value` as Python's integer; None where it is none, such as True or 2.0."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -66,13 +68,13 @@ def check_text(value: object, name: str) -> str:
         PolicyError: it is none.
     """
     if not isinstance(value, str):
-        raise PolicyError(f"{name} must be a text. Received: {name}={show(value)}")
+        raise PolicyError(f"{name} must be a text. Received: {name}={short_repr(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise PolicyError(
             f"{name} holds half of a surrogate pair, which no file can hold. "
-            f"Received: {name}={show(value)}"
+            f"Received: {name}={short_repr(value)}"
         ) from None
     return value
 
@@ -83,7 +85,9 @@ def check_seed(seed: object) -> int:
     Raises:
         PolicyError: it is none.
     """
-    number = integer(seed)
+    number = as_integer(seed)
     if number is None or not 0 <= number < 2**32:
-        raise PolicyError(f"seed must be an integer in [0, 2**32). Received: seed={show(seed)}")
+        raise PolicyError(
+            f"seed must be an integer in [0, 2**32). Received: seed={short_repr(seed)}"
+        )
     return number

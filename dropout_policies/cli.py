@@ -167,7 +167,7 @@ def audit(
     as_json: AsJson = False,
 ) -> None:
     """Measure where a recurrent layer masks. Exits with 1 if it is not what was expected."""
-    found = measure(_made(target, args, kwargs, features))
+    found = measure(_build_module(target, args, kwargs, features))
     _save(found.diagram(expect), svg, png)
     if as_json:
         _print_json(found.to_dict())
@@ -182,9 +182,9 @@ def audit(
         raise typer.Exit(1)
 
 
-def _made(target: str, args: str, kwargs: str, features: int) -> Any:
+def _build_module(target: str, args: str, kwargs: str, features: int) -> Any:
     module, _, name = target.partition(":")
-    given, named = _parsed("--args", args, list), _parsed("--kwargs", kwargs, dict)
+    given, named = _parse_json("--args", args, list), _parse_json("--kwargs", kwargs, dict)
     if not module or not name:
         raise PolicyError(f"Write module:name, as torch.nn:LSTM. Received: {target}")
     sys.path.insert(0, "")  # a user's own module lies where the command is run
@@ -194,13 +194,13 @@ def _made(target: str, args: str, kwargs: str, features: int) -> Any:
             made.build((None, None, features))
     except (Exception, SystemExit) as error:  # whatever a user's code raises
         raise PolicyError(
-            f"{target} cannot be made: {_described(error)}. Write module:name, as torch.nn:LSTM, "
-            f"and what it takes with --args and --kwargs."
+            f"{target} cannot be made: {_describe_error(error)}. Write module:name, as "
+            f"torch.nn:LSTM, and what it takes with --args and --kwargs."
         ) from error
     return made
 
 
-def _parsed(option: str, text: str, kind: type) -> Any:
+def _parse_json(option: str, text: str, kind: type) -> Any:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -211,7 +211,7 @@ def _parsed(option: str, text: str, kind: type) -> Any:
     return found
 
 
-def _described(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
@@ -228,22 +228,22 @@ def main() -> NoReturn:
     except Exception as error:
         if sys.flags.dev_mode:
             raise
-        code = _failed(error)
-    sys.exit(_flushed() or code)
+        code = _print_error(error)
+    sys.exit(_flush_output() or code)
 
 
-def _failed(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     if isinstance(error, PolicyError):
         message = str(error)
     elif hasattr(error, "format_message"):  # Typer's, of a command that is not as it should be
         message = error.format_message()
     else:
-        message = _described(error)
+        message = _describe_error(error)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 
 
-def _flushed() -> int:
+def _flush_output() -> int:
     """The exit code that printing the rest asks for: 0 if all is well."""
     try:
         sys.stdout.flush()
@@ -253,17 +253,17 @@ def _flushed() -> int:
     except OSError as error:
         # Python would try once more when it ends, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1 if isinstance(error, BrokenPipeError) else _failed(error)
+        return 1 if isinstance(error, BrokenPipeError) else _print_error(error)
 
 
 def _print_in_any_encoding() -> None:
-    codecs.register_error("dropout_policies.ascii", _replaced)
+    codecs.register_error("dropout_policies.ascii", _replace_characters)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="dropout_policies.ascii")
 
 
-def _replaced(error: UnicodeError) -> tuple[str, int]:
+def _replace_characters(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     wrong = error.object[error.start : error.end]

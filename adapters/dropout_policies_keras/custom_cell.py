@@ -54,7 +54,7 @@ def sizes(cell: Cell) -> tuple[int, int]:
     return states[0], getattr(cell, "output_size", None) or states[0]
 
 
-def check_own(cell: Cell, policy: Policy, name: str) -> None:
+def check_custom_cell(cell: Cell, policy: Policy, name: str) -> None:
     """Make sure that a policy stays outside of a cell.
 
     Raises:
@@ -65,4 +65,4 @@ def check_own(cell: Cell, policy: Policy, name: str) -> None:
     if isinstance(cell, keras.layers.StackedRNNCells):
         raise PolicyError(f"{name}: the cells of a stack are layers, and no stacks themselves.")
     inside = f"Inside of {kind.__name__} only it can mask."
-    check_sites(policy, name, CUSTOM.sites, inside, gates=False)
+    check_sites(policy, name, CUSTOM.sites, inside, untied_allowed=False)

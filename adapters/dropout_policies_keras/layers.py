@@ -18,7 +18,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import TYPES, native_dropout_error, put_under_policy, type_of
-from .custom_cell import check_own
+from .custom_cell import check_custom_cell
 from .loops import Looped
 from .policy_layer import PolicyLayer, resolve_policy
 from .recurrence import cells_of, known_cells, parts_of, planned, run
@@ -348,7 +348,7 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
         if type(cell) in TYPES:
             check_sites(policy, inner, type_of(cell).sites)
         else:
-            check_own(cell, policy, inner)
+            check_custom_cell(cell, policy, inner)
 
 
 def native_dropout(layer: Any) -> str:

@@ -26,14 +26,14 @@ from dropout_policies.adapter import (
 
 from .auditing.probe import Probe
 from .cells import TYPES
-from .custom_cell import Unrolled, check_own
+from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
 from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
 from .swapped_layer import RestorableLayer
-from .wiring import beside, check_neighbours, unclear, uses
+from .wiring import adjacent_dropouts, check_adjacent_dropouts, find_ambiguous_pairs, find_uses
 
 SWAPS: dict[type[nn.Module], Any] = {
     stock: ours
@@ -66,12 +66,14 @@ class TorchAdapter:
     ) -> Applied:
         found, skipped = find_layers(model)
         check_layers(model, found, skipped, policy)
-        groups = find_stacks(found, uses(model, found), unclear(model, found), stacks)
+        groups = find_stacks(
+            found, find_uses(model, found), find_ambiguous_pairs(model, found), stacks
+        )
         places = place_layers(policy, groups)
-        check_neighbours(model, found, places)
+        check_adjacent_dropouts(model, found, places)
         skipped += [
             Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
-            for name, module in beside(model, found)
+            for name, module in adjacent_dropouts(model, found)
         ]
         embeddings, others = find_embeddings(model, policy)
         skipped += others
@@ -129,9 +131,9 @@ def batch_first(
     Raises:
         PolicyError: they do not agree, and it matters.
     """
-    said = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
-    if len(said) == 1:
-        return bool(said.pop())
+    batch_firsts = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
+    if len(batch_firsts) == 1:
+        return bool(batch_firsts.pop())
     if embeddings and policy[Site.EMBEDDING].per == "sequence":
         raise PolicyError(
             f"{embeddings[0].name} ({embeddings[0].kind}): the recurrent layers do not say in one "
@@ -156,7 +158,7 @@ def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
         if module in inside:
             continue
         kind = _kind(module)
-        if isinstance(module, nn.RNNBase) and (made := _made(module)):
+        if isinstance(module, nn.RNNBase) and (made := _generated_weight(module)):
             why = f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
             skipped.append(Skipped(name, kind, why))
         elif type(module) in SWAPS:
@@ -171,7 +173,7 @@ def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
     return found, skipped
 
 
-def _made(layer: nn.RNNBase) -> str:
+def _generated_weight(layer: nn.RNNBase) -> str:
     """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
     own = dict(layer.named_parameters(recurse=False))
     names = [
@@ -211,7 +213,7 @@ def check_layers(
             name = f"{item.name} ({item.kind}, whose h is both output and carried state)"
             check_step_rules(item.layer, policy, name, without=Site.OUTPUT)
         elif isinstance(item.layer, Unrolled):
-            check_own(item.layer, policy, name)
+            check_custom_cell(item.layer, policy, name)
         else:
             check_sites(policy, name, TYPES[item.layer.mode].sites)
 
@@ -226,14 +228,14 @@ def put_under_policy(module: Any, placement: Placement, seed: int | None) -> Non
     module.set_placement(placement, seed)
 
 
-def native(module: nn.Module) -> str:
+def native_dropout(module: nn.Module) -> str:
     """The layer's own dropout, as its constructor takes it, or ""."""
     dropout = getattr(module, "dropout", 0.0)
     return f"dropout={dropout:g}" if dropout else ""
 
 
 def _touched(item: RecurrentLayer, placement: Placement) -> Touched:
-    return Touched(item.name, item.kind, item.layers, placement, native(item.layer))
+    return Touched(item.name, item.kind, item.layers, placement, native_dropout(item.layer))
 
 
 def _kind(module: nn.Module) -> str:

@@ -10,7 +10,7 @@ from .policy_layer import MaskKeys, PolicyLayer
 
 
 @dataclass(frozen=True)
-class Moment:
+class MaskSource:
     """Where a module's masks come from: its keys, their count, and how far a tape has run."""
 
     keys: MaskKeys | None
@@ -18,7 +18,7 @@ class Moment:
     position: int
 
     @classmethod
-    def of(cls, module: PolicyLayer) -> Moment:
+    def of(cls, module: PolicyLayer) -> MaskSource:
         return cls(module.keys, module.calls, 0 if module.tape is None else module.tape.position)
 
     def restore(self, module: PolicyLayer) -> None:
@@ -37,11 +37,11 @@ class SameMasks:
         first: that moment, shared by both contexts.
     """
 
-    def __init__(self, modules: list[PolicyLayer], again: bool, first: list[Moment]) -> None:
+    def __init__(self, modules: list[PolicyLayer], again: bool, first: list[MaskSource]) -> None:
         self.modules, self.again, self.first = modules, again, first
 
     def __enter__(self) -> None:
-        now = [Moment.of(module) for module in self.modules]
+        now = [MaskSource.of(module) for module in self.modules]
         if not self.again:
             self.first[:] = now
             return
@@ -69,5 +69,5 @@ def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:
     modules: list[PolicyLayer] = [
         m for m in model.modules() if isinstance(m, PolicyLayer) and m.placement
     ]
-    first: list[Moment] = []
+    first: list[MaskSource] = []
     return SameMasks(modules, False, first), SameMasks(modules, True, first)

@@ -22,7 +22,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import Noise, States, drop, over_steps, zoneout
-from .layers import batch_of, policy_repr
+from .layers import batch_size, policy_repr
 from .masks import Mask, values
 from .policy_layer import PolicyLayer, resolve_policy
 from .recurrence import Packing, masked, opened
@@ -82,7 +82,7 @@ class Unrolled(PolicyLayer, nn.Module):
         self.input_size = self._size("input_size", input_size)
         self.hidden_size = self._size("hidden_size", hidden_size)
         if chosen is not None:
-            check_own(self, chosen, self.title)
+            check_custom_cell(self, chosen, self.title)
             placement = stack_placement(chosen, stack, 1, "Unrolled")
             placement.check_rates(1, "Unrolled")
             self.set_placement(placement, seed)
@@ -118,7 +118,7 @@ class Unrolled(PolicyLayer, nn.Module):
         if packing is None and x.dim() != 3:
             raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
         x = x.transpose(0, 1) if self.batch_first and packing is None else x
-        noise = self._noise(x, packing)
+        noise = self._draw_masks(x, packing)
         entry = noise.pop(Site.INPUT, noise.pop(Site.BETWEEN, None))
         leaving = noise.pop(Site.OUTPUT, None)
         plain = {site: values(mask, x.dtype) for site, mask in noise.items()}
@@ -127,24 +127,24 @@ class Unrolled(PolicyLayer, nn.Module):
         if states is not None and packing is not None:
             states = tuple(state[packing.order] for state in states)
         # Cut at once, not step by step: a trace of it refuses another number of steps.
-        alone, inputs = False, x.unbind(0)
+        is_tensor, inputs = False, x.unbind(0)
 
         def step(t: int, before: States, noise: Noise) -> States:
-            nonlocal alone
+            nonlocal is_tensor
             given: Any = None
             if before:
                 given = (drop(noise, Site.HIDDEN, before[0]), *before[1:])
-                given = given[0] if alone else given
+                given = given[0] if is_tensor else given
             new = self.cell(inputs[t], given)
-            alone = isinstance(new, Tensor)
-            new = (new,) if alone else tuple(new)
+            is_tensor = isinstance(new, Tensor)
+            new = (new,) if is_tensor else tuple(new)
             # Under autocast h may be narrower than the input that the masks were drawn for.
             noise = {site: mask.to(new[0].dtype) for site, mask in noise.items()}
             h = drop(noise, Site.STATE, new[0])
             previous = before[0] if before else torch.zeros_like(h)
             return zoneout(noise, Site.HIDDEN_UPDATE, previous, h), *new[1:]
 
-        alone = isinstance(hx, Tensor)
+        is_tensor = isinstance(hx, Tensor)
         y, end = over_steps(step, len(x), tuple(states or ()), inside, valid, backward=False)
         if packing is not None:
             y = y[packing.step, packing.place]
@@ -152,7 +152,7 @@ class Unrolled(PolicyLayer, nn.Module):
             end = tuple(state[back] for state in end)
         y = masked(y, leaving, packing)
         self.count()
-        last = end[0] if alone else end
+        last = end[0] if is_tensor else end
         if isinstance(input, PackedSequence):
             return PackedSequence(y, *input[1:]), last
         return y.transpose(0, 1) if self.batch_first else y, last
@@ -163,13 +163,13 @@ class Unrolled(PolicyLayer, nn.Module):
             f"torch.jit.trace on the model in evaluation."
         )
 
-    def _noise(self, x: Tensor, packing: Packing | None) -> dict[Site, Mask]:
+    def _draw_masks(self, x: Tensor, packing: Packing | None) -> dict[Site, Mask]:
         if not self.is_active:
             return {}
         assert self.placement is not None
         steps = x.shape[0] if packing is None else len(packing.batch_sizes)
         geometry = Geometry(
-            self.input_size, self.hidden_size, 1, (0,), batch_of(x, packing), steps, cell=CUSTOM
+            self.input_size, self.hidden_size, 1, (0,), batch_size(x, packing), steps, cell=CUSTOM
         )
         drawn = self.masks(plan_masks(self.placement, geometry), x.device, x.dtype)
         return {slot.site: mask for slot, mask in drawn.items()}
@@ -178,11 +178,11 @@ class Unrolled(PolicyLayer, nn.Module):
         return policy_repr(self).removeprefix(", ")
 
 
-def check_own(layer: Unrolled, policy: Policy, name: str) -> None:
+def check_custom_cell(layer: Unrolled, policy: Policy, name: str) -> None:
     """Make sure that a policy stays outside of the cell.
 
     Raises:
         PolicyError: it does not.
     """
     inside = f"Inside of {type(layer.cell).__name__} only it can mask."
-    check_sites(policy, name, CUSTOM.sites, inside, gates=False)
+    check_sites(policy, name, CUSTOM.sites, inside, untied_allowed=False)

@@ -73,7 +73,7 @@ class Recurrent(PolicyLayer):
             return node  # type: ignore[no-any-return]
         if torch.compiler.is_compiling():
             return self._run(input, hx)  # type: ignore[no-any-return]
-        return _eager(self, input, hx)  # type: ignore[no-any-return]
+        return _run_eagerly(self, input, hx)  # type: ignore[no-any-return]
 
     def _run(
         self: Any, input: Tensor | PackedSequence, hx: Any
@@ -103,19 +103,21 @@ class Recurrent(PolicyLayer):
             states = states and tuple(s if batched else s.unsqueeze(1) for s in states)
         # Not len(x), which a trace would hold as a constant.
         steps = x.shape[0] if packing is None else len(packing.batch_sizes)
-        plan = plan_masks(self.placement, self._geometry(steps, batch_of(x, packing)))
+        plan = plan_masks(self.placement, self._geometry(steps, batch_size(x, packing)))
         drawn = self.masks(plan, x.device, self.weight_ih_l0.dtype)
         if not drawn:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
-        y, end = run(self, x, self._start(x, states, packing), packing, self.placement, drawn)
+        y, end = run(
+            self, x, self._initial_states(x, states, packing), packing, self.placement, drawn
+        )
         self.count()
         if isinstance(input, PackedSequence):
             back = input.unsorted_indices
             end = end if back is None else tuple(state.index_select(1, back) for state in end)
-            return PackedSequence(y, *input[1:]), _given(self.mode, end)
+            return PackedSequence(y, *input[1:]), _as_returned(self.mode, end)
         if not batched:
-            return y.squeeze(1), _given(self.mode, tuple(state.squeeze(1) for state in end))
-        return y.transpose(0, 1) if self.batch_first else y, _given(self.mode, end)
+            return y.squeeze(1), _as_returned(self.mode, tuple(state.squeeze(1) for state in end))
+        return y.transpose(0, 1) if self.batch_first else y, _as_returned(self.mode, end)
 
     def _geometry(self: Any, steps: int, batch: int) -> Geometry:
         directions = (0, 1) if self.bidirectional else (0,)
@@ -130,7 +132,9 @@ class Recurrent(PolicyLayer):
             TYPES[self.mode],
         )
 
-    def _start(self: Any, x: Tensor, states: States | None, packing: Packing | None) -> States:
+    def _initial_states(
+        self: Any, x: Tensor, states: States | None, packing: Packing | None
+    ) -> States:
         """The states to start from; input and they are checked as the stock layer checks them."""
         if len(x) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
@@ -140,7 +144,7 @@ class Recurrent(PolicyLayer):
                 f"input.size(-1) must be equal to input_size. "
                 f"Expected {self.input_size}, got {x.shape[-1]}"
             )
-        count, batch = self.num_layers * (1 + self.bidirectional), batch_of(x, packing)
+        count, batch = self.num_layers * (1 + self.bidirectional), batch_size(x, packing)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
         shapes = [(count, batch, width) for width in widths[: TYPES[self.mode].states]]
         if states is None:
@@ -382,7 +386,7 @@ class RNN(Recurrent, nn.RNN):
 # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the
 # functions that a call runs through one by one, with every number that changes a new graph.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def _eager(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
+def _run_eagerly(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
     return layer._run(input, hx)
 
 
@@ -394,7 +398,7 @@ def policy_repr(layer: PolicyLayer) -> str:
     return f", {layer.placement.policy.as_arguments()}{seed}"
 
 
-def batch_of(x: Tensor, packing: Packing | None) -> int:
+def batch_size(x: Tensor, packing: Packing | None) -> int:
     return x.shape[1] if packing is None else len(packing.order)
 
 
@@ -404,7 +408,7 @@ def _states(hx: Any) -> States | None:
     return tuple(hx) if isinstance(hx, tuple | list) else (hx,)
 
 
-def _given(mode: str, states: States) -> Any:
+def _as_returned(mode: str, states: States) -> Any:
     return states if mode == "LSTM" else states[0]
 
 

@@ -212,7 +212,7 @@ class PolicyLayer:
         return self.masks_apply or self.placement.policy.evaluation != "identity"
 
     def masks(
-        self, plan: Plan, device: torch.device, dtype: torch.dtype, leaving: bool = False
+        self, plan: Plan, device: torch.device, dtype: torch.dtype, for_output: bool = False
     ) -> masks.Masks:
         """The masks of a call, or what stands for them in evaluation.
 
@@ -225,9 +225,9 @@ class PolicyLayer:
         assert keys is not None, "there is a plan under a policy only"
         call: masks.Call = 0
         if not keys.hold and torch.compiler.is_compiling():
-            call = (keys.in_graph() - int(leaving)).clamp_min(0)
+            call = (keys.in_graph() - int(for_output)).clamp_min(0)
         elif not keys.hold:
-            call = max(keys.number - leaving, 0)
+            call = max(keys.number - for_output, 0)
         if keys.rates_at is not None:
             plan = plan_at_call(plan, keys.rates_at)
         if not self.masks_apply:
@@ -241,7 +241,7 @@ class PolicyLayer:
         return self.tape.masks(
             plan,
             draw,
-            _array,
+            _to_numpy,
             lambda array: torch.as_tensor(array).to(device, dtype),
         )
 
@@ -326,7 +326,7 @@ class PolicyLayer:
         return self.parameters()  # type: ignore[no-any-return]
 
 
-def _array(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
+def _to_numpy(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
     if isinstance(mask, masks.Bits):
         return np.asarray(mask)
     return (mask.float() if mask.dtype is torch.bfloat16 else mask).numpy(force=True)

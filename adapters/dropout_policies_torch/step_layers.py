@@ -69,17 +69,19 @@ class StepRecurrent(PolicyLayer):
         if node is not None:
             return node
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
-        if not self.is_active or not self._fits(input, states):
+        if not self.is_active or not self._input_fits(input, states):
             return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
         self.check_call(input)
         check_tensors(self, cell_shapes(self, TYPES[self.mode].gates), input, states)
         batched = input.dim() == 2
         x = input if batched else input[None]
-        drawn = self._draw(x, leaving=False)
+        drawn = self._draw_masks(x, for_output=False)
         noise = {slot.site: mask[0] for slot, mask in drawn.items()}
         if noise:
             if states is None:
-                states = tuple(x.new_zeros(len(x), self.hidden_size) for _ in range(self._count))
+                states = tuple(
+                    x.new_zeros(len(x), self.hidden_size) for _ in range(self._state_count)
+                )
             else:
                 states = tuple(state if batched else state[None] for state in states)
             weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
@@ -89,7 +91,7 @@ class StepRecurrent(PolicyLayer):
             states = tuple(state.to(into.dtype) for state in states)
             end = STEPS[self.mode](into, states, weights, noise)
             end = end if batched else tuple(state[0] for state in end)
-            found = end if self._count == 2 else end[0]
+            found = end if self._state_count == 2 else end[0]
         else:
             found = super().forward(input, hx)  # type: ignore[misc]
         self.count()
@@ -105,26 +107,28 @@ class StepRecurrent(PolicyLayer):
                 f"{self.hidden_size}] or [{self.hidden_size}]. Received: h of shape "
                 f"{list(h.shape)}"
             )
-        for mask in self._draw(h if h.dim() == 2 else h[None], leaving=True).values():
+        for mask in self._draw_masks(h if h.dim() == 2 else h[None], for_output=True).values():
             h = h * (mask[0] if h.dim() == 2 else mask[0, 0]).to(h.dtype)
         return h
 
     @property
-    def _count(self) -> int:
+    def _state_count(self) -> int:
         return TYPES[self.mode].states
 
-    def _fits(self: Any, input: Tensor, states: States | None) -> bool:
+    def _input_fits(self: Any, input: Tensor, states: States | None) -> bool:
         state = (*input.shape[:-1], self.hidden_size)
         return (
             input.dim() in (1, 2)
             and input.shape[-1] == self.input_size
             and (
                 states is None
-                or (len(states) == self._count and all(part.shape == state for part in states))
+                or (
+                    len(states) == self._state_count and all(part.shape == state for part in states)
+                )
             )
         )
 
-    def _draw(self, like: Tensor, leaving: bool) -> Any:
+    def _draw_masks(self, like: Tensor, for_output: bool) -> Any:
         """The masks of the step that comes; or, of what leaves, those of the step that was."""
         assert self.placement is not None
         geometry = Geometry(
@@ -133,10 +137,10 @@ class StepRecurrent(PolicyLayer):
         plan = {
             slot: mask
             for slot, mask in plan_masks(self.placement, geometry).items()
-            if (slot.site is Site.OUTPUT) == leaving
+            if (slot.site is Site.OUTPUT) == for_output
         }
         dtype = self.weight_ih.dtype
-        return self.masks(plan, like.device, dtype, leaving) if plan else {}
+        return self.masks(plan, like.device, dtype, for_output) if plan else {}
 
     def sample(self, seed: int, hold: bool) -> Any:
         """As in `PolicyLayer`; but each step of a cell is a call, which has masks of its own.
@@ -342,8 +346,8 @@ def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None 
             f"(site {', '.join(longer)} of policy {policy.name!r}). Use "
             f"{mode_of(cell).split('_')[0]}."
         )
-    way_out = (
+    advice = (
         f"Make it a dropout_policies_torch.{type(cell).__name__} with the policy, and mask h "
         f"where it leaves with mask_output; or apply a policy of those sites alone."
     )
-    check_sites(policy, name, sites, way_out if without else "")
+    check_sites(policy, name, sites, advice if without else "")

@@ -47,8 +47,8 @@ def cache_folder() -> Path | None:
     if setting == "":
         return None
     try:
-        folder = _users_folder() if setting is None else Path(setting).expanduser().absolute()
-        _make(folder)
+        folder = _user_cache_folder() if setting is None else Path(setting).expanduser().absolute()
+        _make_folder(folder)
         status = folder.stat()
     except (OSError, RuntimeError, ValueError) as error:  # no home; a name that none can have
         raise CacheError(f"there is no cache folder ({error})") from None
@@ -62,7 +62,7 @@ def cache_folder() -> Path | None:
     return folder
 
 
-def _users_folder() -> Path:
+def _user_cache_folder() -> Path:
     """As platformdirs has it."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if sys.platform == "win32":
@@ -74,18 +74,18 @@ def _users_folder() -> Path:
     home = Path.home()
     if not home.is_absolute():
         raise RuntimeError(f"the home folder is not an absolute path. Received: {str(home)!r}")
-    return home.joinpath(*_caches()) / APP
+    return home.joinpath(*_cache_parts()) / APP
 
 
-def _caches() -> tuple[str, ...]:
+def _cache_parts() -> tuple[str, ...]:
     return ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
 
 
-def _make(folder: Path) -> None:
+def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, each for the user alone."""
     if not folder.is_dir():
         if folder != folder.parent:
-            _make(folder.parent)
+            _make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -114,7 +114,7 @@ def library_name(source: Path, flags: Iterable[str], compiler: Compiler) -> str:
     return f"{source.stem}-{digest.hexdigest()[:32]}"
 
 
-def find(folder: Path, name: str) -> Path | None:
+def find_library(folder: Path, name: str) -> Path | None:
     """The compiled file of this name; None if there is none. A damaged one is removed."""
     for path in sorted(folder.glob(f"{name}-*.so")):
         with contextlib.suppress(OSError):
@@ -124,7 +124,7 @@ def find(folder: Path, name: str) -> Path | None:
     return None
 
 
-def keep(folder: Path, name: str, library: Path) -> Path:
+def store_library(folder: Path, name: str, library: Path) -> Path:
     """Keep a compiled file, and say where. Another process sees all of it or nothing.
 
     Raises:

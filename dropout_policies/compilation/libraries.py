@@ -71,7 +71,7 @@ class Libraries:
             # Another thread may hold the lock when a process forks; in the child it has no owner.
             os.register_at_fork(after_in_child=self._make_lock)
 
-    def __call__(self, source: Path, *defined: str) -> ctypes.CDLL | None:
+    def __call__(self, source: Path, *defines: str) -> ctypes.CDLL | None:
         """The functions of a file in C; None where they cannot be had.
 
         The first time that something is in the way, a `PolicyWarning` says what and why.
@@ -81,13 +81,13 @@ class Libraries:
             defined: what is defined in it, as `-DNAME`.
         """
         try:
-            return self._libraries[source, *defined].functions
+            return self._libraries[source, *defines].functions
         except KeyError:
             pass
         with self._lock:
-            if (source, *defined) not in self._libraries:
-                self._libraries[source, *defined] = self._load(source, defined)
-        library = self._libraries[source, *defined]
+            if (source, *defines) not in self._libraries:
+                self._libraries[source, *defines] = self._load(source, defines)
+        library = self._libraries[source, *defines]
         if library.warning:  # after all else: it may be an error, if the user wants that
             self.warn_once(*library.warning)
         return library.functions
@@ -95,8 +95,8 @@ class Libraries:
     def status(self) -> dict[str, str]:
         """For each file that was asked for, where its functions are from, or why it has none."""
         return {
-            " ".join((source.name, *defined)): library.status
-            for (source, *defined), library in self._libraries.items()
+            " ".join((source.name, *defines)): library.status
+            for (source, *defines), library in self._libraries.items()
         }
 
     def warn_once(self, message: str, reason: str) -> None:
@@ -120,13 +120,13 @@ class Libraries:
     def _make_lock(self) -> None:
         self._lock = threading.Lock()
 
-    def _load(self, source: Path, defined: tuple[str, ...]) -> Library:
+    def _load(self, source: Path, defines: tuple[str, ...]) -> Library:
         if not compilation_allowed():
             return Library(None, "DROPOUT_POLICIES_COMPILE=0 says that none may be compiled")
         try:
             if self._timeout is not None:  # no user waits for the next file too
                 raise self._timeout
-            return _find_or_compile(source, (*FLAGS, *defined), compiler.find_compiler())
+            return _find_or_compile(source, (*FLAGS, *defines), compiler.find_compiler())
         except CompilerError as error:
             if isinstance(error, CompilerTimeoutError):
                 self._timeout = error
@@ -147,25 +147,25 @@ def _find_or_compile(source: Path, flags: tuple[str, ...], found: Compiler) -> L
         if folder is None:
             return _compile(source, flags, found)
         name = compile_cache.library_name(source, flags, found)
-        if kept := _kept(folder, name):
+        if kept := _load_stored(folder, name):
             return kept
         with compile_cache.lock(folder, name, compiler.SECONDS):
-            return _kept(folder, name) or _compile(source, flags, found, folder, name)
+            return _load_stored(folder, name) or _compile(source, flags, found, folder, name)
     except CacheError as error:
         return _compile(source, flags, found, problem=str(error))
 
 
-def _kept(folder: Path, name: str) -> Library | None:
+def _load_stored(folder: Path, name: str) -> Library | None:
     """The functions of a kept file, if there is one.
 
     Raises:
         CacheError: it is there, but cannot be loaded.
     """
-    path = compile_cache.find(folder, name)
+    path = compile_cache.find_library(folder, name)
     if path is None:
         return None
     try:
-        return Library(_functions(path), "in use, from the cache")
+        return Library(_load_functions(path), "in use, from the cache")
     except OSError as error:  # as where a folder's file system lets nothing be run
         raise CacheError(f"what is kept cannot be loaded ({error})") from None
 
@@ -199,14 +199,14 @@ def _compile(
             if folder is not None:
                 # Loaded from there first: the temporary folder may let nothing be run.
                 try:
-                    kept = compile_cache.keep(folder, name, made)
+                    kept = compile_cache.store_library(folder, name, made)
                     with contextlib.suppress(OSError):
-                        return Library(_functions(kept), f"in use, {took} and kept")
+                        return Library(_load_functions(kept), f"in use, {took} and kept")
                     kept.unlink(missing_ok=True)
                     problem = "what is kept cannot be loaded"
                 except CacheError as error:
                     problem = str(error)
-            functions = _functions(made)
+            functions = _load_functions(made)
     except OSError as error:
         raise CompilerError(f"{source.name} cannot be compiled or loaded ({error})") from None
     status = f"in use, {took}, not kept"
@@ -215,7 +215,7 @@ def _compile(
     return Library(functions, f"{status}: {problem}", (NOT_KEPT, problem))
 
 
-def _functions(path: Path) -> ctypes.CDLL:
+def _load_functions(path: Path) -> ctypes.CDLL:
     """Load a file, and tell it where the process has its threads.
 
     Raises:

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from copy import copy
 from typing import Any
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 
-DEEPEST = 100
+MAX_DEPTH = 100
 """How many containers may lie one within another."""
 
 
-def leaves(value: Any, like: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, template: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
     """What lies in dicts, lists and tuples, each with its place; None is left out.
 
     Args:
@@ -25,48 +25,48 @@ def leaves(value: Any, like: Any, where: str = "", depth: int = 0) -> Iterator[t
     Raises:
         PolicyError: the structure is another one, or too deep.
     """
-    if depth > DEEPEST:
+    if depth > MAX_DEPTH:
         raise PolicyError(
-            f"The output has more than {DEEPEST} containers one within another. Return less."
+            f"The output has more than {MAX_DEPTH} containers one within another. Return less."
         )
-    kind = _kind(like)
-    if _kind(value) is not kind or (kind is not None and _keys(value) != _keys(like)):
+    kind = _kind(template)
+    if _kind(value) is not kind or (kind is not None and _keys(value) != _keys(template)):
         raise PolicyError(
-            f"{place(where)} differs from call to call in what it is made of, and cannot be "
-            f"averaged. Received: {show(like)}, then {show(value)}"
+            f"{output_name(where)} differs from call to call in what it is made of, and cannot be "
+            f"averaged. Received: {short_repr(template)}, then {short_repr(value)}"
         )
     if kind is type(None):
         return
     if kind is None:
         yield where, value
         return
-    for key in like if kind is Mapping else range(len(like)):
-        yield from leaves(value[key], like[key], f"{where}[{show(key)}]", depth + 1)
+    for key in template if kind is Mapping else range(len(template)):
+        yield from leaves(value[key], template[key], f"{where}[{short_repr(key)}]", depth + 1)
 
 
-def rebuild(like: Any, found: Iterator[Any]) -> Any:
+def rebuild(template: Any, new_leaves: Iterator[Any]) -> Any:
     """A value of a structure from new leaves, in the order of `leaves`."""
-    kind = _kind(like)
+    kind = _kind(template)
     if kind is type(None):
         return None
     if kind is None:
-        return next(found)
+        return next(new_leaves)
     if kind is Mapping:
-        return _mapping(like, {key: rebuild(like[key], found) for key in like})
-    items = [rebuild(item, found) for item in like]
-    if hasattr(like, "_fields"):  # a named tuple, whose class takes its items one by one
-        return type(like)._make(items)
+        return _mapping(template, {key: rebuild(template[key], new_leaves) for key in template})
+    items = [rebuild(item, new_leaves) for item in template]
+    if hasattr(template, "_fields"):  # a named tuple, whose class takes its items one by one
+        return type(template)._make(items)
     try:
-        return type(like)(items)
+        return type(template)(items)
     except Exception:  # a class that is made in another way, or of other things
         return kind(items)
 
 
-def _mapping(like: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
+def _mapping(template: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
     """Of the class that there was: a default or an order is kept, and attributes."""
-    if type(like) is dict or not isinstance(like, MutableMapping):
+    if type(template) is dict or not isinstance(template, MutableMapping):
         return made
-    new = copy(like)
+    new = copy(template)
     for key, value in made.items():
         new[key] = value
     return new
@@ -84,6 +84,6 @@ def _keys(value: Any) -> Any:
     return len(value) if isinstance(value, list | tuple) else None
 
 
-def place(where: str) -> str:
+def output_name(where: str) -> str:
     """How an error calls a place."""
     return f"The output at {where}" if where else "The output"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..argument_checks import check_integer, check_seed, show
+from ..argument_checks import check_integer, check_seed, short_repr
 from ..errors import PolicyError
 from ..placement.adapters import Adapter, find_adapter
 from . import nested
@@ -31,7 +31,7 @@ class PolicyLayer(Protocol):
     def resume(self, before: Any) -> None: ...
 
 
-def _under_policy(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
+def _policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
     adapter = find_adapter(model)
     layers = adapter.under_policy(model)
     if not layers:
@@ -61,7 +61,7 @@ def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> I
         PolicyError: the model has no layer under a policy, a cell that runs step by step is to
             hold its masks, or the seed is out of range.
     """
-    adapter, layers = _under_policy(model)
+    adapter, layers = _policy_layers(model)
     chosen = adapter.random_seed() if seed is None else check_seed(seed)
     before: list[tuple[PolicyLayer, Any]] = []
     try:
@@ -115,11 +115,11 @@ def average(
     if not callable(probabilities):
         raise PolicyError(
             f"average takes a function that runs the model: dp.average(model, lambda: model(x)). "
-            f"Received: probabilities={show(probabilities)}"
+            f"Received: probabilities={short_repr(probabilities)}"
         )
     with monte_carlo(model, seed=seed):
         first = probabilities()
-        running = [_Running(where, leaf) for where, leaf in nested.leaves(first, first)]
+        running = [_RunningMean(where, leaf) for where, leaf in nested.leaves(first, first)]
         for _ in range(1, samples):
             sample = nested.leaves(probabilities(), first)
             for each, (_, leaf) in zip(running, sample, strict=True):
@@ -128,7 +128,7 @@ def average(
     return Samples(mean, nested.rebuild(first, iter([each.spread() for each in running])))
 
 
-class _Running:
+class _RunningMean:
     """Mean and spread of one array's samples so far (Welford 1962).
 
     Args:
@@ -140,8 +140,8 @@ class _Running:
         self.where, self.shape, self.count = where, _shape(leaf), 1
         if "complex" in str(getattr(leaf, "dtype", type(leaf))):
             raise PolicyError(
-                f"{nested.place(where)} is complex, and has no spread element by element. Average "
-                f"its real and imaginary part, or its absolute value."
+                f"{nested.output_name(where)} is complex, and has no spread element by element. "
+                f"Average its real and imaginary part, or its absolute value."
             )
         with self._arithmetic(leaf):
             self.mean = leaf * 1.0  # whole numbers and truth values are averaged as fractions
@@ -151,8 +151,8 @@ class _Running:
         """Take in one more sample."""
         if _shape(leaf) != self.shape:
             raise PolicyError(
-                f"{nested.place(self.where)} has another shape at another call, and cannot be "
-                f"averaged. Received: {self.shape}, then {_shape(leaf)}"
+                f"{nested.output_name(self.where)} has another shape at another call, and cannot "
+                f"be averaged. Received: {self.shape}, then {_shape(leaf)}"
             )
         self.count += 1
         with self._arithmetic(leaf):
@@ -172,9 +172,9 @@ class _Running:
             yield
         except Exception as error:  # each framework has its own
             raise PolicyError(
-                f"{nested.place(self.where)} cannot be averaged ({type(error).__name__}: {error}). "
-                f"Return arrays of numbers, or dicts, lists and tuples of them. "
-                f"Received: {type(leaf).__name__}"
+                f"{nested.output_name(self.where)} cannot be averaged "
+                f"({type(error).__name__}: {error}). Return arrays of numbers, or dicts, lists and "
+                f"tuples of them. Received: {type(leaf).__name__}"
             ) from error
 
 
@@ -199,10 +199,10 @@ def record(model: Any) -> Iterator[Record]:
     Raises:
         PolicyError: the model has no layer under a policy.
     """
-    adapter, layers = _under_policy(model)
+    adapter, layers = _policy_layers(model)
     calls: Record = {name: [] for name in layers}
     tapes = {name: Recorder(calls[name], layer.tape) for name, layer in layers.items()}
-    with _taped(adapter, model, layers, tapes):
+    with _with_tapes(adapter, model, layers, tapes):
         yield calls
 
 
@@ -223,34 +223,34 @@ def replay(
             or, once it is called, a mask is missing, unplanned or of another shape; or, at the
             end, there were fewer calls than masks.
     """
-    adapter, layers = _under_policy(model)
-    calls_each = list(masks.values()) if isinstance(masks, Mapping) else [None]
-    if not all(isinstance(calls, list | tuple) for calls in calls_each):
+    adapter, layers = _policy_layers(model)
+    recorded = list(masks.values()) if isinstance(masks, Mapping) else [None]
+    if not all(isinstance(calls, list | tuple) for calls in recorded):
         raise PolicyError(
             f"replay takes what record gives: for each layer's name a list with its calls, each a "
-            f"dict from dp.Slot to an array. Received: masks={show(masks)}"
+            f"dict from dp.Slot to an array. Received: masks={short_repr(masks)}"
         )
-    foreign = [name for name in masks if name not in layers]
-    if foreign:
+    unknown = [name for name in masks if name not in layers]
+    if unknown:
         raise PolicyError(
-            f"There is no layer under a policy called {', '.join(map(show, foreign))}. "
+            f"There is no layer under a policy called {', '.join(map(short_repr, unknown))}. "
             f"There are: {', '.join(map(repr, layers))}."
         )
-    busy = [name for name in masks if layers[name].tape is not None]
-    if busy:
+    taped = [name for name in masks if layers[name].tape is not None]
+    if taped:
         raise PolicyError(
-            f"{busy[0]}: its masks are recorded or put in already. Put masks in first, and record "
+            f"{taped[0]}: its masks are recorded or put in already. Put masks in first, and record "
             f"inside: with dp.replay(model, masks), dp.record(model) as again: ..."
         )
     players = {name: Player(name, calls) for name, calls in masks.items()}
-    with _taped(adapter, model, layers, players):
+    with _with_tapes(adapter, model, layers, players):
         yield
     for player in players.values():
         player.check_end()
 
 
 @contextmanager
-def _taped(
+def _with_tapes(
     adapter: Adapter, model: Any, layers: Mapping[str, PolicyLayer], tapes: Mapping[str, Tape]
 ) -> Iterator[None]:
     before = [(layers[name], layers[name].tape) for name in tapes]

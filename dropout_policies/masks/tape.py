@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 from ..placement.plans import Plan, Slot
 
-Arrays = dict[Slot, npt.NDArray[Any]]
+MaskArrays = dict[Slot, npt.NDArray[Any]]
 """The masks of one call of one layer object, each of its planned shape; see `PlannedMask`."""
 
-Record = dict[str, list[Arrays]]
+Record = dict[str, list[MaskArrays]]
 """For each layer by its name, the masks of its calls, in order."""
 
 
@@ -46,7 +46,7 @@ class Recorder:
         source: the tape whose masks they are, or None for those that are drawn.
     """
 
-    def __init__(self, calls: list[Arrays], source: Tape | None = None) -> None:
+    def __init__(self, calls: list[MaskArrays], source: Tape | None = None) -> None:
         self.calls, self.source = calls, source
         self.position, self.plays = 0, source is not None and source.plays
 
@@ -99,14 +99,14 @@ class Player:
         if not isinstance(call, Mapping):
             raise PolicyError(
                 f"{self.name}: call {self.position} needs a dict from dp.Slot to masks. "
-                f"Received: {show(call)}"
+                f"Received: {short_repr(call)}"
             )
         given = {slot: self._array(slot, mask) for slot, mask in call.items()}
         planned = {slot: tuple(mask.shape) for slot, mask in plan.items()}
         shapes = {slot: mask.shape for slot, mask in given.items()}
         if shapes != planned:
-            received = {_name(slot): shape for slot, shape in shapes.items()}
-            needed = {_name(slot): shape for slot, shape in planned.items()}
+            received = {_slot_text(slot): shape for slot, shape in shapes.items()}
+            needed = {_slot_text(slot): shape for slot, shape in planned.items()}
             raise PolicyError(
                 f"{self.name}: call {self.position} needs masks of the shapes {needed}. "
                 f"Received: {received}"
@@ -124,7 +124,7 @@ class Player:
         if not numbers:
             raise PolicyError(
                 f"{self.name}: call {self.position} needs masks that are arrays of numbers. "
-                f"Received: {_name(slot)}: {show(mask)}"
+                f"Received: {_slot_text(slot)}: {short_repr(mask)}"
             )
         # In the machine's byte order and plain C order, as every framework takes it. (NumPy calls
         # an array of one element contiguous whatever its strides are, negative ones too.)
@@ -143,8 +143,8 @@ class Player:
             )
 
 
-def _name(slot: object) -> str:
+def _slot_text(slot: object) -> str:
     if not isinstance(slot, Slot):
-        return show(slot)
+        return short_repr(slot)
     way = " backward" if slot.direction else ""
     return f"{slot.site} of layer {slot.layer}{way}"

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .drawing import png, svg
 from .grid import Grid
@@ -53,7 +53,7 @@ class Diagram(Grid):
         else:
             raise PolicyError(
                 f"A diagram is written to a file whose name ends with .svg, .png or .txt. "
-                f"Received: {show(path)}"
+                f"Received: {short_repr(path)}"
             )
 
     def _repr_html_(self) -> str:

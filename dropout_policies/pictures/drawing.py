@@ -17,10 +17,10 @@ COLUMN, LINE, BOX = 84, 31, 26
 TEXT, SMALL = 13, 12
 """Pixels of letters."""
 
-LETTER = 6.6
+LETTER_WIDTH = 6.6
 """Pixels that a letter of a note is wide, about."""
 
-COLOURS = {
+PNG_COLOURS = {
     "ink": "#1f2430",
     "faint": "#6b7280",
     "mask": "#d2560c",
@@ -30,7 +30,7 @@ COLOURS = {
 }
 """In a PNG, which is white."""
 
-PAINTS = {
+SVG_COLOURS = {
     "ink": "currentColor",
     "faint": "color-mix(in srgb, currentColor 65%, transparent)",
     "mask": "color-mix(in srgb, #ea6a12 80%, currentColor)",
@@ -40,7 +40,7 @@ PAINTS = {
 }
 """In SVG: made of the page's own ink, to be read on light pages and on dark ones."""
 
-STYLE = (
+SVG_STYLE = (
     ".dp-diagram{font-family:system-ui,sans-serif}"
     # A file of its own has no page to take its ink from.
     ":root.dp-diagram{color:#1f2430;color-scheme:light dark}"
@@ -60,15 +60,15 @@ class Line(NamedTuple):
     x2: float
     y2: float
     masked: bool
-    heavy: bool
+    on_path: bool
 
     @property
     def colour(self) -> str:
-        return "path" if self.heavy else "mask" if self.masked else "ink"
+        return "path" if self.on_path else "mask" if self.masked else "ink"
 
     @property
     def width(self) -> float:
-        return 4 if self.heavy else 1.5
+        return 4 if self.on_path else 1.5
 
 
 class Box(NamedTuple):
@@ -106,12 +106,12 @@ class Picture(NamedTuple):
 def lay_out(grid: Grid) -> Picture:
     """Where everything stands."""
     rows, names = grid.rows, max(len(row.name) for row in grid.rows)
-    left, top = 40 + int(LETTER * names), 40
+    left, top = 40 + int(LETTER_WIDTH * names), 40
     notes = left + (grid.steps - 1) * COLUMN + 64
     bottom = top + (len(rows) + 1) * LINE
-    widest = max(LETTER * len(text) for text in [*(row.notes for row in rows), ""])
+    widest = max(LETTER_WIDTH * len(text) for text in [*(row.notes for row in rows), ""])
     legend = list(grid.legend())
-    width = int(max(notes + widest + 12, 12 + LETTER * max(map(len, legend), default=0)))
+    width = int(max(notes + widest + 12, 12 + LETTER_WIDTH * max(map(len, legend), default=0)))
     shapes: list[Line | Box | Text] = [Text(12, 20, grid.title)]
     for number, row in enumerate(rows):
         y = top + (len(rows) - number) * LINE
@@ -139,9 +139,9 @@ def _connections(grid: Grid, number: int, left: int, y: float) -> Iterator[Line 
     row, ends = grid.rows[number], LINE - BOX / 2
     for step in range(grid.steps):
         x = left + step * COLUMN
-        heavy = grid.heavy(number, step)
-        yield Line(x, y + ends, x, y - ends, row.masked is True, heavy)
-        yield Text(x + 6, y + 4, row.letter(step), "mask", SMALL)
+        on_path = grid.on_path(number, step)
+        yield Line(x, y + ends, x, y - ends, row.masked is True, on_path)
+        yield Text(x + 6, y + 4, row.mask_letter(step), "mask", SMALL)
 
 
 def _layer(grid: Grid, number: int, left: int, y: float) -> Iterator[Line | Box | Text]:
@@ -149,9 +149,9 @@ def _layer(grid: Grid, number: int, left: int, y: float) -> Iterator[Line | Box 
     for step in range(grid.steps):
         x = left + step * COLUMN
         if step:
-            heavy = grid.heavy(number, step)
-            yield Line(x - COLUMN + half, y, x - half, y, row.masked is True, heavy)
-            yield Text(x - COLUMN / 2 - 3, y - 6, row.letter(step), "mask", SMALL)
+            on_path = grid.on_path(number, step)
+            yield Line(x - COLUMN + half, y, x - half, y, row.masked is True, on_path)
+            yield Text(x - COLUMN / 2 - 3, y - 6, row.mask_letter(step), "mask", SMALL)
         yield Box(x - half, y - half, BOX, BOX, "mask" if row.inside else "ink")
 
 
@@ -163,7 +163,7 @@ def svg(grid: Grid) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" class="dp-diagram" role="img" '
         f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
         f"<title>{_escaped(title)}</title><desc>{_escaped(str(grid))}</desc>"
-        f"<style>{STYLE}</style>"
+        f"<style>{SVG_STYLE}</style>"
     )
     return head + "".join(map(_element, shapes)) + "</svg>\n"
 
@@ -173,7 +173,7 @@ def _escaped(text: str) -> str:
 
 
 def _element(shape: Line | Box | Text) -> str:
-    paint = PAINTS[shape.colour]
+    paint = SVG_COLOURS[shape.colour]
     if isinstance(shape, Line):
         dashes = ' stroke-dasharray="4 4"' if shape.masked else ""
         return (
@@ -217,9 +217,9 @@ def png(grid: Grid, path: Path) -> None:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     for depth, shape in enumerate(shapes):
-        colour = COLOURS[shape.colour]
+        colour = PNG_COLOURS[shape.colour]
         if isinstance(shape, Line):
-            dashes = (0, (2, 2) if shape.heavy else (3, 3)) if shape.masked else "-"
+            dashes = (0, (2, 2) if shape.on_path else (3, 3)) if shape.masked else "-"
             drawn = Line2D((shape.x, shape.x2), (shape.y, shape.y2), color=colour, zorder=depth)
             drawn.set(linewidth=points * shape.width, linestyle=dashes, solid_capstyle="butt")
             axes.add_line(drawn)

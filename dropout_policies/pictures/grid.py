@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..argument_checks import check_text, integer, show
+from ..argument_checks import as_integer, check_text, short_repr
 from ..errors import PolicyError
 from ..policies.rules import Lifetime, Rule
-from ..policies.sites import CARRIED, MADE, VERTICAL, Site
+from ..policies.sites import CARRIED, COMPUTED, VERTICAL, Site
 
-MOST = 26
+MAX_STEPS = 26
 """Masks have letters for names."""
 
 
@@ -63,7 +63,7 @@ class Row:
         passed, onward = masks_passed(rules)
         return Row(name, notes, bool(carried), per, inside, passed=passed, carried=onward)
 
-    def letter(self, step: int) -> str:
+    def mask_letter(self, step: int) -> str:
         """The name of the mask of a step, from 0: one letter for one mask; "" where there is none.
 
         Rows have masks of their own, whatever the letters.
@@ -75,7 +75,9 @@ class Row:
         return chr(ord("a") + (step if self.per == "step" else 0))
 
 
-def masks_passed(masked: Container[Site], open_: Container[Site] = ()) -> tuple[int | None, ...]:
+def masks_passed(
+    masked: Container[Site], undecided: Container[Site] = ()
+) -> tuple[int | None, ...]:
     """How many masks a signal that goes through h at every step passes on a connection or in a
     cell, and on its way into the cell's next step; None where that is not known.
 
@@ -87,8 +89,8 @@ def masks_passed(masked: Container[Site], open_: Container[Site] = ()) -> tuple[
         open_: those of which nothing is known.
     """
     return tuple(
-        None if any(site in open_ for site in sites) else sum(site in masked for site in sites)
-        for sites in ((*VERTICAL, *MADE), (Site.HIDDEN,))
+        None if any(site in undecided for site in sites) else sum(site in masked for site in sites)
+        for sites in ((*VERTICAL, *COMPUTED), (Site.HIDDEN,))
     )
 
 
@@ -125,22 +127,22 @@ class Grid:
         if len(rows) < 3 or len(rows) % 2 == 0 or not all(isinstance(r, Row) for r in rows):
             raise PolicyError(
                 f"A diagram has at least one layer, with a connection below and above each. "
-                f"Received: {f'{len(rows)} rows' if rows else f'rows={show(given)}'}"
+                f"Received: {f'{len(rows)} rows' if rows else f'rows={short_repr(given)}'}"
             )
-        steps = integer(self.steps)
-        if steps is None or not 1 <= steps <= MOST:
+        steps = as_integer(self.steps)
+        if steps is None or not 1 <= steps <= MAX_STEPS:
             raise PolicyError(
-                f"A diagram has 1 to {MOST} steps. Received: steps={show(self.steps)}"
+                f"A diagram has 1 to {MAX_STEPS} steps. Received: steps={short_repr(self.steps)}"
             )
         object.__setattr__(self, "steps", steps)
         if self.path is not None:
             path = self.path if isinstance(self.path, list | tuple) else ()
-            numbers = [integer(step) for step in path]
+            numbers = [as_integer(step) for step in path]
             s, t = numbers if len(numbers) == 2 else (None, None)
             if s is None or t is None or not 1 <= s <= t <= steps:
                 raise PolicyError(
                     f"A path goes from a step s to a step t with 1 <= s <= t <= {steps}: "
-                    f"path=(1, {steps}). Received: path={show(self.path)}"
+                    f"path=(1, {steps}). Received: path={short_repr(self.path)}"
                 )
             object.__setattr__(self, "path", (s, t))
 
@@ -149,7 +151,7 @@ class Grid:
         """L."""
         return len(self.rows) // 2
 
-    def heavy(self, row: int, step: int) -> bool:
+    def on_path(self, row: int, step: int) -> bool:
         """Whether the path goes along the connection of a row into a step, both from 0.
 
         It goes up at s as far as the last layer, along it to t, and out.
@@ -175,32 +177,34 @@ class Grid:
         margin = max(len(row.name) for row in self.rows) + 4
         yield f"{self.title}: L = {self.layers}, T = {self.steps}"
         yield ""
-        yield " " * margin + self._ends("y")
+        yield " " * margin + self._step_labels("y")
         for number in reversed(range(len(self.rows))):
             row = self.rows[number]
-            drawn = self._cells(number, row) if number % 2 else self._ups(number, row)
+            drawn = (
+                self._layer_line(number, row) if number % 2 else self._connection_line(number, row)
+            )
             yield f"{'✗' if row.wrong else ' '} {row.name:<{margin - 2}}{drawn}  {row.notes}"
-        yield " " * margin + self._ends("x")
+        yield " " * margin + self._step_labels("x")
         yield ""
         yield from self.legend()
 
-    def _ends(self, letter: str) -> str:
-        return "".join(f"{letter}{step + 1:<7}" for step in range(self.steps))
+    def _step_labels(self, mask_letter: str) -> str:
+        return "".join(f"{mask_letter}{step + 1:<7}" for step in range(self.steps))
 
-    def _ups(self, number: int, row: Row) -> str:
+    def _connection_line(self, number: int, row: Row) -> str:
         parts = []
         for step in range(self.steps):
-            marks = "┃┇" if self.heavy(number, step) else "│┊"
-            parts.append(f"{marks[row.masked is True]}{row.letter(step):<7}")
+            marks = "┃┇" if self.on_path(number, step) else "│┊"
+            parts.append(f"{marks[row.masked is True]}{row.mask_letter(step):<7}")
         return "".join(parts)
 
-    def _cells(self, number: int, row: Row) -> str:
+    def _layer_line(self, number: int, row: Row) -> str:
         box = "□" if row.inside else "■"
         parts = [box]
         for step in range(1, self.steps):
-            marks = "━┅" if self.heavy(number, step) else "─╌"
+            marks = "━┅" if self.on_path(number, step) else "─╌"
             line = marks[row.masked is True] * 3
-            middle = row.letter(step) or line[0]
+            middle = row.mask_letter(step) or line[0]
             parts.append(f"{line}{middle}{line}{box}")
         return "".join(parts) + " " * 7
 
@@ -208,7 +212,7 @@ class Grid:
         """What the marks mean, of those that are there."""
         if any(row.masked for row in self.rows):
             yield "dashed: masked, and in a row one letter is one mask; solid: whole"
-        if any("?" in row.letter(0) for row in self.rows):
+        if any("?" in row.mask_letter(0) for row in self.rows):
             yield "?: not decided"
         if any(row.inside for row in self.rows):
             yield "□: a rule falls inside the cell, or on its weights"
@@ -216,15 +220,15 @@ class Grid:
             yield f"✗: unlike {self.wanted}"
         if self.path is not None:
             s, t = self.path
-            yield f"heavy: from x{s} to y{t}, through {self._masks()}"
+            yield f"heavy: from x{s} to y{t}, through {self._masks_text()}"
 
-    def _masks(self) -> str:
+    def _masks_text(self) -> str:
         """What the path goes through."""
         count = self.corruptions
         if count is None:
             return "an unknown number of masks"
         drawn = sum(
-            self.heavy(number, step)
+            self.on_path(number, step)
             for number, row in enumerate(self.rows)
             for step in range(self.steps)
             if row.masked

@@ -136,8 +136,8 @@ def check_sites(
     policy: Policy,
     layer_name: str,
     supported: frozenset[Site],
-    way_out: str = "",
-    gates: bool = True,
+    advice: str = "",
+    untied_allowed: bool = True,
 ) -> None:
     """Make sure that a layer can have every site of a policy on which masks fall.
 
@@ -154,7 +154,7 @@ def check_sites(
         PolicyError: it cannot; the message names the layer, the site and the sites it has.
     """
     untied = [s.value for s in policy if policy.masks(s) and policy[s].gates == "untied"]
-    if untied and not gates:
+    if untied and not untied_allowed:
         raise PolicyError(
             f"{layer_name} is not seen into, and its gates cannot have masks of their own. "
             f"Received: gates='untied' at {', '.join(untied)} in policy {policy.name!r}; write: "
@@ -168,7 +168,7 @@ def check_sites(
         ways = f"Leave the others out of the policy, or set their rates to 0: rate={{{rates}}}."
         raise PolicyError(
             f"{layer_name} has no site {', '.join(map(repr, foreign))} for policy "
-            f"{policy.name!r}. It has: {has}. {way_out or ways}"
+            f"{policy.name!r}. It has: {has}. {advice or ways}"
         )
 
 
@@ -180,7 +180,7 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
     plan: Plan = {}
     cell, policy = geometry.cell, placement.policy
 
-    def want(site: Site, inner: int, width: int, rows: int | None = None) -> None:
+    def add_mask(site: Site, inner: int, width: int, rows: int | None = None) -> None:
         if not placement.masks_site(site, inner):
             return
         rule = policy[site]
@@ -196,8 +196,8 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
     between = geometry.output_size * len(geometry.directions)
     widths = [geometry.input_size] + [between] * (geometry.layers - 1)
     for site, inner in placement.vertical(geometry.layers):
-        want(site, inner, geometry.output_size if site is Site.OUTPUT else widths[inner])
-    inside = {
+        add_mask(site, inner, geometry.output_size if site is Site.OUTPUT else widths[inner])
+    inner_widths = {
         Site.HIDDEN: geometry.output_size,
         Site.STATE: geometry.output_size,
         Site.CELL: geometry.hidden_size,
@@ -206,13 +206,13 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
         Site.CELL_UPDATE: geometry.hidden_size,
     }
     for inner in range(geometry.layers):
-        for site, width in inside.items():
+        for site, width in inner_widths.items():
             if site in cell.sites:
-                want(site, inner, width)
+                add_mask(site, inner, width)
         if cell.sites >= WEIGHTS:
             rows = cell.gates * geometry.hidden_size
-            want(Site.RECURRENT_WEIGHT, inner, geometry.output_size, rows)
-            want(Site.INPUT_WEIGHT, inner, widths[inner], rows)
+            add_mask(Site.RECURRENT_WEIGHT, inner, geometry.output_size, rows)
+            add_mask(Site.INPUT_WEIGHT, inner, widths[inner], rows)
     return plan
 
 

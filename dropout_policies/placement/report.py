@@ -174,7 +174,7 @@ class Applied:
             parts = [[m] for m in stack.members] if stack.forked else [list(stack.members)]
             for part in parts:
                 title = f"{self.policy.name} on {' and '.join(member.name for member in part)}"
-                rows = _closed([row for member in part for row in member.rows()])
+                rows = _with_output_row([row for member in part for row in member.rows()])
                 drawn.append(Diagram(title, rows, steps, path))
         return tuple(drawn)
 
@@ -237,7 +237,7 @@ class Applied:
         return f"<Applied {self}>"
 
 
-def _closed(rows: list[Row]) -> list[Row]:
+def _with_output_row(rows: list[Row]) -> list[Row]:
     """The rows, with a connection on top: of layers that others take in, a whole one, since it is
     masked at the door of those."""
     return rows if len(rows) % 2 else [*rows, Row("output", "masked where it is taken in")]

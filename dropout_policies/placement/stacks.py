@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 from ..policies.policy import Policy
 from .plans import Placement
@@ -50,7 +50,7 @@ class Member(NamedTuple):
 def find_stacks(
     found: Sequence[RecurrentLayer],
     uses: Iterable[LayerUse],
-    unclear: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
+    ambiguous_pairs: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
     stacks: Sequence[Sequence[str]] | None,
 ) -> list[list[Member]]:
     """The stacks of a model: layers that are joined, each after those that feed it.
@@ -70,29 +70,31 @@ def find_stacks(
             names one twice; or a pair stays unclear, or a layer stands in several places that
             call for different masks. The message shows the way out.
     """
-    said = _said(found, stacks)
-    settled = {item for names in said for item in names}
-    for a, b in unclear:
-        _ask(a, b, said)
+    named = _parse_stacks(found, stacks)
+    named_layers = {item for names in named for item in names}
+    for a, b in ambiguous_pairs:
+        _check_pair_is_decided(a, b, named)
     groups = [
-        [Member(item, item is names[0], item is names[-1]) for item in names] for names in said
+        [Member(item, item is names[0], item is names[-1]) for item in names] for names in named
     ]
-    free = [item for item in found if item not in settled]
-    return _in_order([*groups, *_joined(free, list(uses))], found)
+    unnamed = [item for item in found if item not in named_layers]
+    return _in_model_order([*groups, *_stacks_from_uses(unnamed, list(uses))], found)
 
 
-def _ask(a: RecurrentLayer, b: RecurrentLayer, said: Sequence[Sequence[RecurrentLayer]]) -> None:
+def _check_pair_is_decided(
+    a: RecurrentLayer, b: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]
+) -> None:
     """Make sure that the user has said whether a feeds b.
 
     Raises:
         PolicyError: that is still open; the message has both answers, beside what was said.
     """
-    mine = next((names for names in said if a in names), [a])
-    its = next((names for names in said if b in names), [b])
+    mine = next((names for names in named if a in names), [a])
+    its = next((names for names in named if b in names), [b])
     open_ends = mine[-1] is a and its[0] is b and mine is not its
-    if not open_ends or (mine in said and its in said):
+    if not open_ends or (mine in named and its in named):
         return
-    others = [names for names in said if names is not mine and names is not its]
+    others = [names for names in named if names is not mine and names is not its]
     joined, apart = ([*others, [*mine, *its]], [*others, mine, its])
     yes, no = ([[item.name for item in names] for names in way] for way in (joined, apart))
     raise PolicyError(
@@ -102,10 +104,12 @@ def _ask(a: RecurrentLayer, b: RecurrentLayer, said: Sequence[Sequence[Recurrent
     )
 
 
-def _joined(free: Sequence[RecurrentLayer], uses: Sequence[LayerUse]) -> list[list[Member]]:
+def _stacks_from_uses(
+    unnamed: Sequence[RecurrentLayer], uses: Sequence[LayerUse]
+) -> list[list[Member]]:
     """The stacks that the uses make of the layers that the user said nothing of."""
-    feeding = {source for use in uses if use.item in free for source in use.fed_by}
-    feeders: dict[RecurrentLayer, set[RecurrentLayer]] = {item: set() for item in free}
+    feeding = {source for use in uses if use.item in unnamed for source in use.fed_by}
+    feeders: dict[RecurrentLayer, set[RecurrentLayer]] = {item: set() for item in unnamed}
     members: dict[RecurrentLayer, Member] = {}
     for use in uses:
         if use.item not in feeders:
@@ -120,14 +124,14 @@ def _joined(free: Sequence[RecurrentLayer], uses: Sequence[LayerUse]) -> list[li
             )
         feeders[use.item] |= sources
     stacks: list[list[RecurrentLayer]] = []
-    for item in _sorted(free, feeders):
+    for item in _feeders_first(unnamed, feeders):
         near = [stack for stack in stacks if feeders[item] & set(stack)]
         stacks = [stack for stack in stacks if stack not in near]
         stacks.append([*(other for stack in near for other in stack), item])
     return [[members.get(item, Member(item, True, True)) for item in stack] for stack in stacks]
 
 
-def _sorted(
+def _feeders_first(
     items: Sequence[RecurrentLayer], feeders: Mapping[RecurrentLayer, set[RecurrentLayer]]
 ) -> list[RecurrentLayer]:
     """Each item after those that feed it, and otherwise in the order given."""
@@ -144,12 +148,14 @@ def _sorted(
     return list(done)
 
 
-def _in_order(groups: list[list[Member]], found: Sequence[RecurrentLayer]) -> list[list[Member]]:
+def _in_model_order(
+    groups: list[list[Member]], found: Sequence[RecurrentLayer]
+) -> list[list[Member]]:
     order = {item: place for place, item in enumerate(found)}
     return sorted(groups, key=lambda members: order[members[0].item])
 
 
-def _said(found: Sequence[RecurrentLayer], stacks: object) -> list[list[RecurrentLayer]]:
+def _parse_stacks(found: Sequence[RecurrentLayer], stacks: object) -> list[list[RecurrentLayer]]:
     """The stacks that the user named."""
     if stacks is None:
         return []
@@ -157,23 +163,25 @@ def _said(found: Sequence[RecurrentLayer], stacks: object) -> list[list[Recurren
     if not lists or not all(names and all(isinstance(n, str) for n in names) for names in stacks):  # type: ignore[attr-defined]
         raise PolicyError(
             f"stacks must be a list of stacks, each a list of layers' names: "
-            f"stacks=[['low', 'high']]. Received: stacks={show(stacks)}"
+            f"stacks=[['low', 'high']]. Received: stacks={short_repr(stacks)}"
         )
     by_name = {name: item for item in found for name in (item.name, *item.aliases)}
-    said: list[list[RecurrentLayer]] = []
+    named: list[list[RecurrentLayer]] = []
     seen: set[RecurrentLayer] = set()
     for names in stacks:  # type: ignore[attr-defined]
         for name in names:
             if name not in by_name:
                 raise PolicyError(
-                    f"stacks names {show(name)}, and there is no such recurrent layer. "
+                    f"stacks names {short_repr(name)}, and there is no such recurrent layer. "
                     f"There are: {', '.join(repr(item.name) for item in found)}."
                 )
             if by_name[name] in seen:
-                raise PolicyError(f"stacks names {name!r} twice. Received: stacks={show(stacks)}")
+                raise PolicyError(
+                    f"stacks names {name!r} twice. Received: stacks={short_repr(stacks)}"
+                )
             seen.add(by_name[name])
-        said.append([by_name[name] for name in names])
-    return said
+        named.append([by_name[name] for name in names])
+    return named
 
 
 def place_layers(
@@ -219,11 +227,11 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
         case _:
             raise PolicyError(
                 f"{layer_name}: stack must be (number of the first layer, layers of the whole "
-                f"stack), for instance stack=(0, 2). Received: stack={show(stack)}"
+                f"stack), for instance stack=(0, 2). Received: stack={short_repr(stack)}"
             )
     if not 0 <= first <= total - layers:
         raise PolicyError(
-            f"{layer_name}: {layers} layer(s) from number {show(first)} on do not fit into "
-            f"a stack of {show(total)}. Received: stack={show(stack)}"
+            f"{layer_name}: {layers} layer(s) from number {short_repr(first)} on do not fit into "
+            f"a stack of {short_repr(total)}. Received: stack={short_repr(stack)}"
         )
     return Placement(policy, first, first == 0, first + layers == total, first)

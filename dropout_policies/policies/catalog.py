@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Literal
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .policy import Policy
 from .rates import LayerRates, Rates, parse_rates
@@ -203,7 +203,7 @@ def register(policy: Policy) -> Policy:
         PolicyError: it is no `Policy`, or another policy has that name.
     """
     if not isinstance(policy, Policy):
-        raise PolicyError(f"register takes a Policy. Received: {show(policy)}")
+        raise PolicyError(f"register takes a Policy. Received: {short_repr(policy)}")
     if policy.name in ("", "custom"):
         raise PolicyError(f"Give the policy a name first: dp.Policy(..., name='mine'). {policy!r}")
     if _CATALOG.get(policy.name, policy) != policy:
@@ -229,22 +229,24 @@ def resolve(policy: PolicyName | Policy, rate: Rates | None = None) -> Policy:
         if rate is not None:
             raise PolicyError(
                 f"rate goes with a policy's name; this one has its rates already. "
-                f"Received: policy={policy!r}, rate={show(rate)}"
+                f"Received: policy={policy!r}, rate={short_repr(rate)}"
             )
         return policy
     if not isinstance(policy, str):
-        raise PolicyError(f"policy must be a name or a Policy. Received: policy={show(policy)}")
+        raise PolicyError(
+            f"policy must be a name or a Policy. Received: policy={short_repr(policy)}"
+        )
     if policy not in _CATALOG:
         near = difflib.get_close_matches(policy.lower(), _CATALOG, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See dp.names()."
         raise PolicyError(
-            f"There is no policy {show(policy)}. {hint} The names are: {', '.join(_CATALOG)}."
+            f"There is no policy {short_repr(policy)}. {hint} The names are: {', '.join(_CATALOG)}."
         )
     named = _CATALOG[policy]
     if rate is None:
         return named
     if not named:
         raise PolicyError(
-            f"Policy {policy!r} has no rate. Received: rate={show(rate)}; leave it out."
+            f"Policy {policy!r} has no rate. Received: rate={short_repr(rate)}; leave it out."
         )
     return named.with_rates(rate)

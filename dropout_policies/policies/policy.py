@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from ..argument_checks import check_text, integer, show
+from ..argument_checks import as_integer, check_text, short_repr
 from ..errors import MissingRuleError, PolicyError
 from .rates import Rates, Schedule, parse_rates, rates_text
 from .rules import Rule
@@ -47,9 +47,9 @@ class Policy(Mapping[Site, Rule]):
         for site_name, rule in rules.items():
             site = Site.of(site_name)
             if not isinstance(rule, Rule):
-                number = show(rule) if isinstance(rule, int | float) else 0.5
+                number = short_repr(rule) if isinstance(rule, int | float) else 0.5
                 raise PolicyError(
-                    f"Site {site_name!r} needs a rule. Received: {site_name}={show(rule)}; "
+                    f"Site {site_name!r} needs a rule. Received: {site_name}={short_repr(rule)}; "
                     f"write: {site_name}=dp.drop({number})"
                 )
             rule.check_at(site)
@@ -213,7 +213,7 @@ class Policy(Mapping[Site, Rule]):
             PolicyError: a newer format version, an unknown kind of rule, or a missing field.
         """
         try:
-            version, rules = integer(data["version"]), data["rules"]
+            version, rules = as_integer(data["version"]), data["rules"]
             if version is None or not isinstance(rules, Mapping):
                 raise TypeError("version must be an integer, and rules a mapping")
             if version not in (1, FORMAT_VERSION):
@@ -232,7 +232,7 @@ class Policy(Mapping[Site, Rule]):
             raise
         except Exception as error:  # whatever it is made of may fail in its own way
             raise PolicyError(
-                f"This is no saved policy ({show(error)}). Received: {show(data)}"
+                f"This is no saved policy ({short_repr(error)}). Received: {short_repr(data)}"
             ) from None
 
     def to_json(self) -> str:
@@ -246,17 +246,17 @@ class Policy(Mapping[Site, Rule]):
             PolicyError: the text is no JSON object, or no saved policy.
         """
         try:
-            data = json.loads(text, object_pairs_hook=_unique)
+            data = json.loads(text, object_pairs_hook=_object_without_duplicates)
         except (ValueError, TypeError, RecursionError) as error:
-            raise PolicyError(f"This is no JSON ({error}). Received: {show(text)}") from None
+            raise PolicyError(f"This is no JSON ({error}). Received: {short_repr(text)}") from None
         return cls.from_dict(data)
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object of JSON, each of whose names may stand there once."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the name {show(name)} stands there twice")
+            raise ValueError(f"the name {short_repr(name)} stands there twice")
         found[name] = value
     return found

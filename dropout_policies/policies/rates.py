@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..argument_checks import check_integer, integer, show
+from ..argument_checks import as_integer, check_integer, short_repr
 from ..errors import PolicyError
 from .sites import Site
 
-MOST_LAYERS = 2**16
+MAX_LAYERS = 2**16
 """How many layers masks can be numbered for."""
 
-MOST_LEVELS = 100_000
+MAX_LEVELS = 100_000
 """In how many steps a ramp may go."""
 
 
@@ -37,7 +37,9 @@ def check_rate(rate: object, where: str = "rate") -> float:
     """
     number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
     if isinstance(number, bool) or not isinstance(number, Real | Decimal):
-        raise PolicyError(f"{where} must be a number in [0, 1). Received: {where}={show(rate)}")
+        raise PolicyError(
+            f"{where} must be a number in [0, 1). Received: {where}={short_repr(rate)}"
+        )
     try:
         value = float(number)
     except Exception:  # too large for a float, or a number whose class is broken
@@ -45,7 +47,7 @@ def check_rate(rate: object, where: str = "rate") -> float:
     if not 0.0 <= value < 1.0:
         raise PolicyError(
             f"{where} is the probability of dropping and must lie in [0, 1). "
-            f"Received: {where}={show(rate)}"
+            f"Received: {where}={short_repr(rate)}"
         )
     return value + 0.0  # not -0.0
 
@@ -71,14 +73,14 @@ class Schedule:
         given: Any = self.points
         listed = isinstance(given, list | tuple)
         pairs = listed and all(isinstance(p, list | tuple) and len(p) == 2 for p in given)
-        calls = [integer(call) for call, _ in given] if pairs else []
+        calls = [as_integer(call) for call, _ in given] if pairs else []
         known = [call for call in calls if call is not None]
         ascending = known[:1] == [0] and known == calls == sorted(set(known))
         if not ascending or known[-1] >= 2**31:
             raise PolicyError(
                 f"A schedule says from which call on a rate holds; calls are ascending integers "
                 f"from 0 on, below 2**31: dp.schedule({{0: 0.1, 1000: 0.5}}). "
-                f"Received: {show(given)}"
+                f"Received: {short_repr(given)}"
             )
         rates = [check_rate(p[1], f"rate from call {n}") for n, p in zip(known, given, strict=True)]
         object.__setattr__(self, "points", tuple(zip(known, rates, strict=True)))
@@ -93,7 +95,7 @@ class Schedule:
             return [rate for first, rate in self.points if first <= call][-1]
         except Exception:
             raise PolicyError(
-                f"A call's number is an integer from 0 on. Received: call={show(call)}"
+                f"A call's number is an integer from 0 on. Received: call={short_repr(call)}"
             ) from None
 
     @property
@@ -129,10 +131,10 @@ def schedule(points: Mapping[int, float]) -> Schedule:
     if not isinstance(points, Mapping):
         raise PolicyError(
             f"schedule takes a mapping from calls to rates: dp.schedule({{0: 0.1, 1000: 0.5}}). "
-            f"Received: {show(points)}"
+            f"Received: {short_repr(points)}"
         )
     pairs = list(points.items())
-    if all(integer(call) is not None for call, _ in pairs):
+    if all(as_integer(call) is not None for call, _ in pairs):
         pairs.sort(key=lambda point: point[0])
     return Schedule(tuple(pairs))
 
@@ -151,7 +153,7 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
     """
     start, end = check_rate(start, "start"), check_rate(end, "end")
     calls = check_integer(calls, "calls", 1, 2**31 - 1)
-    levels = min(check_integer(levels, "levels", 1, MOST_LEVELS), calls)
+    levels = min(check_integer(levels, "levels", 1, MAX_LEVELS), calls)
     points = {i * calls // levels: start + (end - start) * i / levels for i in range(levels)}
     return schedule(points | {calls: end})
 
@@ -167,11 +169,11 @@ def parse_rates(rates: object) -> RuleRates:
     texts = str | bytes | bytearray | memoryview
     listed = isinstance(rates, Sequence) and not isinstance(rates, texts)
     if listed or (isinstance(rates, np.ndarray) and rates.ndim == 1):
-        each = _listed(rates)
-        if not 1 <= len(each) <= MOST_LAYERS or any(isinstance(r, list | tuple) for r in each):
+        each = _first_items(rates)
+        if not 1 <= len(each) <= MAX_LAYERS or any(isinstance(r, list | tuple) for r in each):
             raise PolicyError(
                 f"rate must be a number, or a list with one number for each layer. "
-                f"Received: rate={show(rates)}"
+                f"Received: rate={short_repr(rates)}"
             )
         return tuple(
             rate if isinstance(rate, Schedule) else check_rate(rate, f"rate of layer {layer}")
@@ -180,10 +182,10 @@ def parse_rates(rates: object) -> RuleRates:
     return check_rate(rates)
 
 
-def _listed(rates: Any) -> list[object]:
+def _first_items(rates: Any) -> list[object]:
     """The items of a sequence, of one that is too long a few too many; none of a broken one."""
     try:
-        return list(islice(rates, MOST_LAYERS + 1))
+        return list(islice(rates, MAX_LAYERS + 1))
     except Exception:
         return []
 
@@ -193,7 +195,7 @@ def rate_at(rate: Rate, call: int) -> float:
     return rate.at(call) if isinstance(rate, Schedule) else rate
 
 
-def highest(rates: RuleRates) -> float:
+def highest_rate(rates: RuleRates) -> float:
     """The highest rate there ever is."""
     each = rates if isinstance(rates, tuple) else (rates,)
     return max(rate.highest if isinstance(rate, Schedule) else rate for rate in each)

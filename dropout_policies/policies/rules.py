@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from ..argument_checks import check_integer, show
+from ..argument_checks import check_integer, short_repr
 from ..errors import PolicyError
 from .rates import (
     LayerRates,
     Rate,
     RuleRates,
     check_rate,
-    highest,
+    highest_rate,
     parse_rates,
     rates_from_json,
     rates_text,
     rates_to_json,
 )
-from .sites import GATED, UPDATES, WEIGHTS, Site
+from .sites import GATE_INPUTS, UPDATES, WEIGHTS, Site
 
 Kind = Literal["drop", "zoneout"]
 Lifetime = Literal["step", "sequence", "call"]
@@ -63,18 +63,21 @@ class Rule:
             text = str.__str__(word) if isinstance(word, str) else ""  # of a subclass too
             if text not in known:
                 raise PolicyError(
-                    f"{name} must be {' or '.join(map(repr, known))}. Received: {name}={show(word)}"
+                    f"{name} must be {' or '.join(map(repr, known))}. "
+                    f"Received: {name}={short_repr(word)}"
                 )
             object.__setattr__(self, name, text)
         if not isinstance(self.scaled, bool):
-            raise PolicyError(f"scaled must be True or False. Received: scaled={show(self.scaled)}")
+            raise PolicyError(
+                f"scaled must be True or False. Received: scaled={short_repr(self.scaled)}"
+            )
         if self.kind == "zoneout":
             object.__setattr__(self, "scaled", False)
 
     @property
     def active(self) -> bool:
         """Whether it ever drops anything at all."""
-        return highest(self.rate) > 0.0
+        return highest_rate(self.rate) > 0.0
 
     @property
     def same_in_evaluation(self) -> bool:
@@ -163,7 +166,7 @@ class Rule:
                 f"A mask at site {site.value!r} lives per {' or '.join(lifetimes)}. Received: "
                 f"per={self.per!r}; write: per={lifetimes[0]!r}"
             )
-        if self.gates == "untied" and site not in GATED:
+        if self.gates == "untied" and site not in GATE_INPUTS:
             raise PolicyError(
                 f"Site {site.value!r} is not on its way into the gates, and has one mask for all. "
                 f"Received: gates='untied'; leave it out there."
@@ -199,7 +202,7 @@ class Rule:
         if missing:
             raise PolicyError(
                 f"This is no saved rule: it has no {', '.join(map(repr, missing))}. "
-                f"Received: {show(data)}"
+                f"Received: {short_repr(data)}"
             )
         rate, *words = (data[field] for field in fields)
         return cls(rates_from_json(rate), *words)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from enum import StrEnum
 
-from ..argument_checks import show
+from ..argument_checks import short_repr
 from ..errors import PolicyError
 
 
@@ -62,7 +62,7 @@ class Site(StrEnum):
         near = difflib.get_close_matches(text, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise PolicyError(
-            f"There is no site {show(name)}.{hint} The sites are: {', '.join(known)}."
+            f"There is no site {short_repr(name)}.{hint} The sites are: {', '.join(known)}."
         )
 
 
@@ -74,11 +74,11 @@ VERTICAL = frozenset({Site.INPUT, Site.BETWEEN, Site.OUTPUT})
 CARRIED = (Site.HIDDEN, Site.STATE, Site.CELL)
 """Sites whose masks fall on what goes from step to step."""
 
-MADE = (Site.CANDIDATE, Site.CELL, Site.STATE)
+COMPUTED = (Site.CANDIDATE, Site.CELL, Site.STATE)
 """Sites whose masks fall on what a cell makes at a step: a signal passes them at its own step too,
 not only on its way from step to step."""
 
-GATED = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
+GATE_INPUTS = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
 """What goes into the gates, and may have a mask for each of them (`gates="untied"`)."""
 
 UPDATES = frozenset({Site.HIDDEN_UPDATE, Site.CELL_UPDATE})

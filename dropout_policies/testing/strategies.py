@@ -29,7 +29,7 @@ from ..policies.catalog import names, none, resolve
 from ..policies.policy import Policy
 from ..policies.rates import Rates, Schedule, schedule
 from ..policies.rules import Lifetime, Rule
-from ..policies.sites import GATED, UPDATES, WEIGHTS, Site
+from ..policies.sites import GATE_INPUTS, UPDATES, WEIGHTS, Site
 
 MIXED = "mixed"
 """Stands for policies of no paper: any rules at some sites."""
@@ -62,7 +62,7 @@ def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule
     rate = rates() | schedules() | st.lists(rates(), min_size=layers, max_size=layers).map(tuple)
     if site in UPDATES:
         return st.builds(Rule, rate, st.sampled_from(_LIFETIMES), st.just("zoneout"))
-    some = ["tied", "untied"] if site in GATED and gates else ["tied"]
+    some = ["tied", "untied"] if site in GATE_INPUTS and gates else ["tied"]
     per = st.just("call") if site in WEIGHTS else st.sampled_from(_LIFETIMES)
     return st.builds(Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans())
 
@@ -95,8 +95,8 @@ def policies(
         among: names to choose from, `"mixed"` for policies of no paper; all of them if empty.
     """
     known = among or (MIXED, *names())
-    there = [name for name in known if name == MIXED or published(name, cell) is not None]
-    name = draw(st.sampled_from(there))
+    available = [name for name in known if name == MIXED or published(name, cell) is not None]
+    name = draw(st.sampled_from(available))
     if name == MIXED:
         chosen = draw(st.sets(st.sampled_from(sorted(cell.sites)), min_size=1, max_size=5))
         each: dict[str, Any] = {
@@ -149,9 +149,9 @@ def masks(
         policy: what falls where.
         geometry: the sizes of the call.
     """
-    wanted = plan_masks(Placement(policy), geometry)
+    plan = plan_masks(Placement(policy), geometry)
     return st.builds(
-        lambda seed, call: keyed.masks(wanted, seed, call),
+        lambda seed, call: keyed.masks(plan, seed, call),
         st.integers(0, keyed.SEEDS - 1),
         st.integers(0, 3),
     )

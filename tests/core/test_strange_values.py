@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies.argument_checks import check_integer, check_seed, check_text, integer, show
+from dropout_policies.argument_checks import (
+    as_integer,
+    check_integer,
+    check_seed,
+    check_text,
+    short_repr,
+)
 from dropout_policies.masks import keyed
 from dropout_policies.pictures.grid import Row
 from dropout_policies.placement.plans import Geometry, Placement, plan_masks
@@ -185,30 +191,30 @@ def test_so_does_any_value_that_can_be_thought_of(call):
 
 @given(strange)
 def test_an_error_shows_any_value_in_a_few_lines(value):
-    assert len(show(value)) < 2000
+    assert len(short_repr(value)) < 2000
 
 
 def test_an_error_shows_what_it_received():
-    assert show(0.5) == "0.5"
-    assert show({"input": [0.5, Broken()]}) == "{'input': [0.5, <Broken>]}"
-    assert show(10**5000) == "<int>"
-    assert show(object).startswith("<class")
+    assert short_repr(0.5) == "0.5"
+    assert short_repr({"input": [0.5, Broken()]}) == "{'input': [0.5, <Broken>]}"
+    assert short_repr(10**5000) == "<int>"
+    assert short_repr(object).startswith("<class")
 
 
 def test_what_is_long_is_cut_in_its_middle():
-    assert show("x" * 198) == repr("x" * 198)
-    assert show("x" * 199) == f"'{'x' * 97}...{'x' * 98}'"
-    assert show(10**199) == str(10**199)
-    assert show(10**200) == f"1{'0' * 97}...{'0' * 99}"
-    assert show(b"x" * 197) == repr(b"x" * 197)
-    assert show(b"x" * 198) == f"b'{'x' * 98}...{'x' * 99}'"
-    assert show([0] * 20) == repr([0] * 20)
-    assert show((0,) * 20) == repr((0,) * 20)
-    assert show([0] * 21) == f"[{'0, ' * 20}...]"
-    assert show((0,) * 21) == f"({'0, ' * 20}...)"
+    assert short_repr("x" * 198) == repr("x" * 198)
+    assert short_repr("x" * 199) == f"'{'x' * 97}...{'x' * 98}'"
+    assert short_repr(10**199) == str(10**199)
+    assert short_repr(10**200) == f"1{'0' * 97}...{'0' * 99}"
+    assert short_repr(b"x" * 197) == repr(b"x" * 197)
+    assert short_repr(b"x" * 198) == f"b'{'x' * 98}...{'x' * 99}'"
+    assert short_repr([0] * 20) == repr([0] * 20)
+    assert short_repr((0,) * 20) == repr((0,) * 20)
+    assert short_repr([0] * 21) == f"[{'0, ' * 20}...]"
+    assert short_repr((0,) * 21) == f"({'0, ' * 20}...)"
     for kind in (set, frozenset, dict.fromkeys):
-        assert "..." not in show(kind(range(20)))
-        assert "..." in show(kind(range(21)))
+        assert "..." not in short_repr(kind(range(20)))
+        assert "..." in short_repr(kind(range(21)))
 
 
 @given(st.text() | st.sampled_from([value for value in STRANGE if not isinstance(value, Broken)]))
@@ -292,9 +298,9 @@ def test_calls_may_be_numpys_integers():
 
 def test_integers_are_of_python_or_numpy_and_no_truth_values():
     for value in (3, np.int8(3), np.uint64(3), np.array(3)):
-        assert (integer(value), type(integer(value))) == (3, int)
+        assert (as_integer(value), type(as_integer(value))) == (3, int)
     for value in (3.0, True, np.bool_(True), "3", None, np.array([3]), np.array(3.0)):
-        assert integer(value) is None
+        assert as_integer(value) is None
 
 
 @pytest.mark.parametrize("layers", [0, -1, 1001, 10**9, 10**400, "2", 2.0, True, None])

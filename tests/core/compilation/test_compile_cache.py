@@ -43,7 +43,7 @@ def test_the_folder_is_the_systems_cache(system, environment, expected, monkeypa
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(compile_cache, "_make", made.append)
+    monkeypatch.setattr(compile_cache, "_make_folder", made.append)
     monkeypatch.setattr(Path, "stat", lambda _: os.lstat(os.path.expanduser("/")))
     monkeypatch.setattr(os, "geteuid", lambda: os.lstat("/").st_uid)
     assert compile_cache.cache_folder() == expected
@@ -219,10 +219,10 @@ def test_what_is_kept_is_found(tmp_path):
     made.write_bytes(b"some code")
     folder = tmp_path / "kept"
     folder.mkdir()
-    assert compile_cache.find(folder, "one-1") is None
-    kept = compile_cache.keep(folder, "one-1", made)
-    assert compile_cache.find(folder, "one-1") == kept
-    assert compile_cache.find(folder, "one-2") is None
+    assert compile_cache.find_library(folder, "one-1") is None
+    kept = compile_cache.store_library(folder, "one-1", made)
+    assert compile_cache.find_library(folder, "one-1") == kept
+    assert compile_cache.find_library(folder, "one-2") is None
     assert [path.name for path in folder.iterdir()] == [kept.name], "nothing else is left there"
 
 
@@ -232,13 +232,13 @@ def test_what_is_kept_is_found(tmp_path):
 def test_what_is_damaged_is_removed(tmp_path, damage):
     made = tmp_path / "made.so"
     made.write_bytes(b"some code")
-    kept = compile_cache.keep(tmp_path, "one-1", made)
+    kept = compile_cache.store_library(tmp_path, "one-1", made)
     kept.write_bytes(damage(kept.read_bytes()))
-    assert compile_cache.find(tmp_path, "one-1") is None
+    assert compile_cache.find_library(tmp_path, "one-1") is None
     assert not kept.exists()
-    assert compile_cache.find(tmp_path, "one-1") is None
-    compile_cache.keep(tmp_path, "one-1", made)
-    assert compile_cache.find(tmp_path, "one-1") == kept
+    assert compile_cache.find_library(tmp_path, "one-1") is None
+    compile_cache.store_library(tmp_path, "one-1", made)
+    assert compile_cache.find_library(tmp_path, "one-1") == kept
 
 
 def test_nothing_half_written_is_seen(tmp_path, monkeypatch):
@@ -248,12 +248,12 @@ def test_nothing_half_written_is_seen(tmp_path, monkeypatch):
     folder.mkdir()
 
     def full(*_):
-        assert compile_cache.find(folder, "one-1") is None
+        assert compile_cache.find_library(folder, "one-1") is None
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(CacheError, match="No space left on device"):
-        compile_cache.keep(folder, "one-1", made)
+        compile_cache.store_library(folder, "one-1", made)
     assert not list(folder.iterdir())
 
 

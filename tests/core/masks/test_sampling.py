@@ -319,7 +319,7 @@ def test_an_output_that_holds_itself_is_refused(model):
 
 def test_a_hundred_containers_are_no_trouble():
     value = 1.0
-    for _ in range(nested.DEEPEST):
+    for _ in range(nested.MAX_DEPTH):
         value = [value]
     ((_, leaf),) = nested.leaves(value, value)
     assert leaf == 1.0

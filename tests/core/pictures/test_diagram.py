@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import dropout_policies as dp
-from dropout_policies.pictures.drawing import COLOURS, PAINTS, Box, Line, Text, lay_out
+from dropout_policies.pictures.drawing import PNG_COLOURS, SVG_COLOURS, Box, Line, Text, lay_out
 from dropout_policies.pictures.grid import Row
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -167,7 +167,7 @@ def colours(diagram, path):
         name: int(
             (np.abs(pixels - [int(code[i : i + 2], 16) for i in (1, 3, 5)]) < 8).all(-1).sum()
         )
-        for name, code in COLOURS.items()
+        for name, code in PNG_COLOURS.items()
     }
 
 
@@ -212,17 +212,17 @@ LAID_OUT = [
     Text(12, 106, "layer 1", "faint", 12),
     Text(234, 106, "x", "faint", 12),
     Text(12, 75, "output", "faint", 12),
-    Line(86, 151, 86, 115, masked=True, heavy=True),
+    Line(86, 151, 86, 115, masked=True, on_path=True),
     Text(92, 137, "a", "mask", 12),
-    Line(170, 151, 170, 115, masked=True, heavy=False),
+    Line(170, 151, 170, 115, masked=True, on_path=False),
     Text(176, 137, "b", "mask", 12),
     Box(73, 89, 26, 26, "mask"),
-    Line(99, 102, 157, 102, masked=False, heavy=True),
+    Line(99, 102, 157, 102, masked=False, on_path=True),
     Text(125, 96, "?", "mask", 12),
     Box(157, 89, 26, 26, "mask"),
-    Line(86, 89, 86, 53, masked=True, heavy=False),
+    Line(86, 89, 86, 53, masked=True, on_path=False),
     Text(92, 75, "a", "mask", 12),
-    Line(170, 89, 170, 53, masked=True, heavy=True),
+    Line(170, 89, 170, 53, masked=True, on_path=True),
     Text(176, 75, "a", "mask", 12),
     Text(86, 178, "x", centred=True, lower="1"),
     Text(86, 44, "y", centred=True, lower="1"),
@@ -258,18 +258,18 @@ def test_the_svg_has_every_shape_of_the_picture():
             names = ("x1", "y1", "x2", "y2")
             dashes = "4 4" if shape.masked else None
             assert element.get("stroke-dasharray") == dashes
-            assert element.get("style") == f"stroke:{PAINTS[shape.colour]}"
+            assert element.get("style") == f"stroke:{SVG_COLOURS[shape.colour]}"
             assert float(element.get("stroke-width")) == shape.width
         elif isinstance(shape, Box):
             names = ("x", "y", "width", "height")
-            paint = PAINTS[shape.colour]
+            paint = SVG_COLOURS[shape.colour]
             outline = f"fill:none;stroke:{paint};stroke-width:1.5"
             assert element.get("style") == (f"fill:{paint}" if shape.filled else outline)
         else:
             names = ("x", "y", "font-size")
             assert "".join(element.itertext()) == shape.text + shape.lower
             assert element.get("text-anchor") == ("middle" if shape.centred else None)
-            assert element.get("style") == f"fill:{PAINTS[shape.colour]}"
+            assert element.get("style") == f"fill:{SVG_COLOURS[shape.colour]}"
             shape = (*shape[:2], shape.size)
         assert [float(element.get(name)) for name in names] == list(shape[: len(names)])
 
@@ -312,7 +312,7 @@ def test_the_png_has_every_shape_of_the_picture(monkeypatch, tmp_path):
     found = {shape.zorder: shape for shape in (*axes.lines, *axes.patches, *axes.texts)}
     assert sorted(found) == list(range(len(LAID_OUT)))
     for number, shape in enumerate(LAID_OUT):
-        artist, colour = found[number], COLOURS[shape.colour]
+        artist, colour = found[number], PNG_COLOURS[shape.colour]
         if isinstance(shape, Line):
             assert artist.get_xydata().tolist() == [[shape.x, shape.y], [shape.x2, shape.y2]]
             assert to_hex(artist.get_color()) == colour
@@ -339,20 +339,22 @@ def test_the_png_has_every_shape_of_the_picture(monkeypatch, tmp_path):
             assert artist.get_horizontalalignment() == ("center" if shape.centred else "left")
     lines = [shape for shape in LAID_OUT if isinstance(shape, Line)]
     for shape, style in zip(lines, styles, strict=True):
-        assert style == ((0, (2, 2) if shape.heavy else (3, 3)) if shape.masked else "-")
+        assert style == ((0, (2, 2) if shape.on_path else (3, 3)) if shape.masked else "-")
 
 
 def test_a_mask_is_called_by_the_letter_of_its_step_or_by_one_letter():
-    assert [Row("a", masked=True, per="step").letter(step) for step in (0, 1, 25)] == [
+    assert [Row("a", masked=True, per="step").mask_letter(step) for step in (0, 1, 25)] == [
         "a",
         "b",
         "z",
     ]
     for per in ("sequence", "call"):
-        assert [Row("a", masked=True, per=per).letter(step) for step in (0, 1, 25)] == ["a"] * 3
-    assert Row("a", masked=True).letter(1) == "?"
-    assert Row("a", masked=None, per="step").letter(1) == "?"
-    assert Row("a", masked=False, per="step").letter(1) == ""
+        assert [Row("a", masked=True, per=per).mask_letter(step) for step in (0, 1, 25)] == [
+            "a"
+        ] * 3
+    assert Row("a", masked=True).mask_letter(1) == "?"
+    assert Row("a", masked=None, per="step").mask_letter(1) == "?"
+    assert Row("a", masked=False, per="step").mask_letter(1) == ""
     assert Row("a") == Row("a", "", False, None, False, False, 0, 0)
 
 
@@ -395,15 +397,15 @@ def test_a_path_goes_forward_within_the_steps():
 
 def test_a_path_goes_up_at_its_first_step_along_the_last_layer_and_out_at_its_last():
     drawn = dp.none().diagram(layers=2, steps=5, path=(2, 4))
-    heavy = {(row, step) for row in range(5) for step in range(5) if drawn.heavy(row, step)}
+    heavy = {(row, step) for row in range(5) for step in range(5) if drawn.on_path(row, step)}
     assert heavy == {(0, 1), (2, 1), (3, 2), (3, 3), (4, 3)}
     assert not any(
-        dp.none().diagram(layers=2, steps=5).heavy(row, step)
+        dp.none().diagram(layers=2, steps=5).on_path(row, step)
         for row in range(5)
         for step in range(5)
     )
     at_once = dp.none().diagram(layers=2, steps=5, path=(3, 3))
-    heavy = {(row, step) for row in range(5) for step in range(5) if at_once.heavy(row, step)}
+    heavy = {(row, step) for row in range(5) for step in range(5) if at_once.on_path(row, step)}
     assert heavy == {(0, 2), (2, 2), (4, 2)}
 
 

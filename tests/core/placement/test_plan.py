@@ -174,7 +174,9 @@ def test_a_site_that_a_layer_cannot_have_is_refused():
     check_sites(dp.rnndrop(0.0), "GRU", cell_types.GRU.sites)
     check_sites(dp.variational(), "GRU", cell_types.GRU.sites)  # embeddings are layers of their own
     with pytest.raises(dp.PolicyError, match=r"not seen into.*untied"):
-        check_sites(dp.variational(gates="untied"), "Own", cell_types.CUSTOM.sites, gates=False)
+        check_sites(
+            dp.variational(gates="untied"), "Own", cell_types.CUSTOM.sites, untied_allowed=False
+        )
 
 
 def test_one_layer_of_one_sample_and_step_is_what_a_geometry_and_a_placement_are_at_first():
@@ -265,6 +267,9 @@ def test_every_site_that_a_layer_lacks_is_named_with_the_ways_out():
     with pytest.raises(dp.PolicyError, match=r"input_weight\. Do this\.$"):
         check_sites(policy, "rnn", cell_types.GRU.sites, "Do this.")
     check_sites(
-        dp.variational(0.0, 0.0, gates="untied"), "own", cell_types.CUSTOM.sites, gates=False
+        dp.variational(0.0, 0.0, gates="untied"),
+        "own",
+        cell_types.CUSTOM.sites,
+        untied_allowed=False,
     )
     check_sites(dp.variational(gates="untied"), "LSTM", cell_types.LSTM.sites)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import dropout_policies as dp
 from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from dropout_policies.policies import cell_types
-from dropout_policies.policies.rates import Schedule, highest
+from dropout_policies.policies.rates import Schedule, highest_rate
 from dropout_policies.testing import strategies
 
 KINDS = [cell_types.LSTM, cell_types.GRU, cell_types.RNN, cell_types.CUSTOM]
@@ -19,7 +19,7 @@ def test_a_policy_runs_on_the_layer_it_was_drawn_for(data, cell, layers):
     policy = data.draw(strategies.policies(cell, layers))
     assert set(policy) <= cell.sites | {dp.Site.EMBEDDING}
     for rule in policy.values():
-        assert highest(rule.rate) < 1.0
+        assert highest_rate(rule.rate) < 1.0
         assert not isinstance(rule.rate, tuple) or len(rule.rate) == layers
         assert cell.gates or rule.gates == "tied"
 
