@@ -12,7 +12,7 @@ from .drawing import png, svg
 from .grid import Grid
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Diagram(Grid):
     """L layers over T steps: `print` it, or `save` it as a picture; a notebook shows it.
 

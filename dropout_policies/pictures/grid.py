@@ -170,6 +170,10 @@ class Grid:
         not known, 0 without a path."""
         return corruptions(self.rows, self.path[1] - self.path[0]) if self.path else 0
 
+    def __repr__(self) -> str:
+        """One line; `print` draws it."""
+        return f"<{type(self).__name__} {self.title}: L = {self.layers}, T = {self.steps}>"
+
     def __str__(self) -> str:
         return "\n".join(line.rstrip() for line in self._lines())
 

@@ -234,7 +234,8 @@ class Applied:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        return f"<Applied {self}>"
+        """One line; `print` shows the whole report."""
+        return f"<Applied {str(self).splitlines()[0]}>"
 
 
 def _with_output_row(rows: list[Row]) -> list[Row]:

@@ -102,6 +102,13 @@ class Schedule:
     def highest(self) -> float:
         return max(rate for _, rate in self.points)
 
+    def __repr__(self) -> str:
+        """What makes it again; of a long one the first and the last points."""
+        pairs = [f"{call}: {rate!r}" for call, rate in self.points]
+        if len(pairs) > 6:
+            pairs = [*pairs[:3], "...", *pairs[-2:]]
+        return f"dp.schedule({{{', '.join(pairs)}}})"
+
     def __str__(self) -> str:
         return f"{self.points[0][1]:g} to {self.points[-1][1]:g} by call {self.points[-1][0]}"
 
