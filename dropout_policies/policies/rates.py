@@ -35,7 +35,7 @@ def check_rate(rate: object, where: str = "rate") -> float:
     Raises:
         PolicyError: it is no real number, is NaN, or lies outside [0, 1).
     """
-    number = rate[()] if isinstance(rate, np.ndarray) and rate.ndim == 0 else rate
+    number = rate[()] if isinstance(rate, np.ndarray) else rate  # of one without axes, its item
     if isinstance(number, bool) or not isinstance(number, Real | Decimal):
         raise PolicyError(
             f"{where} must be a number in [0, 1). Received: {where}={short_repr(rate)}"
@@ -75,7 +75,7 @@ class Schedule:
         pairs = listed and all(isinstance(p, list | tuple) and len(p) == 2 for p in given)
         calls = [as_integer(call) for call, _ in given] if pairs else []
         known = [call for call in calls if call is not None]
-        ascending = known[:1] == [0] and known == calls == sorted(set(known))
+        ascending = known[:1] == [0] and calls == sorted(set(known))
         if not ascending or known[-1] >= 2**31:
             raise PolicyError(
                 f"A schedule says from which call on a rate holds; calls are ascending integers "

@@ -458,3 +458,14 @@ def test_words_beside_a_rate_are_named():
     kinds = {name: p.kind.name for name, p in inspect.signature(dp.drop).parameters.items()}
     assert kinds.pop("rate") == "POSITIONAL_OR_KEYWORD"
     assert set(kinds.values()) == {"KEYWORD_ONLY"}
+
+
+def test_a_policys_name_is_no_bare_argument():
+    with pytest.raises(TypeError):
+        dp.Policy("mine", input=dp.drop(0.5))
+
+
+def test_a_diagram_has_two_layers_and_four_steps_if_nothing_is_said():
+    policy = dp.zaremba()
+    assert str(policy.diagram()) == str(policy.diagram(layers=2, steps=4))
+    assert policy._repr_html_() == policy.diagram(layers=2, steps=4).svg()

@@ -1,6 +1,7 @@
 """Rates that change with the number of the call."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -126,3 +127,26 @@ def test_schedules_and_rules_never_change(made):
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(made, field, 3)
     assert not hasattr(made, "__dict__")
+
+
+@pytest.mark.parametrize(
+    "calls", [[0, 1, 1, 2], [0, 2, 1], [0, None, 2], [0, 2**31 + 1], [0, 1, 1]]
+)
+def test_a_schedules_calls_are_integers_that_ascend(calls):
+    with pytest.raises(dp.PolicyError, match="ascending integers"):
+        Schedule(tuple((call, 0.5) for call in calls))
+
+
+class BrokenSequence(Sequence):
+    """As long as a list, but its items cannot be read."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        raise RuntimeError("broken")
+
+
+def test_rates_in_a_sequence_that_cannot_be_read_are_refused():
+    with pytest.raises(dp.PolicyError, match="a list with one number for each layer"):
+        dp.drop(BrokenSequence())
