@@ -51,8 +51,8 @@ def check_integer(value: object, name: str, least: int, most: int | None = None)
 
 def as_integer(value: object) -> int | None:
     """`value` as Python's integer; None where it is none, such as True or 2.0."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
+    if isinstance(value, np.ndarray):
+        value = value[()]  # of one without axes, its item
     if isinstance(value, bool | np.timedelta64) or not isinstance(value, int | np.integer):
         return None
     try:

@@ -92,13 +92,13 @@ def _core_target(name: str) -> Target:
 
 def _adapter_target(framework: str, name: str) -> Target:
     tests = dict.fromkeys([name, "apply", "sampling", "layers", "embedding", "own_cell", "wiring"])
-    tests |= dict.fromkeys(["cell", "life", "traps", "properties"])
+    tests |= dict.fromkeys(["cell", "traps", "properties"])
     there = [f"tests/{framework}/test_{test}.py" for test in tests]
     return Target(
         f"adapters/dropout_policies_{framework}/{name}.py",
         tuple(test for test in there if (ROOT / test).exists()),
         {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
-        ("torch", "keras") if framework == "keras" else ("torch",),
+        ("torch._dynamo", "keras") if framework == "keras" else ("torch._dynamo",),
     )
 
 

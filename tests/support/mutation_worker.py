@@ -7,6 +7,7 @@ before a fork, so that each one reads the code as it is by then.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import resource
@@ -54,6 +55,7 @@ def main() -> None:
     sys.path.insert(1, os.path.join(os.getcwd(), "adapters"))
     for name in (*PRELOADED, *more):
         importlib.import_module(name)
+    gc.freeze()  # a fork need not look through what is there already
     print("ready", flush=True)
     for line in sys.stdin:
         limit, *tests = line.split()

@@ -469,3 +469,16 @@ def test_a_diagram_has_two_layers_and_four_steps_if_nothing_is_said():
     policy = dp.zaremba()
     assert str(policy.diagram()) == str(policy.diagram(layers=2, steps=4))
     assert policy._repr_html_() == policy.diagram(layers=2, steps=4).svg()
+
+
+@pytest.mark.parametrize("name", dp.names())
+def test_rates_of_a_published_policy_may_be_named_and_words_must_be(name):
+    kinds = {n: p.kind.name for n, p in inspect.signature(getattr(dp, name)).parameters.items()}
+    words = {"gates", "per"} & set(kinds)
+    assert {kinds.pop(word) for word in words} <= {"KEYWORD_ONLY"}
+    assert set(kinds.values()) <= {"POSITIONAL_OR_KEYWORD"}
+
+
+def test_a_policy_stands_for_itself():
+    mine = dp.Policy(input=dp.drop(0.2))
+    assert dp.catalog.resolve(mine) is mine
