@@ -130,14 +130,16 @@ sanitize: $(READY) ## Run PyTorch's fuzz under AddressSanitizer and UBSan; needs
 		{ cat $(REPORTS).*; exit 1; }
 
 MODULES ?=
+EVERY ?= 1
 
 .PHONY: mutants
 mutants: $(READY) ## Change the code, one change at a time, and name those that no test notices (hours)
 	@echo "Each of some 2,500 changes to the core, and more to the adapters, is made in a copy of the"
 	@echo "tree, build/mutants, and tests run on it: hours in all, minutes for MODULES=\"keyed plan\"."
+	@echo "With EVERY=10 only each tenth change is made."
 	@echo "Changes that mean the same are listed in tests/support/equivalent_mutants.toml."
 	$(RUN) -m pip install --quiet --constraint constraints.txt --group mutation
-	$(RUN) -m tests.support.mutation $(MODULES)
+	$(RUN) -m tests.support.mutation --every $(EVERY) $(MODULES)
 
 .PHONY: audited
 audited: $(READY) ## Audit the set of layers that tests audit, and write docs/audited.md
