@@ -59,7 +59,7 @@ class Noise:
         mask = self._masks.get(site)
         if mask is None:
             return [value] * gates
-        if mask.shape[-1] == value.shape[-1]:
+        if mask.shape[-1] <= value.shape[-1]:  # one for all gates, or one number for all units
             return [value * mask] * gates
         return [value * part for part in np.split(mask, gates, axis=-1)]
 

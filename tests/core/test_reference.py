@@ -1,8 +1,10 @@
 """The oracle, against numbers worked out by hand and against its own definition."""
 
+import dataclasses
 import math
 
 import numpy as np
+import pytest
 
 from dropout_policies import reference
 from dropout_policies.placement.plans import Slot
@@ -284,3 +286,52 @@ def test_a_mask_per_sequence_is_the_same_at_every_step():
             np.testing.assert_array_equal(a, b)
     other = lstm(x, [[W]], {Slot(Site.INPUT, 1, 0): mask, Slot(Site.INPUT, 0, 1): mask})
     np.testing.assert_array_equal(other[0], lstm(x, [[W]], {})[0])
+
+
+def test_a_mask_falls_on_its_own_layer_and_direction_alone():
+    rng = np.random.default_rng(5)
+    x, mask = rng.standard_normal((3, 2, 1)), rng.standard_normal((3, 2, 1))
+    first, _, _ = lstm(x, [[W]], {Slot(Site.HIDDEN, 0, 0): mask})
+    expected = lstm(first, [[W]], {})[0]
+    np.testing.assert_array_equal(lstm(x, [[W], [W]], {Slot(Site.HIDDEN, 0, 0): mask})[0], expected)
+    both = lstm(x, [[W, W]], {Slot(Site.HIDDEN, 0, 0): mask}, directions=(0, 1))[0]
+    np.testing.assert_array_equal(both[..., :1], first)
+    np.testing.assert_array_equal(both[..., 1:], lstm(x, [[W]], {}, directions=(1,))[0])
+
+
+def test_what_leaves_the_stack_is_masked_at_its_last_layer_alone():
+    x = np.array([1.5, -0.7]).reshape(2, 1, 1)
+    low = lstm(x, [[W], [W]], {Slot(Site.OUTPUT, 0, 0): np.full((1, 1, 1), 3.0)})
+    for found, expected in zip(low, lstm(x, [[W], [W]], {}), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_mask_may_be_one_number_for_all_steps_samples_and_units():
+    """As a mean in evaluation is."""
+    rng = np.random.default_rng(6)
+    x = rng.standard_normal((3, 2, 5))
+    for step, gates in ((reference.lstm, 4), (reference.gru, 3), (reference.gru_reset_before, 3)):
+        w = Weights(rng.standard_normal((gates * 2, 5)), rng.standard_normal((gates * 2, 2)))
+        for site, width in ((Site.INPUT, 5), (Site.HIDDEN, 2), (Site.OUTPUT, 2)):
+            one, wide = (
+                run(step, x, [[w]], {Slot(site, 0, 0): np.full(shape, 0.25)})[0]
+                for shape in ((1, 1, 1), (3, 2, width))
+            )
+            np.testing.assert_array_equal(one, wide)
+
+
+def test_a_state_that_is_left_out_is_zero():
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((2, 3, 2))
+    w = Weights(rng.standard_normal((20, 2)), rng.standard_normal((20, 5)))
+    zero = np.zeros((1, 3, 5))
+    for found, expected in zip(lstm(x, [[w]], {}), lstm(x, [[w]], {}, (zero, zero)), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_are_of_as_many_directions_as_run_and_never_change():
+    for weights, directions in (([W, W], (0,)), ([W], (0, 1))):
+        with pytest.raises(ValueError, match="zip"):
+            lstm(np.ones((2, 1, 1)), [weights], {}, directions=directions)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        W.bias = None

@@ -449,3 +449,16 @@ def test_what_a_mask_holds_is_asked_at_a_rate():
     for rate in (1.0, -0.5, math.nan):
         with pytest.raises(dp.PolicyError, match=r"\[0, 1\)"):
             dp.drop(0.5).values(rate)
+
+
+class BrokenInteger(int):
+    """An integer that cannot be one."""
+
+    def __int__(self):
+        raise RuntimeError("broken")
+
+
+def test_an_integer_of_a_broken_class_is_none():
+    assert integer(BrokenInteger(3)) is None
+    with pytest.raises(dp.PolicyError, match="layers must be an integer from 1 to 5"):
+        check_integer(BrokenInteger(3), "layers", 1, 5)

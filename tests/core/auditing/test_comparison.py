@@ -130,3 +130,26 @@ def test_rates_by_layer_are_compared_layer_by_layer():
 def test_a_difference_has_its_finding():
     (difference,) = unlike(dp.none(), [WHOLE, MASKED])
     assert difference.finding is MASKED
+
+
+def test_a_rate_is_not_compared_unless_that_is_asked_for():
+    assert unlike(dp.zaremba(0.9), [MASKED]) == []
+    assert len(unlike(dp.zaremba(0.9), [MASKED], rates=True)) == 1
+
+
+@pytest.mark.parametrize("given", ["step", "sequence"])
+def test_another_lifetime_is_told_whichever_it_is(given):
+    for found in {"step", "sequence", "call"} - {given}:
+        policy = dp.Policy(input=dp.drop(0.5, per=given))
+        text = f"input has a mask per {found}, not per {given}"
+        assert texts(policy, replace(MASKED, per=found)) == [text]
+
+
+def test_masks_for_all_gates_are_told_where_each_is_to_have_its_own():
+    policy = dp.Policy(input=dp.drop(0.5, gates="untied"))
+    assert texts(policy, MASKED) == ["input has tied masks for its gates, not untied ones"]
+
+
+@pytest.mark.parametrize("note", [*sorted(UNKNOWN - {MORE}), "a", "z"])
+def test_of_what_is_undecided_only_what_no_policy_does_is_told(note):
+    assert texts(dp.zaremba(), replace(MASKED, verdict="undecided", note=note)) == []

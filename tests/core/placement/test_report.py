@@ -1,5 +1,7 @@
 """What `apply` says of a model: rules of each layer, stacks, and their diagrams."""
 
+import dataclasses
+
 import pytest
 
 import dropout_policies as dp
@@ -184,3 +186,26 @@ def test_nothing_is_removed_if_one_layer_cannot_be():
         given.remove()
     assert undone == []
     assert given.active
+
+
+def test_none_are_several():
+    assert str(applied(policy=dp.none())) == (
+        "policy none: 0 recurrent layers in 0 stacks; evaluation: identity"
+    )
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        touched(dp.zaremba(), "one", 1, 0, True, True),
+        TouchedEmbedding("words", "Embedding"),
+        Skipped("other", "GRU", "a subclass"),
+        Stack(()),
+    ],
+    ids=lambda part: type(part).__name__,
+)
+def test_what_is_reported_never_changes(part):
+    field = dataclasses.fields(part)[0].name
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(part, field, "another")
+    assert not hasattr(part, "__dict__")
