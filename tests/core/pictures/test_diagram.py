@@ -2,7 +2,7 @@
 
 import sys
 import xml.etree.ElementTree as ET
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, fields, replace
 
 import matplotlib.image
 import numpy as np
@@ -473,3 +473,49 @@ def test_the_margin_is_as_wide_as_the_longest_name():
         "  a layer of a long name  ■───────■───────■         notes",
         "  in                      │       │       │",
     ]
+
+
+def test_a_path_goes_through_every_layer_of_a_deep_stack():
+    drawn = dp.none().diagram(layers=4, steps=3, path=(1, 2))
+    heavy = {(row, step) for row in range(9) for step in range(3) if drawn.heavy(row, step)}
+    assert heavy == {(0, 0), (2, 0), (4, 0), (6, 0), (7, 1), (8, 1)}
+
+
+def test_every_layer_of_a_deep_stack_has_its_own_rates():
+    rates = [0.1, 0.2, 0.3, 0.4]
+    drawn = dp.zaremba(rates).diagram(layers=4)
+    assert [row.notes for row in drawn.rows[::2]] == [
+        *(f"{rate} per step" for rate in rates),
+        "0.4 per step",
+    ]
+
+
+def test_masks_that_no_signal_is_said_to_pass_are_not_counted():
+    rows = [Row("input", masked=True), Row("layer 1"), Row("output")]
+    drawn = dp.Diagram("t", rows, steps=2, path=(1, 2))
+    assert legend(drawn)[-1] == "heavy: from x1 to y2, through 0 masks"
+
+
+def test_what_is_no_diagram_is_shown_as_it_was_received():
+    for rows, received in ([Row("a")] * 2, "2 rows"), ([], r"rows=\[\]"), (3, "rows=3"):
+        with pytest.raises(dp.PolicyError, match=f"Received: {received}$"):
+            dp.Diagram("t", rows)
+
+
+def test_a_diagram_has_four_steps_if_nothing_is_said():
+    assert dp.Diagram("t", [Row("a"), Row("b"), Row("c")]).steps == 4
+
+
+def test_the_letters_between_steps_are_the_hidden_states_before_the_cells():
+    rules = dp.drop(0.5, per="sequence"), dp.drop(0.5, per="step")
+    for hidden, cell in (rules, rules[::-1]):
+        row = dp.Policy(hidden=hidden, cell=cell).diagram().rows[1]
+        assert row.per == hidden.per
+
+
+@pytest.mark.parametrize("made", [Row("a"), MARKED], ids=["row", "diagram"])
+def test_diagrams_never_change(made):
+    field = fields(made)[0].name
+    with pytest.raises(FrozenInstanceError):
+        setattr(made, field, "another")
+    assert not hasattr(made, "__dict__")
