@@ -519,3 +519,14 @@ def test_diagrams_never_change(made):
     with pytest.raises(FrozenInstanceError):
         setattr(made, field, "another")
     assert not hasattr(made, "__dict__")
+
+
+def test_whether_a_path_goes_along_a_connection_is_a_truth_value():
+    for path in (None, (1, 2)):
+        drawn = dp.none().diagram(layers=1, steps=2, path=path)
+        assert {type(drawn.heavy(row, step)) for row in range(3) for step in range(2)} == {bool}
+
+
+def test_a_diagram_shows_itself_in_a_notebook():
+    drawn = dp.zaremba().diagram(path=(1, 2))
+    assert drawn._repr_html_() == drawn.svg()
