@@ -30,6 +30,15 @@ COPY = ROOT / "build" / "mutants"
 EQUIVALENT = Path(__file__).with_name("equivalent_mutants.toml")
 FOLDERS = ("dropout_policies", "adapters", "tests", "docs", "examples")
 PICTURES = "tests/docs/test_policy_pages.py::test_the_pictures_are_those_of_the_policies"
+SHAPES = " ".join(
+    f"tests/core/test_diagram.py::test_{test}"
+    for test in (
+        "a_picture_is_laid_out_as_it_was",
+        "the_svg_has_every_shape_of_the_picture",
+        "the_png_has_every_shape_of_the_picture",
+        "a_lines_colour_says_path_before_mask",
+    )
+)
 MEMORY = 4 * 2**30
 """Bytes that a test run may take: a change may ask for any amount."""
 
@@ -95,8 +104,9 @@ ADAPTER_TESTS = {
 
 def _core_target(name: str) -> Target:
     files = [f"tests/core/test_{test}.py" for test in CORE_TESTS[name].split()]
+    first = [SHAPES] if name == "drawing" else []
     drawn = [PICTURES] if name in ("grid", "drawing") else []
-    return Target(f"dropout_policies/{name}.py", (files[0], *drawn, *files[1:]), {})
+    return Target(f"dropout_policies/{name}.py", (*first, files[0], *drawn, *files[1:]), {})
 
 
 def _adapter_target(framework: str, name: str) -> Target:
