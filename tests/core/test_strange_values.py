@@ -459,6 +459,6 @@ class BrokenInteger(int):
 
 
 def test_an_integer_of_a_broken_class_is_none():
-    assert integer(BrokenInteger(3)) is None
+    assert as_integer(BrokenInteger(3)) is None
     with pytest.raises(dp.PolicyError, match="layers must be an integer from 1 to 5"):
         check_integer(BrokenInteger(3), "layers", 1, 5)

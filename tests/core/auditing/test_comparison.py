@@ -6,7 +6,7 @@ import pytest
 
 import dropout_policies as dp
 from dropout_policies.auditing.comparison import unlike
-from dropout_policies.auditing.probing.evidence import MORE, Finding
+from dropout_policies.auditing.probing.evidence import MORE, UNKNOWN, Finding
 from dropout_policies.auditing.probing.resting import wide
 
 MASKED = Finding(

@@ -477,7 +477,7 @@ def test_the_margin_is_as_wide_as_the_longest_name():
 
 def test_a_path_goes_through_every_layer_of_a_deep_stack():
     drawn = dp.none().diagram(layers=4, steps=3, path=(1, 2))
-    heavy = {(row, step) for row in range(9) for step in range(3) if drawn.heavy(row, step)}
+    heavy = {(row, step) for row in range(9) for step in range(3) if drawn.on_path(row, step)}
     assert heavy == {(0, 0), (2, 0), (4, 0), (6, 0), (7, 1), (8, 1)}
 
 
@@ -524,7 +524,7 @@ def test_diagrams_never_change(made):
 def test_whether_a_path_goes_along_a_connection_is_a_truth_value():
     for path in (None, (1, 2)):
         drawn = dp.none().diagram(layers=1, steps=2, path=path)
-        assert {type(drawn.heavy(row, step)) for row in range(3) for step in range(2)} == {bool}
+        assert {type(drawn.on_path(row, step)) for row in range(3) for step in range(2)} == {bool}
 
 
 def test_a_diagram_shows_itself_in_a_notebook():

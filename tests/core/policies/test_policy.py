@@ -481,4 +481,4 @@ def test_rates_of_a_published_policy_may_be_named_and_words_must_be(name):
 
 def test_a_policy_stands_for_itself():
     mine = dp.Policy(input=dp.drop(0.2))
-    assert dp.catalog.resolve(mine) is mine
+    assert catalog.resolve(mine) is mine

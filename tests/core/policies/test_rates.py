@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import dropout_policies as dp
 from dropout_policies.masks import keyed
 from dropout_policies.placement.plans import Geometry, Placement, plan_masks
-from dropout_policies.policies.rates import rate_at
+from dropout_policies.policies.rates import Schedule, rate_at
 
 
 def test_a_schedule_holds_each_rate_from_its_call_on():
