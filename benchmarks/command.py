@@ -71,7 +71,7 @@ def new_app() -> typer.Typer:
     return typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 
-def told(error: Exception) -> typer.Exit:
+def exit_with_error(error: Exception) -> typer.Exit:
     """Print an error that a user can mend; raise what comes back."""
     print_error(error)
     return typer.Exit(1)
@@ -132,7 +132,7 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
                 print_line(console, f"results: {out / 'results.jsonl'}")
                 print_line(console, f"curves:  {picture}")
         except (dp.PolicyError, BenchmarkError) as error:
-            raise told(error) from None
+            raise exit_with_error(error) from None
         raise typer.Exit(code)
 
     command.__doc__ = benchmark.help

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from dropout_policies import PolicyError
 
-from .command import told
+from .command import exit_with_error
 from .errors import BenchmarkError
 from .files import write_atomically
 from .launch import Backend
@@ -31,7 +31,7 @@ def loaded(folder: Path, backend: str, task: str, known: Any = None) -> Trained:
     try:
         return load(folder, backend, task, known)
     except (BenchmarkError, PolicyError) as error:
-        raise told(error) from None
+        raise exit_with_error(error) from None
 
 
 def averaging(
@@ -67,7 +67,7 @@ def averaging(
             try:
                 write_atomically(out, json.dumps(found) + "\n")
             except BenchmarkError as error:
-                raise told(error) from None
+                raise exit_with_error(error) from None
             print_line(console, f"results: {out}")
 
     return ensemble

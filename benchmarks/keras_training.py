@@ -30,42 +30,44 @@ def lstm_stack(x: Any, config: RunConfig, **more: Any) -> Any:
     return x
 
 
-class Kept(NamedTuple):
+class NamedVariable(NamedTuple):
     """A variable, and whether Keras keeps it transposed."""
 
     variable: keras.Variable
-    turned: bool = False
+    transposed: bool = False
 
 
-def lstm_weights(name: str, layer: int, lstm: keras.layers.LSTM) -> Iterator[tuple[str, Kept]]:
+def lstm_weights(
+    name: str, layer: int, lstm: keras.layers.LSTM
+) -> Iterator[tuple[str, NamedVariable]]:
     """An LSTM's variables by the names that all frameworks share: `{name}.{layer}.w_ih`, ..."""
-    yield f"{name}.{layer}.w_ih", Kept(lstm.cell.kernel, True)
-    yield f"{name}.{layer}.w_hh", Kept(lstm.cell.recurrent_kernel, True)
-    yield f"{name}.{layer}.bias", Kept(lstm.cell.bias)
+    yield f"{name}.{layer}.w_ih", NamedVariable(lstm.cell.kernel, True)
+    yield f"{name}.{layer}.w_hh", NamedVariable(lstm.cell.recurrent_kernel, True)
+    yield f"{name}.{layer}.bias", NamedVariable(lstm.cell.bias)
 
 
-def dense_weights(name: str, dense: keras.layers.Dense) -> Iterator[tuple[str, Kept]]:
+def dense_weights(name: str, dense: keras.layers.Dense) -> Iterator[tuple[str, NamedVariable]]:
     """A dense layer's variables: `{name}.weight` `[out, in]` and `{name}.bias`."""
-    yield f"{name}.weight", Kept(dense.kernel, True)
-    yield f"{name}.bias", Kept(dense.bias)
+    yield f"{name}.weight", NamedVariable(dense.kernel, True)
+    yield f"{name}.bias", NamedVariable(dense.bias)
 
 
-def weights(named: dict[str, Kept]) -> Arrays:
+def weights(named: dict[str, NamedVariable]) -> Arrays:
     """The arrays of named variables."""
     return {
         name: np.ascontiguousarray(
             ops.convert_to_numpy(kept.variable).T
-            if kept.turned
+            if kept.transposed
             else ops.convert_to_numpy(kept.variable)
         )
         for name, kept in named.items()
     }
 
 
-def load(named: dict[str, Kept], arrays: Arrays) -> None:
+def load(named: dict[str, NamedVariable], arrays: Arrays) -> None:
     """Give named variables their arrays."""
     for name, kept in named.items():
-        kept.variable.assign(arrays[name].T if kept.turned else arrays[name])
+        kept.variable.assign(arrays[name].T if kept.transposed else arrays[name])
 
 
 class ClippedSGD(keras.optimizers.SGD):

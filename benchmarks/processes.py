@@ -52,7 +52,7 @@ def check(count: int, backends: Sequence[str], batch: int) -> None:
         )
 
 
-def to_start(config: RunConfig, count: int) -> bool:
+def launches_processes(config: RunConfig, count: int) -> bool:
     """Whether a run is to be in several processes, and this is none of them."""
     return config.backend == "torch" and count > 1 and "TORCHELASTIC_RUN_ID" not in os.environ
 
@@ -77,7 +77,7 @@ def torchrun(count: int, module: str, *arguments: str) -> int:
 
 
 @contextmanager
-def joined(config: RunConfig, count: int) -> Iterator[None]:
+def process_group(config: RunConfig, count: int) -> Iterator[None]:
     """What runs in it is one of the processes that torchrun started, or on so many devices of JAX.
 
     Raises:
@@ -90,7 +90,7 @@ def joined(config: RunConfig, count: int) -> Iterator[None]:
         distributed.init_process_group()  # gloo for what is on a CPU, NCCL on GPUs
         check(distributed.get_world_size(), [config.backend], config.recipe.batch)
         if torch.cuda.is_available():
-            _enough(torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"]))
+            _check_device_count(torch.cuda.device_count(), int(os.environ["LOCAL_WORLD_SIZE"]))
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
         yield
         distributed.destroy_process_group()  # not after an error: the others may not come to it
@@ -103,12 +103,12 @@ def joined(config: RunConfig, count: int) -> Iterator[None]:
         from keras import distribution
 
         devices = distribution.list_devices()
-        _enough(len(devices), count)
+        _check_device_count(len(devices), count)
         distribution.set_distribution(distribution.DataParallel(devices=devices[:count]))
     yield
 
 
-def _enough(devices: int, count: int) -> None:
+def _check_device_count(devices: int, count: int) -> None:
     if devices < count:
         raise ProcessesError(
             f"{count} processes or devices are asked for, and this machine has {devices}. "
@@ -123,7 +123,7 @@ def _group() -> Any:
     return group if several else None
 
 
-def size() -> int:
+def process_count() -> int:
     """How many processes, or devices, the run is on."""
     if group := _group():
         return int(group.get_world_size())
@@ -132,13 +132,13 @@ def size() -> int:
     return 1 if spread is None else int(spread.device_mesh.devices.size)
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that prints and writes."""
     group = _group()
     return group is None or group.get_rank() == 0
 
 
-def rows(batch: int) -> slice:
+def own_rows(batch: int) -> slice:
     """Which of a batch's rows are this process's."""
     group = _group()
     if group is None:
@@ -147,7 +147,7 @@ def rows(batch: int) -> slice:
     return slice(share * group.get_rank(), share * (group.get_rank() + 1))
 
 
-def parallel(model: nn.Module) -> nn.Module:
+def as_distributed(model: nn.Module) -> nn.Module:
     """A model as training calls it: its gradients are the mean of all processes'."""
     if _group() is None:
         return model
@@ -157,7 +157,7 @@ def parallel(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def fail_together() -> Iterator[None]:
     """What one process may fail at: all of them then have an error, and none waits for one that has
     ended."""
     failure = None
@@ -165,26 +165,26 @@ def together() -> Iterator[None]:
         yield
     except BenchmarkError as error:
         failure = error
-    (failed,) = agreed(failure is not None)
+    (failed,) = any_process(failure is not None)
     if failure is not None:
         raise failure
     if failed:
         raise BenchmarkError("another process of this run has failed.")
 
 
-def agreed(*said: bool) -> list[bool]:
+def any_process(*claims: bool) -> list[bool]:
     """Each thing said, true for all processes where one says it."""
     group = _group()
     if group is None:
-        return list(said)
+        return list(claims)
     import torch
 
-    flags = torch.tensor(said, dtype=torch.int32)
+    flags = torch.tensor(claims, dtype=torch.int32)
     group.all_reduce(flags, group.ReduceOp.MAX)
     return [bool(flag) for flag in flags]
 
 
-def summed(figure: Tensor) -> float:
+def sum_over_processes(figure: Tensor) -> float:
     """A figure of this process's rows, summed over all processes."""
     figure = figure.detach().clone()
     if group := _group():
@@ -192,7 +192,7 @@ def summed(figure: Tensor) -> float:
     return figure.item()
 
 
-def gathered(part: Tensor, axis: int) -> np.ndarray:
+def gather_rows(part: Tensor, axis: int) -> np.ndarray:
     """All rows of an array, from what each process has of them on `axis`."""
     import torch
 

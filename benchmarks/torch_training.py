@@ -64,7 +64,7 @@ class Trainer:
         if self.device.type == "cuda":
             torch.set_float32_matmul_precision("high")  # as cuDNN has it in recurrent layers
         self.model, self.named, self.clip = model.to(self.device), named, clip
-        self.parallel = processes.parallel(self.model)  # called in training
+        self.parallel = processes.as_distributed(self.model)  # called in training
         self.trained = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(self.trained)
 

@@ -163,7 +163,7 @@ class Run:
         self.progress = Progress()
         # Asked now: the checkout may have moved on when the run ends.
         self.versions = versions()
-        self.machine = machine() | {"processes": processes.size()}
+        self.machine = machine() | {"processes": processes.process_count()}
 
     @property
     def checkpoint(self) -> Path:
@@ -215,7 +215,7 @@ class Run:
                 progress.epoch_seconds += now - clock
                 clock = now
                 hooks.batch(progress)
-                stop, due = processes.agreed(hooks.stop(), now - saved > checkpoint_seconds)
+                stop, due = processes.any_process(hooks.stop(), now - saved > checkpoint_seconds)
                 if stop:
                     self.save()
                     return False
@@ -260,8 +260,8 @@ class Run:
             "progress": asdict(self.progress),
         }
         arrays = self.task.arrays()  # of all processes: each takes part
-        with processes.together():
-            if processes.first():
+        with processes.fail_together():
+            if processes.is_main_process():
                 checkpoint.save(self.checkpoint, arrays, record)
                 line = json.dumps(self.result(), allow_nan=False) + "\n"
                 write_atomically(self.folder / "result.json", line)

@@ -102,15 +102,15 @@ def main(folder: Path, until_input_ends: bool = False) -> int:
     try:
         job = Job.read(folder)
         config = job.config
-        if processes.to_start(config, job.processes):
+        if processes.launches_processes(config, job.processes):
             watch = [UNTIL_INPUT_ENDS] if until_input_ends else []
             return processes.torchrun(job.processes, "benchmarks.worker", str(folder), *watch)
         # Before all else: a process that fails has torchrun stop the others, and one is to say why.
         on_signals(stop)
         if until_input_ends:
             when_input_ends(stop)
-        with processes.joined(config, job.processes), _locked(folder):
-            console = new_console(quiet=not processes.first())
+        with processes.process_group(config, job.processes), _locked(folder):
+            console = new_console(quiet=not processes.is_main_process())
             made = task.make(config, job.data)
             run = Run(made, folder)
             if job.resume and run.checkpoint.exists():
@@ -123,7 +123,7 @@ def main(folder: Path, until_input_ends: bool = False) -> int:
                     60.0 * job.checkpoint_minutes,
                 )
     except (BenchmarkError, PolicyError, ArithmeticError) as error:
-        if processes.first():
+        if processes.is_main_process():
             print_error(error)
         return 1
     if not done:
@@ -140,8 +140,8 @@ def main(folder: Path, until_input_ends: bool = False) -> int:
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the folder's lock in the process that writes; in the others, know that it does."""
     with ExitStack() as stack:
-        with processes.together():
-            if processes.first():
+        with processes.fail_together():
+            if processes.is_main_process():
                 stack.enter_context(locked(folder, WORKER))
         yield
 

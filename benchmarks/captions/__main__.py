@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ..command import Benchmark, new_app, told, training
+from ..command import Benchmark, exit_with_error, new_app, training
 from ..ensemble import averaging
 from ..errors import BenchmarkError
 from ..files import write_atomically
@@ -67,7 +67,7 @@ def baselines(
     try:
         flickr = load(data)
     except BenchmarkError as error:
-        raise told(error) from None
+        raise exit_with_error(error) from None
     said = retrieved(flickr, seed)
     found = {
         "baselines": {name: scores(captions, flickr.test) for name, captions in said.items()},
@@ -81,7 +81,7 @@ def baselines(
         try:
             write_atomically(out, json.dumps(found) + "\n")
         except BenchmarkError as error:
-            raise told(error) from None
+            raise exit_with_error(error) from None
         print_line(console, f"results: {out}")
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from ..keras_training import ClippedSGD, Costs, Kept, load, set_rate, weights
+from ..keras_training import ClippedSGD, Costs, NamedVariable, load, set_rate, weights
 from ..task import Arrays
 from .batches import Batch, Floats
 from .engine import State
@@ -41,7 +41,7 @@ class KerasEngine:
         model: keras.Model,
         first: keras.Model,
         further: keras.Model,
-        named: dict[str, Kept],
+        named: dict[str, NamedVariable],
         noisy: list[Any],
         start: Arrays,
         recipe: Any,

@@ -50,7 +50,7 @@ class TorchEngine:
         self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
         self.trainer.load(start)
         self.trained = 0
-        self.rows = processes.rows(recipe.batch)
+        self.rows = processes.own_rows(recipe.batch)
         for layer in noisy:
             layer.row_offset = self.rows.start
 
@@ -61,7 +61,7 @@ class TorchEngine:
         total = (costs * self._tensor(mine.weight)).sum()
         self.trainer.step(total / len(mine.words), learning_rate)
         self.trained += 1
-        return processes.summed(total) / float(batch.weight.sum())
+        return processes.sum_over_processes(total) / float(batch.weight.sum())
 
     @torch.no_grad()
     def costs(self, batch: Batch) -> Floats:

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ..command import told
+from ..command import exit_with_error
 from ..errors import BenchmarkError
 from ..files import FileError, read_json, reason, write_atomically
 from ..locks import LAUNCHER, locked
@@ -68,7 +68,7 @@ def speed(
         with locked(out, LAUNCHER), signals_interrupt():
             _measure(chosen, out, resume)
     except BenchmarkError as error:
-        raise told(error) from None
+        raise exit_with_error(error) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
 

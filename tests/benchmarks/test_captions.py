@@ -25,8 +25,8 @@ from benchmarks.sentences.page import draw
 from benchmarks.task import DataError
 from benchmarks.trained import load as load_trained
 from benchmarks.training import Hooks, Run
-from tests.support import elsewhere
-from tests.support.caption_engine import found
+from tests.support.caption_engine import engine_results
+from tests.support.run_module import printed_json
 from tests.support.tiny_captions import (
     TINY,
     config,
@@ -224,7 +224,7 @@ def test_step_by_step_a_caption_costs_what_it_costs_in_one_and_masks_fall_in_tra
 
 @pytest.fixture(scope="module")
 def on_torch():
-    return found("torch")
+    return engine_results("torch")
 
 
 def check_engine(result):
@@ -241,7 +241,7 @@ def test_an_image_and_its_words_share_a_mask_that_stays_for_a_sequence(on_torch)
 
 @pytest.mark.parametrize("backend", ["jax", "keras-torch"])
 def test_an_engine_in_keras_does_what_that_in_pytorch_does(backend, on_torch):
-    result = elsewhere.printed("tests.support.caption_engine", backend)
+    result = printed_json("tests.support.caption_engine", backend)
     check_engine(result)
     assert result["unfed"] == on_torch["unfed"]
     np.testing.assert_allclose(result["losses"], on_torch["losses"], rtol=1e-4)

@@ -20,7 +20,7 @@ from benchmarks.translation.summary import REPORT
 from benchmarks.translation.task import make
 from benchmarks.translation.task import read as read_for
 from benchmarks.translation.tatoeba import Part, load, split
-from tests.support import elsewhere
+from tests.support.run_module import printed_json
 from tests.support.tiny_run import hooks
 from tests.support.tiny_translation import (
     TINY,
@@ -31,7 +31,7 @@ from tests.support.tiny_translation import (
     tiny_pairs,
     tiny_tatoeba,
 )
-from tests.support.translation_engine import found
+from tests.support.translation_engine import engine_results
 
 ROOT = Path(__file__).parents[2]
 TATOEBA = ROOT.parent / "shared" / "data" / "tatoeba-en-fr"
@@ -311,7 +311,7 @@ def test_masks_fall_in_both_layers_in_training_alone():
 
 @pytest.fixture(scope="module")
 def on_torch():
-    return found("torch")
+    return engine_results("torch")
 
 
 def test_step_by_step_a_translation_costs_what_it_costs_in_one(on_torch):
@@ -325,7 +325,7 @@ def test_step_by_step_a_translation_costs_what_it_costs_in_one(on_torch):
 
 @pytest.mark.parametrize("backend", ["jax", "keras-torch"])
 def test_an_engine_in_keras_does_what_that_in_pytorch_does(backend, on_torch):
-    results = elsewhere.printed("tests.support.translation_engine", backend)
+    results = printed_json("tests.support.translation_engine", backend)
     for result, wanted in zip(results, on_torch, strict=True):
         np.testing.assert_allclose(result["losses"], wanted["losses"], rtol=1e-4)
         np.testing.assert_allclose(result["costs"], wanted["costs"], rtol=1e-3)

@@ -196,12 +196,12 @@ def test_a_schedule_changes_the_masks_without_tracing_anew(seed):
     layer = Counted(64, return_sequences=True, policy=dp.Policy(output=dp.drop(rate)), seed=seed)
     some = keras.Sequential([keras.Input((T, D)), layer])
 
-    class Kept(keras.losses.Loss):
+    class NamedVariable(keras.losses.Loss):
         def call(self, y_true, y_pred):
             kept = keras.ops.cast(keras.ops.abs(y_pred) > 0, "float32")
             return keras.ops.mean(kept) + 0 * keras.ops.sum(y_pred - y_true)
 
-    some.compile(optimizer=keras.optimizers.SGD(0.0), loss=Kept())
+    some.compile(optimizer=keras.optimizers.SGD(0.0), loss=NamedVariable())
     x, y = data(4)[0], np.zeros((4, T, 64), "float32")
     first = [some.train_on_batch(x, y)]
     traced = len(traces)

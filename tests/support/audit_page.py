@@ -72,7 +72,7 @@ def collect(framework: str) -> None:
         audit = dp.audit(make())
         false = None if case is None else errors(case, audit)
         lines.append(
-            {"backend": backend, "module": name, **_said(audit), "false": false}
+            {"backend": backend, "module": name, **_line_of(audit), "false": false}
             | {"seed": SEED, "versions": versions}
         )
         print(name, *(false or ()), flush=True)
@@ -81,7 +81,7 @@ def collect(framework: str) -> None:
     (FOLDER / f"{backend}.jsonl").write_text(text, encoding="utf-8")
 
 
-def _said(audit: Audit) -> Line:
+def _line_of(audit: Audit) -> Line:
     masked, connections = audit.connections
     sites = [
         f"{found.site.value}{_place(audit, found)} {found.text()}"

@@ -20,7 +20,7 @@ from tests.support.tiny_captions import (
 )
 
 
-def found(backend: str) -> dict:
+def engine_results(backend: str) -> dict:
     """Of a run from a common start: the losses of some steps, what a batch costs in one and step by
     step, captions; and of single rows under `variational`, what the LSTM was not fed with."""
     with mock.patch.dict(presets.PRESETS, {"tiny": smaller()}):
@@ -42,4 +42,4 @@ def found(backend: str) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(found(sys.argv[1])))
+    print(json.dumps(engine_results(sys.argv[1])))

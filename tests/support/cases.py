@@ -99,7 +99,7 @@ class Numbers:
     weights: list[list[Weights]]
     state: tuple[np.ndarray, ...] | None
 
-    def moved(self, way: Numbers, distance: complex) -> Numbers:
+    def moved(self, random_direction: Numbers, distance: complex) -> Numbers:
         """These numbers, and a bit of another's added to each of them."""
 
         def add(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -112,10 +112,10 @@ class Numbers:
                 )
                 for a, b in zip(row, other, strict=True)
             ]
-            for row, other in zip(self.weights, way.weights, strict=True)
+            for row, other in zip(self.weights, random_direction.weights, strict=True)
         ]
-        state = self.state and tuple(map(add, self.state, way.state))
-        return Numbers(add(self.x, way.x), weights, state)
+        state = self.state and tuple(map(add, self.state, random_direction.state))
+        return Numbers(add(self.x, random_direction.x), weights, state)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def numbers(case: Case) -> Numbers:
     return _numbers(case, np.random.default_rng(case.draw))
 
 
-def way(case: Case) -> Numbers:
+def random_direction(case: Case) -> Numbers:
     """The way along which a case's numbers move where slopes are compared."""
     return _numbers(case, np.random.default_rng([case.draw, 1]))
 
@@ -173,7 +173,7 @@ def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
     return Numbers(x, weights, state if case.initial_state else None)
 
 
-def pull(case: Case, part: str, shape: tuple[int, ...]) -> np.ndarray:
+def loss_weights(case: Case, part: str, shape: tuple[int, ...]) -> np.ndarray:
     """How much each element of an outcome's part counts in the loss; padding does not."""
     rng = np.random.default_rng([case.draw, 2, ord(part)])
     counts = rng.standard_normal(shape)
@@ -182,7 +182,7 @@ def pull(case: Case, part: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def loss(case: Case, parts: dict[str, np.ndarray]) -> complex:
     """One number that depends on everything that a call gave."""
-    return sum((part * pull(case, name, part.shape)).sum() for name, part in parts.items())
+    return sum((part * loss_weights(case, name, part.shape)).sum() for name, part in parts.items())
 
 
 def oracle(case: Case, masks: dict | None = None, given: Numbers | None = None) -> Outcome:
@@ -202,7 +202,7 @@ def oracle(case: Case, masks: dict | None = None, given: Numbers | None = None) 
         return Outcome(*reference.run(cell.step, on.x, on.weights, masks, *arguments))
 
     tiny = 1e-30
-    slope = loss(case, run(given.moved(way(case), tiny * 1j)).parts).imag / tiny
+    slope = loss(case, run(given.moved(random_direction(case), tiny * 1j)).parts).imag / tiny
     return replace(run(given), slope=slope)
 
 

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from .cases import Case, Numbers, Outcome, pull, way
+from .cases import Case, Numbers, Outcome, loss_weights, random_direction
 from .cases import numbers as numbers_of
 from .keras_gradients import measured
 
@@ -185,11 +185,11 @@ def outcome(case: Case, given: Numbers, form: str, slope: bool) -> Outcome:
     def losing(inputs):
         parts = call(case, layers, inputs[0], inputs[1:])
         names = ("y", "h", "c")[: len(parts)]
-        pulls = [pull(case, n, tuple(p.shape)) for n, p in zip(names, parts, strict=True)]
+        pulls = [loss_weights(case, n, tuple(p.shape)) for n, p in zip(names, parts, strict=True)]
         pairs = zip(parts, pulls, strict=True)
         return sum(ops.sum(p * ops.convert_to_tensor(q, "float32")) for p, q in pairs), parts
 
-    ahead = way(case)
+    ahead = random_direction(case)
     weights = [variable for cell in cells_of(layers) for variable in variables(cell)]
     along = [array for row in ahead.weights for w in row for array in arrays(w, case.cell)]
     states = () if given.state is None else given.state

@@ -23,10 +23,10 @@ def main(folder: str, task: str, backend: str, count: int, stop_after: int) -> i
     tiny, data = TINY[task]
     import_module(f"benchmarks.{task}.presets").PRESETS["tiny"] = tiny.TINY
     config = tiny.config(backend)
-    if processes.to_start(config, count):
+    if processes.launches_processes(config, count):
         arguments = (folder, task, backend, str(count), str(stop_after))
         return processes.torchrun(count, "tests.support.tiny_worker", *arguments)
-    with processes.joined(config, count):
+    with processes.process_group(config, count):
         made = import_module(f"benchmarks.{task}.task").make(config, None, data())
         run = Run(made, Path(folder))
         if run.checkpoint.exists():

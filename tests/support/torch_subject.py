@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from dropout_policies.reference import Weights
 
-from .cases import Case, Numbers, Outcome, pull, way
+from .cases import Case, Numbers, Outcome, loss_weights, random_direction
 from .cases import numbers as numbers_of
 
 States = tuple[torch.Tensor, ...]
@@ -151,7 +151,9 @@ def run_cells(case: Case, given: Numbers | None = None) -> Outcome:
         outputs.append(y[None] if alone else y)
     end = [torch.stack(parts) for parts in zip(*states, strict=True)]
     end = [part[:, None] for part in end] if alone else end
-    return measured(case, inputs, by_layer(cells), named(way(case)), [torch.stack(outputs), *end])
+    return measured(
+        case, inputs, by_layer(cells), named(random_direction(case)), [torch.stack(outputs), *end]
+    )
 
 
 def run_unrolled(case: Case, given: Numbers | None = None) -> Outcome:
@@ -173,7 +175,7 @@ def run_unrolled(case: Case, given: Numbers | None = None) -> Outcome:
         cells.append(cell)
     y = x if unbatched(case) else unpack(x, case)
     parts = [y, *(torch.stack(each) for each in zip(*ends, strict=True))]
-    return measured(case, inputs, by_layer(cells), named(way(case)), parts)
+    return measured(case, inputs, by_layer(cells), named(random_direction(case)), parts)
 
 
 @torch.no_grad()
@@ -196,7 +198,9 @@ def outcome(layer, case: Case, given: Numbers) -> Outcome:
     """One call of a layer that is built already, and the slope of its loss."""
     inputs = [torch.from_numpy(a).requires_grad_() for a in (given.x, *(given.state or ()))]
     parts = call(layer, case, inputs[0], tuple(inputs[1:]) or None)
-    return measured(case, inputs, dict(layer.named_parameters()), named(way(case)), parts)
+    return measured(
+        case, inputs, dict(layer.named_parameters()), named(random_direction(case)), parts
+    )
 
 
 def measured(case, inputs, parameters, along, parts) -> Outcome:
@@ -209,9 +213,9 @@ def measured(case, inputs, parameters, along, parts) -> Outcome:
         parts: y and the states that the call gave.
     """
     names = ("y", "h", "c")[: len(parts)]
-    pulls = [torch.from_numpy(pull(case, n, tuple(p.shape))) for n, p in zip(names, parts)]  # noqa: B905
+    pulls = [torch.from_numpy(loss_weights(case, n, tuple(p.shape))) for n, p in zip(names, parts)]  # noqa: B905
     loss = sum((part * weight).sum() for part, weight in zip(parts, pulls, strict=True))
-    ahead = way(case)
+    ahead = random_direction(case)
     values = [*inputs, *(parameters[name] for name in along)]
     ways = [ahead.x, *(ahead.state or ())][: len(inputs)]
     ways = [*map(torch.from_numpy, ways), *along.values()]

@@ -13,14 +13,14 @@ from tests.support.tiny_captions import step_by_step
 from tests.support.tiny_translation import config, short_sources, smaller, tiny_tatoeba
 
 
-def found(backend: str) -> list[dict]:
+def engine_results(backend: str) -> list[dict]:
     """Of a run from a common start, without attention and with it: the losses of an epoch, what a
     batch costs in one and step by step, the state that sources of all lengths leave, and
     translations."""
-    return [_found(backend, attention) for attention in (False, True)]
+    return [_engine_results(backend, attention) for attention in (False, True)]
 
 
-def _found(backend: str, attention: bool) -> dict:
+def _engine_results(backend: str, attention: bool) -> dict:
     with mock.patch.dict(presets.PRESETS, {"tiny": smaller(attention=attention, layers=2)}):
         task = make(config(backend), None, tiny_tatoeba())
     losses = [task.train(batch, 0.5) for batch in task.batches(0, 0)]
@@ -39,4 +39,4 @@ def _found(backend: str, attention: bool) -> dict:
 
 
 if __name__ == "__main__":
-    print(json.dumps(found(sys.argv[1])))
+    print(json.dumps(engine_results(sys.argv[1])))

@@ -9,7 +9,7 @@ from dropout_policies_keras import LSTM, Embedding
 from keras import layers
 
 from ...config import RunConfig
-from ...keras_training import Kept, dense_weights, lstm_weights
+from ...keras_training import NamedVariable, dense_weights, lstm_weights
 from ...sentences import keras_engine
 from ...task import Arrays
 
@@ -51,10 +51,10 @@ class CaptionModel:
         x, carried = keras_engine.through(self.lstms, self.embedding(before), state)
         return self.output(x), carried
 
-    def named(self) -> dict[str, Kept]:
+    def named(self) -> dict[str, NamedVariable]:
         """The variables by their common names."""
         found = {**dict(dense_weights("image", self.image))}
-        found["embedding"] = Kept(self.embedding.embeddings)
+        found["embedding"] = NamedVariable(self.embedding.embeddings)
         for layer, lstm in enumerate(self.lstms):
             found |= lstm_weights("lstm", layer, lstm)
         return found | dict(dense_weights("output", self.output))

@@ -14,7 +14,7 @@ from ...config import RunConfig
 from ...keras_training import (
     ClippedSGD,
     Costs,
-    Kept,
+    NamedVariable,
     dense_weights,
     load,
     lstm_stack,
@@ -51,7 +51,7 @@ class KerasEngine:
         optimizer = ClippedSGD(preset.learning_rate, preset.clip)
         self.model.compile(optimizer=optimizer, loss=window_loss)
         self.evaluator = cache(self._evaluator)
-        self.named = {"embedding": Kept(self.model.get_layer("embedding").embeddings)}
+        self.named = {"embedding": NamedVariable(self.model.get_layer("embedding").embeddings)}
         for layer, lstm in enumerate(self._lstms(self.model)):
             self.named |= lstm_weights("lstm", layer, lstm)
         self.named |= dense_weights("output", self.model.get_layer("output"))

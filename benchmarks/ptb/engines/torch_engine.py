@@ -20,7 +20,7 @@ def captures(config: RunConfig) -> bool:
     """Whether a run's steps are captured in CUDA graphs, which keyed masks do not fit in, nor what
     processes tell one another."""
     keyed = config.same_start or config.word_types or config.placement.scheduled
-    return torch.cuda.is_available() and not keyed and processes.size() == 1
+    return torch.cuda.is_available() and not keyed and processes.process_count() == 1
 
 
 class LanguageModel(nn.Module):
@@ -60,7 +60,7 @@ class TorchEngine:
         self.captures, self.seed = captures(config), config.start_seed
         self.weights, self._tensor = self.trainer.weights, self.trainer.tensor
         self.loss = nn.CrossEntropyLoss(reduction="none")
-        self.rows = processes.rows(self.preset.batch)
+        self.rows = processes.own_rows(self.preset.batch)
         for layer in (self.model.lstm, self.model.embedding):
             layer.row_offset = self.rows.start
         self.state = self._zeros(self.rows.stop - self.rows.start)
@@ -76,7 +76,7 @@ class TorchEngine:
             mine = (self._tensor(words[self.rows].T) for words in (x, y))
             loss, total = self._losses(*mine)
             self.trainer.step(loss, learning_rate)
-            nats = processes.summed(total)
+            nats = processes.sum_over_processes(total)
         return nats / x.size
 
     def _losses(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,7 +109,7 @@ class TorchEngine:
             carried.zero_()
 
     def carried(self) -> Weights:
-        h, c = (processes.gathered(carried, axis=1) for carried in self.state)
+        h, c = (processes.gather_rows(carried, axis=1) for carried in self.state)
         return {"h": h, "c": c}
 
     def calls(self) -> int:

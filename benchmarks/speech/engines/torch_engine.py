@@ -46,7 +46,7 @@ class TorchEngine:
         }
         self.trainer = Trainer(self.model, named, config.recipe.clip)
         self.weights = self.trainer.weights
-        self.rows = processes.rows(config.recipe.batch)
+        self.rows = processes.own_rows(config.recipe.batch)
         self.model.lstm.row_offset = self.rows.start
         self.trainer.load(weights)
 
@@ -56,7 +56,7 @@ class TorchEngine:
         costs, _ = self._costs(self.trainer.parallel, mine)
         total = (costs * self.trainer.tensor(mine.weight)).sum()
         self.trainer.step(total / len(mine.x), learning_rate)
-        return processes.summed(total) / float(batch.weight.sum())
+        return processes.sum_over_processes(total) / float(batch.weight.sum())
 
     @torch.no_grad()
     def score(self, batch: Batch) -> Scores:

@@ -10,7 +10,7 @@ from keras import layers, ops
 import dropout_policies as dp
 
 from ...config import RunConfig
-from ...keras_training import Kept, dense_weights, lstm_weights
+from ...keras_training import NamedVariable, dense_weights, lstm_weights
 from ...sentences import keras_engine
 from ...task import Arrays
 
@@ -26,7 +26,7 @@ class Attention(layers.Layer):
         return ops.matmul(ops.softmax(likeness, axis=-1), y)
 
 
-class There(layers.Layer):
+class WordMask(layers.Layer):
     """Words to 1 where there is one, and 0 elsewhere."""
 
     def call(self, words: Any) -> Any:
@@ -62,7 +62,7 @@ class Translator:
         """The state before the first word: h and c `[R, H]` of each layer; with attention, what the
         encoder gave `[R, S, H]` and where there are words `[R, S]`."""
         y, state = keras_engine.through(self.encoder, self.source(source))
-        return state if self.attended is None else [*state, y, There()(source)]
+        return state if self.attended is None else [*state, y, WordMask()(source)]
 
     def go_on(self, before: Any, state: list[Any]) -> tuple[Any, list[Any]]:
         """Words before each `[R, T]` and a state to logits `[R, T, V]` and the next state."""
@@ -79,9 +79,12 @@ class Translator:
         seen = [keras.Input((words, self.units)), keras.Input((words,))]
         return state if self.attended is None else [*state, *seen]
 
-    def named(self) -> dict[str, Kept]:
+    def named(self) -> dict[str, NamedVariable]:
         """The variables by their common names."""
-        found = {"source": Kept(self.source.embeddings), "target": Kept(self.target.embeddings)}
+        found = {
+            "source": NamedVariable(self.source.embeddings),
+            "target": NamedVariable(self.target.embeddings),
+        }
         for name, stack in (("encoder", self.encoder), ("decoder", self.decoder)):
             for layer, lstm in enumerate(stack):
                 found |= lstm_weights(name, layer, lstm)

@@ -10,7 +10,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 
 
-def printed(module: str, backend: str) -> Any:
+def printed_json(module: str, backend: str) -> Any:
     """The JSON on the last line that `python -m module backend` prints."""
     done = subprocess.run(
         [sys.executable, "-m", module, backend],
