@@ -25,7 +25,7 @@ from dropout_policies.adapter import (
 )
 
 from .auditing.probe import Probe
-from .cells import TYPES
+from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
 from .kernels.compiled import describe
@@ -215,7 +215,7 @@ def check_layers(
         elif isinstance(item.layer, Unrolled):
             check_custom_cell(item.layer, policy, name)
         else:
-            check_sites(policy, name, TYPES[item.layer.mode].sites)
+            check_sites(policy, name, CELL_TYPES[item.layer.mode].sites)
 
 
 def put_under_policy(module: Any, placement: Placement, seed: int | None) -> None:

@@ -1,5 +1,5 @@
-"""One step of an LSTM, a GRU or a simple RNN under noise, and a loop of steps; all of it plainly
-differentiable."""
+"""One step of an LSTM, a GRU or a simple RNN under masks, and a loop over steps. Autograd
+differentiates all of it, as often as wanted."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from dropout_policies.adapter import (
 )
 
 States = tuple[Tensor, ...]
-"""What is carried from step to step: h `[B, P]`, and c `[B, H]` of an LSTM."""
+"""What is carried from step to step: h `[B, P]`, and of an LSTM c `[B, H]`."""
 
-Noise = Mapping[Site, Tensor]
-"""The masks of one step, each `[B or 1, F or 1]`; what is not there is whole."""
+SiteMasks = Mapping[Site, Tensor]
+"""Masks by site: of one step each `[B or 1, F or 1]`, of a sequence `[T or 1, B or 1, F or 1]`. A
+site that is missing has no mask."""
 
-TYPES = {
+CELL_TYPES = {
     "LSTM": cell_types.LSTM,
     "GRU": cell_types.GRU,
     "RNN_TANH": cell_types.RNN,
@@ -42,133 +43,162 @@ class Weights:
     w_hr: Tensor | None = None
 
     @classmethod
-    def of(cls, flat: list[Tensor]) -> Weights:
-        """From `all_weights`: w_ih, w_hh, the two biases if there are, w_hr if there is one."""
-        w_ih, w_hh, *rest = flat
+    def from_list(cls, weights: list[Tensor]) -> Weights:
+        """From an entry of `all_weights`: w_ih, w_hh, the biases if any, and w_hr if there is
+        one."""
+        w_ih, w_hh, *rest = weights
         biases = rest[:2] if len(rest) >= 2 else [None, None]
         return cls(w_ih, w_hh, biases[0], biases[1], rest[-1] if len(rest) % 2 else None)
 
-    def flat(self) -> list[Tensor]:
-        """As PyTorch's kernels take them."""
-        every = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
-        return [weight for weight in every if weight is not None]
+    def to_list(self) -> list[Tensor]:
+        """The weights that there are, in the order in which PyTorch's kernels take them."""
+        weights = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
+        return [weight for weight in weights if weight is not None]
 
     def to(self, dtype: torch.dtype) -> Weights:
-        """In another type."""
-        every = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
-        w_ih, w_hh, *rest = (None if weight is None else weight.to(dtype) for weight in every)
+        """The weights in another type."""
+        weights = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
+        w_ih, w_hh, *rest = (None if weight is None else weight.to(dtype) for weight in weights)
         assert w_ih is not None, "every layer has them"
         assert w_hh is not None, "every layer has them"
         return Weights(w_ih, w_hh, *rest)
 
 
-Step = Callable[[Tensor, States, Weights, Noise], States]
-"""The input's part of the gates `[B, G*H]` and the states, to the new states."""
+StepFunction = Callable[[Tensor, States, Weights, SiteMasks], States]
+"""From the input's part of the gates `[B, G*H]` and the states to the new states."""
 
 
-def part(value: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """What a value `[..., B, F]` brings to the gates `[..., B, G*H]`, seen through its mask: one
-    for all gates, or one for each, side by side `[..., B, G*F]`."""
-    if mask is None or mask.shape[-1] in (1, value.shape[-1]):
-        return linear(value if mask is None else value * mask.to(value.dtype), weight, bias)
-    gates, width = mask.shape[-1] // value.shape[-1], value.shape[-1]
-    mask = mask.to(value.dtype).reshape(*mask.shape[:-1], gates, width)
+def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+    """The product of a masked value and a weight.
+
+    Args:
+        x: the value, `[..., B, F]`.
+        weight: `[G*H, F]`, for G gates.
+        bias: `[G*H]`, or None.
+        mask: one for all gates, `[..., B or 1, F or 1]`, or one for each gate, side by side
+            `[..., B or 1, G*F]`; None for no mask.
+
+    Returns:
+        The value's part of the gates, `[..., B, G*H]`.
+    """
+    if mask is None or mask.shape[-1] in (1, x.shape[-1]):
+        return linear(x if mask is None else x * mask.to(x.dtype), weight, bias)
+    gates, width = mask.shape[-1] // x.shape[-1], x.shape[-1]
+    mask = mask.to(x.dtype).reshape(*mask.shape[:-1], gates, width)
     by_gate = weight.reshape(gates, -1, width)
-    found = torch.einsum("...gf,ghf->...gh", value.unsqueeze(-2) * mask, by_gate).flatten(-2)
-    return found if bias is None else found + bias
+    product = torch.einsum("...gf,ghf->...gh", x.unsqueeze(-2) * mask, by_gate).flatten(-2)
+    return product if bias is None else product + bias
 
 
-def drop(noise: Noise, site: Site, value: Tensor) -> Tensor:
-    """D(value)."""
-    return value * noise[site] if site in noise else value
+def apply_drop(masks: SiteMasks, site: Site, value: Tensor) -> Tensor:
+    """D(value): the value times the site's mask."""
+    return value * masks[site] if site in masks else value
 
 
-def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
-    """d ⊙ previous + (1 − d) ⊙ new."""
-    return torch.lerp(new, previous, noise[site].expand_as(new)) if site in noise else new
+def apply_zoneout(masks: SiteMasks, site: Site, previous: Tensor, new: Tensor) -> Tensor:
+    """d ⊙ previous + (1 − d) ⊙ new, for the site's mask d."""
+    return torch.lerp(new, previous, masks[site].expand_as(new)) if site in masks else new
 
 
-def _lstm(into: Tensor, states: States, w: Weights, noise: Noise) -> States:
+def _lstm_step(input_gates: Tensor, states: States, w: Weights, masks: SiteMasks) -> States:
     h, c = states
-    gates = into + part(h, w.w_hh, None, noise.get(Site.HIDDEN))
+    gates = input_gates + masked_linear(h, w.w_hh, None, masks.get(Site.HIDDEN))
     i, f, g, o = gates.chunk(4, dim=-1)
-    new_c = f.sigmoid() * c + i.sigmoid() * drop(noise, Site.CANDIDATE, g.tanh())
-    new_c = drop(noise, Site.CELL, new_c)
+    new_c = f.sigmoid() * c + i.sigmoid() * apply_drop(masks, Site.CANDIDATE, g.tanh())
+    new_c = apply_drop(masks, Site.CELL, new_c)
     new_h = o.sigmoid() * new_c.tanh()
     if w.w_hr is not None:
         new_h = linear(new_h, w.w_hr)
-    new_h = drop(noise, Site.STATE, new_h)
+    new_h = apply_drop(masks, Site.STATE, new_h)
     return (
-        zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),
-        zoneout(noise, Site.CELL_UPDATE, c, new_c),
+        apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),
+        apply_zoneout(masks, Site.CELL_UPDATE, c, new_c),
     )
 
 
-def _gru(into: Tensor, states: States, w: Weights, noise: Noise) -> States:
+def _gru_step(input_gates: Tensor, states: States, w: Weights, masks: SiteMasks) -> States:
     (h,) = states
-    back = part(h, w.w_hh, w.b_hh, noise.get(Site.HIDDEN))
-    (in_r, in_z, in_n), (r, z, n) = into.chunk(3, dim=-1), back.chunk(3, dim=-1)
-    r, z = (in_r + r).sigmoid(), (in_z + z).sigmoid()
-    n = drop(noise, Site.CANDIDATE, (in_n + r * n).tanh())
-    new_h = drop(noise, Site.STATE, (1.0 - z) * n + z * h)
-    return (zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),)
+    hidden_gates = masked_linear(h, w.w_hh, w.b_hh, masks.get(Site.HIDDEN))
+    input_r, input_z, input_n = input_gates.chunk(3, dim=-1)
+    hidden_r, hidden_z, hidden_n = hidden_gates.chunk(3, dim=-1)
+    r, z = (input_r + hidden_r).sigmoid(), (input_z + hidden_z).sigmoid()
+    n = apply_drop(masks, Site.CANDIDATE, (input_n + r * hidden_n).tanh())
+    new_h = apply_drop(masks, Site.STATE, (1.0 - z) * n + z * h)
+    return (apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),)
 
 
-def _rnn(activation: Callable[[Tensor], Tensor]) -> Step:
-    def step(into: Tensor, states: States, w: Weights, noise: Noise) -> States:
+def _make_rnn_step(activation: Callable[[Tensor], Tensor]) -> StepFunction:
+    def step(input_gates: Tensor, states: States, w: Weights, masks: SiteMasks) -> States:
         (h,) = states
-        new_h = activation(into + part(h, w.w_hh, None, noise.get(Site.HIDDEN)))
-        new_h = drop(noise, Site.STATE, new_h)
-        return (zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),)
+        hidden_gates = masked_linear(h, w.w_hh, None, masks.get(Site.HIDDEN))
+        new_h = apply_drop(masks, Site.STATE, activation(input_gates + hidden_gates))
+        return (apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),)
 
     return step
 
 
-STEPS: dict[str, Step] = {
-    "LSTM": _lstm,
-    "GRU": _gru,
-    "RNN_TANH": _rnn(torch.tanh),
-    "RNN_RELU": _rnn(torch.relu),
+STEP_FUNCTIONS: dict[str, StepFunction] = {
+    "LSTM": _lstm_step,
+    "GRU": _gru_step,
+    "RNN_TANH": _make_rnn_step(torch.tanh),
+    "RNN_RELU": _make_rnn_step(torch.relu),
 }
+"""PyTorch's `mode` of a layer → one step of it."""
 
 
-def into_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -> Tensor:
-    """The input's part of the gates, for all steps at once: `[T, B, D]` to `[T, B, G*H]`.
+def compute_input_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -> Tensor:
+    """The input's part of the gates for all steps at once, from `[T, B, D]` to `[T, B, G*H]`.
 
-    Both biases are in it, save in a GRU, whose reset gate falls on the second.
+    It includes both biases; of a GRU only the first, because the reset gate multiplies the second.
+
+    Args:
+        mode: PyTorch's name for the kind of layer.
+        x: the input.
+        w: the weights.
+        mask: the mask of the input, as `masked_linear` takes it, or None.
     """
     bias = w.b_ih
     if bias is not None and w.b_hh is not None and mode != "GRU":
         bias = bias + w.b_hh
-    return part(x, w.w_ih, bias, mask)
+    return masked_linear(x, w.w_ih, bias, mask)
 
 
-def _where(valid: Tensor, new: Any, old: Any) -> Any:
-    """A part of the state where a sample `[B, 1]` has a step, and as it was where it has none."""
+def _keep_state_of_padding(valid: Tensor, new: Any, old: Any) -> Any:
+    """A part of the state: new for the samples `[B, 1]` for which the step is valid, else old."""
     if not isinstance(new, Tensor) or new.dim() == 0:
         return new
     return torch.where(valid.reshape(-1, *[1] * (new.dim() - 1)), new, old)
 
 
-def over_steps(
-    step: Callable[[int, States, Noise], States],
+def loop_over_steps(
+    step: Callable[[int, States, SiteMasks], States],
     steps: int,
     states: States,
-    masks: Mapping[Site, Tensor],
+    masks: SiteMasks,
     valid: Tensor | None,
-    backward: bool,
+    reverse: bool,
 ) -> tuple[Tensor, States]:
-    """Run a step over all T steps; where one is padding, the states stay.
+    """Run a step function over all steps of a sequence.
+
+    Args:
+        step: from the number of a step, the states and the step's masks to the new states.
+        steps: T.
+        states: the initial states.
+        masks: the masks of the sequence.
+        valid: which steps of which samples are no padding, `[T, B, 1]`; None if all are. At a step
+            of padding the states stay as they are.
+        reverse: whether steps run from the last to the first.
 
     Returns:
         h of every step `[T, B, P]`, and the last states.
     """
     by_step = {s: m.unbind(0) if len(m) > 1 else [m[0]] * steps for s, m in masks.items()}
     outputs: list[Any] = [None] * steps
-    for t in reversed(range(steps)) if backward else range(steps):
-        new = step(t, states, {site: each[t] for site, each in by_step.items()})
-        if valid is not None and states:  # which are empty before a cell of the user's own
-            new = tuple(_where(valid[t], a, b) for a, b in zip(new, states, strict=True))
+    for t in reversed(range(steps)) if reverse else range(steps):
+        new = step(t, states, {site: of_steps[t] for site, of_steps in by_step.items()})
+        if valid is not None and states:  # a user's own cell may start without states
+            pairs = zip(new, states, strict=True)
+            new = tuple(_keep_state_of_padding(valid[t], a, b) for a, b in pairs)
         states = new
         outputs[t] = states[0]
     return torch.stack(outputs), states

@@ -21,11 +21,11 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cells import Noise, States, drop, over_steps, zoneout
+from .cells import SiteMasks, States, apply_drop, apply_zoneout, loop_over_steps
 from .layers import batch_size, policy_repr
-from .masks import Mask, values
+from .masks import Mask, mask_values
 from .policy_layer import PolicyLayer, resolve_policy
-from .recurrence import Packing, masked, opened
+from .recurrence import Packing, apply_packed_mask, pad_packed
 from .scripting import symbolic_call
 from .tensor_checks import check_packed
 
@@ -40,7 +40,7 @@ class Unrolled(PolicyLayer, nn.Module):
 
     The cell is called as `torch.nn`'s are: `cell(x, state)` with x `[B, D]`, and a state that is
     None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it, with
-    other parts of any shape `[B, ...]`. h is its output too. Noise may fall on what comes in
+    other parts of any shape `[B, ...]`. h is its output too. SiteMasks may fall on what comes in
     (`input` or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`),
     and on the h that it gives back (`state`, `hidden_update`). What a cell makes of a state that is
     None, it makes alone: the first step's `hidden` falls on nothing, and zoneout keeps zeros.
@@ -114,43 +114,43 @@ class Unrolled(PolicyLayer, nn.Module):
         packing = None
         if isinstance(input, PackedSequence):
             check_packed(input)
-            packing = Packing.of(input)
+            packing = Packing.from_packed(input)
         if packing is None and x.dim() != 3:
             raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
         x = x.transpose(0, 1) if self.batch_first and packing is None else x
         noise = self._draw_masks(x, packing)
         entry = noise.pop(Site.INPUT, noise.pop(Site.BETWEEN, None))
         leaving = noise.pop(Site.OUTPUT, None)
-        plain = {site: values(mask, x.dtype) for site, mask in noise.items()}
-        x, valid, inside = opened(masked(x, entry, packing), packing, plain)
+        plain = {site: mask_values(mask, x.dtype) for site, mask in noise.items()}
+        x, valid, inside = pad_packed(apply_packed_mask(x, entry, packing), packing, plain)
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if states is not None and packing is not None:
-            states = tuple(state[packing.order] for state in states)
+            states = tuple(state[packing.sorted_indices] for state in states)
         # Cut at once, not step by step: a trace of it refuses another number of steps.
         is_tensor, inputs = False, x.unbind(0)
 
-        def step(t: int, before: States, noise: Noise) -> States:
+        def step(t: int, before: States, noise: SiteMasks) -> States:
             nonlocal is_tensor
             given: Any = None
             if before:
-                given = (drop(noise, Site.HIDDEN, before[0]), *before[1:])
+                given = (apply_drop(noise, Site.HIDDEN, before[0]), *before[1:])
                 given = given[0] if is_tensor else given
             new = self.cell(inputs[t], given)
             is_tensor = isinstance(new, Tensor)
             new = (new,) if is_tensor else tuple(new)
             # Under autocast h may be narrower than the input that the masks were drawn for.
             noise = {site: mask.to(new[0].dtype) for site, mask in noise.items()}
-            h = drop(noise, Site.STATE, new[0])
+            h = apply_drop(noise, Site.STATE, new[0])
             previous = before[0] if before else torch.zeros_like(h)
-            return zoneout(noise, Site.HIDDEN_UPDATE, previous, h), *new[1:]
+            return apply_zoneout(noise, Site.HIDDEN_UPDATE, previous, h), *new[1:]
 
         is_tensor = isinstance(hx, Tensor)
-        y, end = over_steps(step, len(x), tuple(states or ()), inside, valid, backward=False)
+        y, end = loop_over_steps(step, len(x), tuple(states or ()), inside, valid, reverse=False)
         if packing is not None:
-            y = y[packing.step, packing.place]
-            back = packing.order.argsort()
+            y = y[packing.step, packing.sorted_sample]
+            back = packing.sorted_indices.argsort()
             end = tuple(state[back] for state in end)
-        y = masked(y, leaving, packing)
+        y = apply_packed_mask(y, leaving, packing)
         self.count()
         last = end[0] if is_tensor else end
         if isinstance(input, PackedSequence):

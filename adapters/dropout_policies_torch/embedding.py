@@ -18,7 +18,7 @@ from dropout_policies.adapter import (
 )
 
 from .layers import policy_repr
-from .masks import values
+from .masks import mask_values
 from .policy_layer import PolicyLayer, resolve_policy
 from .scripting import embedding_forward, symbolic_call
 
@@ -122,7 +122,7 @@ class Embedding(PolicyLayer, nn.Embedding):
         if not drawn:
             return rows
         (mask,) = drawn.values()
-        kept = values(mask, rows.dtype)[0].expand(batch, self.num_embeddings)  # [B, V]
+        kept = mask_values(mask, rows.dtype)[0].expand(batch, self.num_embeddings)  # [B, V]
         self.count()
         if not by_sample:
             return rows * kept[0][input].unsqueeze(-1)

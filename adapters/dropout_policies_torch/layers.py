@@ -19,9 +19,9 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cells import TYPES, States
+from .cells import CELL_TYPES, States
 from .policy_layer import PolicyLayer, resolve_policy
-from .recurrence import Packing, run
+from .recurrence import Packing, run_layers
 from .scripting import gru_or_rnn_forward, lstm_forward, symbolic_call
 from .tensor_checks import check_packed, check_tensors, layer_shapes
 
@@ -50,7 +50,7 @@ class Recurrent(PolicyLayer):
                 f"{name}: its own dropout would come on top of the policy's. Received: "
                 f"dropout={self.dropout}, policy={policy.name!r}; leave dropout out."
             )
-        check_sites(policy, name, TYPES[self.mode].sites)
+        check_sites(policy, name, CELL_TYPES[self.mode].sites)
         placement = stack_placement(policy, stack, self.num_layers, name)
         placement.check_rates(self.num_layers, name)
         self.set_placement(placement, seed)
@@ -90,7 +90,7 @@ class Recurrent(PolicyLayer):
         check_tensors(self, layer_shapes(self), data, states)
         if isinstance(input, PackedSequence):
             check_packed(input)
-            packing, batched, x = Packing.of(input), True, data
+            packing, batched, x = Packing.from_packed(input), True, data
         elif input.dim() not in (2, 3):
             raise ValueError(
                 f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead"
@@ -107,7 +107,7 @@ class Recurrent(PolicyLayer):
         drawn = self.masks(plan, x.device, self.weight_ih_l0.dtype)
         if not drawn:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
-        y, end = run(
+        y, end = run_layers(
             self, x, self._initial_states(x, states, packing), packing, self.placement, drawn
         )
         self.count()
@@ -129,7 +129,7 @@ class Recurrent(PolicyLayer):
             batch,
             steps,
             self.proj_size,
-            TYPES[self.mode],
+            CELL_TYPES[self.mode],
         )
 
     def _initial_states(
@@ -146,7 +146,7 @@ class Recurrent(PolicyLayer):
             )
         count, batch = self.num_layers * (1 + self.bidirectional), batch_size(x, packing)
         widths = (self.proj_size or self.hidden_size, self.hidden_size)
-        shapes = [(count, batch, width) for width in widths[: TYPES[self.mode].states]]
+        shapes = [(count, batch, width) for width in widths[: CELL_TYPES[self.mode].states]]
         if states is None:
             # The same zeros for every layer: nothing writes to them.
             return tuple(x.new_zeros(1, *shape[1:]).expand(shape) for shape in shapes)
@@ -161,7 +161,7 @@ class Recurrent(PolicyLayer):
             self.check_hidden_size(state, shape, f"Expected {which} size {{}}, got {{}}")
         if packing is None:
             return states
-        return tuple(state.index_select(1, packing.order) for state in states)
+        return tuple(state.index_select(1, packing.sorted_indices) for state in states)
 
     def extra_repr(self: Any) -> str:
         return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
@@ -399,7 +399,7 @@ def policy_repr(layer: PolicyLayer) -> str:
 
 
 def batch_size(x: Tensor, packing: Packing | None) -> int:
-    return x.shape[1] if packing is None else len(packing.order)
+    return x.shape[1] if packing is None else len(packing.sorted_indices)
 
 
 def _states(hx: Any) -> States | None:

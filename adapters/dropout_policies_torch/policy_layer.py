@@ -223,7 +223,7 @@ class PolicyLayer:
         """
         keys = self.keys
         assert keys is not None, "there is a plan under a policy only"
-        call: masks.Call = 0
+        call: masks.CallNumber = 0
         if not keys.hold and torch.compiler.is_compiling():
             call = (keys.in_graph() - int(for_output)).clamp_min(0)
         elif not keys.hold:
@@ -326,8 +326,8 @@ class PolicyLayer:
         return self.parameters()  # type: ignore[no-any-return]
 
 
-def _to_numpy(mask: Tensor | masks.Bits) -> npt.NDArray[Any]:
-    if isinstance(mask, masks.Bits):
+def _to_numpy(mask: Tensor | masks.BitMask) -> npt.NDArray[Any]:
+    if isinstance(mask, masks.BitMask):
         return np.asarray(mask)
     return (mask.float() if mask.dtype is torch.bfloat16 else mask).numpy(force=True)
 

@@ -1,14 +1,13 @@
 """Running stacked recurrent layers under given masks, on the fastest path that is right.
 
 Where no mask falls inside the recurrence, each layer and direction is one call of PyTorch's own
-fused kernel (`torch.lstm` and its like, cuDNN on a GPU), on masked weights where masks fall on
-them. Where one does, an operator over the whole sequence runs if there is one for it, and otherwise
-a plain loop over the steps.
+fused kernel (`torch.lstm` and its like, cuDNN on a GPU), with masked weights where there are weight
+masks. Where a mask falls inside, an operator over the whole sequence runs if there is one for it,
+and otherwise a plain loop over the steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
@@ -22,49 +21,58 @@ from dropout_policies.adapter import (
     Site,
 )
 
-from .cells import STEPS, States, Weights, into_gates, over_steps
+from .cells import (
+    STEP_FUNCTIONS,
+    SiteMasks,
+    States,
+    Weights,
+    compute_input_gates,
+    loop_over_steps,
+)
 from .kernels import operators
-from .kernels.sequence import SITES
-from .masks import Mask, Masks, on, values
+from .kernels.operator_arguments import OPERATOR_SITES
+from .masks import Mask, Masks, apply_mask, mask_values
 from .tracing import in_torch_func, is_vmapped
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each row of a packed batch lies: its step, its sorted place, its sample.
+    """The step and the sample of each row of a packed batch.
 
     Args:
-        batch_sizes: how many samples reach each step, `[T]`, on the CPU.
+        batch_sizes: how many samples have each step, `[T]`, on the CPU.
         step: the step t of each row, `[N]`.
-        place: the place of each row's sample in the sorted batch, `[N]`.
-        sample: the place of each row's sample in the batch as the user gave it, `[N]`.
-        reverse: for each row, the row of the same sample with its steps in reverse, `[N]`.
-        order: the sample of each sorted place, `[B]`.
+        sorted_sample: the number of each row's sample in the sorted batch, `[N]`.
+        sample: the number of each row's sample in the batch as the user gave it, `[N]`.
+        reversed_row: for each row, the row of the same sample with its steps in reverse, `[N]`.
+        sorted_indices: the sample at each place of the sorted batch, `[B]`.
     """
 
     batch_sizes: Tensor
     step: Tensor
-    place: Tensor
+    sorted_sample: Tensor
     sample: Tensor
-    reverse: Tensor
-    order: Tensor
+    reversed_row: Tensor
+    sorted_indices: Tensor
 
     @classmethod
-    def of(cls, packed: PackedSequence) -> Packing:
+    def from_packed(cls, packed: PackedSequence) -> Packing:
+        """The packing of a batch."""
         sizes, device = packed.batch_sizes, packed.data.device
         batch = int(sizes[0])
         grid = torch.arange(batch, device="cpu")[None, :] < sizes[:, None]  # [T, B]
-        step, place = grid.nonzero(as_tuple=True)
+        step, sorted_sample = grid.nonzero(as_tuple=True)
         lengths = grid.sum(0)
         offsets = sizes.cumsum(0) - sizes
-        reverse = offsets[lengths[place] - 1 - step] + place
+        reversed_row = offsets[lengths[sorted_sample] - 1 - step] + sorted_sample
         order = packed.sorted_indices
         order = torch.arange(batch, device=device) if order is None else order
-        place = place.to(device)
-        return cls(sizes, step.to(device), place, order[place], reverse.to(device), order)
+        sorted_sample = sorted_sample.to(device)
+        sample = order[sorted_sample]
+        return cls(sizes, step.to(device), sorted_sample, sample, reversed_row.to(device), order)
 
 
-def run(
+def run_layers(
     layer: nn.RNNBase,
     x: Tensor,
     states: States,
@@ -75,111 +83,142 @@ def run(
     """Run every layer and direction of a recurrent module under its masks.
 
     Args:
-        layer: whose weights run.
+        layer: the module.
         x: the input `[T, B, D]`, or the packed rows `[N, D]`.
-        states: h `[L*K, B, P]`, and of an LSTM c `[L*K, B, H]`, for K directions, in sorted order
+        states: h `[L*K, B, P]`, and of an LSTM c `[L*K, B, H]`, for K directions; in sorted order
             if packed.
-        packing: where the rows of a packed batch lie.
-        placement: which slots belong to this object.
-        masks: arrays by slot.
+        packing: the steps and samples of the rows, or None if x is not packed.
+        placement: which slots belong to this module.
+        masks: the masks by slot.
 
     Returns:
-        The output, laid out as `x`, and the last states, laid out as `states`.
+        The output in the form of `x`, and the last states in the form of `states`.
     """
     directions = (0, 1) if layer.bidirectional else (0,)
-    vertical = placement.vertical(layer.num_layers)[: layer.num_layers]
+    input_sites = placement.vertical(layer.num_layers)[: layer.num_layers]
     weights: list[Weights] = []
-    noise: list[dict[Site, Mask]] = []  # as the weights: layer by layer, direction by direction
-    for (_, inner), direction in product(vertical, directions):
-        place = (placement.layer + inner, direction)
-        noise.append({slot.site: mask for slot, mask in masks.items() if slot[1:] == place})
-        plain = Weights.of(list(layer.all_weights[len(weights)]))
-        weights.append(_masked_weights(plain, noise[-1]))
+    # Masks by site, in the order of the weights: layer by layer, direction by direction.
+    masks_of_runs: list[dict[Site, Mask]] = []
+    for (_, number), direction in product(input_sites, directions):
+        place = (placement.layer + number, direction)
+        masks_of_runs.append({slot.site: mask for slot, mask in masks.items() if slot[1:] == place})
+        unmasked = Weights.from_list(list(layer.all_weights[len(weights)]))
+        weights.append(_apply_weight_masks(unmasked, masks_of_runs[-1]))
     ends: list[States] = []
-    # PyTorch's kernels are no part of torch.compile's graphs, and vmap cannot take them apart.
-    by_loop = torch.compiler.is_compiling() or (
-        in_torch_func() and is_vmapped((x, *states, *(each for w in weights for each in w.flat())))
+    # torch.compile's graphs cannot hold PyTorch's kernels, and vmap cannot batch them.
+    use_loop = torch.compiler.is_compiling() or (
+        in_torch_func()
+        and is_vmapped((x, *states, *(each for w in weights for each in w.to_list())))
     )
     while len(ends) < len(weights):
         first = len(ends)
-        whole = len(directions) * _whole_layers(noise[first:], len(directions))
-        if whole > len(directions) and not by_loop:
-            flat = [each for w in weights[first : first + whole] for each in w.flat()]
-            start = tuple(state[first : first + whole] for state in states)
-            x, end = _fused(layer.mode, flat, x, start, packing, whole, layer.bidirectional)
+        count = len(directions) * _count_unmasked_layers(masks_of_runs[first:], len(directions))
+        if count > len(directions) and not use_loop:
+            flat_weights = [each for w in weights[first : first + count] for each in w.to_list()]
+            initial = tuple(state[first : first + count] for state in states)
+            x, end = _run_torch_kernel(
+                layer.mode, flat_weights, x, initial, packing, count, layer.bidirectional
+            )
             ends.extend(zip(*end, strict=True))
             continue
-        entry, _ = vertical[first // len(directions)]
+        input_site, _ = input_sites[first // len(directions)]
         outputs = []
         for direction in directions:
             index = len(ends)
-            here, start = noise[index], tuple(state[index] for state in states)
-            leaving = here.pop(Site.OUTPUT, None)
-            y, end = _one_direction(
-                layer.mode, weights[index], x, start, packing, direction, entry, here, by_loop
+            run_masks, initial = masks_of_runs[index], tuple(state[index] for state in states)
+            output_mask = run_masks.pop(Site.OUTPUT, None)
+            y, end = _run_direction(
+                layer.mode,
+                weights[index],
+                x,
+                initial,
+                packing,
+                direction == 1,
+                input_site,
+                run_masks,
+                use_loop,
             )
-            outputs.append(masked(y, leaving, packing))
+            outputs.append(apply_packed_mask(y, output_mask, packing))
             ends.append(end)
         x = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=-1)
     return x, tuple(torch.stack(parts) for parts in zip(*ends, strict=True))
 
 
-def _whole_layers(noise: list[dict[Site, Mask]], directions: int) -> int:
-    """How many layers no mask falls in, from the first on: PyTorch's kernel runs those at once."""
-    whole = (index for index, here in enumerate(noise) if here)
-    return next(whole, len(noise)) // directions
+def _count_unmasked_layers(masks_of_runs: list[dict[Site, Mask]], directions: int) -> int:
+    """How many layers have no mask, from the first on. PyTorch's kernel runs those at once."""
+    masked = (index for index, masks in enumerate(masks_of_runs) if masks)
+    return next(masked, len(masks_of_runs)) // directions
 
 
-def _one_direction(
+def _run_direction(
     mode: str,
     weights: Weights,
     x: Tensor,
-    start: States,
+    initial: States,
     packing: Packing | None,
-    direction: int,
-    entry: Site,
+    reverse: bool,
+    input_site: Site,
     masks: dict[Site, Mask],
-    by_loop: bool,
+    use_loop: bool,
 ) -> tuple[Tensor, States]:
-    """One layer in one direction; `masks` by site, without those that were applied already."""
-    into = masks.get(entry)
-    if into is None or into.shape[-1] in (1, x.shape[-1]):
-        x = masked(x, masks.pop(entry, None), packing)
-    if masks or by_loop:
-        inside = {site: values(mask, x.dtype) for site, mask in masks.items()}
-        return _loop(mode, weights, x, start, packing, direction, entry, inside)
-    x = _turned(x, packing) if direction else x
-    states = tuple(state[None] for state in start)
-    y, end = _fused(mode, weights.flat(), x, states, packing)
-    return _turned(y, packing) if direction else y, tuple(state[0] for state in end)
+    """Run one layer in one direction.
+
+    Args:
+        mode: PyTorch's name for the kind of layer.
+        weights: the weights, under their masks.
+        x: the input, or its packed rows.
+        initial: the initial states.
+        packing: the steps and samples of the rows.
+        reverse: whether steps run from the last to the first.
+        input_site: the site of the input's mask.
+        masks: the masks by site, without those that are applied elsewhere.
+        use_loop: whether PyTorch's own kernel must not run.
+    """
+    input_mask = masks.get(input_site)
+    if input_mask is None or input_mask.shape[-1] in (1, x.shape[-1]):
+        x = apply_packed_mask(x, masks.pop(input_site, None), packing)
+    if masks or use_loop:
+        values = {site: mask_values(mask, x.dtype) for site, mask in masks.items()}
+        return _run_masked(mode, weights, x, initial, packing, reverse, input_site, values)
+    x = _reverse_steps(x, packing) if reverse else x
+    states = tuple(state[None] for state in initial)
+    y, end = _run_torch_kernel(mode, weights.to_list(), x, states, packing)
+    return _reverse_steps(y, packing) if reverse else y, tuple(state[0] for state in end)
 
 
-def _turned(x: Tensor, packing: Packing | None) -> Tensor:
+def _reverse_steps(x: Tensor, packing: Packing | None) -> Tensor:
     """Each sample's steps in reverse."""
-    return x.flip(0) if packing is None else x[packing.reverse]
+    return x.flip(0) if packing is None else x[packing.reversed_row]
 
 
-def _masked_weights(weights: Weights, masks: dict[Site, Mask]) -> Weights:
-    """The weights under their masks `[1, G*H, D or P]`, which are taken out of `masks`."""
+def _apply_weight_masks(weights: Weights, masks: dict[Site, Mask]) -> Weights:
+    """The weights under their masks `[1, G*H, D or P]`, which are removed from `masks`."""
     for site, name in ((Site.INPUT_WEIGHT, "w_ih"), (Site.RECURRENT_WEIGHT, "w_hh")):
         mask = masks.pop(site, None)
         if mask is not None:
             weight = getattr(weights, name)
-            weights = replace(weights, **{name: on(mask[0], weight)})
+            weights = replace(weights, **{name: apply_mask(mask[0], weight)})
     return weights
 
 
-def masked(x: Tensor, mask: Mask | None, packing: Packing | None) -> Tensor:
+def apply_packed_mask(x: Tensor, mask: Mask | None, packing: Packing | None) -> Tensor:
+    """x under a mask `[T or 1, B or 1, F or 1]`.
+
+    Args:
+        x: `[T, B, F]`, or packed rows `[N, F]`.
+        mask: the mask, or None.
+        packing: the steps and samples of the rows, or None if x is not packed.
+    """
     if mask is None:
         return x
     if packing is not None:
         steps = packing.step if mask.shape[0] > 1 else torch.zeros_like(packing.step)
         samples = packing.sample if mask.shape[1] > 1 else torch.zeros_like(packing.sample)
         mask = mask[steps, samples]
-    return on(mask, x)
+    return apply_mask(mask, x)
 
 
-def _fused(
+def _run_torch_kernel(
     mode: str,
     weights: list[Tensor],
     x: Tensor,
@@ -188,96 +227,102 @@ def _fused(
     count: int = 1,
     bidirectional: bool = False,
 ) -> tuple[Tensor, States]:
-    """PyTorch's own kernel: `count` layers times directions, with states `[count, B, H]`."""
+    """Run PyTorch's own kernel: `count` layers times directions, with states `[count, B, H]`."""
     states = tuple(state.contiguous() for state in states)
     hx = list(states) if mode == "LSTM" else states[0]
     layers = count // (1 + bidirectional)
-    how = (len(weights) >= 4 * count, layers, 0.0, True, bidirectional)
+    options = (len(weights) >= 4 * count, layers, 0.0, True, bidirectional)
     kernel: Any = getattr(torch, mode.lower())  # lstm, gru, rnn_tanh or rnn_relu
     if packing is not None:
-        y, *end = kernel(x, packing.batch_sizes, hx, weights, *how)
+        y, *end = kernel(x, packing.batch_sizes, hx, weights, *options)
     else:
-        y, *end = kernel(x, hx, weights, *how, False)
+        y, *end = kernel(x, hx, weights, *options, False)
     return y, tuple(end)
 
 
-def _loop(
+def _run_masked(
     mode: str,
     weights: Weights,
     x: Tensor,
-    start: States,
+    initial: States,
     packing: Packing | None,
-    direction: int,
-    entry: Site,
-    masks: Mapping[Site, Tensor],
+    reverse: bool,
+    input_site: Site,
+    masks: SiteMasks,
 ) -> tuple[Tensor, States]:
-    x, valid, masks = opened(x, packing, masks)
-    inside = {site: mask for site, mask in masks.items() if site is not entry}
-    if entry not in masks and operators.has(mode, weights, inside, (x, *start)):
-        y, states = _at_once(mode, weights, x, start, inside, valid, direction == 1)
+    """Run one layer in one direction by its operator, or by the plain loop if it has none."""
+    x, valid, masks = pad_packed(x, packing, masks)
+    inner_masks = {site: mask for site, mask in masks.items() if site is not input_site}
+    if input_site not in masks and operators.supports(mode, weights, inner_masks, (x, *initial)):
+        y, states = _run_operator(mode, weights, x, initial, inner_masks, valid, reverse)
     else:
-        y, states = _by_steps(mode, weights, x, start, masks, entry, valid, direction == 1)
-    return (y if packing is None else y[packing.step, packing.place]), states
+        y, states = _run_loop(mode, weights, x, initial, masks, input_site, valid, reverse)
+    return (y if packing is None else y[packing.step, packing.sorted_sample]), states
 
 
-def _by_steps(
+def _run_loop(
     mode: str,
     weights: Weights,
     x: Tensor,
-    start: States,
-    masks: Mapping[Site, Tensor],
-    entry: Site,
+    initial: States,
+    masks: SiteMasks,
+    input_site: Site,
     valid: Tensor | None,
-    backward: bool,
+    reverse: bool,
 ) -> tuple[Tensor, States]:
-    """The plain loop, which is differentiable in every way."""
-    # Cut at once, not step by step: a trace of it refuses another number of steps.
-    into = into_gates(mode, x, weights, masks.get(entry)).unbind(0)  # each [B, G*H]
-    step, dtype = STEPS[mode], into[0].dtype
-    return over_steps(
-        lambda t, states, noise: step(into[t], states, weights, noise),
+    """Run the plain loop, which is differentiable in every way."""
+    # Split at once, not step by step: a trace of it refuses another number of steps.
+    input_gates = compute_input_gates(mode, x, weights, masks.get(input_site)).unbind(0)
+    step, dtype = STEP_FUNCTIONS[mode], input_gates[0].dtype
+    return loop_over_steps(
+        lambda t, states, step_masks: step(input_gates[t], states, weights, step_masks),
         len(x),
-        tuple(state.to(dtype) for state in start),
-        {site: mask.to(dtype) for site, mask in masks.items() if site is not entry},
+        tuple(state.to(dtype) for state in initial),
+        {site: mask.to(dtype) for site, mask in masks.items() if site is not input_site},
         valid,
-        backward,
+        reverse,
     )
 
 
-def _at_once(
+def _run_operator(
     mode: str,
     weights: Weights,
     x: Tensor,
-    start: States,
-    masks: Mapping[Site, Tensor],
+    initial: States,
+    masks: SiteMasks,
     valid: Tensor | None,
-    backward: bool,
+    reverse: bool,
 ) -> tuple[Tensor, States]:
-    """The operator of the whole sequence, which wants all in one type."""
+    """Run the operator of the whole sequence, which takes all tensors in one type."""
     device = x.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
-    masks = {site: mask.to(dtype) for site, mask in masks.items()}
+    typed_masks = {site: mask.to(dtype) for site, mask in masks.items()}
     if valid is not None:
-        # A step of padding is one at which everything stays as it was.
-        for site in {Site.HIDDEN_UPDATE, Site.CELL_UPDATE} & set(SITES[mode]):
-            stays = masks.get(site, torch.zeros_like(valid, dtype=dtype))
-            masks[site] = torch.where(valid, stays, 1.0)
-    typed = weights.to(dtype)
-    states = tuple(state.to(dtype) for state in start)
-    return operators.run(mode, typed, x.to(dtype), states, masks, backward)
+        # At a step of padding zoneout keeps the whole state.
+        for site in {Site.HIDDEN_UPDATE, Site.CELL_UPDATE} & set(OPERATOR_SITES[mode]):
+            update = typed_masks.get(site, torch.zeros_like(valid, dtype=dtype))
+            typed_masks[site] = torch.where(valid, update, 1.0)
+    typed_weights = weights.to(dtype)
+    states = tuple(state.to(dtype) for state in initial)
+    return operators.run_operator(mode, typed_weights, x.to(dtype), states, typed_masks, reverse)
 
 
-def opened(
-    x: Tensor, packing: Packing | None, masks: Mapping[Site, Tensor]
-) -> tuple[Tensor, Tensor | None, Mapping[Site, Tensor]]:
-    """Packed rows as `[T, B, D]`, which of them are there `[T, B, 1]`, and the masks in the sorted
-    order of the batch."""
+def pad_packed(
+    x: Tensor, packing: Packing | None, masks: SiteMasks
+) -> tuple[Tensor, Tensor | None, SiteMasks]:
+    """Packed rows as a padded sequence; all as it is if x is not packed.
+
+    Returns:
+        The sequence `[T, B, D]` in sorted order, which of its steps are no padding `[T, B, 1]` or
+        None for all, and the masks in sorted order.
+    """
     if packing is None:
         return x, None, masks
-    masks = {s: m[:, packing.order] if m.shape[1] > 1 else m for s, m in masks.items()}
-    dense = x.new_zeros(len(packing.batch_sizes), len(packing.order), x.shape[-1])
-    dense = dense.index_put((packing.step, packing.place), x)
-    valid = torch.zeros(*dense.shape[:2], 1, dtype=torch.bool, device=x.device)
-    valid[packing.step, packing.place] = True
-    return dense, valid, masks
+    order = packing.sorted_indices
+    masks = {s: m[:, order] if m.shape[1] > 1 else m for s, m in masks.items()}
+    padded = x.new_zeros(len(packing.batch_sizes), len(order), x.shape[-1])
+    padded = padded.index_put((packing.step, packing.sorted_sample), x)
+    valid = torch.zeros(*padded.shape[:2], 1, dtype=torch.bool, device=x.device)
+    valid[packing.step, packing.sorted_sample] = True
+    return padded, valid, masks

@@ -19,7 +19,7 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cells import STEPS, TYPES, States, Weights, into_gates
+from .cells import CELL_TYPES, STEP_FUNCTIONS, States, Weights, compute_input_gates
 from .layers import policy_repr
 from .policy_layer import PolicyLayer, resolve_policy
 from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward, symbolic_call
@@ -72,7 +72,7 @@ class StepRecurrent(PolicyLayer):
         if not self.is_active or not self._input_fits(input, states):
             return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
         self.check_call(input)
-        check_tensors(self, cell_shapes(self, TYPES[self.mode].gates), input, states)
+        check_tensors(self, cell_shapes(self, CELL_TYPES[self.mode].gates), input, states)
         batched = input.dim() == 2
         x = input if batched else input[None]
         drawn = self._draw_masks(x, for_output=False)
@@ -86,10 +86,10 @@ class StepRecurrent(PolicyLayer):
                 states = tuple(state if batched else state[None] for state in states)
             weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
             entry = noise.get(Site.INPUT, noise.get(Site.BETWEEN))
-            into = into_gates(self.mode, x, weights, entry)
-            noise = {site: mask.to(into.dtype) for site, mask in noise.items()}
-            states = tuple(state.to(into.dtype) for state in states)
-            end = STEPS[self.mode](into, states, weights, noise)
+            input_gates = compute_input_gates(self.mode, x, weights, entry)
+            noise = {site: mask.to(input_gates.dtype) for site, mask in noise.items()}
+            states = tuple(state.to(input_gates.dtype) for state in states)
+            end = STEP_FUNCTIONS[self.mode](input_gates, states, weights, noise)
             end = end if batched else tuple(state[0] for state in end)
             found = end if self._state_count == 2 else end[0]
         else:
@@ -113,7 +113,7 @@ class StepRecurrent(PolicyLayer):
 
     @property
     def _state_count(self) -> int:
-        return TYPES[self.mode].states
+        return CELL_TYPES[self.mode].states
 
     def _input_fits(self: Any, input: Tensor, states: States | None) -> bool:
         state = (*input.shape[:-1], self.hidden_size)
@@ -132,7 +132,7 @@ class StepRecurrent(PolicyLayer):
         """The masks of the step that comes; or, of what leaves, those of the step that was."""
         assert self.placement is not None
         geometry = Geometry(
-            self.input_size, self.hidden_size, batch=len(like), cell=TYPES[self.mode]
+            self.input_size, self.hidden_size, batch=len(like), cell=CELL_TYPES[self.mode]
         )
         plan = {
             slot: mask
@@ -337,7 +337,7 @@ def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None 
     Raises:
         PolicyError: it does not have a site, or a rule lives longer than a step.
     """
-    sites = TYPES[mode_of(cell)].sites - WEIGHTS - {without}
+    sites = CELL_TYPES[mode_of(cell)].sites - WEIGHTS - {without}
     longer = [site.value for site, rule in policy.items() if rule.active and rule.per != "step"]
     longer = [site for site in longer if site != Site.EMBEDDING]
     if longer:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from .cells import TYPES
+from .cells import CELL_TYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Names of parameters, and the shapes that they must have."""
@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 def layer_shapes(layer: nn.RNNBase) -> Shapes:
     """The parameters of a recurrent layer, from its first layer and direction on."""
-    rows = TYPES[layer.mode].gates * layer.hidden_size
+    rows = CELL_TYPES[layer.mode].gates * layer.hidden_size
     width = layer.proj_size or layer.hidden_size
     directions = ("", "_reverse")[: 1 + layer.bidirectional]
     shapes: dict[str, tuple[int, ...]] = {}

@@ -7,7 +7,7 @@ from typing import Any
 
 import dropout_policies_torch as dpt
 import torch
-from dropout_policies_torch.cells import TYPES
+from dropout_policies_torch.cells import CELL_TYPES
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,7 +33,7 @@ def layer(job: Job, policy: str, seed: int | None = None) -> nn.Module:
 
 def planned(job: Job, policy: str) -> Plan:
     """The masks of one call."""
-    shape, cell = job.shape, TYPES[job.cell]
+    shape, cell = job.shape, CELL_TYPES[job.cell]
     geometry = Geometry(
         shape.units,
         shape.units,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import torch
-from dropout_policies_torch.kernels.compiled import TYPES, in_c
+from dropout_policies_torch.kernels.compiled import C_DEFINES, load_c_functions
 
 from dropout_policies.compilation import compiler, libraries
 from dropout_policies.masks import compiled_bits
@@ -25,14 +25,17 @@ def overrun() -> None:
     addresses = [ctypes.c_void_p(array.data_ptr()) for array in (weight, panels)]
     strides = [ctypes.c_int64(stride) for stride in weight.stride()]
     sizes = [ctypes.c_int64(number) for number in (65, 16, 1)]
-    in_c(torch.float32).lay_out(addresses[0], *strides, None, addresses[1], *sizes)
+    load_c_functions(torch.float32).pack_in_panels(
+        addresses[0], *strides, None, addresses[1], *sizes
+    )
 
 
 def main() -> None:
     """Compile everything; end with an error if that fails, or if an overrun is not noticed."""
     compiler.SECONDS = 3600.0
     if not all(
-        [in_c(dtype) for dtype in TYPES] + [libraries.compiled_library(compiled_bits.SOURCE)]
+        [load_c_functions(dtype) for dtype in C_DEFINES]
+        + [libraries.compiled_library(compiled_bits.SOURCE)]
     ):
         sys.exit(f"not compiled: {libraries.compiled_library.status()}")
     command = [sys.executable, "-m", "tests.support.sanitized", OVERRUN]

@@ -9,7 +9,7 @@ from typing import Any
 
 import dropout_policies_torch as dpt
 import torch
-from dropout_policies_torch.kernels.sequence import SITES
+from dropout_policies_torch.kernels.operator_arguments import OPERATOR_SITES
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -336,7 +336,7 @@ def calls(draw: st.DrawFn, kind: str, devices: Sequence[str] = ("cpu",)) -> Call
 def _runs_ours(call: Call) -> bool:
     """Whether no layer runs in oneDNN's kernel for an LSTM, whose own gradient is wrong where what
     it saved comes back in another layout."""
-    inside = set(SITES["LSTM"]) & set(call.policy)
+    inside = set(OPERATOR_SITES["LSTM"]) & set(call.policy)
     return call.kind != "LSTM" or call.dtype is torch.float64 or bool(inside)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from dropout_policies_torch import layers
-from dropout_policies_torch.kernels import kernel_memory, sequence
+from dropout_policies_torch.kernels import kernel_memory, sequence_operator
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -57,12 +57,14 @@ def _unchecked(
     patch: Patch, ignored: Callable[[str, Tensor, tuple[int, ...], Tensor], bool]
 ) -> None:
     """The gate lets some tensors through: ignored(name, tensor, shape, like)."""
-    original = kernel_memory.check
+    original = kernel_memory.check_memory
 
-    def check(name: str, x: Tensor, shape: Any, like: Tensor, contiguous: bool = True) -> Tensor:
+    def check_memory(
+        name: str, x: Tensor, shape: Any, like: Tensor, contiguous: bool = True
+    ) -> Tensor:
         return x if ignored(name, x, shape, like) else original(name, x, shape, like, contiguous)
 
-    _everywhere(patch, original, check)
+    _everywhere(patch, original, check_memory)
 
 
 def _layers_accept(patch: Patch, *words: str) -> None:
@@ -106,43 +108,44 @@ def _layouts_unchecked(patch: Patch) -> None:
 def _as_given(patch: Patch) -> None:
     """Tensors reach compiled code as they lie in memory."""
     _unchecked(patch, lambda *_: True)
-    _everywhere(patch, kernel_memory.dense, kernel_memory.resolved)
+    _everywhere(patch, kernel_memory.make_contiguous, kernel_memory.resolve_bits)
 
 
 def _saved_as_given(patch: Patch) -> None:
     """What hooks on saved tensors give back is taken for what was saved."""
     _unchecked(patch, lambda *_: True)
-    _everywhere(patch, sequence.saved, lambda ctx, *_: ctx.saved_tensors)
+    original = sequence_operator.checked_saved_tensors
+    _everywhere(patch, original, lambda ctx, *_: ctx.saved_tensors)
 
 
 def _negative_bit_ignored(patch: Patch) -> None:
     _unchecked(patch, lambda _name, x, *_: x.is_neg())
-    _everywhere(patch, kernel_memory.dense, Tensor.contiguous)
-    _everywhere(patch, kernel_memory.resolved, lambda x: x)
+    _everywhere(patch, kernel_memory.make_contiguous, Tensor.contiguous)
+    _everywhere(patch, kernel_memory.resolve_bits, lambda x: x)
 
 
-class _Forgetful(sequence.SavedGates):
-    """Gates of which nobody knows any more, once a pass has begun, that it writes over them."""
+class _ForgetfulGates(sequence_operator.SavedGates):
+    """Gates that forget, once they are asked, that a pass overwrote them."""
 
-    _written = False
+    _is_overwritten = False
 
     @property
-    def written(self) -> bool:
-        now, self._written = self._written, False
+    def is_overwritten(self) -> bool:
+        now, self._is_overwritten = self._is_overwritten, False
         return now
 
-    @written.setter
-    def written(self, written: bool) -> None:
-        self._written = written
+    @is_overwritten.setter
+    def is_overwritten(self, is_overwritten: bool) -> None:
+        self._is_overwritten = is_overwritten
 
 
 def _retry_reads_what_was_overwritten(patch: Patch) -> None:
-    _everywhere(patch, sequence.SavedGates, _Forgetful)
+    _everywhere(patch, sequence_operator.SavedGates, _ForgetfulGates)
 
 
 def _overwritten_though_kept(patch: Patch) -> None:
     _retry_reads_what_was_overwritten(patch)
-    patch.setattr(_Forgetful, "may_be_written", lambda *_: True)
+    patch.setattr(_ForgetfulGates, "may_overwrite", lambda *_: True)
 
 
 def _both(check: Callable[[Any], None], calls: Callable[[str], Any]) -> dict[str, Any]:

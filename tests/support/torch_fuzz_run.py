@@ -11,7 +11,7 @@ from typing import Any
 import dropout_policies_torch as dpt
 import pytest
 import torch
-from dropout_policies_torch.kernels import engine, operators, products
+from dropout_policies_torch.kernels import kernel_selection, operators, products
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint
@@ -178,7 +178,7 @@ def threads(number: int) -> Iterator[None]:
 def plain_loop() -> Iterator[None]:
     """Every sequence by the plain loop, which autograd differentiates."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(operators, "has", lambda *_: False)
+        patch.setattr(operators, "supports", lambda *_: False)
         yield
 
 
@@ -187,9 +187,9 @@ def settings_of(call: Call) -> Iterator[None]:
     """Which functions take the steps of a call."""
     with pytest.MonkeyPatch.context() as patch:
         if not call.compiled:
-            patch.setattr(engine, "engine", lambda *_: None)
+            patch.setattr(kernel_selection, "select_kernel", lambda *_: None)
         if call.large:
-            patch.setattr(products, "LARGE", 1)
+            patch.setattr(products, "MIN_PACKED_ENTRIES", 1)
         yield
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from dropout_policies_torch import cells, layers, masks, recurrence
 from dropout_policies_torch.kernels import gru_operator, lstm_operator, operators
-from dropout_policies_torch.masks import on
+from dropout_policies_torch.masks import apply_mask
 
 from dropout_policies.placement.plans import Slot
 from dropout_policies.policies.rates import rate_at
@@ -24,13 +24,13 @@ def _after_run(change: Callable) -> Mutant:
     """A change to what the recurrence gives back, seeing its masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = layers.run
+        original = layers.run_layers
 
         def changed(layer, x, state, packing, placement, masks):
             y, end = original(layer, x, state, packing, placement, masks)
             return change(y, end, placement, masks, layer)
 
-        patch.setattr(layers, "run", changed)
+        patch.setattr(layers, "run_layers", changed)
 
     return apply
 
@@ -41,11 +41,11 @@ def _output_mask(masks, placement, layer):
 
 
 def _h_masked(y, end, placement, masks, layer):
-    return y, (on(_output_mask(masks, placement, layer), end[0]), end[1])
+    return y, (apply_mask(_output_mask(masks, placement, layer), end[0]), end[1])
 
 
 def _c_masked(y, end, placement, masks, layer):
-    return y, (end[0], on(_output_mask(masks, placement, layer), end[1]))
+    return y, (end[0], apply_mask(_output_mask(masks, placement, layer), end[1]))
 
 
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
@@ -68,12 +68,13 @@ def _same_masks_every_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def _masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence.Packing.of
-    patch.setattr(
-        recurrence.Packing,
-        "of",
-        lambda packed: (found := original(packed)) and replace(found, sample=found.place),
-    )
+    original = recurrence.Packing.from_packed
+
+    def from_packed(packed):
+        found = original(packed)
+        return replace(found, sample=found.sorted_sample)
+
+    patch.setattr(recurrence.Packing, "from_packed", from_packed)
 
 
 def _backward_reads_forward_masks(patch: pytest.MonkeyPatch) -> None:
@@ -161,7 +162,7 @@ def in_values(draw: Callable) -> Callable:
 
     def drawn(wanted, seed, call, row_offset, device, dtype):
         found = draw(wanted, seed, call, row_offset, device, dtype)
-        return {slot: masks.values(mask, dtype) for slot, mask in found.items()}
+        return {slot: masks.mask_values(mask, dtype) for slot, mask in found.items()}
 
     return drawn
 
@@ -170,12 +171,12 @@ def _operator(change: Callable) -> Mutant:
     """An operator under other masks: change(masks) -> masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = operators.run
+        original = operators.run_operator
 
-        def run(mode, w, x, states, noise, backward):
-            return original(mode, w, x, states, change(dict(noise)), backward)
+        def run_operator(mode, w, x, states, noise, reverse):
+            return original(mode, w, x, states, change(dict(noise)), reverse)
 
-        patch.setattr(operators, "run", run)
+        patch.setattr(operators, "run_operator", run_operator)
 
     return apply
 
@@ -198,9 +199,9 @@ def _step(mode: str, change: Callable) -> Mutant:
     """Another step of a kind of layer: change(original, into, states, weights, noise)."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = cells.STEPS[mode]
-        patch.setitem(cells.STEPS, mode, lambda *args: change(original, *args))
-        patch.setattr(operators, "has", lambda *_: False)
+        original = cells.STEP_FUNCTIONS[mode]
+        patch.setitem(cells.STEP_FUNCTIONS, mode, lambda *args: change(original, *args))
+        patch.setattr(operators, "supports", lambda *_: False)
 
     return apply
 
@@ -214,7 +215,7 @@ def _h_of_the_zoned_c(step, into, states, w, noise):
     if Site.CELL_UPDATE not in noise:
         return h, c
     o = (into + torch.nn.functional.linear(states[0], w.w_hh)).chunk(4, dim=-1)[3].sigmoid()
-    return cells.zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * c.tanh()), c
+    return cells.apply_zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * c.tanh()), c
 
 
 def _candidate_mask_on_the_cell(step, into, states, w, noise):
@@ -226,7 +227,7 @@ def _candidate_mask_on_the_cell(step, into, states, w, noise):
 
 def _cell_masked_after_h(step, into, states, w, noise):
     h, c = step(into, states, w, _without(noise, Site.CELL))
-    return h, cells.drop(noise, Site.CELL, c)
+    return h, cells.apply_drop(noise, Site.CELL, c)
 
 
 def _grus_own_h_masked(step, into, states, w, noise):
@@ -242,12 +243,12 @@ def _state_masked_where_it_leaves_only(step, into, states, w, noise):
 
 def _state_masked_after_zoneout(step, into, states, w, noise):
     h, *rest = step(into, states, w, _without(noise, Site.STATE))
-    return cells.drop(noise, Site.STATE, h), *rest
+    return cells.apply_drop(noise, Site.STATE, h), *rest
 
 
 def _cell_masked_after_zoneout(step, into, states, w, noise):
     h, c = step(into, states, w, _without(noise, Site.CELL))
-    return h, cells.drop(noise, Site.CELL, c)
+    return h, cells.apply_drop(noise, Site.CELL, c)
 
 
 def _state_masked_after_zoneout_at_once(noise):
@@ -275,23 +276,23 @@ def _rates_of_the_first_layer(patch: pytest.MonkeyPatch) -> None:
 
 
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence.opened
+    original = recurrence.pad_packed
 
-    def opened(*given):
+    def pad_packed(*given):
         x, _, found = original(*given)
         return x, None, found
 
-    patch.setattr(recurrence, "opened", opened)
+    patch.setattr(recurrence, "pad_packed", pad_packed)
 
 
 def _loop_masks_follow_the_sorted_batch(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence.opened
+    original = recurrence.pad_packed
 
-    def opened(x, packing, found):
+    def pad_packed(x, packing, found):
         x, valid, _ = original(x, packing, found)
         return x, valid, found
 
-    patch.setattr(recurrence, "opened", opened)
+    patch.setattr(recurrence, "pad_packed", pad_packed)
 
 
 def _no_means(patch: pytest.MonkeyPatch) -> None:
@@ -313,36 +314,36 @@ def _gates_share(patch: pytest.MonkeyPatch) -> None:
 
 
 def _masked_weights_with_bias(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence._masked_weights
+    original = recurrence._apply_weight_masks
 
     def masked(weights, found):
         mask = found.get(Site.RECURRENT_WEIGHT)
         changed = original(weights, found)
         if mask is None or changed.b_hh is None:
             return changed
-        return replace(changed, b_hh=on(mask[0, :, 0], changed.b_hh))
+        return replace(changed, b_hh=apply_mask(mask[0, :, 0], changed.b_hh))
 
-    patch.setattr(recurrence, "_masked_weights", masked)
+    patch.setattr(recurrence, "_apply_weight_masks", masked)
 
 
 def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
-    original = recurrence._masked_weights
+    original = recurrence._apply_weight_masks
 
     def masked(weights, found):
         hides = Site.RECURRENT_WEIGHT in found
         changed = original(weights, found)
         return replace(changed, w_hh=changed.w_hh.detach()) if hides else changed
 
-    patch.setattr(recurrence, "_masked_weights", masked)
+    patch.setattr(recurrence, "_apply_weight_masks", masked)
 
 
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
-    original = layers.run
+    original = layers.run_layers
 
     def run(layer, x, state, *rest):
         return original(layer, x, (0 * state[0], 0 * state[1]), *rest)
 
-    patch.setattr(layers, "run", run)
+    patch.setattr(layers, "run_layers", run)
 
 
 LAYER_MUTANTS: dict[str, Mutant] = {
@@ -359,8 +360,8 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the state of an unbatched call ignored": _unbatched_state_ignored,
     "masks per sequence left out": _sequence_masks_left_out,
     "row_offset ignored for packed input": _row_offset_ignored_where_packed,
-    "the loop forgets bias_hh": _one_bias("_by_steps"),
-    "the operators forget bias_hh": _one_bias("_at_once"),
+    "the loop forgets bias_hh": _one_bias("_run_loop"),
+    "the operators forget bias_hh": _one_bias("_run_operator"),
     "an operator masks the cell for the candidate": _moved(Site.CANDIDATE, Site.CELL),
     "an operator masks the candidate for the cell": _moved(Site.CELL, Site.CANDIDATE),
     "an operator masks the state instead of what the gates see": _moved(Site.HIDDEN, Site.STATE),
@@ -368,13 +369,13 @@ LAYER_MUTANTS: dict[str, Mutant] = {
         lambda noise: noise | {s: noise[Site.CELL_UPDATE] for s in noise if "hidden_up" in s}
     ),
     "an operator's weight gradient takes each step's own state": _part(
-        "before", lambda _: lambda *given: given[1]
+        "previous_hidden", lambda _: lambda *given: given[1]
     ),
     "an operator's zoneout keeps the new for the old": _operator(
         lambda noise: noise | {s: 1.0 - noise[s] for s in noise if s is Site.HIDDEN_UPDATE}
     ),
     "an operator runs backward as forward": _part(
-        "order", lambda order: lambda *given: order(given[0], False)
+        "step_order", lambda order: lambda *given: order(given[0], False)
     ),
     "initial state ignored": _initial_state_ignored,
     "stock nn.LSTM dropout": _stock_dropout,

@@ -32,7 +32,7 @@ def bits(request, monkeypatch):
 @example(1, 2, (3, 2, 1027), 0.5, 7)  # of an odd width, and wider than what is computed at once
 @example(1, 2, (2, 2, 2048), 0.5, 7)
 def test_mask_bits_are_the_cores(k0, k1, shape, rate, row_offset):
-    key = masks._int32(k0), masks._int32(k1)
+    key = masks._to_int32(k0), masks._to_int32(k1)
     got = masks.keep_bits(key, keyed.threshold(rate) - 2**31, shape, row_offset, CPU)
     np.testing.assert_array_equal(got.numpy(), keyed.keep_bits((k0, k1), rate, shape, row_offset))
 

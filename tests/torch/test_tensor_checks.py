@@ -390,7 +390,7 @@ def test_what_is_no_tensor_gets_the_stock_layers_error():
 def test_the_gate_says_what_it_received():
     like = torch.zeros(3)
     good = torch.zeros(2, 3)
-    assert kernel_memory.check("h0", good, (2, 3), like) is good
+    assert kernel_memory.check_memory("h0", good, (2, 3), like) is good
     for bad in (
         torch.zeros(3, 2),
         torch.zeros(3, 2).t(),
@@ -401,8 +401,8 @@ def test_the_gate_says_what_it_received():
         good.as_subclass(type("Mine", (torch.Tensor,), {})),
     ):
         with pytest.raises(RuntimeError, match=r"h0: expected a dense tensor .* Received: "):
-            kernel_memory.check("h0", bad, (2, 3), like)
-    kernel_memory.check("weight", torch.zeros(3, 2).t(), (2, 3), like, contiguous=False)
+            kernel_memory.check_memory("h0", bad, (2, 3), like)
+    kernel_memory.check_memory("weight", torch.zeros(3, 2).t(), (2, 3), like, contiguous=False)
 
 
 def test_a_tensor_of_a_subclass_takes_pytorchs_functions():

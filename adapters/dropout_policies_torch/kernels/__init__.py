@@ -1,3 +1,3 @@
-"""PyTorch's fast paths: whole sequences as operators, their steps in C and Triton, products with a
-weight, and the one gate before compiled code.
+"""PyTorch's fast paths: operators of whole sequences, their kernels in C and Triton, products with
+a weight, and the one check before compiled code gets a tensor's address.
 """

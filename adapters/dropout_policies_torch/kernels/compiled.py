@@ -1,7 +1,7 @@
-"""What compiled functions can work on: on a GPU those by Triton, made when a process first needs
-them, and in the CPU's memory those in C (`dropout_policies.compiled`).
+"""The compiled functions, and the tensors that they can work on: on a GPU Triton kernels, and on a
+CPU functions in C. Both are compiled when a process first needs them.
 
-Where there is no Triton, or `DROPOUT_POLICIES_COMPILE=0` says that none may run, PyTorch's own
+Where there is no Triton, or `DROPOUT_POLICIES_COMPILE=0` forbids compilation, PyTorch's own
 functions do the same, one after another.
 """
 
@@ -26,42 +26,42 @@ from .kernel_memory import has_memory
 
 _logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_name("fused.c")
-"""A layer's steps in C, and with them the products of `products.c` and the runs of `runs.c`."""
+C_SOURCE = Path(__file__).with_name("steps.c")
+"""The functions in C: a layer's steps, and what this file includes from the others beside it."""
 
-TYPES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
-"""What is defined in the source for each type that it can be had for."""
+C_DEFINES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
+"""The types that the functions in C can have, and the compiler's arguments for each."""
 
-ONE_THREAD = (
+ONE_THREAD_WARNING = (
     "dropout_policies runs its compiled functions on one thread, and PyTorch's own functions where "
     "many threads are worth more: {reason}, through which they would use PyTorch's threads. "
     "torch.set_num_threads(1) runs without this warning."
 )
 
 
-def in_c(dtype: torch.dtype) -> Any:
-    """The functions of a layer's steps in C, as they are for one type; None without a compiler."""
-    return compiled_library(SOURCE, *TYPES[dtype])
+def load_c_functions(dtype: torch.dtype) -> Any:
+    """The functions in C for one type; None without a compiler."""
+    return compiled_library(C_SOURCE, *C_DEFINES[dtype])
 
 
-def takes(x: Tensor) -> bool:
-    """Whether the functions in C can be had for a tensor; not for an empty one."""
-    return has_memory(x) and x.dtype in TYPES and in_c(x.dtype) is not None
+def supports_c(x: Tensor) -> bool:
+    """Whether functions in C can work on a tensor; not on an empty one."""
+    return has_memory(x) and x.dtype in C_DEFINES and load_c_functions(x.dtype) is not None
 
 
-def has_threads(dtype: torch.dtype) -> bool:
+def uses_torch_threads(dtype: torch.dtype) -> bool:
     """Whether functions in C run on as many threads as PyTorch's own do."""
-    if torch.get_num_threads() == 1 or in_c(dtype).has_threads():
+    if torch.get_num_threads() == 1 or load_c_functions(dtype).has_threads():
         return True
     compiled_library.warn_once(
-        ONE_THREAD, f"no OpenMP runtime in this process has {', '.join(OPENMP)}"
+        ONE_THREAD_WARNING, f"no OpenMP runtime in this process has {', '.join(OPENMP)}"
     )
     return False
 
 
 @functools.cache
-def kernels() -> ModuleType | None:
-    """Triton's kernels; None where they cannot be had."""
+def load_triton_kernels() -> ModuleType | None:
+    """The module of Triton kernels; None where there is no Triton."""
     if not compilation_allowed():
         return None
     try:
@@ -72,42 +72,42 @@ def kernels() -> ModuleType | None:
     return triton_kernels
 
 
-_started: dict[tuple[Any, ...], Any] = {}
+_compiled_kernels: dict[tuple[Any, ...], Any] = {}
 
 
-def start(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> None:
-    """Start one of the kernels, on the device of `like`, which is to be the current one.
+def launch_kernel(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> None:
+    """Launch a Triton kernel on the device of `like`, which must be the current device.
 
-    Triton looks at every argument before each start, which takes longer than most of these kernels
-    run. They are compiled the same whatever sizes and addresses are, so that what was compiled for
-    this type and these absences starts again without that look.
+    Triton looks at every argument before each launch, which takes longer than most of these kernels
+    run. The kernels are compiled the same for all sizes and addresses, so a kernel that was
+    compiled for a type and for which arguments are None is launched again without that look.
 
     Args:
-        name: the kernel's.
-        like: a tensor of the type that its arrays are of.
-        units: how many there are to compute.
-        block: how many of them one program takes.
-        arguments: tensors, integers, or None for what is not there.
+        name: the kernel's name.
+        like: a tensor of the type of the kernel's arrays.
+        units: how many units there are to compute.
+        block: how many of them one program computes.
+        arguments: tensors, integers, or None for an array that is left out.
     """
-    absent = tuple(argument is None for argument in arguments)
-    key = (name, block, like.dtype, like.device.index, absent)
-    grid, known = (-(-units // block), 1, 1), _started.get(key)
-    if known is not None:
-        known[grid](*arguments, block)
+    is_none = tuple(argument is None for argument in arguments)
+    key = (name, block, like.dtype, like.device.index, is_none)
+    grid, compiled = (-(-units // block), 1, 1), _compiled_kernels.get(key)
+    if compiled is not None:
+        compiled[grid](*arguments, block)
         return
-    found = getattr(kernels(), name)[grid](*arguments, block)
-    if found is not None:  # as it is where Triton interprets
-        _started[key] = found
+    compiled = getattr(load_triton_kernels(), name)[grid](*arguments, block)
+    if compiled is not None:  # it is None where Triton interprets
+        _compiled_kernels[key] = compiled
 
 
 def describe() -> dict[str, Any]:
     """What runs compiled in this process, for `dropout_policies.show_config`."""
-    threads = torch.get_num_threads()
+    threads, functions = torch.get_num_threads(), load_c_functions(torch.float32)
     steps = "PyTorch's own functions"
-    if in_c(torch.float32) is not None:
-        on = "1 thread" if threads == 1 or not in_c(torch.float32).has_threads() else "all threads"
-        steps = f"functions in C, on {on}"
+    if functions is not None:
+        one_thread = threads == 1 or not functions.has_threads()
+        steps = f"functions in C, on {'1 thread' if one_thread else 'all threads'}"
     on_gpu = "no GPU"
     if torch.cuda.is_available():
-        on_gpu = "PyTorch's own functions" if kernels() is None else "Triton kernels"
+        on_gpu = "PyTorch's own functions" if load_triton_kernels() is None else "Triton kernels"
     return {"threads": threads, "steps on a CPU": steps, "steps on a GPU": on_gpu}

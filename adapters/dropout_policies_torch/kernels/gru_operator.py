@@ -1,294 +1,304 @@
-"""A GRU over a whole sequence under noise, with a backward pass of its own."""
+"""A GRU over a whole sequence under masks, with a backward pass of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import engine as engines
-from . import fused, products
-from .kernel_memory import dense, resolved
-from .sequence import (
-    SITES,
-    Operator,
-    again,
-    before,
-    by_loop,
-    cut,
-    four,
-    or_zeros,
-    order,
-    pieces,
-    pulls,
-    save,
-    saved,
-    slices,
-    whole,
+from . import kernel_selection, products
+from .kernel_memory import make_contiguous, resolve_bits
+from .operator_arguments import (
+    OPERATOR_SITES,
+    GradOutputs,
+    GRUInputs,
+    GRUOutputs,
+    GRUSaved,
+    GRUWeights,
+    make_grouping,
+)
+from .sequence_kernel import KernelArrays, grad_hidden_through_mask
+from .sequence_operator import (
+    SequenceOperator,
+    gradients_by_loop,
+    load_saved,
+    needs_loop,
+    save_for_backward,
+    zeros_if_none,
+)
+from .time_steps import (
+    by_step,
+    grad_previous_outputs,
+    mask_by_step,
+    masks_in_chunk,
+    previous_hidden,
+    split_four_gates,
+    split_steps,
+    step_order,
 )
 
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of x, h0, w_ih, w_hh, b_ih and b_hh."""
 
-def _forward(
-    x: Tensor,
-    h0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    b_ih: Tensor | None,
-    b_hh: Tensor | None,
-    hidden: Tensor | None,
-    candidate: Tensor | None,
-    state: Tensor | None,
-    hidden_update: Tensor | None,
-    backward: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+
+def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
     """A GRU over all steps.
 
     Args:
-        x: the input, `[T, B, D]`.
-        h0: the state to start from, `[B, H]`.
-        w_ih, w_hh, b_ih, b_hh: `[3*H, D]`, `[3*H, H]`, `[3*H]` and `[3*H]`.
-        hidden, candidate, state, hidden_update, backward, keep: as of an LSTM.
+        inputs: what it runs on.
+        needs_backward: whether a backward pass may follow.
+    """
+    inputs = _with_plain_memory(inputs)
+    x, h, weights, masks, reverse = inputs
+    steps, batch, size = len(x), *h.shape
+    hs = x.new_empty(steps, batch, size)
+    recurrent = products.RecurrentWeight(weights.w_hh, batch, weights.b_hh)
+    for chunk in split_steps(steps, batch, reverse, whole=needs_backward):
+        part = GRUInputs(x[chunk], h, weights, masks_in_chunk(masks, chunk), reverse)
+        saved = _forward_chunk(part, hs[chunk], recurrent, needs_backward)
+        h = saved.hs[0 if reverse else -1]
+    if not needs_backward:
+        return GRUOutputs(hs, h.clone(), hs.new_empty(0), hs.new_empty(0))
+    return GRUOutputs(hs, h.clone(), saved.gates, saved.hidden_n)
+
+
+def _with_plain_memory(inputs: GRUInputs) -> GRUInputs:
+    """The same inputs, in memory that compiled code can read."""
+    x, h0, weights, masks, reverse = inputs
+    w_ih, w_hh, b_ih, b_hh = weights
+    weights = GRUWeights(resolve_bits(w_ih), resolve_bits(w_hh), b_ih, b_hh)
+    return GRUInputs(resolve_bits(x), make_contiguous(h0), weights, masks, reverse)
+
+
+def _forward_chunk(
+    inputs: GRUInputs,
+    hs: Tensor,
+    recurrent: products.RecurrentWeight,
+    saves_every_step: bool,
+) -> GRUSaved:
+    """Some steps of `_forward`, which fill `hs`.
 
     Returns:
-        Every h_t `[T, B, H]` and the last `[B, H]`; and for the backward pass, or else empty,
-        r, z and n `[T, B, 3*H]`, and what the hidden state brings to n before r falls on it
-        `[T, B, H]`.
+        What was computed; if not every step is saved, `hidden_n` holds the last step.
     """
-    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    h0 = dense(h0)
-    steps, batch, size = len(x), *h0.shape
-    hs = x.new_empty(steps, batch, size)
-    recurrent = products.Recurrent(w_hh, batch, b_hh)
-    masks = (hidden, candidate, None, state, hidden_update, None)
-    h = h0
-    for piece in pieces(steps, batch, backward, keep):
-        part = x[piece], h, hs[piece], w_ih, b_ih, recurrent, cut(masks, piece)
-        h, acts, brought = _forward_part(*part, backward, keep)
-    return hs, h.clone(), acts, brought
-
-
-def _forward_part(
-    x: Tensor,
-    h0: Tensor,
-    hs: Tensor,
-    w_ih: Tensor,
-    b_ih: Tensor | None,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Some steps of `_forward`, from h0 on: fills `hs`; the last h, and what is kept."""
     steps, batch, size = hs.shape
-    acts = products.linear(x, w_ih, b_ih)  # so far what the input brings to them
-    brought = acts.new_empty(steps if keep else 1, batch, size)
-    engine = engines.engine(acts, h0)
-    if engine is not None:
-        arrays = {"acts": acts, "hs": hs, "cs": brought}
-        run = engine("gru", h0, masks, order(steps, backward), keep, **arrays)
-        run.forward(recurrent)
+    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.b_ih)  # the input's part
+    hidden_n = gates.new_empty(steps if saves_every_step else 1, batch, size)
+    saved = GRUSaved(hs, gates, hidden_n)
+    kernel_class = kernel_selection.select_kernel(gates, inputs.h0)
+    if kernel_class is None:
+        _torch_steps(inputs, saved, recurrent)
     else:
-        _steps(acts, hs, brought, h0, recurrent, masks, backward)
-    if not keep:
-        acts, brought = (hs.new_empty(0) for _ in range(2))
-    return hs[0 if backward else -1], acts, brought
+        arrays = KernelArrays(gates, hs, hidden_n=hidden_n)
+        order = step_order(steps, inputs.reverse)
+        kernel = kernel_class("gru", inputs.h0, inputs.masks, order, arrays, saves_every_step)
+        kernel.forward(recurrent)
+    return saved
 
 
-def _steps(
-    acts: Tensor,
-    hs: Tensor,
-    brought: Tensor,
-    h0: Tensor,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
-) -> None:
-    """All steps by PyTorch's own functions; `acts` is the input's part of the gates before, and
-    the gates after."""
+def _torch_steps(inputs: GRUInputs, saved: GRUSaved, recurrent: products.RecurrentWeight) -> None:
+    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
+    before."""
+    hs, gates, hidden_n = saved
     steps, batch, size = hs.shape
-    hidden, candidate, _, state, hidden_update, _ = masks
-    scratch = acts.new_empty(batch, size)
-    r_and_z = acts[:, :, : 2 * size].unbind(0)
-    r, z, n = (acts[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
-    h_by_step, brought_by_step = hs.unbind(0), whole(brought, steps)
-    m_hidden, m_candidate, m_state, m_h = (
-        slices(mask, steps, h0) for mask in (hidden, candidate, state, hidden_update)
+    scratch = gates.new_empty(batch, size)
+    r_and_z = gates[:, :, : 2 * size].unbind(0)
+    r, z, n = (gates[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
+    h_by_step, hidden_n_by_step = hs.unbind(0), by_step(hidden_n, steps)
+    hidden, candidate, state, h_update = (
+        mask_by_step(mask, steps, inputs.h0) for mask in inputs.masks
     )
-    h = h0
-    for t in order(steps, backward):
-        back = recurrent.by(h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch))
-        r_and_z[t].add_(back[:, : 2 * size]).sigmoid_()
-        to_n = brought_by_step[t].copy_(back[:, 2 * size :])
-        n[t].addcmul_(r[t], to_n).tanh_()
-        shown = n[t] if m_candidate is None else torch.mul(n[t], m_candidate[t], out=scratch)
-        new_h = torch.lerp(shown, h, z[t], out=h_by_step[t])
-        if m_state is not None:
-            new_h.mul_(m_state[t])
-        if m_h is not None:
-            new_h.lerp_(h, m_h[t])
+    h = inputs.h0
+    for t in step_order(steps, inputs.reverse):
+        product = recurrent.multiply(h if hidden is None else torch.mul(h, hidden[t], out=scratch))
+        r_and_z[t].add_(product[:, : 2 * size]).sigmoid_()
+        n[t].addcmul_(r[t], hidden_n_by_step[t].copy_(product[:, 2 * size :])).tanh_()
+        masked_n = n[t] if candidate is None else torch.mul(n[t], candidate[t], out=scratch)
+        new_h = torch.lerp(masked_n, h, z[t], out=h_by_step[t])
+        if state is not None:
+            new_h.mul_(state[t])
+        if h_update is not None:
+            new_h.lerp_(h, h_update[t])
         h = new_h
 
 
-def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    keep = arguments[-1]
+def _fake_forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
+    x, h0 = inputs.x, inputs.h0
     hs = x.new_empty(x.shape[0], *h0.shape)
-    acts = x.new_empty(*x.shape[:2], 3 * h0.shape[1])
-    kept = [torch.empty_like(each) if keep else each.new_empty(0) for each in (acts, hs)]
-    return hs, h0.new_empty(h0.shape), *kept
+    gates = x.new_empty(*x.shape[:2], 3 * h0.shape[1])
+    gates, hidden_n = (
+        torch.empty_like(each) if needs_backward else each.new_empty(0) for each in (gates, hs)
+    )
+    return GRUOutputs(hs, h0.new_empty(h0.shape), gates, hidden_n)
 
 
-def _backward(
-    d_hs: Tensor,
-    d_last: Tensor,
-    hs: Tensor,
-    acts: Tensor,
-    brought: Tensor,
-    x: Tensor,
-    h0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    hidden: Tensor | None,
-    candidate: Tensor | None,
-    state: Tensor | None,
-    hidden_update: Tensor | None,
-    backward: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, h0, w_ih, w_hh, b_ih and b_hh from those of every h and of the last."""
-    size = hs.shape[2]
-    d_hs, d_last, hs, acts, brought, h0 = map(dense, (d_hs, d_last, hs, acts, brought, h0))
-    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    masks = (hidden, candidate, None, state, hidden_update, None)
-    d_gates, d_h = _gates_back(d_hs, d_last, hs, acts, brought, h0, w_hh, masks, backward)
-    flat = d_gates.flatten(0, 1)
-    rows, rows_back = flat[:, : 3 * size], flat[:, size:]  # n, r, z; and r, z, n
-    d_x = products.linear(rows, w_ih.roll(size, 0).t()).view_as(x)
-    d_w_ih = products.outer(rows, x.flatten(0, 1)).roll(-size, 0)
-    d_w_hh = products.outer(rows_back, before(h0, hs, backward, hidden).flatten(0, 1))
-    return d_x, d_h, d_w_ih, d_w_hh, rows.sum(0).roll(-size, 0), rows_back.sum(0)
+def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> Gradients:
+    """The gradients of a GRU's inputs.
+
+    Args:
+        grad_outputs: the gradients of every h and of the last h.
+        saved: what the forward pass computed.
+        inputs: what it ran on.
+    """
+    grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
+    saved = GRUSaved(*map(make_contiguous, saved))
+    inputs = _with_plain_memory(inputs)
+    x, w_ih, size = inputs.x, inputs.weights.w_ih, saved.hs.shape[2]
+    grad_gates, grad_h0 = _grad_gates(grad_outputs, saved, inputs)
+    rows = grad_gates.flatten(0, 1)
+    input_rows, hidden_rows = rows[:, : 3 * size], rows[:, size:]  # n, r, z; and r, z, hidden_n
+    grad_x = products.linear(input_rows, w_ih.roll(size, 0).t()).view_as(x)
+    grad_w_ih = products.sum_outer_products(input_rows, x.flatten(0, 1)).roll(-size, 0)
+    previous = previous_hidden(inputs.h0, saved.hs, inputs.reverse, inputs.masks.hidden)
+    grad_w_hh = products.sum_outer_products(hidden_rows, previous.flatten(0, 1))
+    grad_b_ih, grad_b_hh = input_rows.sum(0).roll(-size, 0), hidden_rows.sum(0)
+    return grad_x, grad_h0, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh
 
 
-def _gates_back(
-    d_hs: Tensor,
-    d_last: Tensor,
-    hs: Tensor,
-    acts: Tensor,
-    brought: Tensor,
-    h0: Tensor,
-    w_hh: Tensor,
-    masks: fused.Masks,
-    backward: bool,
+def _grad_gates(
+    grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of n, r and z before they are squashed, and of the part of n that r falls on,
-    `[T, B, 4*H]`: three that lie side by side go to the input, and three to the hidden state. And
-    the gradient of h0."""
-    steps, batch, size = hs.shape
-    d_gates = hs.new_empty(steps, batch, 4 * size)
-    recurrent = products.Recurrent(w_hh.t(), batch)
-    engine = engines.engine(acts, h0)
-    if engine is None:
-        d_h = _steps_back(d_gates, d_hs, d_last, hs, acts, brought, h0, recurrent, masks, backward)
-        return d_gates, d_h
-    d_h = d_last.clone()
-    arrays = {"acts": acts, "hs": hs, "cs": brought}
-    arrays |= {"d_hs": d_hs, "d_gates": d_gates, "d_h": d_h}
-    run = engine("gru", h0, masks, order(steps, backward), True, **arrays)
-    back = run.backward(recurrent)
-    return d_gates, d_h.add_(fused.through(back, masks, backward))
+    """The gradients of n, r and z before their activations, and of `hidden_n`, `[T, B, 4*H]`; and
+    the gradient of h0.
+
+    In this order the three that belong to the input are contiguous, and so are the three that
+    belong to the hidden state.
+    """
+    h0, masks = inputs.h0, inputs.masks
+    steps, batch, size = saved.hs.shape
+    grad_gates = saved.hs.new_empty(steps, batch, 4 * size)
+    recurrent = products.RecurrentWeight(inputs.weights.w_hh.t(), batch)
+    kernel_class = kernel_selection.select_kernel(saved.gates, h0)
+    if kernel_class is None:
+        return grad_gates, _torch_steps_backward(grad_gates, grad_outputs, saved, inputs, recurrent)
+    grad_h = grad_outputs.grad_last.clone()
+    arrays = KernelArrays(
+        saved.gates,
+        saved.hs,
+        hidden_n=saved.hidden_n,
+        grad_hs=grad_outputs.grad_hs,
+        grad_gates=grad_gates,
+        grad_h=grad_h,
+    )
+    order = step_order(steps, inputs.reverse)
+    kernel = kernel_class("gru", h0, masks, order, arrays, saves_every_step=True)
+    grad_masked = kernel.backward(recurrent)
+    grad_h.add_(grad_hidden_through_mask(grad_masked, masks.hidden, inputs.reverse))
+    return grad_gates, grad_h
 
 
-def _steps_back(
-    d_gates: Tensor,
-    d_hs: Tensor,
-    d_last: Tensor,
-    hs: Tensor,
-    acts: Tensor,
-    brought: Tensor,
-    h0: Tensor,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
+def _torch_steps_backward(
+    grad_gates: Tensor,
+    grad_outputs: GradOutputs,
+    saved: GRUSaved,
+    inputs: GRUInputs,
+    recurrent: products.RecurrentWeight,
 ) -> Tensor:
-    """All steps of the backward pass by PyTorch's own functions: the gates' gradients, filled in,
-    and that of h0."""
+    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates`.
+
+    Returns:
+        The gradient of h0.
+    """
+    grad_hs, grad_last = grad_outputs
+    hs, gates, hidden_n = saved
+    h0, masks, reverse = inputs.h0, inputs.masks, inputs.reverse
     steps, batch, size = hs.shape
-    hidden, candidate, _, state, hidden_update, _ = masks
-    r, z, n = acts.view(steps, batch, 3, size).unbind(2)
-    # What the pre-activations of n, r and z, and the part of n that r falls on, count for in h̃,
-    # all steps at once; step by step it then becomes the gradient. In this order three that lie
-    # side by side go to the input, and three to the hidden state.
-    parts = four(d_gates)
-    k_n, k_r, k_z, k_back = parts.unbind(2)
-    rest = 1.0 - z
-    h_before = before(h0, hs, backward)
-    torch.sub(h_before, n if candidate is None else n * candidate, out=k_z).mul_(z).mul_(rest)
-    torch.mul(n, n, out=k_n).neg_().add_(1.0).mul_(rest)
-    if candidate is not None:
-        k_n.mul_(candidate)
-    torch.mul(k_n, r, out=k_back)
-    torch.sub(1.0, r, out=k_r).mul_(k_back).mul_(brought)
-    by_step, to_hidden = parts.unbind(0), d_gates[:, :, size:].unbind(0)
+    r, z, n = gates.view(steps, batch, 3, size).unbind(2)
+    # The derivatives of h̃ by the pre-activations of n, r and z, and by hidden_n, for all steps at
+    # once. In the loop they become the gradients.
+    by_gate = split_four_gates(grad_gates)
+    grad_n, grad_r, grad_z, grad_hidden_n = by_gate.unbind(2)
+    one_minus_z = 1.0 - z
+    previous = previous_hidden(h0, hs, reverse)
+    masked_n = n if masks.candidate is None else n * masks.candidate
+    torch.sub(previous, masked_n, out=grad_z).mul_(z).mul_(one_minus_z)
+    torch.mul(n, n, out=grad_n).neg_().add_(1.0).mul_(one_minus_z)
+    if masks.candidate is not None:
+        grad_n.mul_(masks.candidate)
+    torch.mul(grad_n, r, out=grad_hidden_n)
+    torch.sub(1.0, r, out=grad_r).mul_(grad_hidden_n).mul_(hidden_n)
+    grad_gates_by_step, hidden_gates_by_step = by_gate.unbind(0), grad_gates[:, :, size:].unbind(0)
     z_by_step = z.unbind(0)
-    m_hidden, m_state, m_h = (slices(mask, steps, h0) for mask in (hidden, state, hidden_update))
-    d_earlier = pulls(d_hs, backward)
-    d_h = d_hs[0 if backward else -1] + d_last
-    d_all = d_h.unsqueeze(1)  # the same memory
-    kept = torch.empty_like(d_h)
-    for t in order(steps, not backward):
-        if m_h is not None:
-            torch.mul(d_h, m_h[t], out=kept)
-            d_h.sub_(kept)
-        if m_state is not None:
-            d_h.mul_(m_state[t])
-        by_step[t].mul_(d_all)
-        back = recurrent.by(to_hidden[t])
-        torch.addcmul(d_earlier[t], d_h, z_by_step[t], out=d_h)
-        if m_hidden is None:
-            d_h.add_(back)
+    hidden, state, h_update = (
+        mask_by_step(mask, steps, h0) for mask in (masks.hidden, masks.state, masks.hidden_update)
+    )
+    grad_previous = grad_previous_outputs(grad_hs, reverse)
+    grad_h = grad_hs[0 if reverse else -1] + grad_last
+    grad_h_of_gates = grad_h.unsqueeze(1)  # the same memory
+    zoned_out = torch.empty_like(grad_h)
+    for t in step_order(steps, not reverse):
+        if h_update is not None:
+            torch.mul(grad_h, h_update[t], out=zoned_out)
+            grad_h.sub_(zoned_out)
+        if state is not None:
+            grad_h.mul_(state[t])
+        grad_gates_by_step[t].mul_(grad_h_of_gates)
+        grad_masked = recurrent.multiply(hidden_gates_by_step[t])
+        torch.addcmul(grad_previous[t], grad_h, z_by_step[t], out=grad_h)
+        if hidden is None:
+            grad_h.add_(grad_masked)
         else:
-            d_h.addcmul_(back, m_hidden[t])
-        if m_h is not None:
-            d_h.add_(kept)
-    return d_h
+            grad_h.addcmul_(grad_masked, hidden[t])
+        if h_update is not None:
+            grad_h.add_(zoned_out)
+    return grad_h
 
 
-def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    given = arguments[5:9]  # x, h0, w_ih, w_hh
-    biases = [given[-1].new_empty(given[-1].shape[0]) for _ in range(2)]
-    return *(each.new_empty(each.shape) for each in given), *biases
+def _fake_backward(
+    grad_outputs: GradOutputs,  # noqa: ARG001
+    saved: GRUSaved,  # noqa: ARG001
+    inputs: GRUInputs,
+) -> Gradients:
+    x, h0, w_ih, w_hh = (
+        each.new_empty(each.shape)
+        for each in (inputs.x, inputs.h0, inputs.weights.w_ih, inputs.weights.w_hh)
+    )
+    return x, h0, w_ih, w_hh, *(w_hh.new_empty(w_hh.shape[0]) for _ in range(2))  # type: ignore[return-value]
 
 
-SAVED = (
-    *("x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
-    *(f"{site.value} mask" for site in SITES["GRU"]),
+SAVED_NAMES = (
     *("h", "gates", "hidden part of n"),
+    *("x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
+    *(f"{site.value} mask" for site in OPERATOR_SITES["GRU"]),
 )
-"""What is kept for the backward pass: the inputs, and some of the outputs."""
+"""How errors call what is saved for the backward pass: `GRUSaved`, and the inputs."""
+
+_group_saved = make_grouping((GRUSaved, GRUInputs))
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hs, _, acts, brought = output
-    save(ctx, *inputs[:-2], hs, acts, brought)
-    ctx.backward = inputs[-2]
-    ctx.mark_non_differentiable(acts, brought)
+def _setup_context(ctx: Any, inputs: GRUInputs, outputs: GRUOutputs) -> None:
+    save_for_backward(ctx, outputs.saved, inputs)
+    ctx.mark_non_differentiable(outputs.gates, outputs.hidden_n)
     ctx.set_materialize_grads(False)
 
 
-def _gradient(
-    ctx: Any, run: Any, d_hs: Tensor | None, d_last: Tensor | None, *_: Any
+def _compute_gradients(
+    ctx: Any,
+    run_backward: Callable[..., Gradients],
+    in_graph: bool,
+    grad_hs: Tensor | None,
+    grad_last: Tensor | None,
 ) -> tuple[Any, ...]:
-    *inputs, hs, acts, brought = saved(ctx, SAVED)
-    given, masks = inputs[:6], inputs[6:]
-    x, h0, w_ih, w_hh, b_ih, _ = given
-    d_hs, d_last = or_zeros(d_hs, hs), or_zeros(d_last, h0)
-    if by_loop(d_hs, d_last, eager=run is _backward):
-        found = again("GRU", given, masks, ctx.backward, (d_hs, d_last))
+    saved, inputs = load_saved(ctx, SAVED_NAMES, _group_saved)
+    grad_outputs = GradOutputs(
+        zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last, inputs.h0)
+    )
+    found: tuple[Any, ...]
+    if needs_loop(grad_outputs, in_graph):
+        found = gradients_by_loop("GRU", inputs, grad_outputs)
     else:
-        arrays = (hs, acts, brought, x, h0, w_ih, w_hh, *masks)
-        found = run(d_hs, d_last, *arrays, ctx.backward)
-    found = found if b_ih is not None else (*found[:4], None, None)
-    return *found, *[None] * (len(masks) + 2)
+        found = run_backward(grad_outputs, saved, inputs)
+    return found if inputs.weights.b_ih is not None else (*found[:4], None, None)
 
 
-gru = Operator("gru", _forward, _fake, _backward, _backward_fake, _remember, _gradient)
+gru = SequenceOperator(
+    "gru",
+    _forward,
+    _fake_forward,
+    _backward,
+    _fake_backward,
+    _setup_context,
+    _compute_gradients,
+)

@@ -1,9 +1,9 @@
-"""The one gate before compiled code: functions in C and Triton's kernels are given addresses, so a
-tensor of another device, type, shape or layout than they expect would crash the process or give
-wrong numbers.
+"""The one check before compiled code: functions in C and Triton kernels get addresses, so a tensor
+of another device, type, shape or layout than they expect would crash the process or give wrong
+numbers.
 
-`is_plain` and `has_memory` choose: what is unusual takes PyTorch's own functions. `dense` prepares
-a tensor, and `check` has the last word.
+`is_plain` and `has_memory` choose: an unusual tensor takes PyTorch's own functions.
+`make_contiguous` prepares a tensor, and `check_memory` has the last word.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_PLAIN = frozenset({Tensor, nn.Parameter})
+_PLAIN_TYPES = frozenset({Tensor, nn.Parameter})
 _STRIDED = torch.strided
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether a tensor is an ordinary array: no subclass, which tracers and distributed tensors
-    are, no sparse, nested, quantized or oneDNN layout, and with values on its device."""
+    """Whether a tensor is an ordinary array with values on its device. A subclass is not (tracers
+    and distributed tensors are subclasses), nor a sparse, nested, quantized or oneDNN layout."""
     return (
-        type(x) in _PLAIN
+        type(x) in _PLAIN_TYPES
         and x.layout is _STRIDED
         and not (x.is_nested or x.is_quantized or x.is_meta)
     )
@@ -35,34 +35,34 @@ def has_memory(x: Tensor) -> bool:
         return False
 
 
-def resolved(x: Tensor) -> Tensor:
-    """A tensor whose memory holds its values: one with the conjugate or the negative bit holds
-    values that are still to be changed."""
+def resolve_bits(x: Tensor) -> Tensor:
+    """The tensor without the conjugate and the negative bit, so that its memory holds its
+    values."""
     return x.resolve_conj().resolve_neg()
 
 
-def dense(x: Tensor) -> Tensor:
-    """A tensor whose memory holds its values, one after another."""
-    return resolved(x).contiguous()
+def make_contiguous(x: Tensor) -> Tensor:
+    """The tensor, contiguous and without these bits."""
+    return resolve_bits(x).contiguous()
 
 
-def check(
+def check_memory(
     name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, contiguous: bool = True
 ) -> Tensor:
-    """A tensor that compiled code may be given.
+    """Make sure that compiled code can be given a tensor; returns the tensor.
 
     Args:
         name: how errors call it.
         x: the tensor.
         shape: the shape that the code expects.
         like: a tensor on the device and of the type that the code expects.
-        contiguous: whether the code expects the elements one after another.
+        contiguous: whether the code expects a contiguous tensor.
 
     Raises:
-        RuntimeError: it is another tensor than the code expects.
+        RuntimeError: the code expects another tensor.
     """
     if (
-        type(x) in _PLAIN
+        type(x) in _PLAIN_TYPES
         and x.layout is _STRIDED
         and x.shape == shape
         and x.dtype is like.dtype
@@ -72,11 +72,11 @@ def check(
         and not x.is_conj()
     ):
         return x
-    how = "dense " * contiguous
+    dense = "dense " * contiguous
     bits = " negated" * x.is_neg() + " conjugated" * x.is_conj()
     strides = list(x.stride()) if x.layout is torch.strided else x.layout
     raise RuntimeError(
-        f"{name}: expected a {how}tensor of shape {list(shape)}, {like.dtype}, on {like.device}. "
+        f"{name}: expected a {dense}tensor of shape {list(shape)}, {like.dtype}, on {like.device}. "
         f"Received: {type(x).__name__} of shape {list(x.shape)}, {x.dtype}, on {x.device}, strides "
         f"{strides}{bits}"
     )

@@ -1,341 +1,347 @@
-"""An LSTM over a whole sequence under noise, with a backward pass of its own."""
+"""An LSTM over a whole sequence under masks, with a backward pass of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from . import engine as engines
-from . import fused, products
-from .kernel_memory import dense, resolved
-from .sequence import (
-    SITES,
-    Operator,
+from . import kernel_selection, products
+from .kernel_memory import make_contiguous, resolve_bits
+from .operator_arguments import (
+    OPERATOR_SITES,
+    GradOutputs,
+    LSTMInputs,
+    LSTMOutputs,
+    LSTMSaved,
+    LSTMWeights,
+    make_grouping,
+)
+from .sequence_kernel import KernelArrays, grad_hidden_through_mask
+from .sequence_operator import (
     SavedGates,
-    again,
-    before,
-    by_loop,
-    cut,
-    four,
-    or_zeros,
-    order,
-    pieces,
-    pulls,
-    save,
-    saved,
-    shifted,
-    slices,
-    whole,
+    SequenceOperator,
+    gradients_by_loop,
+    load_saved,
+    needs_loop,
+    save_for_backward,
+    zeros_if_none,
+)
+from .time_steps import (
+    by_step,
+    grad_previous_outputs,
+    mask_by_step,
+    masks_in_chunk,
+    previous_hidden,
+    previous_values,
+    split_four_gates,
+    split_steps,
+    step_order,
 )
 
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of x, h0, c0, w_ih, w_hh and the bias."""
 
-def _forward(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    bias: Tensor | None,
-    hidden: Tensor | None,
-    candidate: Tensor | None,
-    cell: Tensor | None,
-    state: Tensor | None,
-    hidden_update: Tensor | None,
-    cell_update: Tensor | None,
-    backward: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+
+def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
     """An LSTM over all steps.
 
     Args:
-        x: the input, `[T, B, D]`.
-        h0, c0: the state to start from, `[B, H]`.
-        w_ih, w_hh, bias: `[4*H, D]`, `[4*H, H]`, and `[4*H]`: the sum of both.
-        hidden, candidate, cell, state, hidden_update, cell_update: the masks at these sites,
-            `[T or 1, B or 1, H or 1]`; None where all is whole.
-        backward: whether steps run from the last to the first.
-        keep: whether a backward pass may follow.
+        inputs: what it runs on.
+        needs_backward: whether a backward pass may follow.
+    """
+    inputs = _with_plain_memory(inputs)
+    x, h, c, weights, masks, reverse = inputs
+    steps, batch, size = len(x), *h.shape
+    hs = x.new_empty(steps, batch, size)
+    recurrent = products.RecurrentWeight(weights.w_hh, batch)
+    for chunk in split_steps(steps, batch, reverse, whole=needs_backward):
+        part = LSTMInputs(x[chunk], h, c, weights, masks_in_chunk(masks, chunk), reverse)
+        saved = _forward_chunk(part, hs[chunk], recurrent, needs_backward)
+        last = 0 if reverse else -1
+        h, c = saved.hs[last], saved.cs[last]
+    if not needs_backward:
+        empty = (hs.new_empty(0) for _ in range(3))
+        return LSTMOutputs(hs, c.clone(), *empty)
+    return LSTMOutputs(hs, c.clone(), saved.cs, saved.gates, saved.tanh_cell)
+
+
+def _with_plain_memory(inputs: LSTMInputs) -> LSTMInputs:
+    """The same inputs, in memory that compiled code can read."""
+    x, h0, c0, weights, masks, reverse = inputs
+    w_ih, w_hh, bias = weights
+    return LSTMInputs(
+        resolve_bits(x),
+        make_contiguous(h0),
+        make_contiguous(c0),
+        LSTMWeights(resolve_bits(w_ih), resolve_bits(w_hh), bias),
+        masks,
+        reverse,
+    )
+
+
+def _forward_chunk(
+    inputs: LSTMInputs,
+    hs: Tensor,
+    recurrent: products.RecurrentWeight,
+    saves_every_step: bool,
+) -> LSTMSaved:
+    """Some steps of `_forward`, which fill `hs`.
 
     Returns:
-        Every h_t `[T, B, H]` and the last c `[B, H]`; and for the backward pass, or else empty,
-        every c_t `[T, B, H]`, the gates' activations `[T, B, 4*H]`, and tanh(c̃) `[T, B, H]`.
+        What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step.
     """
-    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    h0, c0 = dense(h0), dense(c0)
-    steps, batch, size = len(x), *h0.shape
-    hs = x.new_empty(steps, batch, size)
-    masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    recurrent = products.Recurrent(w_hh, batch)
-    h, c = h0, c0
-    for piece in pieces(steps, batch, backward, keep):
-        part = x[piece], h, c, hs[piece], w_ih, bias, recurrent, cut(masks, piece)
-        h, c, cs, acts, squashed = _forward_part(*part, backward, keep)
-    return hs, c.clone(), cs, acts, squashed
-
-
-def _forward_part(
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    hs: Tensor,
-    w_ih: Tensor,
-    bias: Tensor | None,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
-    keep: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Some steps of `_forward`, from h0 and c0 on: fills `hs`; the last h, c, and what is kept."""
     steps, batch, size = hs.shape
-    acts = products.linear(x, w_ih, bias)  # so far what the input brings to them
-    cs, squashed = (acts.new_empty(steps if keep else 1, batch, size) for _ in range(2))
-    engine = engines.engine(acts, h0)
-    if engine is not None:
-        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0}
-        run = engine("lstm", h0, masks, order(steps, backward), keep, **arrays)
-        run.forward(recurrent)
+    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.bias)  # the input's part
+    saved_steps = steps if saves_every_step else 1
+    cs, tanh_cell = (gates.new_empty(saved_steps, batch, size) for _ in range(2))
+    saved = LSTMSaved(hs, cs, gates, tanh_cell)
+    kernel_class = kernel_selection.select_kernel(gates, inputs.h0)
+    if kernel_class is None:
+        _torch_steps(inputs, saved, recurrent)
     else:
-        _steps(acts, hs, cs, squashed, h0, c0, recurrent, masks, backward)
-    at_end = 0 if backward else -1
-    h, c = hs[at_end], cs[at_end]
-    if not keep:
-        cs, acts, squashed = (hs.new_empty(0) for _ in range(3))
-    return h, c, cs, acts, squashed
+        arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=inputs.c0)
+        order = step_order(steps, inputs.reverse)
+        kernel = kernel_class("lstm", inputs.h0, inputs.masks, order, arrays, saves_every_step)
+        kernel.forward(recurrent)
+    return saved
 
 
-def _steps(
-    acts: Tensor,
-    hs: Tensor,
-    cs: Tensor,
-    squashed: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
-) -> None:
-    """All steps by PyTorch's own functions; `acts` is the input's part of the gates before, and
-    the gates after."""
+def _torch_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.RecurrentWeight) -> None:
+    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
+    before."""
+    hs, cs, gates, tanh_cell = saved
     steps, batch, size = hs.shape
-    scratch, new = acts.new_empty(batch, size), acts.new_empty(batch, size)
-    by_step = acts.unbind(0)
-    first_two = acts[:, :, : 2 * size].unbind(0)
-    i, f, g, o = (gate.unbind(0) for gate in four(acts).unbind(2))
+    scratch, new = gates.new_empty(batch, size), gates.new_empty(batch, size)
+    gates_by_step = gates.unbind(0)
+    i_and_f = gates[:, :, : 2 * size].unbind(0)
+    i, f, g, o = (gate.unbind(0) for gate in split_four_gates(gates).unbind(2))
     h_by_step = hs.unbind(0)
-    c_by_step, squashed_by_step = (whole(every, steps) for every in (cs, squashed))
-    m_hidden, m_candidate, m_cell, m_state, m_h, m_c = (slices(mask, steps, h0) for mask in masks)
-    h, c = h0, c0
-    for t in order(steps, backward):
-        recurrent.added(
-            by_step[t], h if m_hidden is None else torch.mul(h, m_hidden[t], out=scratch)
+    c_by_step, tanh_by_step = (by_step(array, steps) for array in (cs, tanh_cell))
+    hidden, candidate, cell, state, h_update, c_update = (
+        mask_by_step(mask, steps, inputs.h0) for mask in inputs.masks
+    )
+    h, c = inputs.h0, inputs.c0
+    for t in step_order(steps, inputs.reverse):
+        recurrent.add_product(
+            gates_by_step[t], h if hidden is None else torch.mul(h, hidden[t], out=scratch)
         )
-        first_two[t].sigmoid_()
+        i_and_f[t].sigmoid_()
         g[t].tanh_()
         o[t].sigmoid_()
-        new_c = c_by_step[t] if m_c is None else new
+        new_c = c_by_step[t] if c_update is None else new
         torch.mul(f[t], c, out=new_c)
-        added = i[t] if m_candidate is None else torch.mul(i[t], m_candidate[t], out=scratch)
-        new_c.addcmul_(added, g[t])
-        if m_cell is not None:
-            new_c.mul_(m_cell[t])
-        torch.tanh(new_c, out=squashed_by_step[t])
-        if m_c is not None:
-            torch.lerp(new_c, c, m_c[t], out=c_by_step[t])
-        new_h = torch.mul(o[t], squashed_by_step[t], out=h_by_step[t])
-        if m_state is not None:
-            new_h.mul_(m_state[t])
-        if m_h is not None:
-            new_h.lerp_(h, m_h[t])
+        masked_i = i[t] if candidate is None else torch.mul(i[t], candidate[t], out=scratch)
+        new_c.addcmul_(masked_i, g[t])
+        if cell is not None:
+            new_c.mul_(cell[t])
+        torch.tanh(new_c, out=tanh_by_step[t])
+        if c_update is not None:
+            torch.lerp(new_c, c, c_update[t], out=c_by_step[t])
+        new_h = torch.mul(o[t], tanh_by_step[t], out=h_by_step[t])
+        if state is not None:
+            new_h.mul_(state[t])
+        if h_update is not None:
+            new_h.lerp_(h, h_update[t])
         h, c = new_h, c_by_step[t]
 
 
-def _fake(x: Tensor, h0: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    keep = arguments[-1]
+def _fake_forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
+    x, h0 = inputs.x, inputs.h0
     hs = x.new_empty(x.shape[0], *h0.shape)
-    acts = x.new_empty(*x.shape[:2], 4 * h0.shape[1])
-    kept = [torch.empty_like(each) if keep else each.new_empty(0) for each in (hs, acts, hs)]
-    return hs, h0.new_empty(h0.shape), *kept
+    gates = x.new_empty(*x.shape[:2], 4 * h0.shape[1])
+    cs, gates, tanh_cell = (
+        torch.empty_like(each) if needs_backward else each.new_empty(0) for each in (hs, gates, hs)
+    )
+    return LSTMOutputs(hs, h0.new_empty(h0.shape), cs, gates, tanh_cell)
 
 
 def _backward(
-    d_hs: Tensor,
-    d_c: Tensor,
-    hs: Tensor,
-    cs: Tensor,
-    acts: Tensor,
-    squashed: Tensor,
-    x: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_ih: Tensor,
-    w_hh: Tensor,
-    hidden: Tensor | None,
-    candidate: Tensor | None,
-    cell: Tensor | None,
-    state: Tensor | None,
-    hidden_update: Tensor | None,
-    cell_update: Tensor | None,
-    backward: bool,
-    spent: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, h0, c0, w_ih, w_hh and the bias from those of every h and the last c.
+    grad_outputs: GradOutputs, saved: LSTMSaved, inputs: LSTMInputs, may_overwrite: bool
+) -> Gradients:
+    """The gradients of an LSTM's inputs.
 
-    `spent` says that nobody wants `acts` any more, which may then be overwritten.
+    Args:
+        grad_outputs: the gradients of every h and of the last c.
+        saved: what the forward pass computed.
+        inputs: what it ran on.
+        may_overwrite: whether the saved gates may be overwritten.
     """
-    d_hs, d_c, hs, cs, acts, squashed, h0, c0 = map(
-        dense, (d_hs, d_c, hs, cs, acts, squashed, h0, c0)
-    )
-    x, w_ih, w_hh = resolved(x), resolved(w_ih), resolved(w_hh)
-    masks = (hidden, candidate, cell, state, hidden_update, cell_update)
-    d_gates, d_h, d_c = _gates_back(
-        d_hs, d_c, hs, cs, acts, squashed, h0, c0, w_hh, masks, backward, spent
-    )
-    rows = d_gates.flatten(0, 1)
-    d_x = products.linear(d_gates, w_ih.t())
-    d_w_ih = products.outer(rows, x.flatten(0, 1))
-    d_w_hh = products.outer(rows, before(h0, hs, backward, hidden).flatten(0, 1))
-    return d_x, d_h, d_c, d_w_ih, d_w_hh, rows.sum(0)
+    grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
+    saved = LSTMSaved(*map(make_contiguous, saved))
+    inputs = _with_plain_memory(inputs)
+    grad_gates, grad_h0, grad_c0 = _grad_gates(grad_outputs, saved, inputs, may_overwrite)
+    rows = grad_gates.flatten(0, 1)
+    grad_x = products.linear(grad_gates, inputs.weights.w_ih.t())
+    grad_w_ih = products.sum_outer_products(rows, inputs.x.flatten(0, 1))
+    previous = previous_hidden(inputs.h0, saved.hs, inputs.reverse, inputs.masks.hidden)
+    grad_w_hh = products.sum_outer_products(rows, previous.flatten(0, 1))
+    return grad_x, grad_h0, grad_c0, grad_w_ih, grad_w_hh, rows.sum(0)
 
 
-def _gates_back(
-    d_hs: Tensor,
-    d_c: Tensor,
-    hs: Tensor,
-    cs: Tensor,
-    acts: Tensor,
-    squashed: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    w_hh: Tensor,
-    masks: fused.Masks,
-    backward: bool,
-    spent: bool,
+def _grad_gates(
+    grad_outputs: GradOutputs, saved: LSTMSaved, inputs: LSTMInputs, may_overwrite: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the gates before they are squashed `[T, B, 4*H]`, of h0 and of c0."""
-    recurrent = products.Recurrent(w_hh.t(), len(h0))
-    engine = engines.engine(acts, h0)
-    d_gates = acts if spent and engine is not None else torch.empty_like(acts)
-    if engine is None:
-        back = _steps_back(
-            d_gates, d_hs, d_c, cs, acts, squashed, h0, c0, recurrent, masks, backward
+    """The gradients of the gates before their activations `[T, B, 4*H]`, of h0 and of c0."""
+    h0, masks = inputs.h0, inputs.masks
+    recurrent = products.RecurrentWeight(inputs.weights.w_hh.t(), len(h0))
+    kernel_class = kernel_selection.select_kernel(saved.gates, h0)
+    if kernel_class is None:
+        grad_gates = torch.empty_like(saved.gates)
+        return grad_gates, *_torch_steps_backward(
+            grad_gates, grad_outputs, saved, inputs, recurrent
         )
-        return d_gates, *back
-    d_h, d_c = torch.zeros_like(h0), d_c.clone()
-    arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": c0}
-    arrays |= {"d_hs": d_hs, "d_gates": d_gates, "d_h": d_h, "d_c": d_c}
-    run = engine("lstm", h0, masks, order(len(hs), backward), True, **arrays)
-    brought = run.backward(recurrent)
-    return d_gates, d_h.add_(fused.through(brought, masks, backward)), d_c
-
-
-def _steps_back(
-    d_gates: Tensor,
-    d_hs: Tensor,
-    d_c: Tensor,
-    cs: Tensor,
-    acts: Tensor,
-    squashed: Tensor,
-    h0: Tensor,
-    c0: Tensor,
-    recurrent: products.Recurrent,
-    masks: fused.Masks,
-    backward: bool,
-) -> tuple[Tensor, Tensor]:
-    """All steps of the backward pass by PyTorch's own functions: the gates' gradients, filled in,
-    and those of h0 and c0."""
-    steps = len(d_hs)
-    hidden, candidate, cell, state, hidden_update, cell_update = masks
-    i, f, g, o = four(acts).unbind(2)
-    # What each gate's pre-activation counts for in c̃ (i, f, g), and in h̃ (o), all steps at once;
-    # step by step it then becomes the gradient.
-    parts = four(d_gates)
-    k_i, k_f, k_g, k_o = parts.unbind(2)
-    added = i if candidate is None else i * candidate
-    torch.mul(added, g, out=k_i).mul_(1.0 - i)
-    torch.sub(1.0, f, out=k_f).mul_(f)
-    for now, earlier in shifted(c0, cs, backward):
-        k_f[now].mul_(earlier)
-    torch.mul(g, g, out=k_g).neg_().add_(1.0).mul_(added)
-    torch.sub(1.0, o, out=k_o).mul_(o).mul_(squashed)
-    into_c = torch.mul(squashed, squashed).neg_().add_(1.0).mul_(o)  # h̃ by c̃
-    by_step = d_gates.unbind(0)
-    first_three, last = parts[:, :, :3].unbind(0), parts[:, :, 3].unbind(0)
-    k_c, forget = into_c.unbind(0), f.unbind(0)
-    m_hidden, m_cell, m_state, m_h, m_c = (
-        slices(mask, steps, h0) for mask in (hidden, cell, state, hidden_update, cell_update)
+    grad_gates = saved.gates if may_overwrite else torch.empty_like(saved.gates)
+    grad_h, grad_c = torch.zeros_like(h0), grad_outputs.grad_last.clone()
+    arrays = KernelArrays(
+        saved.gates,
+        saved.hs,
+        cs=saved.cs,
+        tanh_cell=saved.tanh_cell,
+        c0=inputs.c0,
+        grad_hs=grad_outputs.grad_hs,
+        grad_gates=grad_gates,
+        grad_h=grad_h,
+        grad_c=grad_c,
     )
-    d_c = d_c.clone()
-    d_cs = d_c.unsqueeze(1)  # the same memory
-    kept_c, kept_h = torch.empty_like(d_c), torch.empty_like(d_c)
-    d_earlier = pulls(d_hs, backward)
-    d_h = d_hs[0 if backward else -1].clone()
-    for t in order(steps, not backward):
-        if m_h is not None:
-            torch.mul(d_h, m_h[t], out=kept_h)
-            d_h.sub_(kept_h)
-        if m_state is not None:
-            d_h.mul_(m_state[t])
-        if m_c is not None:
-            torch.mul(d_c, m_c[t], out=kept_c)
-            d_c.sub_(kept_c)
-        d_c.addcmul_(d_h, k_c[t])
-        if m_cell is not None:
-            d_c.mul_(m_cell[t])
-        first_three[t].mul_(d_cs)
-        last[t].mul_(d_h)
-        if m_c is None:
-            d_c.mul_(forget[t])
+    order = step_order(len(saved.hs), inputs.reverse)
+    kernel = kernel_class("lstm", h0, masks, order, arrays, saves_every_step=True)
+    grad_masked = kernel.backward(recurrent)
+    grad_h.add_(grad_hidden_through_mask(grad_masked, masks.hidden, inputs.reverse))
+    return grad_gates, grad_h, grad_c
+
+
+def _torch_steps_backward(
+    grad_gates: Tensor,
+    grad_outputs: GradOutputs,
+    saved: LSTMSaved,
+    inputs: LSTMInputs,
+    recurrent: products.RecurrentWeight,
+) -> tuple[Tensor, Tensor]:
+    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates`.
+
+    Returns:
+        The gradients of h0 and c0.
+    """
+    grad_hs, grad_last_c = grad_outputs
+    _, cs, gates, tanh_cell = saved
+    h0, masks, reverse, steps = inputs.h0, inputs.masks, inputs.reverse, len(grad_hs)
+    i, f, g, o = split_four_gates(gates).unbind(2)
+    # The derivative of c̃ by the pre-activations of i, f and g, and of h̃ by that of o, for all steps
+    # at once. In the loop they become the gradients.
+    by_gate = split_four_gates(grad_gates)
+    grad_i, grad_f, grad_g, grad_o = by_gate.unbind(2)
+    masked_i = i if masks.candidate is None else i * masks.candidate
+    torch.mul(masked_i, g, out=grad_i).mul_(1.0 - i)
+    torch.sub(1.0, f, out=grad_f).mul_(f)
+    for some, previous_c in previous_values(inputs.c0, cs, reverse):
+        grad_f[some].mul_(previous_c)
+    torch.mul(g, g, out=grad_g).neg_().add_(1.0).mul_(masked_i)
+    torch.sub(1.0, o, out=grad_o).mul_(o).mul_(tanh_cell)
+    hidden_by_cell = torch.mul(tanh_cell, tanh_cell).neg_().add_(1.0).mul_(o)  # h̃ by c̃
+    grad_gates_by_step = grad_gates.unbind(0)
+    grad_ifg_by_step, grad_o_by_step = by_gate[:, :, :3].unbind(0), by_gate[:, :, 3].unbind(0)
+    hidden_by_cell_by_step, f_by_step = hidden_by_cell.unbind(0), f.unbind(0)
+    hidden, cell, state, h_update, c_update = (
+        mask_by_step(mask, steps, h0)
+        for mask in (
+            *(masks.hidden, masks.cell, masks.state),
+            *(masks.hidden_update, masks.cell_update),
+        )
+    )
+    grad_c = grad_last_c.clone()
+    grad_c_of_gates = grad_c.unsqueeze(1)  # the same memory
+    zoned_out_c, zoned_out_h = torch.empty_like(grad_c), torch.empty_like(grad_c)
+    grad_previous = grad_previous_outputs(grad_hs, reverse)
+    grad_h = grad_hs[0 if reverse else -1].clone()
+    for t in step_order(steps, not reverse):
+        if h_update is not None:
+            torch.mul(grad_h, h_update[t], out=zoned_out_h)
+            grad_h.sub_(zoned_out_h)
+        if state is not None:
+            grad_h.mul_(state[t])
+        if c_update is not None:
+            torch.mul(grad_c, c_update[t], out=zoned_out_c)
+            grad_c.sub_(zoned_out_c)
+        grad_c.addcmul_(grad_h, hidden_by_cell_by_step[t])
+        if cell is not None:
+            grad_c.mul_(cell[t])
+        grad_ifg_by_step[t].mul_(grad_c_of_gates)
+        grad_o_by_step[t].mul_(grad_h)
+        if c_update is None:
+            grad_c.mul_(f_by_step[t])
         else:
-            torch.addcmul(kept_c, d_c, forget[t], out=d_c)
-        brought = recurrent.by(by_step[t])
-        if m_hidden is not None:
-            torch.addcmul(d_earlier[t], brought, m_hidden[t], out=d_h)
+            torch.addcmul(zoned_out_c, grad_c, f_by_step[t], out=grad_c)
+        grad_masked = recurrent.multiply(grad_gates_by_step[t])
+        if hidden is not None:
+            torch.addcmul(grad_previous[t], grad_masked, hidden[t], out=grad_h)
         else:
-            torch.add(d_earlier[t], brought, out=d_h)
-        if m_h is not None:
-            d_h.add_(kept_h)
-    return d_h, d_c
+            torch.add(grad_previous[t], grad_masked, out=grad_h)
+        if h_update is not None:
+            grad_h.add_(zoned_out_h)
+    return grad_h, grad_c
 
 
-def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    given = arguments[6:11]  # x, h0, c0, w_ih, w_hh
-    bias = given[-1].new_empty(given[-1].shape[0])
-    return *(each.new_empty(each.shape) for each in given), bias
+def _fake_backward(
+    grad_outputs: GradOutputs,  # noqa: ARG001
+    saved: LSTMSaved,  # noqa: ARG001
+    inputs: LSTMInputs,
+    may_overwrite: bool,  # noqa: ARG001
+) -> Gradients:
+    w_ih, w_hh, _ = inputs.weights
+    x, h0, c0, w_ih, w_hh = (
+        each.new_empty(each.shape) for each in (inputs.x, inputs.h0, inputs.c0, w_ih, w_hh)
+    )
+    return x, h0, c0, w_ih, w_hh, w_hh.new_empty(w_hh.shape[0])
 
 
-SAVED = (
-    *("x", "h0", "c0", "weight_ih", "weight_hh", "bias"),
-    *(f"{site.value} mask" for site in SITES["LSTM"]),
+SAVED_NAMES = (
     *("h", "c", "gates", "tanh(c)"),
+    *("x", "h0", "c0", "weight_ih", "weight_hh", "bias"),
+    *(f"{site.value} mask" for site in OPERATOR_SITES["LSTM"]),
 )
-"""What is kept for the backward pass: the inputs, and some of the outputs."""
+"""How errors call what is saved for the backward pass: `LSTMSaved`, and the inputs."""
+
+_group_saved = make_grouping((LSTMSaved, LSTMInputs))
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    hs, _, cs, acts, squashed = output
-    save(ctx, *inputs[:-2], hs, cs, acts, squashed)
-    ctx.backward, ctx.gates = inputs[-2], SavedGates(acts)
-    ctx.mark_non_differentiable(cs, acts, squashed)
+def _setup_context(ctx: Any, inputs: LSTMInputs, outputs: LSTMOutputs) -> None:
+    save_for_backward(ctx, outputs.saved, inputs)
+    ctx.gates = SavedGates(outputs.gates)
+    ctx.mark_non_differentiable(outputs.cs, outputs.gates, outputs.tanh_cell)
     ctx.set_materialize_grads(False)
 
 
-def _gradient(
-    ctx: Any, run: Any, d_hs: Tensor | None, d_c: Tensor | None, *_: Any
+def _compute_gradients(
+    ctx: Any,
+    run_backward: Callable[..., Gradients],
+    in_graph: bool,
+    grad_hs: Tensor | None,
+    grad_last_c: Tensor | None,
 ) -> tuple[Any, ...]:
-    *inputs, hs, cs, acts, squashed = saved(ctx, SAVED)
-    given, masks = inputs[:6], inputs[6:]
-    x, h0, c0, w_ih, w_hh, bias = given
-    d_hs, d_c = or_zeros(d_hs, hs), or_zeros(d_c, c0)
-    if ctx.gates.written or by_loop(d_hs, d_c, eager=run is _backward):
-        found = again("LSTM", given, masks, ctx.backward, (d_hs, d_c))
+    saved, inputs = load_saved(ctx, SAVED_NAMES, _group_saved)
+    grad_outputs = GradOutputs(
+        zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last_c, inputs.c0)
+    )
+    found: tuple[Any, ...]
+    if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
+        found = gradients_by_loop("LSTM", inputs, grad_outputs)
     else:
-        arrays = (hs, cs, acts, squashed, x, h0, c0, w_ih, w_hh, *masks)
         # In graphs, an operator changes nothing that it is given.
-        ctx.gates.written = run is _backward and ctx.gates.may_be_written(acts)
-        found = run(d_hs, d_c, *arrays, ctx.backward, ctx.gates.written)
-    return *found[:5], None if bias is None else found[5], *[None] * (len(masks) + 2)
+        may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
+        ctx.gates.is_overwritten = may_overwrite
+        found = run_backward(grad_outputs, saved, inputs, may_overwrite)
+    return found if inputs.weights.bias is not None else (*found[:5], None)
 
 
-lstm = Operator("lstm", _forward, _fake, _backward, _backward_fake, _remember, _gradient)
+lstm = SequenceOperator(
+    "lstm",
+    _forward,
+    _fake_forward,
+    _backward,
+    _fake_backward,
+    _setup_context,
+    _compute_gradients,
+)

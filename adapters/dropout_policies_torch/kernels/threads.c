@@ -1,8 +1,8 @@
-/* A loop on many threads: those of the OpenMP runtime that the process has already, since a second
-   pool of threads would compete with the first. Part of fused.c.
+/* A loop on many threads. It uses the threads of the OpenMP runtime that the process has already: a
+   second pool of threads would compete with the first. Part of steps.c.
 
    `#pragma omp` would tie a library to the runtime of the compiler that made it: GCC calls libgomp,
-   Clang calls LLVM's. Both runtimes have the functions below, whose addresses come from outside. */
+   Clang calls LLVM's. Both runtimes have the functions below. Their addresses come from Python. */
 
 typedef struct {
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned); /* GOMP_parallel */
@@ -12,7 +12,7 @@ typedef struct {
 
 static OpenMP openmp;
 
-/* Where the runtime's functions are; without this call every loop runs on one thread. */
+/* Set the addresses of the runtime's functions. Without this call every loop runs on one thread. */
 void use_threads(
     void (*parallel)(void (*)(void *), void *, unsigned, unsigned), int (*thread_num)(void),
     int (*num_threads)(void)
@@ -30,19 +30,19 @@ typedef struct {
     int64_t count;
 } Loop;
 
-/* What one of the threads does: consecutive iterations, the same ones at every call, so that a
-   thread finds in its cache what it used before. */
-static void run_part(void *data) {
+/* The iterations of one thread. They are consecutive and the same at every call, so that a thread
+   finds in its cache what it used before. */
+static void run_iterations(void *data) {
     const Loop *loop = data;
     const int64_t thread = openmp.thread_num(), threads = openmp.num_threads();
     const int64_t end = loop->count * (thread + 1) / threads;
     for (int64_t i = loop->count * thread / threads; i < end; i++) loop->body(loop->arguments, i);
 }
 
-/* body(arguments, i) for each i from 0 to count - 1, in any order. */
+/* Call body(arguments, i) for each i from 0 to count - 1, in any order. */
 static void parallel_for(Body body, const void *arguments, int64_t count, int64_t threads) {
     Loop loop = {body, arguments, count};
-    if (has_threads() && threads > 1) openmp.parallel(run_part, &loop, (unsigned)threads, 0);
+    if (has_threads() && threads > 1) openmp.parallel(run_iterations, &loop, (unsigned)threads, 0);
     else
         for (int64_t i = 0; i < count; i++) body(arguments, i);
 }

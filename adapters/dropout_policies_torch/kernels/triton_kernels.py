@@ -1,9 +1,9 @@
-"""As Triton kernels: one step of an LSTM or GRU beside its matrix product, and keyed masks.
+"""Triton kernels: one step of an LSTM or GRU without its matrix product, and keyed masks.
 
-The same as in `fused.c` and `keyed.c`. Every array of a step is that of one step, contiguous: gates
-`[B, 4*H]` or `[B, 3*H]`, all else `[B, H]`. What is None is not there: a mask where all is whole,
-the product after the last step, `seen` where no step follows. Sums are in single precision,
-whatever is stored.
+They compute the same as `steps.c` and the core's `keyed.c`. Every array of a step holds that step
+alone and is contiguous: gates `[B, 4*H]` or `[B, 3*H]`, all others `[B, H]`. An argument that is
+None is left out: a mask where there is none, the product after the last step, `masked_hidden` where
+no step follows. Sums are in single precision, whatever the type of the arrays.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import triton
 import triton.language as tl
 
 NUMBERS = ("size", "total", "k0", "k1", "least", "row_offset", "steps", "batch", "width")
+"""The parameters that are integers."""
 
 
 def kernel(function):
-    """A kernel compiled once for all sizes and addresses, as `compiled.start` wants it."""
-    *every, _ = inspect.signature(function).parameters  # the last is how much a program takes
-    numbers = [name for name in every if name in NUMBERS]
-    return triton.jit(function, do_not_specialize=numbers, do_not_specialize_on_alignment=every)
+    """A kernel that is compiled once for all sizes and addresses, as `compiled.launch_kernel` needs
+    it."""
+    *parameters, _ = inspect.signature(function).parameters  # the last is the units of a program
+    numbers = [name for name in parameters if name in NUMBERS]
+    return triton.jit(
+        function, do_not_specialize=numbers, do_not_specialize_on_alignment=parameters
+    )
 
 
 @triton.jit
-def _get(array, at, inside):
-    return tl.load(array + at, mask=inside, other=0.0).to(tl.float32)
+def _load(array, index, in_range):
+    return tl.load(array + index, mask=in_range, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -34,172 +38,181 @@ def _tanh(x):
 
 
 @triton.jit
-def _leave(h, h_before, out, seen, hidden, state, h_update, at, inside):
-    """What leaves a step in h: masked, zoned out, and seen by the next step."""
+def _finish_hidden(new_h, previous_h, h, masked_hidden, hidden, state, h_update, index, in_range):
+    """Mask the new h, zone it out, store it in `h`, and mask it once more for the next step."""
     if state is not None:
-        h *= _get(state, at, inside)
+        new_h *= _load(state, index, in_range)
     if h_update is not None:
-        h += _get(h_update, at, inside) * (_get(h_before, at, inside) - h)
-    tl.store(out + at, h, mask=inside)
-    if seen is not None:
+        new_h += _load(h_update, index, in_range) * (_load(previous_h, index, in_range) - new_h)
+    tl.store(h + index, new_h, mask=in_range)
+    if masked_hidden is not None:
         if hidden is not None:
-            h *= _get(hidden, at, inside)
-        tl.store(seen + at, h, mask=inside)
+            new_h *= _load(hidden, index, in_range)
+        tl.store(masked_hidden + index, new_h, mask=in_range)
 
 
 @triton.jit
-def _reaches(product, d_hs, d_h, hidden, state, h_update, at, inside):
-    """The gradient of h~; `d_h` keeps what zoneout hands on."""
-    d_new = _get(d_hs, at, inside) + _get(d_h, at, inside)
+def _grad_new_hidden(product, grad_hs, grad_h, hidden, state, h_update, index, in_range):
+    """The gradient of the new h before mask and zoneout, and the part of it that zoneout passes on
+    to the previous h."""
+    grad_new = _load(grad_hs, index, in_range) + _load(grad_h, index, in_range)
     if product is not None:
-        back = _get(product, at, inside)
+        grad_masked = _load(product, index, in_range)
         if hidden is not None:
-            back *= _get(hidden, at, inside)
-        d_new += back
-    kept = tl.zeros_like(d_new)
+            grad_masked *= _load(hidden, index, in_range)
+        grad_new += grad_masked
+    zoned_out = tl.zeros_like(grad_new)
     if h_update is not None:
-        kept = d_new * _get(h_update, at, inside)
-        d_new -= kept
+        zoned_out = grad_new * _load(h_update, index, in_range)
+        grad_new -= zoned_out
     if state is not None:
-        d_new *= _get(state, at, inside)
-    return d_new, kept
+        grad_new *= _load(state, index, in_range)
+    return grad_new, zoned_out
 
 
 @kernel
 def lstm_step(
-    product, acts, h_before, h, c, c_before, squashed, seen,
+    product, gates, previous_h, h, c, previous_c, tanh_cell, masked_hidden,
     hidden, candidate, cell, state, h_update, c_update,
     size, total, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < total
-    gate = at // size * (4 * size) + at % size
-    i = tl.sigmoid(_get(acts, gate, inside) + _get(product, gate, inside))
-    f = tl.sigmoid(_get(acts, gate + size, inside) + _get(product, gate + size, inside))
-    g = _tanh(_get(acts, gate + 2 * size, inside) + _get(product, gate + 2 * size, inside))
-    o = tl.sigmoid(_get(acts, gate + 3 * size, inside) + _get(product, gate + 3 * size, inside))
-    tl.store(acts + gate, i, mask=inside)
-    tl.store(acts + gate + size, f, mask=inside)
-    tl.store(acts + gate + 2 * size, g, mask=inside)
-    tl.store(acts + gate + 3 * size, o, mask=inside)
-    old = _get(c_before, at, inside)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_range = index < total
+    gate = index // size * (4 * size) + index % size
+    i = tl.sigmoid(_load(gates, gate, in_range) + _load(product, gate, in_range))
+    f = tl.sigmoid(_load(gates, gate + size, in_range) + _load(product, gate + size, in_range))
+    g = _tanh(_load(gates, gate + 2 * size, in_range) + _load(product, gate + 2 * size, in_range))
+    o = tl.sigmoid(
+        _load(gates, gate + 3 * size, in_range) + _load(product, gate + 3 * size, in_range)
+    )
+    tl.store(gates + gate, i, mask=in_range)
+    tl.store(gates + gate + size, f, mask=in_range)
+    tl.store(gates + gate + 2 * size, g, mask=in_range)
+    tl.store(gates + gate + 3 * size, o, mask=in_range)
+    old_c = _load(previous_c, index, in_range)
     if candidate is not None:
-        i *= _get(candidate, at, inside)
-    new = f * old + i * g
+        i *= _load(candidate, index, in_range)
+    new_c = f * old_c + i * g
     if cell is not None:
-        new *= _get(cell, at, inside)
-    shown = _tanh(new)
-    tl.store(squashed + at, shown, mask=inside)
+        new_c *= _load(cell, index, in_range)
+    tanh_c = _tanh(new_c)
+    tl.store(tanh_cell + index, tanh_c, mask=in_range)
     if c_update is not None:
-        new += _get(c_update, at, inside) * (old - new)
-    tl.store(c + at, new, mask=inside)
-    _leave(o * shown, h_before, h, seen, hidden, state, h_update, at, inside)
+        new_c += _load(c_update, index, in_range) * (old_c - new_c)
+    tl.store(c + index, new_c, mask=in_range)
+    _finish_hidden(
+        o * tanh_c, previous_h, h, masked_hidden, hidden, state, h_update, index, in_range
+    )
 
 
 @kernel
-def lstm_step_back(
-    product, acts, d_hs, d_gates, d_h, d_c, c_before, squashed,
+def lstm_step_backward(
+    product, gates, grad_hs, grad_gates, grad_h, grad_c, previous_c, tanh_cell,
     hidden, candidate, cell, state, h_update, c_update,
     size, total, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < total
-    gate = at // size * (4 * size) + at % size
-    i, f = _get(acts, gate, inside), _get(acts, gate + size, inside)
-    g, o = _get(acts, gate + 2 * size, inside), _get(acts, gate + 3 * size, inside)
-    shown = _get(squashed, at, inside)
-    d_new, kept_h = _reaches(product, d_hs, d_h, hidden, state, h_update, at, inside)
-    tl.store(d_h + at, kept_h, mask=inside)
-    d_cell = _get(d_c, at, inside)
-    kept_c = tl.zeros_like(d_cell)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_range = index < total
+    gate = index // size * (4 * size) + index % size
+    i, f = _load(gates, gate, in_range), _load(gates, gate + size, in_range)
+    g, o = _load(gates, gate + 2 * size, in_range), _load(gates, gate + 3 * size, in_range)
+    tanh_c = _load(tanh_cell, index, in_range)
+    grad_new_h, zoned_out_h = _grad_new_hidden(
+        product, grad_hs, grad_h, hidden, state, h_update, index, in_range
+    )
+    tl.store(grad_h + index, zoned_out_h, mask=in_range)
+    grad_new_c = _load(grad_c, index, in_range)
+    zoned_out_c = tl.zeros_like(grad_new_c)
     if c_update is not None:
-        kept_c = d_cell * _get(c_update, at, inside)
-        d_cell -= kept_c
-    d_cell += d_new * o * (1 - shown * shown)
+        zoned_out_c = grad_new_c * _load(c_update, index, in_range)
+        grad_new_c -= zoned_out_c
+    grad_new_c += grad_new_h * o * (1 - tanh_c * tanh_c)
     if cell is not None:
-        d_cell *= _get(cell, at, inside)
-    added = d_cell
+        grad_new_c *= _load(cell, index, in_range)
+    grad_added = grad_new_c
     if candidate is not None:
-        added = d_cell * _get(candidate, at, inside)
-    tl.store(d_gates + gate, added * g * i * (1 - i), mask=inside)
-    d_f = d_cell * _get(c_before, at, inside) * f * (1 - f)
-    tl.store(d_gates + gate + size, d_f, mask=inside)
-    tl.store(d_gates + gate + 2 * size, added * i * (1 - g * g), mask=inside)
-    tl.store(d_gates + gate + 3 * size, d_new * shown * o * (1 - o), mask=inside)
-    tl.store(d_c + at, d_cell * f + kept_c, mask=inside)
+        grad_added = grad_new_c * _load(candidate, index, in_range)
+    tl.store(grad_gates + gate, grad_added * g * i * (1 - i), mask=in_range)
+    grad_f = grad_new_c * _load(previous_c, index, in_range) * f * (1 - f)
+    tl.store(grad_gates + gate + size, grad_f, mask=in_range)
+    tl.store(grad_gates + gate + 2 * size, grad_added * i * (1 - g * g), mask=in_range)
+    tl.store(grad_gates + gate + 3 * size, grad_new_h * tanh_c * o * (1 - o), mask=in_range)
+    tl.store(grad_c + index, grad_new_c * f + zoned_out_c, mask=in_range)
 
 
 @kernel
 def gru_step(
-    product, acts, h_before, h, brought, seen,
+    product, gates, previous_h, h, hidden_n, masked_hidden,
     hidden, candidate, state, h_update,
     size, total, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < total
-    gate = at // size * (3 * size) + at % size
-    r = tl.sigmoid(_get(acts, gate, inside) + _get(product, gate, inside))
-    z = tl.sigmoid(_get(acts, gate + size, inside) + _get(product, gate + size, inside))
-    to_n = _get(product, gate + 2 * size, inside)
-    n = _tanh(_get(acts, gate + 2 * size, inside) + r * to_n)
-    tl.store(acts + gate, r, mask=inside)
-    tl.store(acts + gate + size, z, mask=inside)
-    tl.store(acts + gate + 2 * size, n, mask=inside)
-    tl.store(brought + at, to_n, mask=inside)
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_range = index < total
+    gate = index // size * (3 * size) + index % size
+    r = tl.sigmoid(_load(gates, gate, in_range) + _load(product, gate, in_range))
+    z = tl.sigmoid(_load(gates, gate + size, in_range) + _load(product, gate + size, in_range))
+    new_hidden_n = _load(product, gate + 2 * size, in_range)
+    n = _tanh(_load(gates, gate + 2 * size, in_range) + r * new_hidden_n)
+    tl.store(gates + gate, r, mask=in_range)
+    tl.store(gates + gate + size, z, mask=in_range)
+    tl.store(gates + gate + 2 * size, n, mask=in_range)
+    tl.store(hidden_n + index, new_hidden_n, mask=in_range)
     if candidate is not None:
-        n *= _get(candidate, at, inside)
-    new = (1 - z) * n + z * _get(h_before, at, inside)
-    _leave(new, h_before, h, seen, hidden, state, h_update, at, inside)
+        n *= _load(candidate, index, in_range)
+    new_h = (1 - z) * n + z * _load(previous_h, index, in_range)
+    _finish_hidden(new_h, previous_h, h, masked_hidden, hidden, state, h_update, index, in_range)
 
 
 @kernel
-def gru_step_back(
-    product, acts, d_hs, d_gates, d_h, h_before, brought,
+def gru_step_backward(
+    product, gates, grad_hs, grad_gates, grad_h, previous_h, hidden_n,
     hidden, candidate, state, h_update,
     size, total, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradients of n, r, z, and of the part of n that r falls on, in this order."""
-    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < total
-    gate = at // size * (3 * size) + at % size
-    r, z = _get(acts, gate, inside), _get(acts, gate + size, inside)
-    n = _get(acts, gate + 2 * size, inside)
-    d_new, kept = _reaches(product, d_hs, d_h, hidden, state, h_update, at, inside)
-    shown, d_n = n, d_new * (1 - z) * (1 - n * n)
+    """The gradients are those of n, r, z, and hidden_n, in this order."""
+    index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    in_range = index < total
+    gate = index // size * (3 * size) + index % size
+    r, z = _load(gates, gate, in_range), _load(gates, gate + size, in_range)
+    n = _load(gates, gate + 2 * size, in_range)
+    grad_new, zoned_out = _grad_new_hidden(
+        product, grad_hs, grad_h, hidden, state, h_update, index, in_range
+    )
+    masked_n, grad_n = n, grad_new * (1 - z) * (1 - n * n)
     if candidate is not None:
-        scale = _get(candidate, at, inside)
-        shown, d_n = n * scale, d_n * scale
-    d_z = d_new * (_get(h_before, at, inside) - shown) * z * (1 - z)
-    d_brought = d_n * r
-    d_r = d_brought * _get(brought, at, inside) * (1 - r)
-    into = at // size * (4 * size) + at % size
-    tl.store(d_gates + into, d_n, mask=inside)
-    tl.store(d_gates + into + size, d_r, mask=inside)
-    tl.store(d_gates + into + 2 * size, d_z, mask=inside)
-    tl.store(d_gates + into + 3 * size, d_brought, mask=inside)
-    tl.store(d_h + at, kept + d_new * z, mask=inside)
+        scale = _load(candidate, index, in_range)
+        masked_n, grad_n = n * scale, grad_n * scale
+    grad_z = grad_new * (_load(previous_h, index, in_range) - masked_n) * z * (1 - z)
+    grad_hidden_n = grad_n * r
+    grad_r = grad_hidden_n * _load(hidden_n, index, in_range) * (1 - r)
+    grad_gate = index // size * (4 * size) + index % size
+    tl.store(grad_gates + grad_gate, grad_n, mask=in_range)
+    tl.store(grad_gates + grad_gate + size, grad_r, mask=in_range)
+    tl.store(grad_gates + grad_gate + 2 * size, grad_z, mask=in_range)
+    tl.store(grad_gates + grad_gate + 3 * size, grad_hidden_n, mask=in_range)
+    tl.store(grad_h + index, zoned_out + grad_new * z, mask=in_range)
 
 
 @triton.jit
-def _round(x0, x1, bits: tl.constexpr):
+def _threefry_round(x0, x1, bits: tl.constexpr):
     x0 += x1
     return x0, ((x1 << bits) | (x1 >> (32 - bits))) ^ x0
 
 
 @triton.jit
-def _first_four(x0, x1):
-    x0, x1 = _round(x0, x1, 13)
-    x0, x1 = _round(x0, x1, 15)
-    x0, x1 = _round(x0, x1, 26)
-    return _round(x0, x1, 6)
+def _rounds_of_even_group(x0, x1):
+    x0, x1 = _threefry_round(x0, x1, 13)
+    x0, x1 = _threefry_round(x0, x1, 15)
+    x0, x1 = _threefry_round(x0, x1, 26)
+    return _threefry_round(x0, x1, 6)
 
 
 @triton.jit
-def _other_four(x0, x1):
-    x0, x1 = _round(x0, x1, 17)
-    x0, x1 = _round(x0, x1, 29)
-    x0, x1 = _round(x0, x1, 16)
-    return _round(x0, x1, 24)
+def _rounds_of_odd_group(x0, x1):
+    x0, x1 = _threefry_round(x0, x1, 17)
+    x0, x1 = _threefry_round(x0, x1, 29)
+    x0, x1 = _threefry_round(x0, x1, 16)
+    return _threefry_round(x0, x1, 24)
 
 
 @kernel
@@ -207,8 +220,11 @@ def keep_bits(
     keep, k0, k1, least, row_offset, steps, batch, width,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Threefry-2x32-20, of which a block keeps or drops two elements; `[T, B, F]`, a byte each.
-    Key, least word that keeps and number of the first row are 32 bits each, given as signed."""
+    """The keep bits `[T, B, F]`, a byte each, by Threefry-2x32-20: a block of it decides two
+    elements.
+
+    `k0` and `k1` are the key, `least` is the least word that keeps an element, `row_offset` is the
+    number of the first row: 32 bits each, passed as signed."""
     length = steps * width
     blocks = (length + 1) // 2
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -217,16 +233,16 @@ def keep_bits(
     k2 = k0 ^ k1 ^ 0x1BD11BDA
     x0 = row.to(tl.uint32) + row_offset.to(tl.uint32) + k0
     x1 = block.to(tl.uint32) + k1
-    x0, x1 = _first_four(x0, x1)
-    x0, x1 = _other_four(x0 + k1, x1 + k2 + 1)
-    x0, x1 = _first_four(x0 + k2, x1 + k0 + 2)
-    x0, x1 = _other_four(x0 + k0, x1 + k1 + 3)
-    x0, x1 = _first_four(x0 + k1, x1 + k2 + 4)
+    x0, x1 = _rounds_of_even_group(x0, x1)
+    x0, x1 = _rounds_of_odd_group(x0 + k1, x1 + k2 + 1)
+    x0, x1 = _rounds_of_even_group(x0 + k2, x1 + k0 + 2)
+    x0, x1 = _rounds_of_odd_group(x0 + k0, x1 + k1 + 3)
+    x0, x1 = _rounds_of_even_group(x0 + k1, x1 + k2 + 4)
     x0, x1 = x0 + k2, x1 + k0 + 5
-    inside = row < batch
+    in_range = row < batch
     first, second = 2 * block, 2 * block + 1
     least = least.to(tl.uint32)
-    at = (first // width * batch + row) * width + first % width
-    tl.store(keep + at, (x0 >= least).to(tl.uint8), mask=inside)
-    at = (second // width * batch + row) * width + second % width
-    tl.store(keep + at, (x1 >= least).to(tl.uint8), mask=inside & (second < length))
+    index = (first // width * batch + row) * width + first % width
+    tl.store(keep + index, (x0 >= least).to(tl.uint8), mask=in_range)
+    index = (second // width * batch + row) * width + second % width
+    tl.store(keep + index, (x1 >= least).to(tl.uint8), mask=in_range & (second < length))

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 from dropout_policies_torch import GRU, LSTM
-from dropout_policies_torch.kernels.compiled import SOURCE, describe, in_c
+from dropout_policies_torch.kernels.compiled import C_SOURCE, describe, load_c_functions
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dropout_policies as dp
@@ -24,7 +24,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, recwarn
         y.sum().backward()
         return y, layer.weight_hh_l0.grad
 
-    assert in_c(torch.float32) is not None, "the tests need a C compiler"
+    assert load_c_functions(torch.float32) is not None, "the tests need a C compiler"
     expected = trained()
     if reason == "forbidden":
         monkeypatch.setenv("DROPOUT_POLICIES_COMPILE", "0")
@@ -32,7 +32,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, recwarn
         monkeypatch.setenv("CC", "false" if reason == "one that fails" else "there-is-none")
     libraries.compiled_library.cache_clear()
     try:
-        assert in_c(torch.float32) is None
+        assert load_c_functions(torch.float32) is None
         torch.testing.assert_close(trained(), expected)
         warned = [each for each in recwarn if each.category is dp.PolicyWarning]
         assert len(warned) == (reason != "forbidden")
@@ -59,9 +59,9 @@ def test_every_compilers_functions_run_on_pytorchs_threads(cc, monkeypatch):
     """Whatever OpenMP that compiler has of its own."""
     monkeypatch.setenv("CC", cc)
     library = libraries.Libraries()
-    assert library(SOURCE).has_threads() == 1
-    assert library(SOURCE, "-DDOUBLE").has_threads() == 1
-    for source in SOURCE.parent.glob("*.c"):
+    assert library(C_SOURCE).has_threads() == 1
+    assert library(C_SOURCE, "-DDOUBLE").has_threads() == 1
+    for source in C_SOURCE.parent.glob("*.c"):
         assert not re.search(r"^\s*#\s*pragma omp", source.read_text(), re.MULTILINE), source
 
 
@@ -106,7 +106,7 @@ def test_no_number_of_threads_changes_a_result(kind, most, monkeypatch):
         (y.square().sum() + sum(each.sum() for each in last)).backward()
         return y, x.grad, *(weight.grad for weight in layer.parameters())
 
-    functions, runtime = in_c(torch.float32), OneAfterAnother(most)
+    functions, runtime = load_c_functions(torch.float32), OneAfterAnother(most)
     expected = trained(1)
     try:
         functions.use_threads(*runtime.functions)
@@ -124,7 +124,7 @@ def test_a_description_says_what_runs(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert describe()["threads"] == 3
     assert describe()["steps on a CPU"] == "functions in C, on all threads"
-    functions = in_c(torch.float32)
+    functions = load_c_functions(torch.float32)
     functions.use_threads(None, None, None)
     try:
         assert describe()["steps on a CPU"] == "functions in C, on 1 thread"

@@ -10,17 +10,24 @@ import pytest
 import torch
 from dropout_policies_torch import cells, recurrence
 from dropout_policies_torch.kernels import (
-    engine,
-    fused_cpu,
+    cpu_kernels,
+    cpu_products,
+    kernel_selection,
     lstm_operator,
     operators,
     products,
-    products_cpu,
-    sequence,
+    time_steps,
 )
-from dropout_policies_torch.kernels.compiled import in_c
+from dropout_policies_torch.kernels.compiled import load_c_functions
 from dropout_policies_torch.kernels.gru_operator import gru
 from dropout_policies_torch.kernels.lstm_operator import lstm
+from dropout_policies_torch.kernels.operator_arguments import (
+    GRUInputs,
+    LSTMInputs,
+    LSTMMasks,
+    make_grouping,
+)
+from dropout_policies_torch.kernels.sequence_kernel import KernelArrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -32,10 +39,20 @@ from tests.support.cases import Case, numbers
 T, B, D, H = 4, 3, 2, 3
 SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
 OPERATORS = {"LSTM": lstm, "GRU": gru}
+GROUPINGS = {
+    "LSTM": make_grouping((LSTMInputs, bool)),
+    "GRU": make_grouping((GRUInputs, bool)),
+}
+
+
+def run_operator(mode, *flat):
+    """Call an operator with its arguments one by one, as `arguments` makes them."""
+    return OPERATORS[mode](*GROUPINGS[mode](flat))
 
 
 def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, size=H):
-    """An operator's inputs: x, the states, the weights, its masks, and the direction."""
+    """An operator's arguments: x, the states, the weights, its masks, whether it runs in reverse,
+    and whether a backward pass may follow."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape):
@@ -58,23 +75,27 @@ def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, siz
 @pytest.mark.parametrize("mode", OPERATORS)
 @pytest.mark.parametrize("masked", [True, False])
 def test_an_operator_is_what_pytorch_asks_of_one(mode, masked):
-    torch.library.opcheck(OPERATORS[mode].in_graphs, arguments(mode, 1, masked))
+    torch.library.opcheck(OPERATORS[mode].library_operator, arguments(mode, 1, masked))
+
+
+def function_of(operator, form):
+    """The function of flat arguments that an operator calls eagerly, or in graphs."""
+    return operator.autograd_function.apply if form == "eager" else operator.library_operator
 
 
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("mode", OPERATORS)
-@pytest.mark.parametrize("door", ["eager", "in_graphs"])
+@pytest.mark.parametrize("form", ["eager", "in graphs"])
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("masked", [True, False])
-def test_gradients_and_their_gradients_are_right(mode, door, seed, masked):
-    *values, direction, keep = arguments(mode, seed, masked)
-    operator = OPERATORS[mode]
-    operator = operator.eager.apply if door == "eager" else operator.in_graphs
+def test_gradients_and_their_gradients_are_right(mode, form, seed, masked):
+    *values, reverse, needs_backward = arguments(mode, seed, masked)
+    operator = function_of(OPERATORS[mode], form)
     count = 6  # x, states, weights and biases
     masks = values[count:]
 
     def function(*inputs):
-        return operator(*inputs, *masks, direction, keep)[:2]
+        return operator(*inputs, *masks, reverse, needs_backward)[:2]
 
     assert torch.autograd.gradcheck(function, values[:count])
     assert torch.autograd.gradgradcheck(function, values[:count])
@@ -106,13 +127,13 @@ def test_a_layer_is_differentiated_forwards_and_twice(policy, lengths):
 
 @pytest.fixture(params=["compiled", "compiled, all at once", "by PyTorch's own functions"])
 def steps(request, monkeypatch):
-    """The ways that an operator takes its steps on a CPU."""
+    """The ways in which an operator runs its steps on a CPU."""
     if request.param == "by PyTorch's own functions":
-        monkeypatch.setattr(engine, "engine", lambda *_: None)
+        monkeypatch.setattr(kernel_selection, "select_kernel", lambda *_: None)
         return
-    assert in_c(torch.float32) is not None, "the tests need a C compiler"
+    assert load_c_functions(torch.float32) is not None, "the tests need a C compiler"
     at_once = request.param == "compiled, all at once"
-    monkeypatch.setattr(fused_cpu, "apart", lambda _: at_once)
+    monkeypatch.setattr(cpu_kernels, "runs_per_thread", lambda _: at_once)
 
 
 @contextmanager
@@ -136,18 +157,19 @@ def threads(number):
 )
 def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, number, seed):
     """However many samples each thread has, however many units fill a vector; also for none."""
-    *values, direction, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
+    *values, reverse, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
     cast = [each.to(dtype) for each in values]
     runs, found = [], []
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch, threads(number):
-            patch.setattr(fused_cpu, "apart", lambda _, on=at_once: on)
-            all_at_once = fused_cpu.Apart._all
+            patch.setattr(cpu_kernels, "runs_per_thread", lambda _, on=at_once: on)
+            kernel = cpu_kernels.PerThreadKernel
+            original = kernel._run_all_steps
             patch.setattr(
-                fused_cpu.Apart, "_all", lambda *args, f=all_at_once: runs.append(1) or f(*args)
+                kernel, "_run_all_steps", lambda *args, f=original: runs.append(1) or f(*args)
             )
             given = [each.detach().clone().requires_grad_() for each in cast[:6]]
-            hs, end, *_ = OPERATORS[mode](*given, *cast[6:], direction, True)
+            hs, end, *_ = run_operator(mode, *given, *cast[6:], reverse, True)
             grads = torch.autograd.grad(hs.sin().sum() + end.cos().sum(), given)
             found.append([hs, end, *grads])
     assert len(runs) == 2  # a forward and a backward pass
@@ -184,8 +206,8 @@ def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
         weight = made[::2, ::2]
     bias = torch.arange(-2.0 * columns, 0.0, dtype=dtype)[1::2] if biased else None
     with threads(number):
-        found = products_cpu.panels(weight, bias)
-    lanes = in_c(dtype).lanes()
+        found = cpu_products.pack_in_panels(weight, bias)
+    lanes = load_c_functions(dtype).lanes()
     assert found.shape == (-(-columns // lanes), 1 + depth, lanes)
     flat = found.transpose(1, 2).flatten(0, 1)  # [⌈columns/lanes⌉ * lanes, 1 + depth]
     torch.testing.assert_close(flat[:columns, 1:], weight, rtol=0, atol=0)
@@ -215,47 +237,47 @@ def test_outer_products_are_summed(dtype, rows, columns, width, apart, first, mo
     d = d[:, first : first + columns]
     d.copy_(torch.randint(-9, 10, d.shape, generator=generator))
     with pytest.MonkeyPatch.context() as patch, threads(number):
-        patch.setattr(products_cpu, "ROWS", most)
-        summed = Mock(wraps=products_cpu.outer)
-        patch.setattr(products_cpu, "outer", summed)
-        found = products.outer(d, x)
+        patch.setattr(cpu_products, "MAX_ROWS", most)
+        summed = Mock(wraps=cpu_products.sum_outer_products)
+        patch.setattr(cpu_products, "sum_outer_products", summed)
+        found = products.sum_outer_products(d, x)
     summed.assert_called_once()
     torch.testing.assert_close(found, d.t() @ x, rtol=0, atol=0)
 
 
 def test_a_weight_is_laid_out_once():
-    recurrent = products.Recurrent(torch.ones(5, 3), 2)
+    recurrent = products.RecurrentWeight(torch.ones(5, 3), 2)
     assert recurrent.panels is recurrent.panels
 
 
 def test_threads_take_their_own_samples_where_each_has_enough():
     cases = ((1, 1, True), (2, 1, True), (3, 14, False), (3, 15, True), (4, 20, True))
     for number, batch, expected in cases:
-        state, acts = torch.zeros(batch, 3), torch.zeros(2, batch, 12)
+        state, gates = torch.zeros(batch, 3), torch.zeros(2, batch, 12)
         with threads(number):
-            assert fused_cpu.apart(state) == expected
-            way = fused_cpu.Apart if expected else fused_cpu.Steps
-            assert engine.engine(acts, state) is way
+            assert cpu_kernels.runs_per_thread(state) == expected
+            kernel = cpu_kernels.PerThreadKernel if expected else cpu_kernels.PerStepCPUKernel
+            assert kernel_selection.select_kernel(gates, state) is kernel
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
     """As where PyTorch has its threads from something else than OpenMP."""
-    functions = in_c(torch.float32)
+    functions = load_c_functions(torch.float32)
     assert functions.has_threads() == 1
     functions.use_threads(None, None, None)
     libraries.compiled_library.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libraries, "openmp", lambda: None)
-        assert in_c(torch.float32).has_threads() == 0
+        assert load_c_functions(torch.float32).has_threads() == 0
         with threads(1):
-            assert fused_cpu.apart(torch.zeros(64, 3))
-            assert products_cpu.fits(torch.zeros(64, 3))
+            assert cpu_kernels.runs_per_thread(torch.zeros(64, 3))
+            assert cpu_products.supports(torch.zeros(64, 3))
         with threads(2):
             with pytest.warns(dp.PolicyWarning, match="on one thread"):
-                assert not fused_cpu.apart(torch.zeros(64, 3))
-            assert not products_cpu.fits(torch.zeros(64, 3))
+                assert not cpu_kernels.runs_per_thread(torch.zeros(64, 3))
+            assert not cpu_products.supports(torch.zeros(64, 3))
     libraries.compiled_library.cache_clear()
-    assert in_c(torch.float32).has_threads() == 1
+    assert load_c_functions(torch.float32).has_threads() == 1
 
 
 @pytest.mark.usefixtures("steps")
@@ -269,29 +291,29 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
 )
 def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
     """Whatever is `pulled`: the whole result, every h alone, or the last state alone."""
-    *values, direction, _ = arguments(mode, seed, requires_grad=False)
+    *values, reverse, _ = arguments(mode, seed, requires_grad=False)
     states = 2 if mode == "LSTM" else 1
 
-    def both_ways(dtype, run):
+    def results(dtype, run):
         given = [each.detach().to(dtype).requires_grad_(kept) for each in values[:6]]
         x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
         weights = cells.Weights(
             w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0]
         )
         drawn = (each.to(dtype) for each in values[6:])
-        masks = dict(zip(operators.SITES[mode], drawn, strict=True))
-        hs, end = run(mode, weights, x, tuple(start), masks, direction)
+        masks = dict(zip(operators.OPERATOR_SITES[mode], drawn, strict=True))
+        hs, end = run(mode, weights, x, tuple(start), masks, reverse)
         if not kept:
             return [hs, *end]
         loss = sum(each.sin().sum() for each in (hs, *end)[pulled])
         return [hs, *end, *torch.autograd.grad(loss, given)]
 
-    def plainly(*args):
-        *first, direction = args
-        return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+    def by_loop(*args):
+        *first, reverse = args
+        return recurrence._run_loop(*first, dp.Site.INPUT, None, reverse)
 
-    found, plain = both_ways(dtype, operators.run), both_ways(torch.float64, plainly)
-    for ours, theirs in zip(found, plain, strict=True):
+    found = results(dtype, operators.run_operator)
+    for ours, theirs in zip(found, results(torch.float64, by_loop), strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
 
 
@@ -300,7 +322,7 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
 def test_many_gradients_at_once_are_each_of_them(mode):
     """As for a Jacobian: `torch.autograd.functional.jacobian(..., vectorize=True)`."""
     given = arguments(mode, 1)
-    hs, end, *_ = OPERATORS[mode](*given)
+    hs, end, *_ = run_operator(mode, *given)
     generator = torch.Generator().manual_seed(0)
     pulled = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
     gradients = partial(torch.autograd.grad, (hs, end), given[:6], retain_graph=True)
@@ -314,20 +336,19 @@ def test_many_gradients_at_once_are_each_of_them(mode):
 
 
 @pytest.mark.usefixtures("steps")
-@pytest.mark.parametrize("door", ["eager", "in_graphs"])
-def test_what_is_kept_is_overwritten_by_the_last_backward_pass_alone(door, request, monkeypatch):
-    """Which has memory of its own in graphs, and where PyTorch's own functions take the steps."""
-    made, places = lstm_operator._gates_back, []
+@pytest.mark.parametrize("form", ["eager", "in graphs"])
+def test_saved_gates_are_overwritten_by_the_last_backward_pass_alone(form, request, monkeypatch):
+    """In graphs, and where PyTorch's own functions run the steps, no pass overwrites them."""
+    original, addresses = lstm_operator._grad_gates, []
 
-    def gates_back(*given):
-        found = made(*given)
-        places.append((given[4].data_ptr(), found[0].data_ptr()))  # acts, d_gates
+    def grad_gates(grad_outputs, saved, *rest):
+        found = original(grad_outputs, saved, *rest)
+        addresses.append((saved.gates.data_ptr(), found[0].data_ptr()))
         return found
 
-    monkeypatch.setattr(lstm_operator, "_gates_back", gates_back)
+    monkeypatch.setattr(lstm_operator, "_grad_gates", grad_gates)
     given = arguments("LSTM", 0)
-    run = lstm.eager.apply if door == "eager" else lstm.in_graphs
-    hs, end, *_ = run(*given)
+    hs, end, *_ = function_of(lstm, form)(*given)
     loss = hs.sin().sum() + end.cos().sum()
     wanted = given[:6]
     *first, last = (
@@ -337,61 +358,62 @@ def test_what_is_kept_is_overwritten_by_the_last_backward_pass_alone(door, reque
         for ours, theirs in zip(last, again, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     compiled_ones = "PyTorch" not in request.node.name
-    overwritten = [acts == d_gates for acts, d_gates in places]
-    assert overwritten == [False, False, compiled_ones and door == "eager"]
+    overwritten = [gates == grad_gates for gates, grad_gates in addresses]
+    assert overwritten == [False, False, compiled_ones and form == "eager"]
 
 
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("mode", OPERATORS)
 @pytest.mark.parametrize("seed", [0, 1], ids=["forward", "backward"])
-def test_where_nothing_is_kept_a_long_sequence_is_taken_in_pieces(mode, seed, monkeypatch):
+def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(mode, seed, monkeypatch):
     made = products.linear
     rows = []
     monkeypatch.setattr(products, "linear", lambda x, *rest: rows.append(len(x)) or made(x, *rest))
-    *given, keep = arguments(mode, seed, requires_grad=False, steps=sequence.ROWS)
-    whole, rows[:] = OPERATORS[mode](*given, keep), []
-    parts = OPERATORS[mode](*given, not keep)
-    assert len(rows) == B  # pieces: there are B * ROWS rows of x in all
-    assert sum(rows) == sequence.ROWS
-    for all_at_once, piece_by_piece in zip(whole[:2], parts[:2], strict=True):
-        torch.testing.assert_close(piece_by_piece, all_at_once, rtol=0, atol=1e-12)
+    *given, _ = arguments(mode, seed, requires_grad=False, steps=time_steps.CHUNK_ROWS)
+    whole, rows[:] = run_operator(mode, *given, True), []
+    chunked = run_operator(mode, *given, False)
+    assert len(rows) == B  # chunks: there are B * CHUNK_ROWS rows of x in all
+    assert sum(rows) == time_steps.CHUNK_ROWS
+    for all_at_once, by_chunk in zip(whole[:2], chunked[:2], strict=True):
+        torch.testing.assert_close(by_chunk, all_at_once, rtol=0, atol=1e-12)
 
 
-def test_large_weights_are_laid_out_and_small_ones_need_not_be(monkeypatch):
+def test_large_weights_are_packed_and_small_ones_need_not_be(monkeypatch):
     """The same products on either side of the size from which oneDNN has a weight its own way."""
     generator = torch.Generator().manual_seed(0)
     x, d = (torch.randn(6, width, generator=generator) for width in (5, 8))
     weight, bias = torch.randn(8, 5, generator=generator), torch.randn(8, generator=generator)
     strided = torch.randn(8, 9, generator=generator)[:, 2:7]
     for large in (0, 2**60):
-        monkeypatch.setattr(products, "LARGE", large)
+        monkeypatch.setattr(products, "MIN_PACKED_ENTRIES", large)
         for w in (weight, strided, weight.t().contiguous().t()):
             torch.testing.assert_close(products.linear(x, w, bias), x @ w.t() + bias)
-            torch.testing.assert_close(products.Recurrent(w, 6).by(x), x @ w.t())
-            torch.testing.assert_close(products.Recurrent(w, 6, bias).by(x), x @ w.t() + bias)
-            torch.testing.assert_close(products.Recurrent(w, 6).added(d.clone(), x), d + x @ w.t())
+            recurrent, biased = (products.RecurrentWeight(w, 6, b) for b in (None, bias))
+            torch.testing.assert_close(recurrent.multiply(x), x @ w.t())
+            torch.testing.assert_close(biased.multiply(x), x @ w.t() + bias)
+            torch.testing.assert_close(recurrent.add_product(d.clone(), x), d + x @ w.t())
         wide = torch.cat([d, d], dim=1)[:, :8]
         for compiled_ones in (True, False):
-            monkeypatch.setattr(products_cpu, "fits", lambda *_, on=compiled_ones: on)
-            torch.testing.assert_close(products.outer(wide, x), d.t() @ x)
+            monkeypatch.setattr(cpu_products, "supports", lambda *_, on=compiled_ones: on)
+            torch.testing.assert_close(products.sum_outer_products(wide, x), d.t() @ x)
 
 
-@pytest.mark.parametrize("way", [fused_cpu.Apart, fused_cpu.Steps])
+@pytest.mark.parametrize("kernel", [cpu_kernels.PerThreadKernel, cpu_kernels.PerStepCPUKernel])
 @pytest.mark.parametrize("dtype", SINGLE)
-def test_compiled_activations_are_as_exact_as_their_type(dtype, way):
+def test_compiled_activations_are_as_exact_as_their_type(dtype, kernel):
     """In an LSTM of zero weights whose biases are all the input: h = o * tanh(i * g)."""
     x = torch.cat([10.0 ** torch.arange(-30, 3), torch.linspace(0, 30, 500), torch.tensor([200.0])])
     x = torch.cat([x, -x]).to(dtype)
     steps, zero = torch.zeros(1, len(x), 1, dtype=dtype), torch.zeros(len(x), 1, dtype=dtype)
     full = torch.full((len(x),), 50.0, dtype=dtype)  # a gate wide open
     for gate, expected in ((2, x.double().tanh().tanh()), (0, None), (3, None)):
-        gates = [full.clone() for _ in range(4)]
-        gates[gate] = x
-        acts = torch.stack(gates, dim=-1)[None].contiguous()
-        hs, cs, squashed = (torch.empty_like(steps) for _ in range(3))
-        arrays = {"acts": acts, "hs": hs, "cs": cs, "squashed": squashed, "c0": zero}
-        run = way("lstm", zero, [None] * 6, range(1), True, **arrays)
-        run.forward(products.Recurrent(torch.zeros(4, 1, dtype=dtype), len(x)))
+        by_gate = [full.clone() for _ in range(4)]
+        by_gate[gate] = x
+        gates = torch.stack(by_gate, dim=-1)[None].contiguous()
+        hs, cs, tanh_cell = (torch.empty_like(steps) for _ in range(3))
+        arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=zero)
+        run = kernel("lstm", zero, LSTMMasks(*[None] * 6), range(1), arrays, True)
+        run.forward(products.RecurrentWeight(torch.zeros(4, 1, dtype=dtype), len(x)))
         one = torch.ones(1, dtype=torch.float64)
         if gate == 0:
             expected = x.double().sigmoid().tanh()
@@ -405,9 +427,9 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype, way):
 
 def test_what_is_no_number_stays_none():
     for mode in OPERATORS:
-        *values, direction, _ = arguments(mode, 3, masked=False, requires_grad=False)
+        *values, reverse, _ = arguments(mode, 3, masked=False, requires_grad=False)
         values = [value if value is None else value.float() for value in values]
         values[0][1, 2] = float("nan")
-        hs = OPERATORS[mode](*values, direction, False)[0]
+        hs = run_operator(mode, *values, reverse, False)[0]
         assert hs[1, 2].isnan().all()
         assert not hs[:, :2].isnan().any()

@@ -19,17 +19,17 @@ import sys
 
 import torch
 from dropout_policies_torch import cells, recurrence
-from dropout_policies_torch.kernels import engine, fused_gpu, operators
+from dropout_policies_torch.kernels import gpu_kernels, kernel_selection, operators
 
 import dropout_policies as dp
 from tests.torch.kernels.test_operators import arguments
 
-engine.engine = lambda *_: fused_gpu.Steps
-fused_gpu.BLOCK = 8  # several programs, the last of them not full
+kernel_selection.select_kernel = lambda *_: gpu_kernels.PerStepGPUKernel
+gpu_kernels.BLOCK = 8  # several programs, the last of them not full
 
 
 def results(run, mode, seed, kept, masked):
-    *values, direction, _ = arguments(mode, seed, masked=masked, requires_grad=False)
+    *values, reverse, _ = arguments(mode, seed, masked=masked, requires_grad=False)
     given = [each.detach().float().requires_grad_(kept) for each in values[:6]]
     states = 2 if mode == "LSTM" else 1
     x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
@@ -37,19 +37,19 @@ def results(run, mode, seed, kept, masked):
     weights = cells.Weights(w_ih, w_hh, biases[0], b_hh)
     masks = {
         site: mask.float()
-        for site, mask in zip(operators.SITES[mode], values[6:], strict=True)
+        for site, mask in zip(operators.OPERATOR_SITES[mode], values[6:], strict=True)
         if mask is not None
     }
-    hs, end = run(mode, weights, x, tuple(start), masks, direction)
+    hs, end = run(mode, weights, x, tuple(start), masks, reverse)
     if not kept:
         return [hs, *end]
     loss = sum(each.sin().sum() for each in (hs, *end))
     return [hs, *end, *torch.autograd.grad(loss, given)]
 
 
-def plainly(*args):
-    *first, direction = args
-    return recurrence._by_steps(*first, dp.Site.INPUT, None, direction)
+def by_loop(*args):
+    *first, reverse = args
+    return recurrence._run_loop(*first, dp.Site.INPUT, None, reverse)
 
 
 far = {}
@@ -58,7 +58,8 @@ for mode in ("LSTM", "GRU"):
         for masked in (True, False):
             for seed in range(3):
                 case = (mode, seed, kept, masked)
-                pairs = zip(results(operators.run, *case), results(plainly, *case), strict=True)
+                ours, expected = results(operators.run_operator, *case), results(by_loop, *case)
+                pairs = zip(ours, expected, strict=True)
                 far[str(case)] = max(float((a - b).detach().abs().max()) for a, b in pairs)
 json.dump(far, sys.stdout)
 """
@@ -84,10 +85,10 @@ for shape in shapes:
     for rate in rates:
         for offset in offsets:
             key = tuple(int(word) for word in random.integers(0, 2**32, 2))
-            words = tuple(masks._int32(word) for word in key)
+            words = tuple(masks._to_int32(word) for word in key)
             keep = torch.empty(shape, dtype=torch.bool)
             least = keyed.threshold(rate) - 2**31
-            masks._by_kernel(words, least, offset, keep)
+            masks._keep_bits_on_gpu(words, least, offset, keep)
             expected = keyed.keep_bits(key, rate, shape, offset)
             same[str((shape, rate, offset))] = bool((keep.numpy() == expected).all())
 json.dump(same, sys.stdout)
@@ -104,9 +105,9 @@ from triton.compiler import ASTSource
 
 absent = {
     "lstm_step": ("candidate", "cell"),
-    "lstm_step_back": ("product", "h_update"),
-    "gru_step": ("seen", "hidden"),
-    "gru_step_back": ("state",),
+    "lstm_step_backward": ("product", "h_update"),
+    "gru_step": ("masked_hidden", "hidden"),
+    "gru_step_backward": ("state",),
     "keep_bits": (),
 }
 found = {}
@@ -130,9 +131,10 @@ needs_triton = pytest.mark.skipif(
 
 def printed(script, **more):
     """What a script prints, in JSON, where Triton's kernels run on the CPU, if no more is said."""
+    path = os.pathsep.join(filter(None, (str(TRITON), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(TRITON)} | more,
+        env=os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path} | more,
         cwd=Path(__file__).parents[3],
         capture_output=True,
         text=True,

@@ -1,0 +1,69 @@
+"""Products by functions in C, `products.c`, and a weight as they read it."""
+
+from __future__ import annotations
+
+from ctypes import c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from .compiled import load_c_functions, supports_c, uses_torch_threads
+from .kernel_memory import check_memory, make_contiguous, resolve_bits
+
+MAX_ROWS = 1024
+"""Rows that are summed at once, so that the copy of some of their columns stays in a core's
+cache."""
+
+
+def supports(*rows: Tensor) -> bool:
+    """Whether `sum_outer_products` takes these rows."""
+    return all(supports_c(x) and x.dim() == 2 for x in rows) and uses_torch_threads(rows[0].dtype)
+
+
+def pack_in_panels(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A weight `[G, F]` in panels, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each below
+    its part of the bias `[G]`, or zeros, and zeros where a group is not full.
+
+    Raises:
+        RuntimeError: the bias has another shape or type.
+    """
+    weight = resolve_bits(weight)
+    functions, (columns, depth) = load_c_functions(weight.dtype), weight.shape
+    lanes = functions.lanes()
+    panels = weight.new_empty(-(-columns // lanes), 1 + depth, lanes)
+    if bias is not None:
+        bias = check_memory("bias", make_contiguous(bias), (columns,), weight)
+    functions.pack_in_panels(
+        c_void_p(weight.data_ptr()),
+        *map(c_int64, weight.stride()),
+        c_void_p(None if bias is None else bias.data_ptr()),
+        c_void_p(panels.data_ptr()),
+        *map(c_int64, (columns, depth, torch.get_num_threads())),
+    )
+    return panels
+
+
+def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
+    """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`.
+
+    Raises:
+        RuntimeError: the two have not as many rows, or another type.
+    """
+    check_memory("rows", right, (len(left), right.shape[1]), left, contiguous=False)
+    left = resolve_bits(left)
+    rows_are_contiguous = left.stride(1) == 1 and left.stride(0) >= left.shape[1]
+    left = left if rows_are_contiguous else left.contiguous()
+    found = left.new_empty(left.shape[1], right.shape[1])
+    threads, count = torch.get_num_threads(), -(-len(left) // MAX_ROWS)
+    chunks = zip(left.chunk(count), right.chunk(count), strict=True)
+    for number, (some_left, some_right) in enumerate(chunks):
+        panels = pack_in_panels(some_right.t(), None)
+        load_c_functions(left.dtype).sum_outer_products(
+            c_void_p(some_left.data_ptr()),
+            *map(c_int64, (some_left.stride(0), some_left.shape[1])),
+            c_void_p(panels.data_ptr()),
+            c_int64(len(some_left)),
+            c_void_p(found.data_ptr()),
+            *map(c_int64, (right.shape[1], number, threads)),
+        )
+    return found

@@ -1,0 +1,265 @@
+"""What the operators of whole sequences take and give back, grouped; and the flat form of it.
+
+Functions of this package take the records below. `torch.library` and `torch.autograd.Function` take
+tensors one by one. `FlatSignature` is the one place that turns one into the other.
+
+T is the number of steps, B the batch, D the input's width, and H the hidden size. Masks are
+`[T or 1, B or 1, H or 1]`; None where a site has no mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, get_args, get_type_hints
+
+from torch import Tensor
+
+from dropout_policies.adapter import (
+    Site,
+)
+
+
+class LSTMWeights(NamedTuple):
+    """The weights of an LSTM: `[4*H, D]`, `[4*H, H]`, and `[4*H]`, the sum of both biases."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    bias: Tensor | None
+
+
+class LSTMMasks(NamedTuple):
+    """The masks inside an LSTM, in the order of the operator's arguments."""
+
+    hidden: Tensor | None
+    candidate: Tensor | None
+    cell: Tensor | None
+    state: Tensor | None
+    hidden_update: Tensor | None
+    cell_update: Tensor | None
+
+
+class LSTMInputs(NamedTuple):
+    """What an LSTM runs on.
+
+    Args:
+        x: the input, `[T, B, D]`.
+        h0: the initial hidden state, `[B, H]`.
+        c0: the initial cell state, `[B, H]`.
+        weights: the weights.
+        masks: the masks.
+        reverse: whether steps run from the last to the first.
+    """
+
+    x: Tensor
+    h0: Tensor
+    c0: Tensor
+    weights: LSTMWeights
+    masks: LSTMMasks
+    reverse: bool
+
+    @property
+    def states(self) -> tuple[Tensor, ...]:
+        """The initial states."""
+        return self.h0, self.c0
+
+
+class LSTMSaved(NamedTuple):
+    """What the forward pass of an LSTM computes for its backward pass.
+
+    Args:
+        hs: h of every step, `[T, B, H]`.
+        cs: c of every step, `[T, B, H]`.
+        gates: i, f, g and o after their activations, `[T, B, 4*H]`.
+        tanh_cell: the tanh of each step's new c, before zoneout, `[T, B, H]`.
+    """
+
+    hs: Tensor
+    cs: Tensor
+    gates: Tensor
+    tanh_cell: Tensor
+
+
+class LSTMOutputs(NamedTuple):
+    """What an LSTM returns: h of every step, the last c, and the rest of `LSTMSaved`, which is
+    empty where no backward pass follows."""
+
+    hs: Tensor
+    last_c: Tensor
+    cs: Tensor
+    gates: Tensor
+    tanh_cell: Tensor
+
+    @property
+    def saved(self) -> LSTMSaved:
+        """The part that the backward pass needs."""
+        return LSTMSaved(self.hs, self.cs, self.gates, self.tanh_cell)
+
+
+class GRUWeights(NamedTuple):
+    """The weights of a GRU: `[3*H, D]`, `[3*H, H]`, `[3*H]` and `[3*H]`."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    b_ih: Tensor | None
+    b_hh: Tensor | None
+
+
+class GRUMasks(NamedTuple):
+    """The masks inside a GRU, in the order of the operator's arguments."""
+
+    hidden: Tensor | None
+    candidate: Tensor | None
+    state: Tensor | None
+    hidden_update: Tensor | None
+
+
+class GRUInputs(NamedTuple):
+    """What a GRU runs on.
+
+    Args:
+        x: the input, `[T, B, D]`.
+        h0: the initial hidden state, `[B, H]`.
+        weights: the weights.
+        masks: the masks.
+        reverse: whether steps run from the last to the first.
+    """
+
+    x: Tensor
+    h0: Tensor
+    weights: GRUWeights
+    masks: GRUMasks
+    reverse: bool
+
+    @property
+    def states(self) -> tuple[Tensor, ...]:
+        """The initial state."""
+        return (self.h0,)
+
+
+class GRUSaved(NamedTuple):
+    """What the forward pass of a GRU computes for its backward pass.
+
+    Args:
+        hs: h of every step, `[T, B, H]`.
+        gates: r, z and n after their activations, `[T, B, 3*H]`.
+        hidden_n: the hidden state's part of n, before r multiplies it, `[T, B, H]`.
+    """
+
+    hs: Tensor
+    gates: Tensor
+    hidden_n: Tensor
+
+
+class GRUOutputs(NamedTuple):
+    """What a GRU returns: h of every step, the last h, and the rest of `GRUSaved`, which is empty
+    where no backward pass follows."""
+
+    hs: Tensor
+    last_h: Tensor
+    gates: Tensor
+    hidden_n: Tensor
+
+    @property
+    def saved(self) -> GRUSaved:
+        """The part that the backward pass needs."""
+        return GRUSaved(self.hs, self.gates, self.hidden_n)
+
+
+class GradOutputs(NamedTuple):
+    """The gradients of an operator's outputs.
+
+    Args:
+        grad_hs: the gradient of every h, `[T, B, H]`.
+        grad_last: the gradient of an LSTM's last c, or of a GRU's last h, `[B, H]`.
+    """
+
+    grad_hs: Tensor
+    grad_last: Tensor
+
+
+Masks = LSTMMasks | GRUMasks
+Inputs = LSTMInputs | GRUInputs
+
+OPERATOR_SITES = {
+    "LSTM": tuple(Site(name) for name in LSTMMasks._fields),
+    "GRU": tuple(Site(name) for name in GRUMasks._fields),
+}
+"""The kinds of layers that have an operator, and the sites of its masks in order."""
+
+_SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool"}
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple)
+
+
+def _schema_of(name: str, kind: Any) -> list[tuple[str, str]]:
+    """The names and types that a parameter has in a schema; for a record, those of its fields."""
+    if not _is_record(kind):
+        return [(name, _SCHEMA_TYPES[kind])]
+    fields = get_type_hints(kind)
+    return [pair for field in kind._fields for pair in _schema_of(field, fields[field])]
+
+
+def flatten(arguments: Iterable[Any]) -> list[Any]:
+    """Arguments, with the fields of records in the records' place."""
+    flat: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            flat += flatten(argument)
+        else:
+            flat.append(argument)
+    return flat
+
+
+def make_grouping(kinds: Iterable[Any]) -> Callable[[Sequence[Any]], list[Any]]:
+    """The inverse of `flatten`: a function from flat values to arguments of these kinds.
+
+    Args:
+        kinds: the arguments' types, some of them records.
+    """
+    # What is computed once here makes the function fast, which runs at every call of an operator.
+    parts: list[tuple[int, int, Any]] = []
+    first = 0
+    for kind in kinds:
+        end = first + len(_schema_of("", kind))
+        parts.append((first, end, _make_record(kind) if _is_record(kind) else None))
+        first = end
+    return lambda flat: [
+        flat[first] if make is None else make(flat[first:end]) for first, end, make in parts
+    ]
+
+
+def _make_record(record: Any) -> Callable[[Sequence[Any]], Any]:
+    """The function from the flat values of a record to the record."""
+    hints = get_type_hints(record)
+    kinds = [hints[field] for field in record._fields]
+    if not any(map(_is_record, kinds)):
+        return lambda flat: record(*flat)
+    grouping = make_grouping(kinds)
+    return lambda flat: record(*grouping(flat))
+
+
+class FlatSignature:
+    """How a function of records is called with the fields of the records one by one.
+
+    Args:
+        function: annotated; each parameter is a record, a tensor or a bool, and it returns a record
+            or a tuple of tensors.
+
+    Attributes:
+        group: the function from flat values to the function's arguments.
+        returned: the type that the function returns.
+        schema: the flat form in the language of `torch.library`.
+        size: how many flat values there are.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        kinds = get_type_hints(function)
+        self.returned: Any = kinds.pop("return")
+        self.group = make_grouping(kinds.values())
+        named = [pair for name, kind in kinds.items() for pair in _schema_of(name, kind)]
+        self.size = len(named)
+        count = len(get_args(self.returned) or self.returned._fields)
+        parameters = ", ".join(f"{kind} {name}" for name, kind in named)
+        self.schema = f"({parameters}) -> ({', '.join(['Tensor'] * count)})"
