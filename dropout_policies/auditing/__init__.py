@@ -1,5 +1,5 @@
-"""Where a recurrent module masks, measured from outside, and which policy that is.
+"""Measures from outside where a recurrent module masks, and finds the policy that this is.
 
-`probing` measures; `comparison` holds what was measured against a policy; `audits` is what users
-see of it.
+`probing` measures; `comparison` compares what was measured with policies; `audits` is what users
+see of it, and `audit_rows` arranges it for diagrams.
 """

@@ -1,47 +1,62 @@
-"""What was measured, held against a policy."""
+"""Compares what was measured with a policy."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..policies import catalog
 from ..policies.policy import Policy
 from ..policies.rules import Rule
 from ..policies.sites import Site
-from .probing.evidence import MORE, Finding
-from .probing.resting import wide
+from .probing.findings import SEVERAL_SCALES, Finding, site_name, widened_interval
 
 
 class Difference(NamedTuple):
-    """What is otherwise at one site than under a policy: where, and in words."""
+    """A difference to a policy at one site: where, and in words."""
 
     finding: Finding
     text: str
 
     def __str__(self) -> str:
         found = self.finding
-        whole = found.layer < 0 or found.site is Site.INPUT
-        where = "" if whole else f" of layer {found.layer + 1}{' backward' * found.direction}"
-        return f"{found.site.value}{where} {self.text}"
+        name = site_name(found.site, found.layer, found.direction)
+        # Every module has one input.
+        return f"{'input' if found.site is Site.INPUT else name} {self.text}"
 
 
-def unlike(policy: Policy, findings: Sequence[Finding], rates: bool = False) -> list[Difference]:
-    """What is otherwise than under a policy.
+def find_differences(
+    policy: Policy, findings: Sequence[Finding], compare_rates: bool = False
+) -> list[Difference]:
+    """Find all differences between a policy and what was measured.
 
     Args:
-        policy: what is compared with.
-        findings: what was found; what is undecided is not compared, but for what no policy does.
-        rates: whether rates count too.
+        policy: the policy.
+        findings: what was measured. Undecided sites are not compared, except for noise that no
+            policy has.
+        compare_rates: whether rates count too.
     """
     return [
         Difference(found, text)
         for found in findings
-        if found.verdict != "undecided" or found.note == MORE
-        for text in _texts(policy, found, rates)
+        if found.verdict != "undecided" or found.note == SEVERAL_SCALES
+        for text in _site_differences(policy, found, compare_rates)
     ]
 
 
-def _texts(policy: Policy, found: Finding, rates: bool) -> Iterator[str]:
+def find_nearest_policy(findings: Sequence[Finding]) -> tuple[str, list[Difference]]:
+    """Find the policy of the catalogue with the fewest differences; its name, and these."""
+    candidates = [(name, catalog.resolve(name)) for name in catalog.names()]
+    masked = {found.site for found in findings if found.verdict == "masked"}
+    # A policy that masks nothing of what is masked here would be no comparison.
+    related = [(name, policy) for name, policy in candidates if any(map(policy.masks, masked))]
+    related = related or [(name, policy) for name, policy in candidates if not policy.active]
+    compared = [(name, find_differences(policy, findings)) for name, policy in related]
+    return min(compared, key=lambda one: len(one[1]))
+
+
+def _site_differences(policy: Policy, found: Finding, compare_rates: bool) -> Iterator[str]:
+    """The differences at one site, in words."""
     rule = policy[found.site] if policy.masks(found.site) else None
     if found.verdict == "undecided":
         yield f"is otherwise: {found.note}"
@@ -53,15 +68,15 @@ def _texts(policy: Policy, found: Finding, rates: bool) -> Iterator[str]:
     if found.verdict == "whole":
         yield "is whole"
         return
-    yield from _unlike(rule, found)
+    yield from _rule_differences(rule, found)
     rate = rule.of_layer(max(found.layer, 0))
-    low, high = wide(found)
-    if rates and isinstance(rate, float) and not low <= rate <= high:
+    low, high = widened_interval(found)
+    if compare_rates and isinstance(rate, float) and not low <= rate <= high:
         yield f"has rate {found.rate:.3g}, not {rate:g}"
 
 
-def _unlike(rule: Rule, found: Finding) -> Iterator[str]:
-    """How a mask differs from a rule."""
+def _rule_differences(rule: Rule, found: Finding) -> Iterator[str]:
+    """The differences between a mask and a rule, in words."""
     if found.per is not None and found.per != rule.per:
         yield f"has a mask per {found.per}, not per {rule.per}"
     elif found.shared and rule.per != "call":

@@ -8,7 +8,7 @@ from typing import Any
 
 import dropout_policies as dp
 from dropout_policies.auditing.audits import Audit
-from dropout_policies.auditing.probing.resting import wide
+from dropout_policies.auditing.probing.findings import widened_interval
 from dropout_policies.policies.rules import Rule
 from dropout_policies.policies.sites import VERTICAL, WEIGHTS, Site
 
@@ -76,7 +76,7 @@ def errors(case: Case, audit: Audit) -> list[str]:
             continue
         if rule is None:
             continue
-        low, high = wide(found)
+        low, high = widened_interval(found)
         said: dict[str, tuple[Any, Any]] = {
             "per": (found.per, rule.per),
             "shared": (found.shared, rule.per == "call"),

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_policies.auditing.audits import Audit
-from dropout_policies.auditing.probing.evidence import Finding
-from dropout_policies.auditing.probing.resting import wide
+from dropout_policies.auditing.probing.findings import Finding, widened_interval
 
 Noise = dict[int, dict[str, float]]
 """Rates by layer and place: those of `PLACES`, and `activation`, before the tanh of a candidate,
@@ -172,7 +171,7 @@ def _wrong(found: Finding, truth: tuple[float, str] | None) -> str:
     """What of a finding is not so, or ""."""
     if found.verdict == "whole" or truth is None:
         return "the verdict" if (found.verdict == "whole") != (truth is None) else ""
-    (low, high), (rate, per) = wide(found), truth
+    (low, high), (rate, per) = widened_interval(found), truth
     wrong: dict[str, Any] = {
         "the rate": not low <= rate <= high,
         "the lifetime": found.per not in (None, per),

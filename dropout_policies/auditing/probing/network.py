@@ -1,20 +1,15 @@
-"""A module as the network that it is: cells in layers, and which of its weights are whose."""
+"""Describes a module as a network: cells in layers, and which weights belong to which cell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from ...policies.cell_types import GRU, LSTM, RNN, CellType
-from .probe import Array, Parameter
+from .probe import Parameter
 
-TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
+CELL_TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
 """Kinds of cells by their number of gates."""
-
-SHUT = 200.0
-"""A gate's bias that makes it exactly 0 or 1 in float32."""
 
 Place = tuple[int, int]
 """Which cell: the layer, from 0, and the direction, 0 forward and 1 backward."""
@@ -22,11 +17,11 @@ Place = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A matrix `[out, in]` that lies in some columns of a parameter.
+    """A matrix `[out, in]` that occupies some columns of a parameter.
 
     Args:
-        parameter: which.
-        start, stop: the columns that it has there.
+        parameter: the parameter.
+        start, stop: its columns there.
     """
 
     parameter: Parameter
@@ -44,7 +39,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """A vector in a parameter: all of it, or one of its rows."""
+    """A bias vector in a parameter: all of it, or one of its rows."""
 
     parameter: Parameter
     row: int | None = None
@@ -59,44 +54,57 @@ class Cell:
     """One layer in one direction.
 
     Args:
-        place: where it stands.
-        into, back: the weights of what comes in, `[G*H, D]`, and of the hidden state, `[G*H, P]`.
+        place: its layer and direction.
+        input_weights: the weights of the input, `[G*H, D]`.
+        recurrent_weights: the weights of the hidden state, `[G*H, P]`.
         units: H.
         projection: `[P, H]`, or None.
-        biases: those that are added to the gates; the candidate sees all of the first one.
+        biases: the biases of the gates; the candidate sees all of the first one.
     """
 
     place: Place
-    into: Block
-    back: Block
+    input_weights: Block
+    recurrent_weights: Block
     units: int
     projection: Block | None = None
     biases: tuple[Bias, ...] = ()
 
     @property
+    def layer(self) -> int:
+        return self.place[0]
+
+    @property
+    def is_backward(self) -> bool:
+        return self.place[1] == 1
+
+    @property
     def kind(self) -> CellType:
-        return TYPES[self.into.rows // self.units]
+        return CELL_TYPES[self.input_weights.rows // self.units]
 
     @property
     def width(self) -> int:
-        """How many features leave it."""
+        """How many features leave the cell."""
         return self.units if self.projection is None else self.projection.rows
+
+    def ordered(self, first: int, second: int) -> tuple[int, int]:
+        """Two steps of a sequence in the order in which the cell takes them."""
+        return (second, first) if self.is_backward else (first, second)
 
 
 @dataclass(frozen=True, slots=True)
-class Gates:
-    """Which rows of a kind of cell do what.
+class GateRoles:
+    """What the gates of a kind of cell do.
 
     Args:
         candidate: the gate whose value is added to the state.
-        memory: the gate, and the sign of its bias, that lets nothing of the state stay; None for
-            a cell that has no such gate.
-        half_open: the bias at which each gate is half open; nothing where that is 0 for all.
+        forget: the gate, and the sign of its bias, that makes the cell forget its state; None if
+            no gate does.
+        half_open_biases: the bias at which each gate is half open; empty if that is 0 for all.
     """
 
     candidate: int = 0
-    memory: tuple[int, float] | None = None
-    half_open: tuple[float, ...] = ()
+    forget: tuple[int, float] | None = None
+    half_open_biases: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,151 +114,61 @@ class Network:
     Args:
         parameters: all its trainable arrays.
         cells: by place.
-        gates: by the number of gates.
-        decoder: the matrix that comes after the last layer, or None.
-        added: the vectors that are added after that.
-        first: the first of the decoder's rows that is free for signals; those before stand for
-            tokens, where it is the embedding's matrix.
+        gates: the roles of the gates, by their number.
+        decoder: the matrix after the last layer, or None.
+        decoder_biases: the vectors that are added after the decoder.
+        first_free_row: the first row of the decoder that can carry signals. Where the decoder is
+            the embedding's matrix, the rows before it stand for tokens.
     """
 
     parameters: Sequence[Parameter]
     cells: Mapping[Place, Cell]
-    gates: Mapping[int, Gates] = field(default_factory=dict)
+    gates: Mapping[int, GateRoles] = field(default_factory=dict)
     decoder: Block | None = None
-    added: tuple[Bias, ...] = ()
-    first: int = 0
+    decoder_biases: tuple[Bias, ...] = ()
+    first_free_row: int = 0
 
     @property
     def layers(self) -> int:
         return max(layer for layer, _ in self.cells) + 1
 
-    def layer(self, number: int) -> list[Cell]:
-        """The cells of a layer, in the order in which their features lie side by side."""
-        return [cell for place, cell in sorted(self.cells.items()) if place[0] == number]
+    @property
+    def last_layer(self) -> list[Cell]:
+        return self.layer_cells(self.layers - 1)
 
-    def of(self, cell: Cell) -> Gates:
-        return self.gates.get(cell.kind.gates, Gates())
+    def layer_cells(self, layer: int) -> list[Cell]:
+        """The cells of a layer, in the order of their features."""
+        return [cell for place, cell in sorted(self.cells.items()) if place[0] == layer]
 
-    def offset(self, cell: Cell) -> int:
-        """The first of the cell's features among those that leave its layer."""
-        before = [c for c in self.layer(cell.place[0]) if c.place < cell.place]
-        return sum(c.width for c in before)
+    def gate_roles(self, cell: Cell) -> GateRoles:
+        return self.gates.get(cell.kind.gates, GateRoles())
 
-    def above(self, cell: Cell) -> list[Cell]:
-        """The cells through which a cell's signal goes to the output, from below."""
-        return [self.layer(number)[0] for number in range(cell.place[0] + 1, self.layers)]
-
-    def below(self, cell: Cell) -> list[Cell]:
-        """The cells through which a signal comes to a cell, all directions, from below."""
-        return [c for number in range(cell.place[0]) for c in self.layer(number)]
-
-    def visible(self, cell: Cell) -> int:
-        """How many of a cell's features can be seen at the output."""
-        seen = min(c.width for c in (cell, *self.above(cell)))
-        if self.decoder is None:
-            return seen
-        last = [cell, *self.above(cell)][-1]
-        rows = self.decoder.rows - self.first
-        return min(seen, rows, self.decoder.columns - self.offset(last))
-
-    def leaves_at(self, cell: Cell) -> int:
-        """Where a cell's first feature is seen among those of the output."""
-        last = [cell, *self.above(cell)][-1]
-        return self.first if self.decoder is not None else self.offset(last)
-
-    def with_gates(self, gates: Mapping[int, Gates]) -> Network:
+    def with_gates(self, gates: Mapping[int, GateRoles]) -> Network:
         return replace(self, gates=gates)
 
+    def feature_offset(self, cell: Cell) -> int:
+        """The index of the cell's first feature among those that leave its layer."""
+        before = [c for c in self.layer_cells(cell.layer) if c.place < cell.place]
+        return sum(c.width for c in before)
 
-class Setting:
-    """Weights under which a network carries chosen signals only; everything else is zero.
+    def cells_above(self, cell: Cell) -> list[Cell]:
+        """The cells through which a cell's signal goes to the output, from below."""
+        return [self.layer_cells(layer)[0] for layer in range(cell.layer + 1, self.layers)]
 
-    Args:
-        network: the network.
-        remembers: the cells whose state lasts; the others forget it at every step, where they can.
-    """
+    def cells_below(self, cell: Cell) -> list[Cell]:
+        """The cells in all directions through which a signal reaches a cell, from below."""
+        return [c for layer in range(cell.layer) for c in self.layer_cells(layer)]
 
-    def __init__(self, network: Network, remembers: Sequence[Cell] = ()) -> None:
-        self.network = network
-        self.arrays: dict[str, Array] = {}
-        for cell in network.cells.values():
-            blocks = [cell.into, cell.back, *([cell.projection] if cell.projection else [])]
-            named = [b.parameter for b in blocks] + [b.parameter for b in cell.biases]
-            self.arrays |= {p.name: np.zeros(p.shape) for p in named}
-        for cell in network.cells.values():
-            if cell.projection is not None:
-                self._put(cell.projection, np.eye(cell.width, cell.units))
-            if cell.biases:
-                for gate, bias in enumerate(network.of(cell).half_open):
-                    self.open(cell, gate, bias)
-            memory = network.of(cell).memory
-            if memory is not None and cell.biases and cell not in remembers:
-                self.open(cell, memory[0], memory[1] * SHUT)
-        ends = [b.parameter for b in network.added]
-        ends += [network.decoder.parameter] if network.decoder is not None else []
-        self.arrays |= {p.name: np.zeros(p.shape) for p in ends}
+    def visible_features(self, cell: Cell) -> int:
+        """How many of a cell's features reach the output."""
+        visible = min(c.width for c in (cell, *self.cells_above(cell)))
+        if self.decoder is None:
+            return visible
+        last = [cell, *self.cells_above(cell)][-1]
+        rows = self.decoder.rows - self.first_free_row
+        return min(visible, rows, self.decoder.columns - self.feature_offset(last))
 
-    def _put(self, block: Block, matrix: Array, first: int = 0) -> None:
-        array = self.arrays[block.parameter.name]
-        view = array.T if block.parameter.transposed else array
-        view[first : first + len(matrix), block.start : block.start + matrix.shape[1]] = matrix
-
-    def _add(self, bias: Bias, values: Array | float, gate: int, units: int) -> None:
-        array = self.arrays[bias.parameter.name]
-        row = array if bias.row is None else array[bias.row]
-        row[gate * units : (gate + 1) * units] += values
-
-    def open(self, cell: Cell, gate: int, bias: float) -> Setting:
-        """More of a bias on a gate."""
-        self._add(cell.biases[0], bias, gate, cell.units)
-        return self
-
-    def into(self, cell: Cell, matrix: Array, gate: int | None = None) -> Setting:
-        """What a gate, the candidate if none is named, sees of what comes in: `[H, <= D]`."""
-        gate = self.network.of(cell).candidate if gate is None else gate
-        self._put(cell.into, matrix, gate * cell.units)
-        return self
-
-    def back(self, cell: Cell, matrix: Array, gate: int | None = None) -> Setting:
-        """What a gate, the candidate if none is named, sees of the hidden state: `[H, <= P]`."""
-        gate = self.network.of(cell).candidate if gate is None else gate
-        self._put(cell.back, matrix, gate * cell.units)
-        return self
-
-    def project(self, cell: Cell, matrix: Array) -> Setting:
-        """What a cell's projection makes of its h, `[P, H]`."""
-        assert cell.projection is not None
-        self._put(cell.projection, matrix)
-        return self
-
-    def drive(self, cell: Cell, value: float) -> Setting:
-        """A bias on the candidate of every unit."""
-        self._add(cell.biases[0], value, self.network.of(cell).candidate, cell.units)
-        return self
-
-    def feed(self, cell: Cell) -> Setting:
-        """Let every unit of a cell see the mean of x, through the cells below."""
-        for lower in (*self.network.below(cell), cell):
-            self.into(lower, np.full((lower.units, lower.into.columns), 1.0 / lower.into.columns))
-        return self
-
-    def pass_up(self, cell: Cell, down: int = 0, first: float = 1.0) -> Setting:
-        """Let the cells above, and the decoder, hand a cell's features on, one to one; the decoder
-        so many rows further down than they come, and at the top again after the last. The first of
-        those cells takes in `first` times as much."""
-        current = cell
-        for upper in self.network.above(cell):
-            route = (first if current is cell else 1.0) * np.eye(upper.units, current.width)
-            shifted = np.zeros((upper.units, upper.into.columns))
-            offset = self.network.offset(current)
-            shifted[:, offset : offset + current.width] = route
-            self.into(upper, shifted)
-            current = upper
-        if self.network.decoder is not None:
-            offset = self.network.offset(current)
-            matrix = np.zeros((self.network.decoder.rows, self.network.decoder.columns))
-            rows = len(matrix) - self.network.first
-            units = np.arange(min(rows, current.width))
-            matrix[self.network.first + (units + down) % rows, offset + units] = 1.0
-            self._put(self.network.decoder, matrix)
-        return self
+    def output_offset(self, cell: Cell) -> int:
+        """The index of a cell's first feature in the output."""
+        last = [cell, *self.cells_above(cell)][-1]
+        return self.first_free_row if self.decoder is not None else self.feature_offset(last)

@@ -107,7 +107,7 @@ def test_zoneout_is_never_scaled_and_other_drops_may_not_be():
 
 
 def test_a_rate_counts_where_it_is_asked_for_and_lies_outside_what_chance_explains():
-    low, high = wide(MASKED)
+    low, high = widened_interval(MASKED)
     assert low < 0.49
     assert high > 0.51
     for rate, there in ((low, False), (high, False), (low - 1e-6, True), (high + 1e-6, True)):

@@ -9,7 +9,7 @@ from dropout_policies_torch import LSTM
 from torch import nn
 
 import dropout_policies as dp
-from dropout_policies.auditing.probing.resting import wide
+from dropout_policies.auditing.probing.findings import widened_interval
 from tests.support.audited import errors
 from tests.support.torch_audited import Loop, Model, by_hand
 from tests.support.torch_unusual import Around, ByHand, Decoded, Held, Packed, Starts, dropped
@@ -258,7 +258,7 @@ def test_of_few_units_at_high_rates_nothing_false_is_said(rate, layers):
     assert audit.differences == ()
     for found in audit.findings:
         if found.verdict == "masked":
-            low, high = wide(found)
+            low, high = widened_interval(found)
             assert low <= rate <= high, str(audit)
             assert found.scaled is not False
 
@@ -347,7 +347,7 @@ def test_a_mask_held_on_h_is_told_from_one_on_the_candidate_by_a_large_signal(si
     masked = [f for f in audit.findings if f.verdict == "masked"]
     assert [(f.site.value, f.layer) for f in masked] == [(site, n) for n in range(layers)]
     assert all(f.per == "sequence" and f.scaled for f in masked)
-    assert all(wide(f)[0] < 0.4 < wide(f)[1] for f in masked)
+    assert all(widened_interval(f)[0] < 0.4 < widened_interval(f)[1] for f in masked)
 
 
 def test_where_several_sites_are_the_same_noise_the_others_are_decided():

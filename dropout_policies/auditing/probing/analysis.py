@@ -1,0 +1,123 @@
+"""Turns everything that was measured into one finding for each site."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...policies.sites import Site
+from .cell_explanations import choose_explanations
+from .cell_observer import observe_cells
+from .evaluation import ExpectedMeans, expected_means
+from .findings import FEATURES_OR_WEIGHTS, Finding, SiteKey
+from .input_analysis import analyze_input
+from .network import Network
+from .observations import Observations
+from .scaling import decide_scaling
+from .shared_masks import merge_shared_masks
+from .site_findings import SiteFindings
+from .state_analysis import analyze_hidden, analyze_state, explain_observations
+
+
+class Measurement(NamedTuple):
+    """What was measured of a module.
+
+    Args:
+        network: the module.
+        findings: for every site of every cell, in order.
+        evaluation: what evaluation does.
+        notes: which sites have one mask in common.
+        is_ambiguous: whether there are masks of which the audit cannot tell where they fall.
+    """
+
+    network: Network
+    findings: list[Finding]
+    evaluation: str
+    notes: list[str]
+    is_ambiguous: bool
+
+
+class NoiseAnalysis:
+    """Finds out, from all observations, where masks fall.
+
+    Args:
+        observations: what was measured.
+    """
+
+    def __init__(self, observations: Observations) -> None:
+        self.observations = observations
+        network = observations.network
+        possible = {
+            cell.place: explain_observations(observations, cell) for cell in network.cells.values()
+        }
+        self.explanations = choose_explanations(possible, observations.evaluation_agrees)
+        sites = SiteFindings(observations, self.explanations)
+        for layer in range(network.layers):
+            for cell in network.layer_cells(layer):
+                analyze_input(sites, cell)
+                analyze_hidden(sites, cell)
+                analyze_state(sites, cell)
+        if not observations.decoder_rows_agree:
+            _withhold_output(sites)
+        self.findings, self.notes = merge_shared_masks(sites.by_site, sites.bits)
+        self._decide_scaling(sites)
+
+    @property
+    def needs_single_steps(self) -> bool:
+        """Whether units may keep old values: then signals have to come in one step at a time."""
+        return any(one.may_keep_old_values for one in self.explanations.values())
+
+    def measurement(self) -> Measurement:
+        """The result."""
+        findings = sorted(self.findings.values(), key=_order)
+        is_ambiguous = any(one.possible_sites for one in self.explanations.values())
+        is_ambiguous = is_ambiguous or any(f.note == FEATURES_OR_WEIGHTS for f in findings)
+        evaluation = self._describe_evaluation()
+        network = self.observations.network
+        return Measurement(network, findings, evaluation, self.notes, is_ambiguous)
+
+    def _decide_scaling(self, sites: SiteFindings) -> None:
+        """Decide whether what is kept is scaled; without biases its size is unknown."""
+        if not self.observations.forgets:
+            return
+        drops: dict[SiteKey, Finding] = {}
+        unknown = set(sites.uncertain_scales)
+        for key, found in self.findings.items():
+            if found.verdict == "masked" and found.kind == "drop":
+                drops[key] = found
+            if found.verdict == "undecided":
+                unknown.add(key)
+        known = [row for row in sites.scale_products if not unknown & set(row[1])]
+        self.findings |= decide_scaling(drops, known)
+
+    def _describe_evaluation(self) -> str:
+        """What evaluation does, in words."""
+        observations = self.observations
+        cells = observe_cells(observations.evaluation).values()
+        hidden = [np.round(c.hidden_ratio[np.isfinite(c.hidden_ratio)], 3) for c in cells]
+        unchanged = all(np.abs(h - 1.0).max(initial=0.0) < 3e-3 for h in hidden)
+        if unchanged and observations.evaluation_agrees(ExpectedMeans({})):
+            return "identity"
+        findings = list(self.findings.values())
+        if any(f.verdict == "undecided" for f in findings):
+            return "undecided"
+        # What is scaled in training has no mean to put in its place.
+        unscaled = [f for f in findings if f.verdict == "masked" and f.scaled is not True]
+        if unscaled and observations.evaluation_agrees(expected_means(findings)):
+            return "mean of the masks"
+        # Without biases the audit cannot see whether code adds something to the gates.
+        if not observations.forgets:
+            return "undecided"
+        return "neither the identity nor the mean of the masks"
+
+
+def _withhold_output(sites: SiteFindings) -> None:
+    """Leave undecided what leaves the last layer, where something may fall after it."""
+    note = "it cannot be told from what falls behind it, on what comes after the last layer"
+    for cell in sites.observations.network.last_layer:
+        sites.add_undecided((Site.OUTPUT, *cell.place), note)
+
+
+def _order(found: Finding) -> tuple[int, int, int]:
+    return (found.layer, found.direction, found.site.number)

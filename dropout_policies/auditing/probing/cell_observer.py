@@ -1,0 +1,268 @@
+"""Measures what one draw of noise does to the signals of each cell.
+
+For every cell: what its gates see of its input and of its hidden state, how much of its h arrives
+above, and how it responds to signals of earlier steps. Each measurement is divided by what it would
+be without noise, so 1 means kept and 0 means dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from .arrays import (
+    extend_to_width,
+    majority_value,
+    median_nonzero,
+    safe_divide,
+    zero_rounding_errors,
+)
+from .network import Cell, Place
+from .probe import Array
+from .replayed_draw import FAINT_WEIGHT, ReplayedDraw
+from .signal_weights import SignalWeights
+from .signals import (
+    AMPLITUDE,
+    BATCH,
+    STEPS,
+    Routes,
+    gain,
+    make_routes,
+    recurrent_gain,
+    route_matrix,
+)
+
+
+@dataclass
+class CellObservation:
+    """What one draw of noise does at one cell; NaN where nothing can be seen.
+
+    Args:
+        input_ratio: what the input weights see, relative to what they see without noise,
+            `[T, B, R, n]`: on route r, unit k sees feature `input_columns[r, k]`.
+        hidden_ratio: what the recurrent weights see of the h of a step, likewise; nothing is seen
+            of the last step.
+        output_ratio: h as it arrives above, `[T, B, n]`, relative to h without noise.
+        input_arrives: whether anything of the network's input arrives at the cell, `[T, B]`.
+        response: at step t, to a signal that came in at step s alone, or, at the end, to an
+            initial state: `[T, B, n, T+1]`.
+        large_signal_ratio: as `output_ratio`, where c is so large that tanh squashes it.
+        input_columns, hidden_columns: `[R, n]`.
+    """
+
+    input_ratio: Array
+    hidden_ratio: Array
+    output_ratio: Array
+    input_arrives: Array
+    response: Array
+    large_signal_ratio: Array
+    input_columns: Routes
+    hidden_columns: Routes
+
+
+class Transmission(NamedTuple):
+    """What becomes of the mean of x in a cell.
+
+    Args:
+        of_input: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`; 0
+            also where it sees nothing.
+        input_size: how much of the mean of x it sees, `[T, B, n]`; NaN of a unit that once sees
+            nothing of it, though it passes on what drives its candidate.
+        input_arrives: whether that is anything, `[T, B]`; NaN where no unit could show it.
+        of_candidate: `of_input`, also where nothing comes in.
+    """
+
+    of_input: Array
+    input_size: Array
+    input_arrives: Array
+    of_candidate: Array
+
+
+def observe_cells(draw: ReplayedDraw) -> dict[Place, CellObservation]:
+    """Observe every cell under a draw of noise."""
+    network = draw.network
+    cells = [c for layer in range(network.layers) for c in network.layer_cells(layer)]
+    transmissions = {cell.place: _observe_transmission(draw, cell) for cell in cells}
+    return {cell.place: _observe_cell(draw, cell, transmissions) for cell in cells}
+
+
+def observe_input_arrival(draw: ReplayedDraw) -> Array:
+    """Whether anything of the network's input arrives: `CellObservation.input_arrives`."""
+    return _observe_transmission(draw, draw.network.layer_cells(0)[0]).input_arrives
+
+
+def _observe_cell(
+    draw: ReplayedDraw, cell: Cell, transmissions: Mapping[Place, Transmission]
+) -> CellObservation:
+    of_input, input_size, input_arrives, of_candidate = transmissions[cell.place]
+    above = draw.network.cells_above(cell)
+    upper = transmissions[above[0].place].of_candidate if above else np.ones_like(of_input)
+    n = min(of_input.shape[-1], upper.shape[-1])
+    upper = upper[..., :n]
+    input_ratio, input_columns = _observe_input(draw, cell, of_candidate, transmissions)
+    hidden_ratio, hidden_columns = _observe_hidden(draw, cell, of_candidate, input_size)
+    response = _observe_response(draw, cell, upper, input_size, np.isfinite(input_arrives))
+    return CellObservation(
+        input_ratio,
+        hidden_ratio,
+        safe_divide(of_input[..., :n], upper),
+        input_arrives,
+        response,
+        safe_divide(draw.large_candidate_response(cell)[..., :n], upper),
+        input_columns,
+        hidden_columns,
+    )
+
+
+def _observe_transmission(draw: ReplayedDraw, cell: Cell) -> Transmission:
+    """Observe what becomes of the mean of x in a cell.
+
+    Without biases to drive the candidate alone, it is relative to its median.
+    """
+    weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
+    y = draw.current_and_next(weights, cell)[0]
+    y /= draw.gain_to_output(cell)
+    of_candidate = np.where(np.abs(y) > 1e-6, 1.0, 0.0)
+    if draw.forgets:
+        of_candidate = _drive_candidate(draw, cell) / (AMPLITUDE * draw.gain_to_output(cell))
+    of_input = np.where(np.abs(y) > 1e-6, of_candidate, 0.0)
+    size = safe_divide(y, of_input)
+    typical = np.repeat(median_nonzero(size)[..., None], size.shape[-1], axis=-1)
+    size = np.where(np.isfinite(size) & (size != 0.0), size, typical)
+    passes = np.abs(of_candidate).max(axis=-1) > 1e-6
+    # Where no unit passes anything on, the size of the input does not matter.
+    size = np.where(passes[..., None], size, 1.0)
+    size[..., _units_without_input(draw, cell, of_candidate)] = np.nan
+    arrives = np.where(passes, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
+    of_any = of_input if draw.single_steps else of_candidate
+    return Transmission(zero_rounding_errors(of_input), size, arrives, zero_rounding_errors(of_any))
+
+
+def _drive_candidate(draw: ReplayedDraw, cell: Cell) -> Array:
+    """The output of a cell whose candidates are driven by their bias, `[T, B, n]`."""
+    weights = SignalWeights(draw.network).route_to_output(cell).drive_candidate(cell, AMPLITUDE)
+    return draw.run_cell(cell, weights, draw.no_input())
+
+
+def _units_without_input(
+    draw: ReplayedDraw, cell: Cell, of_candidate: Array
+) -> npt.NDArray[np.bool_]:
+    """Which units once show nothing of the mean of x, where others do and they pass on what drives
+    their candidate, `[n]`.
+
+    The mean of x comes at every step: a unit that keeps its old value shows that of x too.
+    """
+    weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
+    y = draw.run_cell(cell, weights, draw.constant_signal())
+    shown = np.abs(y) > 1e-6 * AMPLITUDE * draw.gain_to_output(cell)
+    others = shown.any(axis=-1, keepdims=True)
+    missing = np.asarray(others & ~shown & (np.abs(of_candidate) > 1e-6))
+    once: npt.NDArray[np.bool_] = np.asarray(missing.any(axis=(0, 1)))
+    return once
+
+
+def _observe_input(
+    draw: ReplayedDraw, cell: Cell, passed: Array, transmissions: Mapping[Place, Transmission]
+) -> tuple[Array, Routes]:
+    """See `CellObservation.input_ratio`; `passed` is how much the cell passes on."""
+    columns = make_routes(passed.shape[-1], cell.input_weights.columns)
+    below = draw.network.layer_cells(cell.layer - 1) if cell.layer else []
+    # The size of every input feature without noise, [T, B, D].
+    sizes = np.ones((STEPS, BATCH, cell.input_weights.columns))
+    if below:
+        lower_sizes = [
+            extend_to_width(transmissions[lower.place].input_size, lower.width)
+            * gain(lower, not draw.forgets)
+            for lower in below
+        ]
+        sizes = np.concatenate(lower_sizes, axis=-1)
+    ratios = []
+    for route in columns:
+        weights = SignalWeights(draw.network).route_to_output(cell)
+        for lower in below:
+            weights.feed_mean(lower)
+        weights.set_input(cell, route_matrix(route, cell.units, cell.input_weights.columns))
+        current, _ = draw.current_and_next(weights, cell)
+        ratios.append(safe_divide(current / draw.gain_to_output(cell), passed * sizes[..., route]))
+    return zero_rounding_errors(np.stack(ratios, axis=-2)), columns
+
+
+def _observe_hidden(
+    draw: ReplayedDraw, cell: Cell, passed: Array, input_size: Array
+) -> tuple[Array, Routes]:
+    """See `CellObservation.hidden_ratio`; `passed` is how much the cell passes on."""
+    columns = make_routes(passed.shape[-1], cell.width, offset=1)
+    after = -1 if cell.is_backward else 1
+    unmasked = FAINT_WEIGHT * draw.gain_to_output(cell) * recurrent_gain(cell, not draw.forgets)
+    passed_next = np.full_like(passed, np.nan)
+    for step in range(STEPS):
+        if 0 <= step + after < STEPS:
+            passed_next[step] = passed[step + after]
+    weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
+    _, without = draw.current_and_next(weights, cell)
+    ratios = []
+    for route in columns:
+        weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
+        matrix = route_matrix(route, cell.units, cell.recurrent_weights.columns)
+        weights.set_recurrent(cell, FAINT_WEIGHT * matrix)
+        _, following = draw.current_and_next(weights, cell)
+        sizes = extend_to_width(input_size, cell.width)[..., route]
+        ratios.append(safe_divide((following - without) / unmasked, passed_next * sizes))
+    return zero_rounding_errors(np.stack(ratios, axis=-2)), columns
+
+
+def _observe_response(
+    draw: ReplayedDraw,
+    cell: Cell,
+    upper: Array,
+    input_size: Array,
+    input_known: npt.NDArray[np.bool_],
+) -> Array:
+    """See `CellObservation.response`; NaN if the cells above do not forget.
+
+    Args:
+        draw: the draw.
+        cell: the cell.
+        upper: how much the cell above passes on, `[T, B, n]`.
+        input_size: how much of the mean of x the cell sees.
+        input_known: where the cell can show its input, `[T, B]`.
+    """
+    n = upper.shape[-1]
+    if not draw.forgets and draw.network.cells_above(cell):
+        return np.full((STEPS, BATCH, n, STEPS + 1), np.nan)
+    response = safe_divide(draw.memory_response(cell)[..., :n, :], upper[..., None])
+    if not draw.forgets or len(draw.step_groups) < STEPS or cell.layer == 0:
+        for step in range(STEPS):
+            sizes = input_size[step][None, :, :n]
+            response[..., step] = safe_divide(response[..., step], sizes)
+            # The size of an input that no unit passes on at once is unknown at later steps.
+            unknown = np.outer(np.arange(STEPS) != step, ~input_known[step])
+            response[..., step] = np.where(unknown[..., None], np.nan, response[..., step])
+        return zero_rounding_errors(response)
+    # Cells below that keep old values hand on more than the step that comes in.
+    arriving = _observe_arriving_signals(draw, cell)
+    for sample in range(BATCH):
+        matrix = arriving[..., sample]
+        if np.isfinite(matrix).all() and (np.abs(np.diag(matrix)) > 1e-5).all():
+            part = response[:, sample, :, :STEPS]
+            response[:, sample, :, :STEPS] = part @ np.linalg.inv(matrix)
+        else:
+            response[:, sample, :, :STEPS] = np.nan
+    response[np.isnan(input_size[..., :n]), :STEPS] = np.nan
+    return zero_rounding_errors(response)
+
+
+def _observe_arriving_signals(draw: ReplayedDraw, cell: Cell) -> Array:
+    """What a cell sees at step t of a signal into the network at step s alone, `[T, T, B]`."""
+    unmasked = AMPLITUDE * draw.gain_to_output(cell)
+    passed = _drive_candidate(draw, cell) / unmasked
+    weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
+    arriving = np.zeros((STEPS, STEPS, BATCH))
+    for step in range(STEPS):
+        y = draw.run_cell(cell, weights, draw.signal_at(step)) / unmasked
+        arriving[:, step] = majority_value(safe_divide(y, passed))
+    return arriving

@@ -1,0 +1,161 @@
+"""Finds out what each gate of a cell does, and which vectors are its biases.
+
+The candidate passes a small signal on linearly. The forget gate is the one that, shut or open,
+makes a cell forget. A bias is a vector that shows at the output of its cell without any input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+
+from .layer_discovery import NotRecognizedError
+from .network import Bias, Cell, GateRoles, Network, Place
+from .probe import Array
+from .signal_weights import SATURATING_BIAS, SignalWeights
+from .signals import AMPLITUDE, Run
+
+
+def find_candidate_gates(network: Network, run: Run, features: int) -> dict[int, GateRoles]:
+    """Find the candidate among the gates of each kind of cell, by the number of gates.
+
+    Raises:
+        NotRecognizedError: no gate passes a signal on as a candidate does.
+    """
+    kinds = sorted({cell.kind.gates for cell in network.cells.values()})
+    bottom = network.layer_cells(0)[0]
+    x = _signal_at_first_step(bottom, features)
+    for candidates in product(*(range(kind) for kind in kinds)):
+        gates = {kind: GateRoles(gate) for kind, gate in zip(kinds, candidates, strict=True)}
+        assumed = network.with_gates(gates)
+        weights = SignalWeights(assumed).feed_mean(bottom).route_to_output(bottom).arrays
+        y, doubled = run(weights, x), run(weights, 2.0 * x)
+        start, count = assumed.output_offset(bottom), assumed.visible_features(bottom)
+        y, doubled = y[:, 0, start : start + count], doubled[:, 0, start : start + count]
+        first = y[bottom.ordered(0, 1)[0]]
+        is_linear = np.abs(doubled - 2.0 * y).max() < 1e-3 * np.abs(y).max()
+        arrives = first.min(initial=np.inf) > 1e-6 * AMPLITUDE
+        if arrives and np.ptp(first) < 1e-3 * first.max() and is_linear:
+            return gates
+    raise NotRecognizedError(
+        "a signal does not come through its cells as through an LSTM's or a GRU's"
+    )
+
+
+def find_biases(network: Network, run: Run, features: int) -> Network:
+    """The network with the biases of its cells, and of its decoder.
+
+    A bias shows at the output without any input, if the cells above pass it on. Cells are taken
+    from the top down, because the biases of the cells above show too.
+    """
+    vectors = _bias_vectors(network)
+    cells = dict(network.cells)
+    assigned: set[Bias] = set()
+    for place, cell in sorted(network.cells.items(), reverse=True):
+        effects: dict[Bias, float] = {}
+        for vector in vectors:
+            if vector in assigned or vector.size != cell.input_weights.rows:
+                continue
+            effect = _bias_effect(network, cells, cell, vector, vectors, run, features)
+            if effect > 1e-3 * AMPLITUDE * 0.25 ** (network.layers - place[0]):
+                effects[vector] = effect
+        assigned.update(effects)
+        # A GRU's recurrent bias acts through the reset gate, and so half as strongly.
+        strongest_first = sorted(effects, key=lambda vector: -round(effects[vector], 6))
+        cells[place] = replace(cell, biases=tuple(strongest_first))
+    rows = 0 if network.decoder is None else network.decoder.rows
+    decoder_biases = tuple(v for v in vectors if v not in assigned and v.size == rows)
+    return replace(network, cells=cells, decoder_biases=decoder_biases)
+
+
+def _bias_vectors(network: Network) -> list[Bias]:
+    """All vectors that may be biases; a parameter of two rows may hold two."""
+    vectors: list[Bias] = []
+    for p in network.parameters:
+        if len(p.shape) == 1:
+            vectors.append(Bias(p))
+        elif not p.is_matrix and p.shape[0] == 2:
+            vectors += [Bias(p, 0), Bias(p, 1)]
+    return vectors
+
+
+def _bias_effect(
+    network: Network,
+    cells: Mapping[Place, Cell],
+    cell: Cell,
+    vector: Bias,
+    vectors: list[Bias],
+    run: Run,
+    features: int,
+) -> float:
+    """The smallest change of a cell's output if a vector were the bias of its candidate."""
+    x = np.zeros((1, features))
+    start, count = network.output_offset(cell), network.visible_features(cell)
+    assumed = replace(cell, biases=(vector,))
+    assumed_network = replace(network, cells={**cells, cell.place: assumed})
+    weights = SignalWeights(assumed_network).route_to_output(cell)
+    for other in vectors:
+        weights.arrays.setdefault(other.parameter.name, np.zeros(other.parameter.shape))
+    without = run(weights.arrays, x)
+    y = run(weights.drive_candidate(assumed, AMPLITUDE).arrays, x)
+    return float((y - without)[0, 0, start : start + count].min())
+
+
+def find_forget_gates(network: Network, run: Run, features: int) -> dict[int, GateRoles]:
+    """Find the gate that, shut or open, makes a cell forget but lets the candidate pass."""
+    found = dict(network.gates)
+    for kind, roles in network.gates.items():
+        cell = next(c for c in network.cells.values() if c.kind.gates == kind)
+        if not cell.biases or kind == 1:
+            continue
+        first, then = cell.ordered(0, 1)
+        x = _signal_at_first_step(cell, features)
+        start = network.output_offset(cell)
+        best: tuple[float, tuple[int, float] | None] = (np.inf, None)
+        for gate, sign in product(range(kind), (-1.0, 1.0)):
+            if gate == roles.candidate:
+                continue
+            weights = SignalWeights(network, remembering=list(network.cells.values()))
+            weights.feed_mean(cell).route_to_output(cell)
+            weights.add_gate_bias(cell, gate, sign * SATURATING_BIAS)
+            y = run(weights.arrays, x)[:, 0, start]
+            if y[first] > 1e-2 * AMPLITUDE * 0.25 ** (network.layers + 1):
+                remembered = abs(y[then]) / y[first]
+                best = min(best, (remembered, (gate, sign)), key=lambda pair: pair[0])
+        if best[1] is not None:
+            found[kind] = replace(roles, forget=best[1])
+    return found
+
+
+def check_directions(network: Network, run: Run, features: int) -> None:
+    """Check that a signal at one step shows at each cell's next step, through its recurrent
+    weights.
+
+    Raises:
+        NotRecognizedError: it does not.
+    """
+    for cell in network.cells.values():
+        if any(not c.biases for c in network.cells_below(cell)):
+            continue  # cells without biases remember, so this cannot be told
+        _, then = cell.ordered(0, 1)
+        x = _signal_at_first_step(cell, features)
+        identity = np.eye(cell.units, cell.recurrent_weights.columns)
+        without, with_recurrent = (
+            SignalWeights(network).feed_mean(cell).route_to_output(cell) for _ in range(2)
+        )
+        with_recurrent.set_recurrent(cell, identity)
+        offset = network.output_offset(cell)
+        y = [run(weights.arrays, x)[then, 0, offset] for weights in (without, with_recurrent)]
+        if y[1] - y[0] <= 1e-6 * AMPLITUDE:
+            name = cell.recurrent_weights.parameter.name
+            raise NotRecognizedError(f"what {name} carries is not seen to arrive at the next step")
+
+
+def _signal_at_first_step(cell: Cell, features: int) -> Array:
+    """An input `[2, D]` with a signal at the step that a cell takes first."""
+    x = np.zeros((2, features))
+    x[cell.ordered(0, 1)[0]] = AMPLITUDE
+    return x

@@ -1,0 +1,169 @@
+"""Finds out which matrices are whose: input and recurrent weights, projections, the decoder.
+
+A matrix is recurrent if the output depends on it at two steps, but not at one. The others are taken
+in the order in which they were made, from the input to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .network import CELL_TYPES, Block, Cell, Place
+from .probe import Array, Parameter
+from .signals import Run
+
+
+class NotRecognizedError(Exception):
+    """A module, or one way to read it, is no network that the audit knows."""
+
+
+def out_in_shape(matrix: Parameter) -> tuple[int, int]:
+    """A matrix's shape as `(out, in)`."""
+    rows, columns = matrix.shape
+    return (columns, rows) if matrix.transposed else (rows, columns)
+
+
+def find_recurrent_matrices(
+    matrices: Sequence[Parameter], weights: Mapping[str, Array], run: Run, features: int
+) -> list[Parameter]:
+    """The matrices that the output of one step does not depend on, and that of two does.
+
+    Raises:
+        NotRecognizedError: the output does not depend on a matrix at all.
+    """
+    recurrent = []
+    x = np.ones((2, features))
+    one_step, two_steps = run(weights, x[:1]), run(weights, x)
+    for matrix in matrices:
+        changed = {**weights, matrix.name: weights[matrix.name] * 1.5}
+        if np.array_equal(run(changed, x[:1]), one_step):
+            if np.array_equal(run(changed, x), two_steps):
+                raise NotRecognizedError(
+                    f"nothing that it gives back is seen to depend on {matrix.name}"
+                )
+            recurrent.append(matrix)
+    return recurrent
+
+
+def assign_layers(
+    matrices: Sequence[Parameter],
+    recurrent: Sequence[Parameter],
+    weights: Mapping[str, Array],
+    run: Run,
+    features: int,
+) -> tuple[dict[Place, Cell], Block | None]:
+    """Assign the matrices to cells, and the last one to the decoder.
+
+    Args:
+        matrices: all, in the order in which they were made.
+        recurrent: those that are recurrent.
+        weights: values under which every output depends on every input.
+        run: runs the module.
+        features: D.
+
+    Returns:
+        the cells by place, and the decoder's matrix, if there is one.
+
+    Raises:
+        NotRecognizedError: the matrices do not fit one another.
+    """
+    waiting = [m for m in matrices if m not in recurrent]
+    unpaired = list(recurrent)
+    names = {m.name for m in matrices}
+    matrices_only = {n: w if n in names else np.zeros_like(w) for n, w in weights.items()}
+    cells: dict[Place, Cell] = {}
+    # The width of the current layer's input, and that of its cells so far.
+    width, leaving, layer = features, 0, -1
+    decoder: Block | None = None
+    while waiting:
+        matrix = waiting.pop(0)
+        rows, columns = out_in_shape(matrix)
+        partner = _find_partner(matrix, unpaired, matrices)
+        if decoder is not None:
+            raise NotRecognizedError(f"{matrix.name} comes after the output's own weights")
+        if partner is None and columns == (leaving or width) and cells:
+            decoder = Block(matrix, 0, columns)
+            continue
+        if partner is None:
+            input_block, recurrent_block, units = _split_matrix(matrix, (leaving or width, width))
+        else:
+            unpaired.remove(partner)
+            input_block = Block(matrix, 0, columns)
+            recurrent_block = Block(partner, 0, out_in_shape(partner)[1])
+            units = recurrent_block.columns
+        projection = None
+        if waiting and _is_projection(waiting[0], recurrent_block, rows):
+            projection = Block(waiting.pop(0), 0, out_in_shape(matrix)[0] // 4)
+            units = projection.columns
+        if rows % units or rows // units not in CELL_TYPES:
+            raise NotRecognizedError(f"{matrix.name} is no weight of an LSTM, GRU or simple cell")
+        direction = _find_direction(recurrent_block, matrices_only, run, features)
+        completes_layer = (
+            (layer, 0) in cells and (layer, 1) not in cells and input_block.columns == width
+        )
+        if direction is None:  # above a bidirectional layer
+            direction = int(completes_layer)
+        if not (direction == 1 and completes_layer):
+            width = leaving or width
+            layer, leaving = layer + 1, 0
+        if input_block.columns != width:
+            raise NotRecognizedError(f"{matrix.name} does not take the {width} features before it")
+        place = (layer, direction)
+        cells[place] = Cell(place, input_block, recurrent_block, units, projection)
+        leaving += cells[place].width
+    if unpaired or not cells:
+        raise NotRecognizedError("its weights do not pair up as those of recurrent cells")
+    return cells, decoder
+
+
+def _find_partner(
+    matrix: Parameter, unpaired: Sequence[Parameter], matrices: Sequence[Parameter]
+) -> Parameter | None:
+    """The recurrent weights that belong to some input weights: the nearest of their height."""
+    order = {m.name: number for number, m in enumerate(matrices)}
+
+    def distance(other: Parameter) -> int:
+        return abs(order[other.name] - order[matrix.name])
+
+    fitting = [m for m in unpaired if out_in_shape(m)[0] == out_in_shape(matrix)[0]]
+    adjacent = [m for m in fitting if distance(m) == 1]
+    return min(adjacent or fitting, key=distance, default=None)
+
+
+def _split_matrix(matrix: Parameter, widths: tuple[int, int]) -> tuple[Block, Block, int]:
+    """Split one matrix for input and hidden state side by side: both parts, and H."""
+    rows, columns = out_in_shape(matrix)
+    for width in widths:
+        units = columns - width
+        if units > 0 and rows % units == 0 and rows // units in CELL_TYPES:
+            return Block(matrix, 0, width), Block(matrix, width, columns), units
+    raise NotRecognizedError(
+        f"{matrix.name} {tuple(matrix.shape)} does not fit what comes before it"
+    )
+
+
+def _is_projection(matrix: Parameter, recurrent: Block, rows: int) -> bool:
+    out, units = out_in_shape(matrix)
+    return out == recurrent.columns and rows == 4 * units and units != recurrent.columns
+
+
+def _find_direction(
+    recurrent: Block, weights: Mapping[str, Array], run: Run, features: int
+) -> int | None:
+    """0 if an earlier input affects later outputs through these weights, 1 the other way round.
+    None if both, because of the layers below."""
+    columns = slice(recurrent.start, recurrent.stop)
+    changed = {name: array.copy() for name, array in weights.items()}
+    array = changed[recurrent.parameter.name]
+    (array.T if recurrent.parameter.transposed else array)[:, columns] *= 1.5
+    affects = []
+    for step in range(2):
+        x = np.zeros((2, features))
+        x[step] = 1.0
+        affects.append(not np.array_equal(run(weights, x), run(changed, x)))
+    if not any(affects):
+        name = recurrent.parameter.name
+        raise NotRecognizedError(f"nothing is seen to go on through {name} alone")
+    return None if all(affects) else affects.index(True)

@@ -1,0 +1,87 @@
+"""All that was measured of a module: many draws of noise in training, and evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from ...policies.sites import Site
+from .cell_observer import CellObservation
+from .evaluation import ExpectedMeans, response_agrees
+from .feature_masks import FeatureMasks, hide_doubtful_bits, separate_masks
+from .network import Cell, Network, Place
+from .probe import Array
+from .replayed_draw import ReplayedDraw
+from .signals import STEPS, Routes
+
+
+class Observations:
+    """What was measured of a module.
+
+    Args:
+        network: the module.
+        draws: what was observed in each draw of noise.
+        gates: what the gates were seen to see, in some of the draws: see `observe_gates`.
+        projections: what left projections, in some of the draws: see `observe_projection`.
+        evaluation: the module in evaluation, as a draw without noise.
+        word_arrivals: where tokens come in, which of them arrived in more draws, `[T, B]` each.
+        decoder_rows_agree: whether a missing feature is missing at all rows of the decoder.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        draws: Sequence[Mapping[Place, CellObservation]],
+        gates: Sequence[Mapping[Place, Mapping[Site, Array]]],
+        projections: Sequence[Mapping[Place, Array]],
+        evaluation: ReplayedDraw,
+        word_arrivals: Sequence[Array] | None,
+        decoder_rows_agree: bool,
+    ) -> None:
+        self.network, self.draws = network, draws
+        self.gates, self.projections = gates, projections
+        self.evaluation, self.word_arrivals = evaluation, word_arrivals
+        self.decoder_rows_agree = decoder_rows_agree
+        self._evaluation_responses = {
+            cell.place: evaluation.memory_response(cell) for cell in network.cells.values()
+        }
+
+    @property
+    def forgets(self) -> bool:
+        """Whether cells can be made to forget their state at every step; without biases not."""
+        return self.evaluation.forgets
+
+    def stack(self, cell: Cell, name: str) -> Array:
+        """One field of a cell's observations, over all draws."""
+        return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
+
+    def stack_projections(self, cell: Cell) -> Array:
+        return np.stack([each[cell.place] for each in self.projections])
+
+    def gate_bits(self, cell: Cell, site: Site) -> list[Array]:
+        """What each gate of a cell saw at a site, in some draws."""
+        return [draw[cell.place][site] for draw in self.gates if site in draw[cell.place]]
+
+    def input_columns(self, cell: Cell) -> Routes:
+        return self.draws[0][cell.place].input_columns
+
+    def hidden_masks(self, cell: Cell) -> FeatureMasks:
+        """The masks on h as the recurrent weights see them."""
+        columns = self.draws[0][cell.place].hidden_columns
+        masks = separate_masks(self.stack(cell, "hidden_ratio"), columns)
+        input_known = np.isfinite(self.stack(cell, "input_arrives"))
+        return masks._replace(bits=hide_doubtful_bits(masks.bits, input_known))
+
+    def shows_response(self, cell: Cell) -> bool:
+        """Whether anything is known of what the cell's units keep from step to step."""
+        return bool(np.isfinite(self.stack(cell, "response")).any())
+
+    def evaluation_agrees(self, expected: ExpectedMeans) -> bool:
+        """Whether evaluation has these means in the masks' places, in every cell."""
+        return all(self._cell_agrees(cell, expected) for cell in self.network.cells.values())
+
+    def _cell_agrees(self, cell: Cell, expected: ExpectedMeans) -> bool:
+        response = self._evaluation_responses[cell.place].copy()
+        response[..., :STEPS] /= self.evaluation.gain_below(cell)
+        return response_agrees(self.network, cell, response, expected, self.forgets)
