@@ -126,7 +126,7 @@ class Unbuilt:
         (["audit", "torch.nn:LSTM", "--args", "[0, 3]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--args", "[3, -3]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--kwargs", '{"size": 3}'], "cannot be made: TypeError"),
-        (["audit", "torch.nn:Linear", "--args", "[3, 3]"], "seen later nowhere"),
+        (["audit", "torch.nn:Linear", "--args", "[3, 3]"], "never affects a later output"),
         (["audit", "torch.nn:LSTM", "--args", "{}"], "JSON list"),
         (["audit", "torch.nn:LSTM", "--kwargs", "[]"], "JSON object"),
         (["audit", "torch.nn:LSTM", "--args", "["], "no JSON"),

@@ -1,1 +1,1 @@
-"""A Keras layer under audit: how it is called, and what its noise depends on."""
+"""The audit of Keras layers and models: how one is called, run, and put back as it was."""

@@ -1,4 +1,4 @@
-"""How a layer or model is called that may take more than a sequence: its states, or a mode."""
+"""How a layer or model is called that may take more than a sequence: states, or a mode."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.adapter import (
-    PolicyError,
-)
+from dropout_policies.adapter import PolicyError
 
 from ..wiring import Layer
 
 
-def sequence(layer: Layer, name: str, rank: int) -> int:
-    """Which of a model's inputs is the sequence; the others are states.
+def find_sequence_input(layer: Layer, name: str, rank: int) -> int:
+    """Find which of a model's inputs is the sequence; the others are states.
 
     Args:
         layer: a layer, which has one input, or a model.
         name: what an error calls it.
-        rank: of a sequence: 3, or 2 of tokens.
+        rank: the number of a sequence's axes: 3, or 2 of tokens.
 
     Raises:
-        PolicyError: they are something else.
+        PolicyError: the others are no states.
     """
-    shapes = [wanted.shape for wanted in getattr(layer, "inputs", None) or ()]
+    shapes = [one.shape for one in getattr(layer, "inputs", None) or ()]
     of_rank = [n for n, shape in enumerate(shapes) if len(shape) == rank]
     likely = [n for n in of_rank if None in shapes[n][1:]] or of_rank or [0]
     others = [shape for n, shape in enumerate(shapes) if n != likely[0]]
@@ -38,19 +36,19 @@ def sequence(layer: Layer, name: str, rank: int) -> int:
     return likely[0]
 
 
-def beside(model: keras.Model, x: Any, place: int) -> Any:
-    """What a model of several inputs takes: a sequence at its place, and zeros for the others."""
+def with_zero_states(model: keras.Model, x: Any, sequence_input: int) -> Any:
+    """The inputs of a model: a sequence at its place, and zeros for the states."""
     if len(model.inputs) == 1:
         return x
     batch = ops.shape(x)[0]
-    given = [
-        x if n == place else ops.zeros((batch, *wanted.shape[1:]), wanted.dtype)
-        for n, wanted in enumerate(model.inputs)
+    inputs = [
+        x if n == sequence_input else ops.zeros((batch, *one.shape[1:]), one.dtype)
+        for n, one in enumerate(model.inputs)
     ]
-    return keras.tree.pack_sequence_as(model.input, given)
+    return keras.tree.pack_sequence_as(model.input, inputs)
 
 
-def called(layer: Layer, x: Any, training: bool) -> Any:
-    """What a layer gives in a mode; one that knows no modes is called without."""
-    takes = "training" in inspect.signature(layer.call).parameters
-    return layer(x, training=training) if takes else layer(x)
+def call_layer(layer: Layer, x: Any, training: bool) -> Any:
+    """Call a layer in a mode; without a mode if its `call` has no argument for it."""
+    has_mode = "training" in inspect.signature(layer.call).parameters
+    return layer(x, training=training) if has_mode else layer(x)

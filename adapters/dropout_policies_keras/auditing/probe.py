@@ -1,4 +1,7 @@
-"""A Keras layer or model under audit: run on other weights, with the same noise again and again."""
+"""Runs a Keras layer or model under audit: on other weights, with the same noise again and again.
+
+While it is under audit, every layer returns sequences, and a softmax at the end is left out.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,26 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropout_policies.adapter import (
-    INITIAL_STATE,
-    Array,
-    Parameter,
-    PolicyError,
-)
+from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError
 
 from ..layers import Recurrent
 from ..wiring import Layer, layers_of
-from . import calling, sources
+from .calling import call_layer, find_sequence_input, with_zero_states
+from .sources import capture_noise, restore_noise
 
 SETTINGS: dict[type, dict[str, Any]] = {
     keras.layers.RNN: {"return_sequences": True, "stateful": False},
     keras.layers.Bidirectional: {"return_sequences": True, "stateful": False},
-    # Of probabilities, small signals cannot be told.
+    # Small signals do not show in probabilities.
     keras.layers.Softmax: {"call": lambda inputs, **_: inputs},
 }
-"""How layers are set while they are under audit, as far as they have such an attribute."""
+"""The attributes of layers while they are under audit, by class; for those that have them."""
 
 PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax)
-"""What a layer's output goes through last that is not under audit either."""
+"""The activations that are left out while a layer is under audit."""
 
-NOTHING = object()
-"""In place of an attribute that a layer has from its class."""
+FROM_CLASS = object()
+"""Stands for an attribute that a layer has from its class alone."""
 
 
 class Probe:
@@ -52,8 +51,8 @@ class Probe:
                 f"{self.name} is not built, and has no weights yet. Build it first, for instance "
                 f"by calling it on a batch."
             )
-        everything = list(dict.fromkeys(layers_of(layer)))
-        embeddings = [x for x in everything if isinstance(x, keras.layers.Embedding)]
+        layers = list(dict.fromkeys(layers_of(layer)))
+        embeddings = [part for part in layers if isinstance(part, keras.layers.Embedding)]
         if len(embeddings) > 1:
             raise PolicyError(
                 f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
@@ -72,45 +71,50 @@ class Probe:
             name = next(n for n, w in self._weights.items() if w is matrix)
             self.embedding = Parameter(name, tuple(matrix.shape), False)
             self.features = int(matrix.shape[1])
-        # Of padding nothing comes through.
+        # Padding passes nothing on.
         self._first_token = int(any(embedding.mask_zero for embedding in embeddings))
-        if any(isinstance(x, keras.layers.Masking) for x in everything):
+        if any(isinstance(part, keras.layers.Masking) for part in layers):
             raise PolicyError(
                 f"{self.name} has a Masking layer, which takes most of what the audit gives for "
                 f"padding. Give it the model without that, or the recurrent layer alone."
             )
-        self._sequence = calling.sequence(layer, self.name, 2 if embeddings else 3)
+        self._sequence_input = find_sequence_input(layer, self.name, 2 if embeddings else 3)
         self.takes_states = isinstance(layer, keras.layers.RNN)
-        self._runs: dict[tuple[bool, int], keras.Model] = {}
+        self._models: dict[tuple[bool, int], keras.Model] = {}
 
     def __enter__(self) -> Probe:
-        everything = list(dict.fromkeys(layers_of(self.layer)))
-        during = [
+        layers = list(dict.fromkeys(layers_of(self.layer)))
+        changes = [
             (layer, name, value)
-            for layer in everything
+            for layer in layers
             for kind, settings in SETTINGS.items()
             for name, value in settings.items()
             if isinstance(layer, kind) and hasattr(layer, name)
         ]
-        ends = [x for x in everything if getattr(x, "activation", None) in PROBABILITIES]
-        during += [(layer, "activation", keras.activations.linear) for layer in ends]
-        self._settings = [(x, name, vars(x).get(name, NOTHING)) for x, name, _ in during]
-        self._before = sources.note(self._variables())
-        self._own: dict[str, Array] = {
+        changes += [
+            (layer, "activation", keras.activations.linear)
+            for layer in layers
+            if getattr(layer, "activation", None) in PROBABILITIES
+        ]
+        self._attributes = [
+            (layer, name, vars(layer).get(name, FROM_CLASS)) for layer, name, _ in changes
+        ]
+        self._initial_noise = capture_noise(self._variables())
+        self._values: dict[str, Array] = {
             name: ops.convert_to_numpy(weight.value).astype(np.float64)
             for name, weight in self._weights.items()
         }
-        for layer, name, value in during:
+        for layer, name, value in changes:
             object.__setattr__(layer, name, value)
         return self
 
     def __exit__(self, *error: object) -> None:
-        for layer, name, value in self._settings:
-            if value is NOTHING:
+        for layer, name, value in self._attributes:
+            if value is FROM_CLASS:
                 object.__delattr__(layer, name)
             else:
                 object.__setattr__(layer, name, value)
-        sources.put_back(self._before)
+        restore_noise(self._initial_noise)
 
     def _variables(self) -> list[keras.Variable]:
         return list({id(v): v for v in (*self.layer.weights, *self.layer.variables)}.values())
@@ -123,7 +127,7 @@ class Probe:
         ]
 
     def own(self, name: str) -> Array:
-        return self._own[name]
+        return self._values[name]
 
     def run(
         self,
@@ -136,22 +140,23 @@ class Probe:
         for name, value in weights.items():
             self._weights[name].assign(value.astype(np.float32))
         if self.embedding is None:
-            given = np.repeat(x[None].astype(np.float32), batch, axis=0)
+            inputs = np.repeat(x[None].astype(np.float32), batch, axis=0)
         else:
             rows, tokens = np.unique(x, axis=0, return_inverse=True)
             matrix = self._weights[self.embedding.name]
             first, end = self._first_token, self._first_token + len(rows)
             if end > matrix.shape[0]:
                 raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
-            full = ops.convert_to_numpy(matrix.value).copy()
-            full[first:end] = rows
-            matrix.assign(full)
-            given = np.repeat(first + tokens.reshape(1, -1), batch, axis=0)
-        also = [part[place].astype(np.float32) for place in _cells(states) for part in states or ()]
-        key = (training, len(also))
-        if key not in self._runs:
-            self._runs[key] = _Run(self.layer, training, self._sequence)
-        result = self._runs[key].predict_on_batch([given, *also] if also else given)
+            table = ops.convert_to_numpy(matrix.value).copy()
+            table[first:end] = rows
+            matrix.assign(table)
+            inputs = np.repeat(first + tokens.reshape(1, -1), batch, axis=0)
+        cells = range(len(states[0])) if states else ()
+        state = [part[cell].astype(np.float32) for cell in cells for part in states or ()]
+        key = (training, len(state))
+        if key not in self._models:
+            self._models[key] = _ModeModel(self.layer, training, self._sequence_input)
+        result = self._models[key].predict_on_batch([inputs, *state] if state else inputs)
         outputs = [np.asarray(part) for part in keras.tree.flatten(result)]
         for y in outputs:
             if y.ndim == 3 and y.shape[:2] == (batch, len(x)):
@@ -163,51 +168,49 @@ class Probe:
         )
 
     def noise(self) -> Any:
-        own = {id(weight) for weight in self.layer.weights}
-        return sources.note(v for v in self._variables() if id(v) not in own)
+        weights = {id(weight) for weight in self.layer.weights}
+        return capture_noise(v for v in self._variables() if id(v) not in weights)
 
     def replay(self, noise: Any) -> None:
-        sources.put_back(noise)
+        restore_noise(noise)
 
 
-class _Run(keras.Model):  # type: ignore[misc] # keras has no types
-    """Runs a layer in one mode; `predict_on_batch` compiles it, in Keras's own way, and hands its
-    random state on."""
+class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types
+    """A model that always runs a layer in one mode.
 
-    def __init__(self, inner: Layer, in_training: bool, sequence: int) -> None:
+    Its `predict_on_batch` compiles the layer in Keras's own way, and passes on its random state.
+    """
+
+    def __init__(self, inner: Layer, in_training: bool, sequence_input: int) -> None:
         super().__init__(name="audited")
-        self.inner, self.in_training, self.sequence = inner, in_training, sequence
+        self.inner, self.in_training = inner, in_training
+        self.sequence_input = sequence_input
 
     def call(self, inputs: Any) -> Any:
         for layer in layers_of(self.inner):
-            # Keras does so for a layer's only cell, but not for those that are stacked.
+            # Keras does so for a layer's only cell, but not for stacked cells.
             if hasattr(layer, "reset_dropout_mask"):
                 layer.reset_dropout_mask()
                 layer.reset_recurrent_dropout_mask()
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
         if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
-            # Called as a layer, it would hold T to what it was built for.
-            return self.inner.call(
-                calling.beside(self.inner, x, self.sequence), training=self.in_training
-            )
+            # Called as a layer, it would insist on the T that it was built for.
+            inputs = with_zero_states(self.inner, x, self.sequence_input)
+            return self.inner.call(inputs, training=self.in_training)
         if not states:
-            return calling.called(self.inner, x, self.in_training)
+            return call_layer(self.inner, x, self.in_training)
         return self.inner(x, initial_state=states, training=self.in_training)
 
 
-def _cells(states: Sequence[Array] | None) -> range:
-    return range(len(states[0])) if states else range(0)
-
-
 def _title(layer: Layer) -> str:
-    """The class, and, of a recurrent layer, what of its constructor's arguments matters here."""
-    said = []
+    """The class, and of a recurrent layer the arguments that matter here."""
+    arguments = []
     if isinstance(layer, keras.layers.Bidirectional):
         return f"Bidirectional({_title(layer.forward_layer)})"
     for name in ("units", "dropout", "recurrent_dropout"):
         value = getattr(layer, name, None) if isinstance(layer, keras.layers.RNN) else None
         if isinstance(value, int | float) and value:
-            said.append(f"{value}" if name == "units" else f"{name}={value:g}")
+            arguments.append(f"{value}" if name == "units" else f"{name}={value:g}")
     if isinstance(layer, Recurrent) and layer.placement is not None:
-        said.append(f"policy={layer.placement.policy.name!r}")
-    return f"{type(layer).__name__}({', '.join(said)})"
+        arguments.append(f"policy={layer.placement.policy.name!r}")
+    return f"{type(layer).__name__}({', '.join(arguments)})"

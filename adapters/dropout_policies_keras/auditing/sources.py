@@ -1,4 +1,4 @@
-"""What the noise of a layer's next call depends on: noted, and put back."""
+"""Everything that the noise of a layer's next call depends on: captured, and restored."""
 
 from __future__ import annotations
 
@@ -11,31 +11,34 @@ import numpy as np
 from keras import ops
 
 
-def note(variables: Iterable[keras.Variable]) -> Any:
-    """Everything that the noise of a layer's next call depends on: these variables, seed
-    generators' among them, and generators that no layer holds."""
-    return [(v, ops.convert_to_numpy(v.value).copy()) for v in variables], _generators()
+def capture_noise(variables: Iterable[keras.Variable]) -> Any:
+    """Capture everything that the noise of a layer's next call depends on: these variables, among
+    them those of seed generators, and the global generators."""
+    values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables]
+    return values, _global_generators()
 
 
-def put_back(noise: Any) -> None:
-    """Have the next call draw the same noise as the call that came after `note`."""
-    values, (python, array, own) = noise
+def restore_noise(noise: Any) -> None:
+    """Have the next call draw the same noise as the call that came after `capture_noise`."""
+    values, (python, numpy, backend) = noise
     for variable, value in values:
         variable.assign(value)
     random.setstate(python)
-    np.random.set_state(array)
-    if own is not None:
+    np.random.set_state(numpy)
+    if backend is not None:
         import torch
 
-        torch.set_rng_state(own)
+        torch.set_rng_state(backend)
 
 
-def _generators() -> tuple[Any, Any, Any]:
-    """On the torch backend, Keras's dropout without a seed draws from PyTorch's generator, to which
-    Keras itself gives no access."""
-    own = None
+def _global_generators() -> tuple[Any, Any, Any]:
+    """The states of Python's and NumPy's generators, and of PyTorch's on the torch backend.
+
+    There Keras's dropout without a seed draws from it, and Keras gives no access to it.
+    """
+    backend = None
     if keras.backend.backend() == "torch":
         import torch
 
-        own = torch.get_rng_state()
-    return random.getstate(), np.random.get_state(), own
+        backend = torch.get_rng_state()
+    return random.getstate(), np.random.get_state(), backend

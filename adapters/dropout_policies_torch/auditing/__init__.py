@@ -1,1 +1,1 @@
-"""A PyTorch module under audit: how it is called, and what its noise depends on."""
+"""The audit of PyTorch modules: how one is called, run, read, and put back as it was."""

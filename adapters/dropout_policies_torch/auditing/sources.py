@@ -1,4 +1,8 @@
-"""What the noise of a module's next call depends on: noted, and put back."""
+"""Everything that the noise of a module's next call depends on: captured, and restored.
+
+These are the states of random generators, and what a module keeps in attributes, buffers and
+parameters: masks, counters, generators of its own.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
-class Noted(NamedTuple):
+COUNTER_NAME = re.compile("call|count|iter|seed|step")
+"""The name of a number that may number masks. Other numbers may belong to a state that is restored,
+as a batch's size."""
+
+MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+"""The attributes of every module: they hold no noise, or are restored by themselves."""
+
+
+class NoiseState(NamedTuple):
     """Everything that the noise of a module's next call depends on.
 
     Args:
@@ -30,85 +43,78 @@ class Noted(NamedTuple):
     parameters: list[tuple[nn.Module, list[tuple[str, nn.Parameter]]]]
 
 
-def note(module: nn.Module, first: Noted | None = None) -> Noted:
-    """Everything that the noise of a module's next call depends on.
+def capture_noise(module: nn.Module, initial: NoiseState | None = None) -> NoiseState:
+    """Capture everything that the noise of a module's next call depends on.
 
     Args:
-        module: which.
-        first: what was noted before its first call: a state that it carries from call to call is
-            the one that it came with.
+        module: the module.
+        initial: what was captured before its first call. A state that the module carries from call
+            to call is taken from there.
     """
     generators: list[Any] = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    kept = [(m, _kept(vars(m))) for m in module.modules()]
+    attributes = [(m, _copy_attributes(vars(m))) for m in module.modules()]
     buffers = [
         (m, name, b, b.clone())
         for m in module.modules()
         for name, b in m.named_buffers(recurse=False)
     ]
-    parameters = [(m, _parameters(m)) for m in module.modules()]
-    if first is not None:
-        parameters = first.parameters
-        at_first = {id(m): attributes for m, attributes in first.attributes}
-        kept = [(m, _as_before(now, at_first.get(id(m), {}))) for m, now in kept]
-        was = {(id(m), n): (b, v) for m, n, b, v in first.buffers if b.is_floating_point()}
-        buffers = [(m, n, *was.get((id(m), n), (b, v))) for m, n, b, v in buffers]
-    return Noted(generators, cuda, kept, buffers, parameters)
+    parameters = [(m, _own_parameters(m)) for m in module.modules()]
+    if initial is not None:
+        parameters = initial.parameters
+        before = {id(m): values for m, values in initial.attributes}
+        attributes = [(m, _update_sources(before.get(id(m), {}), now)) for m, now in attributes]
+        floating = {(id(m), n): (b, v) for m, n, b, v in initial.buffers if b.is_floating_point()}
+        buffers = [(m, n, *floating.get((id(m), n), (b, v))) for m, n, b, v in buffers]
+    return NoiseState(generators, cuda, attributes, buffers, parameters)
 
 
-def put_back(noise: Noted) -> None:
-    """Have the next call draw the same noise as the call that came after `note`."""
-    python, array, cpu = noise.generators
+def restore_noise(noise: NoiseState) -> None:
+    """Have the next call draw the same noise as the call that came after `capture_noise`."""
+    python, numpy, cpu = noise.generators
     random.setstate(python)
-    np.random.set_state(array)
+    np.random.set_state(numpy)
     torch.set_rng_state(cpu)
     if noise.cuda:
         torch.cuda.set_rng_state_all(noise.cuda)
     for module, attributes in noise.attributes:
-        _put_back(vars(module), attributes)
+        _restore_attributes(vars(module), attributes)
     with torch.no_grad():
         for module, name, buffer, value in noise.buffers:
-            if getattr(module, name) is not buffer:  # one that a module has put there since
+            if getattr(module, name) is not buffer:  # the module has put another one there since
                 setattr(module, name, buffer)
             buffer.copy_(value)
-    for module, named in noise.parameters:
-        _name_again(module, named)
+    for module, parameters in noise.parameters:
+        _restore_parameters(module, parameters)
 
 
-def _parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """A module's own, each under every name that it has there."""
+def _own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """A module's own parameters, each under every name that it has there."""
     return list(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
-def _name_again(module: nn.Module, named: list[tuple[str, nn.Parameter]]) -> None:
-    """Give a module's own parameters the names that they had, in the same order. What masks weights
-    may put a tensor in a parameter's place for one call, and a parameter for another, which then
-    is in its way."""
-    now = _parameters(module)
-    if [(name, id(p)) for name, p in now] == [(name, id(p)) for name, p in named]:
+def _restore_parameters(module: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> None:
+    """Give a module's own parameters their former names, in the same order.
+
+    A module that masks weights may put a tensor in a parameter's place for one call, and a
+    parameter for another, which is then in the way.
+    """
+    now = _own_parameters(module)
+    if [(name, id(p)) for name, p in now] == [(name, id(p)) for name, p in parameters]:
         return
     for name, _ in now:
         delattr(module, name)
-    for name, parameter in named:
+    for name, parameter in parameters:
         setattr(module, name, parameter)
 
 
-GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
-
-COUNT = re.compile("call|count|iter|seed|step")
-"""What a number is called that masks may be numbered by; others may belong to a state that is put
-back, as a batch's size."""
-
-SKIPPED = frozenset(vars(nn.Module()))
-"""What every module holds: no state of its noise, or put back by itself."""
-
-
-def _kept(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes, and copies of what may change within them."""
-    return {k: (v, _copy(v)) for k, v in attributes.items() if k not in SKIPPED}
+def _copy_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes, each with a copy of what may change within it."""
+    return {k: (v, _copy(v)) for k, v in attributes.items() if k not in MODULE_ATTRIBUTES}
 
 
 def _copy(value: Any) -> Any:
+    """A copy of what may change within a value; None if nothing may."""
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, Tensor):
@@ -124,43 +130,43 @@ def _copy(value: Any) -> Any:
     if isinstance(value, list):
         return list(value)
     if isinstance(value, dict):
-        return _kept(value)
-    return _kept(vars(value)) if _draws(value) else None
+        return _copy_attributes(value)
+    return _copy_attributes(vars(value)) if _holds_generator(value) else None
 
 
-def _as_before(now: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they were at first, but for those that noise may be drawn by: generators and
-    counters, in dictionaries too."""
-    found = dict(before)
+def _update_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes as they were before, except what noise may be drawn by: generators and counters,
+    in dictionaries too. These are as they are now."""
+    updated = dict(before)
     for key, (value, copied) in now.items():
         if key not in before:
             continue
         if isinstance(value, dict) and value is before[key][0]:
-            found[key] = (value, _as_before(copied, before[key][1]))
-        elif _is_source(value) or (isinstance(value, int) and COUNT.search(key)):
-            found[key] = (value, copied)
-    return found
+            updated[key] = (value, _update_sources(before[key][1], copied))
+        elif _is_source(value) or (isinstance(value, int) and COUNTER_NAME.search(key)):
+            updated[key] = (value, copied)
+    return updated
 
 
 def _is_source(value: Any) -> bool:
     if isinstance(value, Tensor):
         return not value.is_floating_point()
-    return isinstance(value, (np.ndarray, *GENERATORS)) or _draws(value)
+    return isinstance(value, (np.ndarray, *GENERATORS)) or _holds_generator(value)
 
 
-def _draws(value: Any) -> bool:
-    """Whether an object has what it draws by as attributes: this library's, or one that holds a
-    generator."""
+def _holds_generator(value: Any) -> bool:
+    """Whether an object has the state of its noise as attributes: this library's objects, or one
+    that holds a generator."""
     if isinstance(value, nn.Module | Tensor | type) or not hasattr(value, "__dict__"):
         return False
     ours = type(value).__module__.startswith("dropout_policies")
     return ours or any(isinstance(part, GENERATORS) for part in vars(value).values())
 
 
-def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
-    for key in [k for k in attributes if k not in kept and k not in SKIPPED]:
+def _restore_attributes(attributes: dict[str, Any], captured: Mapping[str, Any]) -> None:
+    for key in [k for k in attributes if k not in captured and k not in MODULE_ATTRIBUTES]:
         del attributes[key]
-    for key, (value, copied) in kept.items():
+    for key, (value, copied) in captured.items():
         attributes[key] = value
         if copied is None:
             continue
@@ -179,6 +185,6 @@ def _put_back(attributes: dict[str, Any], kept: Mapping[str, Any]) -> None:
         elif isinstance(value, list):
             value[:] = copied
         elif isinstance(value, dict):
-            _put_back(value, copied)
+            _restore_attributes(value, copied)
         else:
-            _put_back(vars(value), copied)
+            _restore_attributes(vars(value), copied)

@@ -1,4 +1,4 @@
-"""What was measured, held against a policy: what is told, in words."""
+"""What was measured is compared with a policy, and the differences are told in words."""
 
 from dataclasses import replace
 
@@ -15,12 +15,12 @@ MASKED = Finding(
 WHOLE = Finding(dp.Site.HIDDEN, 0, 0, "whole", interval=(0.0, 0.01))
 
 
-def texts(policy, *findings, rates=False):
-    return [str(difference) for difference in unlike(policy, findings, rates)]
+def differences(policy, *findings, rates=False):
+    return [str(one) for one in find_differences(policy, findings, rates)]
 
 
-def test_what_is_as_under_the_policy_is_not_told():
-    assert texts(dp.zaremba(), MASKED, WHOLE, rates=True) == []
+def test_a_mask_as_the_policy_has_it_is_no_difference():
+    assert differences(dp.zaremba(), MASKED, WHOLE, rates=True) == []
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_what_is_as_under_the_policy_is_not_told():
         ({"scaled": False, "note": "odd"}, "input is not scaled"),
         ({"note": "odd"}, "input is otherwise: odd"),
         ({"frozen": True}, "input has the same mask at every call"),
-        ({"verdict": "undecided", "note": MORE}, f"input is otherwise: {MORE}"),
+        ({"verdict": "undecided", "note": SEVERAL_SCALES}, f"input is otherwise: {SEVERAL_SCALES}"),
     ],
 )
-def test_what_is_otherwise_is_told(change, text):
-    assert texts(dp.zaremba(), replace(MASKED, **change)) == [text]
+def test_each_difference_has_its_words(change, text):
+    assert differences(dp.zaremba(), replace(MASKED, **change)) == [text]
 
 
 @pytest.mark.parametrize(
@@ -57,13 +57,13 @@ def test_what_is_otherwise_is_told(change, text):
         {"verdict": "undecided", "note": "odd"},
     ],
 )
-def test_what_cannot_be_told_is_not_compared(change):
-    assert texts(dp.zaremba(), replace(MASKED, **change)) == []
+def test_what_is_unknown_is_not_compared(change):
+    assert differences(dp.zaremba(), replace(MASKED, **change)) == []
 
 
-def test_several_differences_are_all_told():
+def test_several_differences_are_all_listed():
     found = replace(MASKED, per="sequence", alike=True, gates="untied", scaled=False, frozen=True)
-    assert texts(dp.zaremba(), found) == [
+    assert differences(dp.zaremba(), found) == [
         "input has a mask per sequence, not per step",
         "input has one mask for all units",
         "input has untied masks for its gates, not tied ones",
@@ -72,17 +72,17 @@ def test_several_differences_are_all_told():
     ]
 
 
-def test_a_mask_where_the_policy_has_none_is_told_with_all_that_is_known_of_it():
+def test_a_mask_where_the_policy_has_none_is_described():
     found = replace(MASKED, site=dp.Site.HIDDEN, layer=1)
     text = "hidden of layer 2 is masked (drop 0.5 [0.49, 0.51], per step)"
-    assert texts(dp.zaremba(), found) == [text]
-    assert texts(dp.naive(0.0), found) == [text]
-    assert texts(dp.none(), WHOLE) == []
+    assert differences(dp.zaremba(), found) == [text]
+    assert differences(dp.naive(0.0), found) == [text]
+    assert differences(dp.none(), WHOLE) == []
 
 
 def test_the_place_is_named():
     def place(**where):
-        return texts(dp.none(), replace(MASKED, **where))[0].partition(" is masked")[0]
+        return differences(dp.none(), replace(MASKED, **where))[0].partition(" is masked")[0]
 
     assert place(site=dp.Site.BETWEEN, layer=1) == "between of layer 2"
     assert place(site=dp.Site.HIDDEN) == "hidden of layer 1"
@@ -93,42 +93,42 @@ def test_the_place_is_named():
 
 def test_one_mask_for_all_samples_is_what_a_rule_per_call_has():
     found = replace(MASKED, site=dp.Site.RECURRENT_WEIGHT, per="call", shared=True)
-    assert texts(dp.weight_drop(), found) == []
+    assert differences(dp.weight_drop(), found) == []
     found = replace(found, site=dp.Site.EMBEDDING, layer=-1)
-    assert texts(dp.awd(), found) == []
+    assert differences(dp.awd(), found) == []
 
 
 def test_zoneout_is_never_scaled_and_other_drops_may_not_be():
     found = replace(MASKED, site=dp.Site.CELL_UPDATE, scaled=True)
-    assert texts(dp.zoneout(), found) == []
+    assert differences(dp.zoneout(), found) == []
     found = replace(MASKED, site=dp.Site.CELL, per="sequence")
-    assert texts(dp.rnndrop(), found) == ["cell of layer 1 is scaled"]
-    assert texts(dp.rnndrop(), replace(found, scaled=False)) == []
+    assert differences(dp.rnndrop(), found) == ["cell of layer 1 is scaled"]
+    assert differences(dp.rnndrop(), replace(found, scaled=False)) == []
 
 
-def test_a_rate_counts_where_it_is_asked_for_and_lies_outside_what_chance_explains():
+def test_a_rate_outside_the_widened_interval_is_a_difference_if_rates_are_compared():
     low, high = widened_interval(MASKED)
     assert low < 0.49
     assert high > 0.51
-    for rate, there in ((low, False), (high, False), (low - 1e-6, True), (high + 1e-6, True)):
+    for rate, differs in ((low, False), (high, False), (low - 1e-6, True), (high + 1e-6, True)):
         policy = dp.zaremba(rate)
-        assert texts(policy, MASKED) == []
-        expected = [f"input has rate 0.5, not {rate:g}"] * there
-        assert texts(policy, MASKED, rates=True) == expected
-    assert texts(dp.zaremba(dp.ramp(0.0, 0.1, 10)), MASKED, rates=True) == []
+        assert differences(policy, MASKED) == []
+        expected = [f"input has rate 0.5, not {rate:g}"] * differs
+        assert differences(policy, MASKED, rates=True) == expected
+    assert differences(dp.zaremba(dp.ramp(0.0, 0.1, 10)), MASKED, rates=True) == []
 
 
 def test_rates_by_layer_are_compared_layer_by_layer():
     policy = dp.Policy(hidden=dp.drop([0.5, 0.1]), embedding=dp.drop(0.5, per="sequence"))
     found = [replace(MASKED, site=dp.Site.HIDDEN, layer=layer) for layer in (0, 1)]
     text = "hidden of layer 2 has rate 0.5, not 0.1"
-    assert texts(policy, *found, rates=True) == [text]
+    assert differences(policy, *found, rates=True) == [text]
     words = replace(MASKED, site=dp.Site.EMBEDDING, layer=-1, per="sequence")
-    assert texts(policy, words, rates=True) == []
+    assert differences(policy, words, rates=True) == []
 
 
 def test_a_difference_has_its_finding():
-    (difference,) = unlike(dp.none(), [WHOLE, MASKED])
+    (difference,) = find_differences(dp.none(), [WHOLE, MASKED])
     assert difference.finding is MASKED
 
 

@@ -129,7 +129,7 @@ def test_a_state_that_one_direction_leaves_out_is_not_given():
 
 def test_steps_that_are_joined_the_other_way_round_are_not_misread():
     way = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
-    with pytest.raises(dp.PolicyError, match="seen later nowhere"):
+    with pytest.raises(dp.PolicyError, match="never affects a later output"):
         audited(Ragged(False, end=way))
 
 

@@ -29,7 +29,7 @@ def test_nothing_is_left_changed_where_it_cannot_be_seen_into():
     ("module", "words"),
     [
         (nn.LSTMCell(3, 4), "one step"),
-        (nn.Linear(3, 4), "seen later nowhere"),
+        (nn.Linear(3, 4), "never affects a later output"),
         (nn.Dropout(0.5), "no weights"),
         (nn.Sequential(nn.Embedding(5, 8), nn.Embedding(5, 8)), "2 embeddings"),
     ],
