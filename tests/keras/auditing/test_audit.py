@@ -62,7 +62,7 @@ def test_a_compiled_model_trains_on_after_an_audit():
     assert losses[0] == losses[1]
 
 
-def test_what_probabilities_are_made_of_is_looked_at():
+def test_a_softmax_activation_is_left_out_and_put_back():
     keras.utils.set_random_seed(3)
     probable = model(0.4, "softmax")
     tokens = np.arange(40).reshape(2, 20) % 30
@@ -74,7 +74,7 @@ def test_what_probabilities_are_made_of_is_looked_at():
     assert np.array_equal(probable.predict(tokens, verbose=0), before)
 
 
-def test_words_may_go_out_by_the_matrix_that_they_come_in_by():
+def test_the_decoder_may_be_the_embeddings_matrix():
     class Tied(layers.Layer):
         def __init__(self):
             super().__init__()

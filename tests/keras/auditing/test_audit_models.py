@@ -24,14 +24,14 @@ def lstm(**kwargs):
     return layers.LSTM(UNITS, return_sequences=True, dropout=0.4, **kwargs)
 
 
-def test_a_model_may_give_its_last_states_too():
+def test_a_model_may_return_its_last_states_too():
     x = keras.Input((None, WIDTH))
     y, h, c = lstm(return_state=True)(x)
     one = keras.Model(x, [h, c, layers.Dropout(0.4)(y)])
     assert masked(audited(one)) == [("input", "sequence"), ("output", "step")]
 
 
-def test_a_model_of_ones_own_may_take_its_states_apart():
+def test_a_model_subclass_may_return_a_dictionary():
     class Mine(keras.Model):
         def __init__(self):
             super().__init__()
@@ -58,14 +58,14 @@ def test_a_model_may_take_an_initial_state(named):
     assert masked(audited(keras.Model(inputs, y))) == [("input", "sequence")]
 
 
-def test_what_else_a_model_takes_is_refused():
+def test_a_second_sequence_is_refused():
     x, other = keras.Input((None, WIDTH)), keras.Input((None, WIDTH))
     one = keras.Model([x, other], lstm()(layers.Add()([x, other])))
     with pytest.raises(dp.PolicyError, match=r"2 inputs.*recurrent layer alone"):
         audited(one)
 
 
-def test_tokens_of_padding_are_not_given():
+def test_padding_tokens_are_not_used():
     words = keras.Sequential(
         [keras.Input((None,)), layers.Embedding(20, WIDTH, mask_zero=True), lstm()]
     )
@@ -74,13 +74,13 @@ def test_tokens_of_padding_are_not_given():
     assert np.array_equal(words.predict(np.array([[1, 2, 0, 0]]), verbose=0), before)
 
 
-def test_a_layer_of_padding_is_refused():
+def test_a_masking_layer_is_refused():
     padded = keras.Sequential([keras.Input((None, WIDTH)), layers.Masking(), lstm()])
     with pytest.raises(dp.PolicyError, match=r"has a Masking layer.*recurrent layer alone"):
         audited(padded)
 
 
-def test_what_a_softmax_layer_is_given_is_looked_at():
+def test_a_softmax_layer_is_left_out_and_put_back():
     ends = [layers.Dropout(0.3), layers.Dense(20), layers.Softmax()]
     probable = keras.Sequential([keras.Input((None, WIDTH)), lstm(), *ends])
     x = np.random.default_rng(1).normal(size=(2, 5, WIDTH))
@@ -107,7 +107,7 @@ class Annealed(keras.layers.Layer):
         return ops.where(keep, x / (1.0 - rate), 0.0)
 
 
-def test_what_a_model_counts_for_its_rate_stays_what_it_is():
+def test_a_counter_that_sets_the_rate_keeps_its_value():
     lstm = keras.layers.LSTM(8, return_sequences=True)
     model = keras.Sequential([keras.Input((None, 9)), lstm, Annealed()])
     found = dp.audit(model).at("output")
@@ -117,7 +117,7 @@ def test_what_a_model_counts_for_its_rate_stays_what_it_is():
     assert ops.convert_to_numpy(model.layers[-1].step).tolist() == [1000.0]
 
 
-def test_a_state_that_is_learned_is_not_taken_for_the_first_weights():
+def test_a_learned_state_is_not_taken_for_the_first_weights():
     class Learned(keras.Model):
         def __init__(self):
             super().__init__()
@@ -133,7 +133,7 @@ def test_a_state_that_is_learned_is_not_taken_for_the_first_weights():
     assert dp.audit(model).policy == "none"
 
 
-def test_batch_normalization_is_not_taken_for_noise():
+def test_batch_normalization_is_refused():
     model = keras.Sequential([keras.Input((None, WIDTH)), layers.BatchNormalization(), lstm()])
     with pytest.raises(dp.PolicyError, match="a call in training changes its evaluation"):
         dp.audit(model)

@@ -56,7 +56,7 @@ WRONG = {name: m for name, m in (MASK_MUTANTS | DRAW_MUTANTS).items() if name no
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_wrong_masks_are_not_called_by_the_policys_name(name, monkeypatch):
+def test_wrong_masks_do_not_get_the_policys_name(name, monkeypatch):
     """Whatever is changed in the masks of a policy is seen."""
     monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), WRONG[name]))
     torch.manual_seed(5)
@@ -111,7 +111,7 @@ def test_nothing_is_left_changed(make, training):
     assert getattr(module, "calls", 0) == getattr(other, "calls", 0)
 
 
-def test_how_it_reads():
+def test_an_audit_as_object_and_as_text():
     torch.manual_seed(0)
     audit = dp.audit(nn.LSTM(9, 8, 2, dropout=0.5))
     assert audit.policy is None
@@ -127,7 +127,7 @@ def test_how_it_reads():
     assert audit.to_dict()["findings"][0]["site"] == "input"
 
 
-def test_what_was_measured_is_drawn_layer_by_layer():
+def test_a_diagram_shows_what_was_measured_layer_by_layer():
     torch.manual_seed(0)
     audit = dp.audit(LSTM(9, 8, num_layers=2, policy="awd", rate={"between": [0.0, 0.3]}))
     drawn = audit.diagram(path=(1, 3))
@@ -146,7 +146,7 @@ def test_what_was_measured_is_drawn_layer_by_layer():
     assert "<svg" in audit._repr_html_()
 
 
-def test_what_is_undecided_is_drawn_so():
+def test_a_diagram_shows_what_is_undecided():
     torch.manual_seed(0)
     drawn = dp.audit(nn.LSTM(9, 8, 2, bias=False)).diagram(path=(1, 2))
     layer = drawn.rows[1]

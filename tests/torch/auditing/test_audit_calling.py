@@ -67,12 +67,12 @@ def audited(module):
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("layers", [1, 2])
-def test_a_state_that_is_wanted_is_made_for_the_layer(kind, layers):
+def test_a_required_state_is_made_for_the_layer(kind, layers):
     audit = audited(Language(kind, layers))
     assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
 
 
-def test_a_state_may_be_wanted_part_by_part():
+def test_a_state_may_be_required_part_by_part():
     class Parts(nn.LSTM):
         def forward(self, x, h, c):
             return super().forward(dropped(self, x), (h, c))
@@ -88,18 +88,18 @@ def test_states_are_made_by_the_modules_own_method():
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_lengths_that_are_wanted_are_given(batch_first):
+def test_required_lengths_are_given(batch_first):
     audit = audited(Ragged(batch_first))
     assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-def test_beside_lengths_the_output_may_be_packed(batch_first):
+def test_with_lengths_the_output_may_be_packed(batch_first):
     audit = audited(Ragged(batch_first, packed=True))
     assert audit.differences == ("output of layer 1 is whole",), str(audit)
 
 
-def test_an_initial_state_is_found_behind_lengths():
+def test_an_initial_state_is_found_after_lengths():
     """Without one, several sites would be the same noise."""
 
     class Resumed(Held):
@@ -113,7 +113,7 @@ def test_an_initial_state_is_found_behind_lengths():
     assert masked == [("candidate", "sequence", False)], str(audit)
 
 
-def test_a_state_that_one_direction_leaves_out_is_not_given():
+def test_a_state_that_one_direction_ignores_is_not_given():
     """As where a sequence goes on from window to window, which can be so in one direction alone."""
 
     class Windows(nn.GRU):
@@ -127,13 +127,13 @@ def test_a_state_that_one_direction_leaves_out_is_not_given():
     assert [f.site.value for f in audit.findings if f.verdict == "masked"] == ["input"] * 2
 
 
-def test_steps_that_are_joined_the_other_way_round_are_not_misread():
+def test_samples_before_steps_in_one_axis_are_refused():
     way = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
     with pytest.raises(dp.PolicyError, match="never affects a later output"):
         audited(Ragged(False, end=way))
 
 
-def test_what_cannot_be_made_is_named():
+def test_an_argument_that_cannot_be_made_is_named():
     class Encoded(nn.LSTM):
         def forward(self, x, memory):
             return super().forward(x * memory[..., 0])
@@ -142,7 +142,7 @@ def test_what_cannot_be_made_is_named():
         audited(Encoded(8, 8))
 
 
-def test_x_and_h_side_by_side_may_be_laid_out_the_other_way_round():
+def test_one_matrix_for_x_and_h_may_be_transposed():
     class Joined(nn.Module):
         def __init__(self):
             super().__init__()

@@ -55,7 +55,7 @@ def partly_for_the_batch(x):
         (partly_for_the_batch, "samples"),
     ],
 )
-def test_masks_that_are_partly_shared_are_said_to_be(noise, words, seed):
+def test_partly_shared_masks_are_noted(noise, words, seed):
     torch.manual_seed(seed)
     audit = dp.audit(Around(noise, noise))
     assert audit.policy is None, str(audit)
@@ -65,14 +65,14 @@ def test_masks_that_are_partly_shared_are_said_to_be(noise, words, seed):
         assert found.per is None or words != "steps"
 
 
-def test_a_rate_that_is_another_at_every_call_is_said_to_be():
+def test_a_rate_that_changes_with_every_call_is_noted():
     torch.manual_seed(0)
     audit = dp.audit(Around(lambda x: x * kept(0.6 * torch.rand(()).item(), *x.shape)))
     assert audit.at("input").note == "the rate is not that of every call"
 
 
 @pytest.mark.parametrize("steps", [5, 9])
-def test_masks_that_are_held_for_longer_than_the_audit_looks_are_not_the_sequences(steps):
+def test_masks_held_for_some_steps_have_no_lifetime(steps):
     def by_blocks(x):
         blocks = kept(0.4, -(-len(x) // steps), *x.shape[1:])
         return x * blocks.repeat_interleave(steps, dim=0)[: len(x)]
@@ -84,7 +84,7 @@ def test_masks_that_are_held_for_longer_than_the_audit_looks_are_not_the_sequenc
     assert "masks that are the same for 4 steps change within 24" in audit.differences
 
 
-def test_cells_that_do_not_forget_are_no_masks_that_change():
+def test_cells_that_cannot_forget_do_not_look_like_changing_masks():
     class Held(nn.Module):
         def __init__(self):
             super().__init__()
@@ -162,7 +162,7 @@ def the_candidate_alone(h):
 
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("seen", [all_but_the_candidate, the_candidate_alone])
-def test_a_mask_that_some_gates_do_not_see_is_no_policys(seen, seed):
+def test_a_mask_that_some_gates_do_not_see_leaves_the_site_undecided(seen, seed):
     torch.manual_seed(seed)
     audit = dp.audit(Cells(seen))
     assert audit.policy is None, str(audit)
@@ -172,14 +172,14 @@ def test_a_mask_that_some_gates_do_not_see_is_no_policys(seen, seed):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_each_gates_own_mask_is_seen_as_that(seed):
+def test_a_mask_for_each_gate_is_untied(seed):
     torch.manual_seed(seed)
     audit = dp.audit(Cells(lambda h: [functional.dropout(h, 0.4) for _ in range(4)]))
     assert audit.at("hidden").gates == "untied"
     assert audit.at("hidden").verdict == "masked"
 
 
-def test_a_policy_is_not_named_where_the_state_is_not_understood():
+def test_no_policy_is_named_if_the_state_is_unexplained():
     torch.manual_seed(0)
     audit = dp.audit(Cells(c_of=lambda c: functional.dropout(c, 0.3)))
     assert audit.at("input").verdict == "masked"
@@ -187,7 +187,7 @@ def test_a_policy_is_not_named_where_the_state_is_not_understood():
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (H,)])
-def test_a_rate_that_the_module_has_for_a_parameter_stays_what_it_is(shape):
+def test_a_rate_that_is_a_parameter_keeps_its_value(shape):
     class Learned(nn.Module):
         def __init__(self):
             super().__init__()

@@ -50,7 +50,7 @@ class Locked(nn.Module):
         return x * kept(self.locked, 1, *x.shape[1:]) if self.training else x
 
 
-def test_a_layer_whose_masked_weights_become_parameters_in_evaluation_is_audited():
+def test_masked_weights_may_become_parameters_in_evaluation():
     torch.manual_seed(0)
     module = Wrapped(nn.LSTM(D, H), ["weight_hh_l0"], 0.4)
     names = list(module.state_dict())
@@ -61,7 +61,7 @@ def test_a_layer_whose_masked_weights_become_parameters_in_evaluation_is_audited
     assert list(module.state_dict()) == names
 
 
-def test_after_an_audit_such_a_layer_can_be_trained_as_before():
+def test_such_a_layer_trains_on_after_an_audit():
     torch.manual_seed(0)
     module = Wrapped(nn.LSTM(D, H), ["weight_hh_l0"], 0.4)
     dp.audit(module)
@@ -72,7 +72,7 @@ def test_after_an_audit_such_a_layer_can_be_trained_as_before():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("layers", [1, 2])
-def test_what_never_came_into_a_unit_is_no_mask_on_its_hidden_state(layers, seed):
+def test_a_unit_without_input_has_no_mask_on_its_hidden_state(layers, seed):
     torch.manual_seed(seed)
     audit = dp.audit(Locked(layers, ["weight_hh_l0", "weight_ih_l0"], 0.2, 0.35))
     masked = {f.site.value for f in audit.findings if f.verdict == "masked"}

@@ -13,7 +13,7 @@ from tests.support.torch_audited import Loop, Model
 from tests.support.torch_unusual import Around, Starts, dropped
 
 
-def test_nothing_is_left_changed_where_it_cannot_be_seen_into():
+def test_a_refused_module_is_left_as_it_was():
     class Strange(Loop):
         def forward(self, x):
             return super().forward(x) ** 2
@@ -34,12 +34,12 @@ def test_nothing_is_left_changed_where_it_cannot_be_seen_into():
         (nn.Sequential(nn.Embedding(5, 8), nn.Embedding(5, 8)), "2 embeddings"),
     ],
 )
-def test_what_is_no_recurrent_network_is_refused(module, words):
+def test_other_modules_are_refused(module, words):
     with pytest.raises(dp.PolicyError, match=words):
         dp.audit(module)
 
 
-def test_what_only_gives_its_last_step_is_refused():
+def test_a_module_that_returns_its_last_step_alone_is_refused():
     class Last(Model):
         def forward(self, tokens):
             return super().forward(tokens)[:, -1]
@@ -48,7 +48,7 @@ def test_what_only_gives_its_last_step_is_refused():
         dp.audit(Last())
 
 
-def test_noise_that_cannot_be_played_again_is_refused():
+def test_noise_that_cannot_be_replayed_is_refused():
     class Own(Loop):
         def forward(self, x):
             noise = np.random.default_rng().random(x.shape) < 0.5
@@ -58,7 +58,7 @@ def test_noise_that_cannot_be_played_again_is_refused():
         dp.audit(Own("none"))
 
 
-def test_masks_that_fall_in_evaluation_are_refused():
+def test_masks_in_evaluation_are_refused():
     class Always(LSTM):
         def train(self, mode=True):
             return super().train(mode or True)
@@ -92,7 +92,7 @@ CHAIN = "one after the other, each once"
     ],
     ids=["sum", "side by side", "residual", "one layer twice"],
 )
-def test_what_is_no_chain_is_refused(way, words):
+def test_branches_and_repeated_layers_are_refused(way, words):
     torch.manual_seed(0)
     with pytest.raises(dp.PolicyError, match=words):
         dp.audit(Branches(way))
@@ -137,7 +137,7 @@ def test_half_precision_is_refused():
         dp.audit(nn.LSTM(9, 8, 2, dropout=0.4).half())
 
 
-def test_what_a_module_raises_is_told_with_a_way_out():
+def test_an_error_of_the_module_is_quoted_with_a_way_out():
     class Fails(Around):
         def forward(self, x):
             if self.training:

@@ -39,7 +39,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_nothing_untrue_is_said_of(name):
+def test_a_stack_gets_no_false_finding(name):
     case = CASES[name]
     audit = dp.audit(case.module())
     assert untrue(case, audit) == [], str(audit)
@@ -47,14 +47,14 @@ def test_nothing_untrue_is_said_of(name):
 
 
 @pytest.mark.parametrize("seed", [1, 6])
-def test_what_chance_leaves_in_doubt_is_undecided(seed):
+def test_a_doubtful_state_is_undecided(seed):
     case = CASES["a state, an h and an output that are dropped"]._replace(seed=seed)
     audit = dp.audit(case.module())
     assert untrue(case, audit) == [], str(audit)
     assert audit.at("state").verdict == "undecided"
 
 
-def test_a_state_and_an_output_that_hides_it_are_told_apart():
+def test_masks_on_the_state_and_on_the_output_are_separated():
     case = CASES["a state's mask beside weights' and the output's"]
     audit = dp.audit(case.module())
     masked = {found.site.value for found in audit.findings if found.verdict == "masked"}
@@ -62,7 +62,7 @@ def test_a_state_and_an_output_that_hides_it_are_told_apart():
 
 
 @pytest.mark.parametrize("kind", ["lstm", "gru", "rnn"])
-def test_what_falls_before_an_activation_is_at_no_site(kind):
+def test_masks_before_an_activation_are_at_no_site(kind):
     audit = dp.audit(Case(kind, 8, {0: {"activation": 0.5}}).module())
     assert {found.verdict for found in audit.findings} == {"undecided"}, str(audit)
     assert audit.at("state").text() == "undecided: no site explains what is seen of the state"
@@ -70,7 +70,7 @@ def test_what_falls_before_an_activation_is_at_no_site(kind):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
-def test_nothing_untrue_is_said_of_stacks_by_chance(seed):
+def test_random_stacks_get_no_false_finding(seed):
     case = drawn(seed)
     audit = dp.audit(case.module())
     assert untrue(case, audit) == [], (case, str(audit))

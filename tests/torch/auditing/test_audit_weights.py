@@ -80,7 +80,7 @@ def masked(audit):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("x", [per_step, held])
-def test_features_and_the_weights_that_they_go_through_are_told_apart(x, seed):
+def test_masks_on_features_and_on_their_weights_are_separated(x, seed):
     torch.manual_seed(seed)
     audit = dp.audit(Masked({"W": entries}, x=x))
     assert masked(audit) == {"input", "input_weight"}, str(audit)
@@ -90,7 +90,7 @@ def test_features_and_the_weights_that_they_go_through_are_told_apart(x, seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_h_and_its_weights_are_told_apart(seed):
+def test_masks_on_h_and_on_its_weights_are_separated(seed):
     torch.manual_seed(seed)
     audit = dp.audit(Masked({"U": entries}, h=held))
     assert masked(audit) == {"hidden", "recurrent_weight"}, str(audit)
@@ -100,7 +100,7 @@ def test_h_and_its_weights_are_told_apart(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_features_that_are_gone_for_a_call_are_not_taken_for_their_weights(seed):
+def test_features_that_are_missing_for_a_call_are_undecided(seed):
     torch.manual_seed(seed)
     audit = dp.audit(Masked({"W": entries}, x=held_for_the_batch))
     assert masked(audit) == {"input", "input_weight"}, str(audit)
@@ -110,7 +110,7 @@ def test_features_that_are_gone_for_a_call_are_not_taken_for_their_weights(seed)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_two_features_whose_weights_are_all_gone_are_no_dropped_candidate(seed):
+def test_two_features_without_weights_are_no_dropped_candidate(seed):
     torch.manual_seed(seed)
     audit = dp.audit(Masked({"W": entries}, features=2))
     assert masked(audit) == {"input_weight"}, str(audit)
@@ -128,7 +128,7 @@ def test_rows_of_a_matrix_are_neither_entries_nor_the_candidate(weights, site):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_simple_cells_h_and_its_weights_are_told_apart(seed):
+def test_masks_on_a_simple_cells_h_and_on_its_weights_are_separated(seed):
     audit = dp.audit(Case("rnn", H, {0: {"U": 0.3, "h": 0.2}}, seed=seed).module())
     assert masked(audit) == {"hidden", "recurrent_weight"}, str(audit)
     assert has(audit.at("hidden"), 0.2)
@@ -140,7 +140,7 @@ def test_a_simple_cells_h_and_its_weights_are_told_apart(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.6, 0.8])
-def test_an_output_that_hides_much_does_not_change_the_rate_of_weights(rate, seed):
+def test_a_high_rate_at_the_output_does_not_change_the_rate_of_weights(rate, seed):
     class Hidden(Masked):
         def forward(self, x):
             return nn.functional.dropout(super().forward(x), rate, self.training)
@@ -187,7 +187,7 @@ class Projected(nn.Module):
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_a_mask_before_a_projection_is_said_to_be_there(before):
+def test_a_mask_before_a_projection_is_noted(before):
     torch.manual_seed(0)
     audit = dp.audit(Projected(before))
     assert masked(audit) == {"state"}, str(audit)

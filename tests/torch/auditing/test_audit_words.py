@@ -33,12 +33,12 @@ class Words(nn.Module):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_words_that_are_seldom_gone_are_not_whole(seed):
+def test_words_that_are_seldom_dropped_are_not_whole(seed):
     torch.manual_seed(seed)
     assert dp.audit(Words(0.1)).at("embedding", -1).verdict != "whole"
 
 
-def test_words_that_are_never_gone_are_whole_as_far_as_calls_tell():
+def test_words_that_are_never_dropped_are_whole():
     torch.manual_seed(0)
     found = dp.audit(Words(0.0)).at("embedding", -1)
     assert found.verdict == "whole"
@@ -87,21 +87,21 @@ def test_awd_with_dropped_words_is_named_with_its_rates(seed):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_calls_without_the_word_say_nothing_of_the_output(rate, seed):
+def test_calls_without_the_word_do_not_change_the_rate_of_the_output(rate, seed):
     torch.manual_seed(seed)
     audit = dp.audit(LanguageModel(words=rate, output=0.3, layers=1))
     assert has(audit.at("output"), 0.3), str(audit)
     assert {f.site.value for f in audit.findings if f.verdict != "whole"} == {"embedding", "output"}
 
 
-def test_what_words_are_multiplied_by_is_counted_once():
+def test_the_scale_of_words_is_counted_once():
     torch.manual_seed(0)
     audit = dp.audit(LanguageModel(words=0.2))
     found = audit.at("embedding", -1)
     assert (found.verdict, found.note, found.scaled) == ("masked", "", True)
 
 
-def test_vectors_that_are_gone_step_by_step_are_neither_words_nor_whole():
+def test_vectors_dropped_step_by_step_are_undecided():
     class Vectors(Words):
         def forward(self, tokens):
             x = self.embedding(tokens)
