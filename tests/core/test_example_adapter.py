@@ -480,8 +480,8 @@ def test_an_audit_names_each_policy(tiny, policy):
         dp.apply(model, chosen)
         return model
 
-    case = audited.of_policy(policy, make, chosen, layers=2)
-    assert audited.errors(case, dp.audit(make())) == []
+    case = audited.case_of_policy(policy, make, chosen, layers=2)
+    assert audited.find_errors(case, dp.audit(make())) == []
 
 
 def test_an_audit_gives_a_layer_by_itself_an_initial_state(tiny):

@@ -2,11 +2,11 @@
 
 from tests.support import audit_page
 
-LINES = audit_page.read()
+LINES = audit_page.read_lines()
 
 
 def test_the_page_is_what_was_said():
-    assert audit_page.PAGE.read_text(encoding="utf-8") == audit_page.page(LINES)
+    assert audit_page.PAGE.read_text(encoding="utf-8") == audit_page.make_page(LINES)
 
 
 def test_every_module_of_the_set_is_there_and_no_verdict_is_false():
@@ -20,4 +20,4 @@ def test_every_module_of_the_set_is_there_and_no_verdict_is_false():
 
 def test_a_false_verdict_would_show():
     (first, *_) = LINES
-    assert audit_page.page([first | {"false": ["x"]}]).rstrip().endswith("| 1 |")
+    assert audit_page.make_page([first | {"false": ["x"]}]).rstrip().endswith("| 1 |")

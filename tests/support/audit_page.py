@@ -15,7 +15,7 @@ from typing import Any
 import dropout_policies as dp
 from dropout_policies.auditing.audits import Audit
 
-from .audited import errors
+from .audited import find_errors
 
 Line = dict[str, Any]
 
@@ -43,7 +43,7 @@ ones, and vary about the true ones.
 """
 
 
-def others() -> Iterator[tuple[str, Callable[[], Any]]]:
+def third_party_layers() -> Iterator[tuple[str, Callable[[], Any]]]:
     """Layers of other libraries."""
     opacus, fastai = import_module("opacus.layers"), import_module("fastai.text.models.awdlstm")
     yield "Opacus DPLSTM, 2 layers, dropout", lambda: opacus.DPLSTM(9, 8, 2, dropout=0.4)
@@ -52,27 +52,29 @@ def others() -> Iterator[tuple[str, Callable[[], Any]]]:
 
 
 def collect(framework: str) -> None:
-    """Audit the set of a framework, and keep what was said."""
+    """Audit the set of a framework and write the verdicts to a file."""
     made = import_module(f".{framework}_audited", __package__).cases()
     if framework == "torch":
         import torch
 
-        backend, seed, more = "torch", torch.manual_seed, list(others())
+        backend, seed, extra_layers = "torch", torch.manual_seed, list(third_party_layers())
         packages = ["torch", "opacus", "fastai"]
     else:
         import keras
 
         backend = f"keras-{keras.backend.backend()}"
-        seed, more = keras.utils.set_random_seed, []
+        seed, extra_layers = keras.utils.set_random_seed, []
         packages = ["keras", {"tensorflow": "tensorflow-cpu"}.get(backend[6:], backend[6:])]
     versions = {package: version(package) for package in packages}
     lines: list[Line] = []
-    for name, make, case in [(c.name, c.make, c) for c in made] + [(n, m, None) for n, m in more]:
+    for name, make, case in [(c.name, c.make, c) for c in made] + [
+        (n, m, None) for n, m in extra_layers
+    ]:
         seed(SEED)
         audit = dp.audit(make())
-        false = None if case is None else errors(case, audit)
+        false = None if case is None else find_errors(case, audit)
         lines.append(
-            {"backend": backend, "module": name, **_line_of(audit), "false": false}
+            {"backend": backend, "module": name, **_summarize(audit), "false": false}
             | {"seed": SEED, "versions": versions}
         )
         print(name, *(false or ()), flush=True)
@@ -81,7 +83,7 @@ def collect(framework: str) -> None:
     (FOLDER / f"{backend}.jsonl").write_text(text, encoding="utf-8")
 
 
-def _line_of(audit: Audit) -> Line:
+def _summarize(audit: Audit) -> Line:
     masked, connections = audit.connections
     sites = [
         f"{found.site.value}{_place(audit, found)} {found.text()}"
@@ -102,12 +104,12 @@ def _place(audit: Audit, found: Any) -> str:
     return layer + " backward" * found.direction
 
 
-def read() -> list[Line]:
-    """What is kept."""
+def read_lines() -> list[Line]:
+    """The lines of the data file."""
     return [json.loads(line) for line in LINES.read_text(encoding="utf-8").splitlines()]
 
 
-def page(lines: list[Line]) -> str:
+def make_page(lines: list[Line]) -> str:
     """The page: a table for each backend."""
     parts = [HEAD]
     for backend, group in groupby(lines, lambda line: line["backend"]):
@@ -126,16 +128,16 @@ def page(lines: list[Line]) -> str:
     return "\n".join(parts)
 
 
-def write() -> None:
+def write_page() -> None:
     lines = [
         json.loads(line)
         for backend in NAMES
         for line in (FOLDER / f"{backend}.jsonl").read_text(encoding="utf-8").splitlines()
     ]
     LINES.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    PAGE.write_text(page(lines), encoding="utf-8")
+    PAGE.write_text(make_page(lines), encoding="utf-8")
 
 
 if __name__ == "__main__":
     command = sys.argv[1]
-    write() if command == "page" else collect(command)
+    write_page() if command == "page" else collect(command)

@@ -1,4 +1,4 @@
-"""What an audit must find: modules, with the truth about them."""
+"""Modules with the masks that they have, which an audit must find."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Case:
     evaluation: str = "identity"
 
 
-def of_policy(
+def case_of_policy(
     name: str,
     make: Callable[[], Any],
     policy: dp.Policy,
@@ -42,7 +42,7 @@ def of_policy(
     directions: tuple[int, ...] = (0,),
     tokens: bool = False,
 ) -> Case:
-    """A module that is under a policy, as one stack."""
+    """A case of a module that is under a policy, as one stack."""
     rules: dict[Key, Rule] = {}
     for site, rule in policy.items():
         if not rule.active or (site is Site.EMBEDDING and not tokens):
@@ -58,15 +58,15 @@ def of_policy(
     return Case(name, make, rules, known, policy.evaluation)
 
 
-def errors(case: Case, audit: Audit) -> list[str]:
-    """What an audit says that is not so, or does not say."""
+def find_errors(case: Case, audit: Audit) -> list[str]:
+    """What an audit says that is false, or what it misses."""
     wrong = [f"policy {audit.policy}, not {case.policy}"] * (audit.policy != case.policy)
     wrong += [f"evaluation {audit.evaluation}"] * (audit.evaluation != case.evaluation)
     for distance in (0, 3):
-        counted, passed = audit.corruptions(distance), _passed(case, audit.layers, distance)
+        counted, passed = audit.corruptions(distance), _count_masks(case, audit.layers, distance)
         wrong += [f"{counted} masks passed, not {passed}"] * (counted not in (None, passed))
-    seen = {(f.site, f.layer, f.direction) for f in audit.findings}
-    wrong += [f"{key} is not looked at" for key in set(case.rules) - seen]
+    audited = {(f.site, f.layer, f.direction) for f in audit.findings}
+    wrong += [f"{key} is not audited" for key in set(case.rules) - audited]
     for found in audit.findings:
         key = (found.site, found.layer, found.direction)
         rule = case.rules.get(key)
@@ -77,26 +77,26 @@ def errors(case: Case, audit: Audit) -> list[str]:
         if rule is None:
             continue
         low, high = widened_interval(found)
-        said: dict[str, tuple[Any, Any]] = {
+        answers: dict[str, tuple[Any, Any]] = {
             "per": (found.per, rule.per),
             "shared": (found.shared, rule.per == "call"),
             "frozen": (found.frozen, False),
         }
-        behind_words = found.site is Site.INPUT and (Site.EMBEDDING, -1, 0) in case.rules
-        if behind_words and found.scaled is None:
-            pass  # what words' dropout multiplies by is in it too
+        follows_words = found.site is Site.INPUT and (Site.EMBEDDING, -1, 0) in case.rules
+        if follows_words and found.scaled is None:
+            pass  # the scale of words' dropout is in it too
         elif rule.kind == "drop" and found.site not in WEIGHTS | {Site.EMBEDDING}:
-            said["scaled"] = (found.scaled, rule.scaled)
+            answers["scaled"] = (found.scaled, rule.scaled)
         if found.gates is not None:
-            said["gates"] = (found.gates, rule.gates)
-        wrong += [f"{where}: {word} {a}, not {b}" for word, (a, b) in said.items() if a != b]
+            answers["gates"] = (found.gates, rule.gates)
+        wrong += [f"{where}: {word} {a}, not {b}" for word, (a, b) in answers.items() if a != b]
         if not low <= rule.rate <= high:
             wrong.append(f"{where}: {found.text()}, and the rate is {rule.rate}")
     return wrong
 
 
-def _passed(case: Case, layers: int, distance: int) -> int:
-    """The masks that a signal passes: up through every cell, then through the last one's h."""
+def _count_masks(case: Case, layers: int, distance: int) -> int:
+    """The number of masks that a signal passes: up through every cell, then through the last h."""
     first = min((direction for _, _, direction in case.rules), default=0)
     here = [(site, layer) for site, layer, direction in case.rules if direction == first]
     once = {*VERTICAL, Site.CANDIDATE, Site.CELL, Site.STATE}

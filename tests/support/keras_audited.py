@@ -1,4 +1,4 @@
-"""Keras layers and models that are audited: this library's, Keras's, and models of both."""
+"""Keras layers and models that the tests audit: this library's, Keras's, and models of both."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import layers
 import dropout_policies as dp
 from dropout_policies.policies.sites import Site
 
-from .audited import Case, of_policy
+from .audited import Case, case_of_policy
 
 FEATURES = 9
 
@@ -27,7 +27,7 @@ def built(make: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def model(rate: float = 0.0, activation: str | None = None) -> keras.Model:
-    """A language model, with dropout between its layers, that may give probabilities."""
+    """A language model with dropout between its layers; it may return probabilities."""
     return keras.Sequential(
         [
             keras.Input((20,), dtype="int32"),
@@ -42,14 +42,14 @@ def model(rate: float = 0.0, activation: str | None = None) -> keras.Model:
     )
 
 
-def applied(policy: str) -> keras.Model:
+def model_under(policy: str) -> keras.Model:
     made = model()
     dp.apply(made, policy)
     return made
 
 
-def native(kind: str, name: str, gates: str, **rates: float) -> Case:
-    """A stock layer with its own dropout: held for the sequence, on what comes in and on h."""
+def case_of_arguments(kind: str, name: str, gates: str, **rates: float) -> Case:
+    """A stock layer with dropout arguments: masks per sequence, on its input and on h."""
     sites = {"dropout": Site.INPUT, "recurrent_dropout": Site.HIDDEN}
     rules = {
         (sites[argument], 0, 0): dp.drop(rate, per="sequence", gates=gates)
@@ -63,28 +63,30 @@ def cases() -> list[Case]:
     found = [
         Case("LSTM", built(lambda: layers.LSTM(8)), {}, "none"),
         Case("GRU, both ways", built(lambda: layers.Bidirectional(layers.GRU(8))), {}, "none"),
-        native("LSTM", "dropout", "tied", dropout=0.4),
+        case_of_arguments("LSTM", "dropout", "tied", dropout=0.4),
         # With recurrent_dropout, Keras draws a mask for each gate.
-        native("LSTM", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
-        native("GRU", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
-        native("SimpleRNN", "both", "tied", dropout=0.3, recurrent_dropout=0.4),
+        case_of_arguments("LSTM", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
+        case_of_arguments("GRU", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
+        case_of_arguments("SimpleRNN", "both", "tied", dropout=0.3, recurrent_dropout=0.4),
         Case(
             "RNN of two cells",
             built(lambda: layers.RNN([layers.LSTMCell(8, dropout=0.4), layers.LSTMCell(8)])),
             {(Site.INPUT, 0, 0): dp.drop(0.4, per="sequence")},
         ),
-        of_policy("a model of Dropout layers", lambda: model(0.4), zaremba, 2),
-        of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True),
+        case_of_policy("a model of Dropout layers", lambda: model(0.4), zaremba, 2),
+        case_of_policy(
+            "a model, applied: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
+        ),
     ]
     for name in dp.names():
         policy = dp.resolve(name)
         made = built(lambda policy=policy: LSTM(8, policy=policy))
-        found.append(of_policy(f"LSTM: {name}", made, policy))
+        found.append(case_of_policy(f"LSTM: {name}", made, policy))
     for kind, policy in (
         (GRU, dp.variational()),
         (GRU, dp.zoneout(cell=0.0, hidden=0.2)),
         (SimpleRNN, dp.naive()),
     ):
         made = built(lambda kind=kind, policy=policy: kind(8, policy=policy))
-        found.append(of_policy(f"{kind.__name__}: {policy.name}", made, policy))
+        found.append(case_of_policy(f"{kind.__name__}: {policy.name}", made, policy))
     return found

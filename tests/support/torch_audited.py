@@ -1,4 +1,4 @@
-"""PyTorch modules that are audited: this library's, PyTorch's, and some written by hand."""
+"""PyTorch modules that the tests audit: this library's, PyTorch's, and some written by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.nn.functional import dropout, linear
 import dropout_policies as dp
 from dropout_policies.policies.sites import Site
 
-from .audited import Case, of_policy
+from .audited import Case, case_of_policy
 
 DROP = dp.drop(0.4)
 
@@ -19,11 +19,11 @@ class Loop(nn.Module):
     """An LSTM of one layer as people write it, with a policy's masks drawn by hand.
 
     Args:
-        policy: whose.
+        policy: the policy's name.
         features: D.
         units: H.
-        added: what code adds to the gates i, f and o, as older papers' forget bias.
-        bias: whether there are biases beside that.
+        added: what the code adds to the gates i, f and o, as older papers' forget bias.
+        bias: whether there are biases besides.
     """
 
     def __init__(
@@ -40,55 +40,68 @@ class Loop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         steps, batch, features = x.shape
-        on, name = self.training, self.policy
+        training, name = self.training, self.policy
         h = c = x.new_zeros(batch, self.units)
 
-        def ones(*shape: int) -> Tensor:
-            return dropout(x.new_ones(shape), 0.4, on)
+        def scaled_mask(*shape: int) -> Tensor:
+            return dropout(x.new_ones(shape), 0.4, training)
 
         if name in ("zaremba", "naive"):
-            x = dropout(x, 0.4, on)
+            x = dropout(x, 0.4, training)
         if name == "variational":
-            x = x * ones(batch, features)
-            held, leaving = ones(batch, self.units), ones(batch, self.units)
+            x = x * scaled_mask(batch, features)
+            hidden_mask, output_mask = (
+                scaled_mask(batch, self.units),
+                scaled_mask(batch, self.units),
+            )
         if name == "rnndrop":
-            carried = (ones(batch, self.units) != 0).to(x) if on else torch.tensor(0.6)
+            cell_mask = (
+                (scaled_mask(batch, self.units) != 0).to(x) if training else torch.tensor(0.6)
+            )
         weight, bias = self.gates.weight, self.gates.bias
         if name == "weight_drop":
-            into, back = weight.split([features, self.units], dim=1)
-            weight = torch.cat([into, dropout(back, 0.4, on)], dim=1)
+            w_ih, w_hh = weight.split([features, self.units], dim=1)
+            weight = torch.cat([w_ih, dropout(w_hh, 0.4, training)], dim=1)
         outputs = []
         for step in range(steps):
-            seen = h
+            masked_h = h
             if name == "naive":
-                seen = dropout(h, 0.4, on)
+                masked_h = dropout(h, 0.4, training)
             if name == "variational":
-                seen = h * held
-            i, f, g, o = linear(torch.cat([x[step], seen], dim=-1), weight, bias).chunk(4, dim=-1)
+                masked_h = h * hidden_mask
+            i, f, g, o = linear(torch.cat([x[step], masked_h], dim=-1), weight, bias).chunk(
+                4, dim=-1
+            )
             g = torch.tanh(g)
-            i, f, o = (gate + more for gate, more in zip((i, f, o), self.added, strict=True))
+            i, f, o = (gate + number for gate, number in zip((i, f, o), self.added, strict=True))
             if name == "semeniuta":
-                g = dropout(g, 0.4, on)
+                g = dropout(g, 0.4, training)
             new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * g
             if name == "rnndrop":
-                new_c = new_c * carried
+                new_c = new_c * cell_mask
             new_h = torch.sigmoid(o) * torch.tanh(new_c)
             if name == "state":
-                new_h = dropout(new_h, 0.4, on)
+                new_h = dropout(new_h, 0.4, training)
             if name == "zoneout":
-                stays = (torch.rand_like(h) < 0.4).to(x) if on else torch.tensor(0.4)
+                stays = (torch.rand_like(h) < 0.4).to(x) if training else torch.tensor(0.4)
                 new_h = stays * h + (1.0 - stays) * new_h
             h, c = new_h, new_c
             outputs.append(h)
         y = torch.stack(outputs)
         if name in ("zaremba", "naive"):
-            y = dropout(y, 0.4, on)
-        return y * leaving if name == "variational" else y
+            y = dropout(y, 0.4, training)
+        return y * output_mask if name == "variational" else y
 
 
 class Model(nn.Module):
-    """A language model with dropout as the paper has it, of PyTorch's own modules; it may have one
-    matrix for the words that come in and go out, and give logarithms of probabilities."""
+    """A language model of PyTorch's own modules, with dropout as in the paper.
+
+    Args:
+        rate: of all dropout.
+        tied: whether the embedding and the decoder have one matrix.
+        last: a module after the decoder, as a softmax.
+        words: the number of word types.
+    """
 
     def __init__(
         self,
@@ -109,14 +122,14 @@ class Model(nn.Module):
         return self.last(self.decoder(self.dropout(y)))
 
 
-def applied(policy: str) -> Model:
+def model_under(policy: str) -> Model:
     """The same model without dropout of its own, under a policy."""
     model = Model(rate=0.0)
     dp.apply(model, policy)
     return model
 
 
-def by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Case:
+def case_by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> Case:
     held = dp.drop(0.4, per="sequence")
     sites: dict[str, dict[str, dp.Rule]] = {
         "none": {},
@@ -133,11 +146,11 @@ def by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> C
     known = None if name in ("state", "zoneout") else name
     policy = dp.Policy(name=known or "custom", **sites[name])
     title = f"by hand{', a forget bias in code' * any(added)}: {name}"
-    return of_policy(title, lambda: Loop(name, added=added), policy)
+    return case_of_policy(title, lambda: Loop(name, added=added), policy)
 
 
-def fitting(name: str, kind: type[nn.Module]) -> dp.Policy | None:
-    """A policy as a kind of layer can have it, or None."""
+def fit_policy(name: str, kind: type[nn.Module]) -> dp.Policy | None:
+    """A policy without the sites that a kind of layer lacks; None if that is no policy."""
     policy = dp.resolve(name)
     if kind is not LSTM:
         if name == "rnndrop" or (name == "semeniuta" and kind is RNN):
@@ -150,10 +163,10 @@ def cases() -> list[Case]:
     found = []
     for kind in (LSTM, GRU, RNN):
         for name in dp.names():
-            policy = fitting(name, kind)
+            policy = fit_policy(name, kind)
             if policy is not None:
                 found.append(
-                    of_policy(
+                    case_of_policy(
                         f"{kind.__name__}, 2 layers: {name}",
                         lambda kind=kind, policy=policy: kind(9, 8, num_layers=2, policy=policy),
                         policy,
@@ -171,10 +184,10 @@ def cases() -> list[Case]:
     }
     for name, policy in more.items():
         evaluation = policy.evaluation
-        case = of_policy(f"LSTM: {name}", lambda p=policy: LSTM(9, 8, policy=p), policy)
+        case = case_of_policy(f"LSTM: {name}", lambda p=policy: LSTM(9, 8, policy=p), policy)
         found.append(Case(case.name, case.make, case.rules, None, evaluation))
     found += [
-        of_policy(
+        case_of_policy(
             f"LSTM, both ways, 2 layers: {name}",
             lambda name=name: LSTM(9, 8, num_layers=2, bidirectional=True, policy=name),
             dp.resolve(name),
@@ -184,7 +197,7 @@ def cases() -> list[Case]:
         for name in ("zaremba", "variational", "awd")
     ]
     found.append(
-        of_policy(
+        case_of_policy(
             "GRU, keyed", lambda: GRU(9, 8, policy="variational", seed=7), dp.variational(), 1
         )
     )
@@ -201,11 +214,11 @@ def cases() -> list[Case]:
     found.append(Case("nn.LSTM, projected", lambda: nn.LSTM(9, 8, proj_size=5), {}, "none"))
     hand = ("zaremba", "naive", "variational", "semeniuta", "rnndrop", "zoneout", "weight_drop")
     for added in ((0.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
-        found += [by_hand(name, added) for name in (*hand, "state")]
+        found += [case_by_hand(name, added) for name in (*hand, "state")]
     found += [
-        of_policy("a model by hand", Model, dp.zaremba(0.3), 2),
-        of_policy("a model by hand, tied words", lambda: Model(tied=True), dp.zaremba(0.3), 2),
-        of_policy(
+        case_of_policy("a model by hand", Model, dp.zaremba(0.3), 2),
+        case_of_policy("a model by hand, tied words", lambda: Model(tied=True), dp.zaremba(0.3), 2),
+        case_of_policy(
             "a model by hand, log-probabilities",
             lambda: Model(last=nn.LogSoftmax(-1)),
             dp.zaremba(0.3),
@@ -213,6 +226,8 @@ def cases() -> list[Case]:
         ),
     ]
     found.append(
-        of_policy("a model, applied: awd", lambda: applied("awd"), dp.awd(), 2, tokens=True)
+        case_of_policy(
+            "a model, applied: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
+        )
     )
     return found

@@ -9,7 +9,7 @@ from dropout_policies_keras import LSTM
 from keras import layers, ops
 
 import dropout_policies as dp
-from tests.support.audited import errors
+from tests.support.audited import find_errors
 from tests.support.keras_audited import cases, model
 
 CASES = cases()
@@ -21,7 +21,7 @@ if keras.backend.backend() == "jax":  # which compiles every module anew, and ta
 def test_no_verdict_is_false(case):
     keras.utils.set_random_seed(3)
     audit = dp.audit(case.make())
-    assert errors(case, audit) == [], str(audit)
+    assert find_errors(case, audit) == [], str(audit)
 
 
 @pytest.mark.parametrize("seed", [None, 4])

@@ -10,7 +10,7 @@ from dropout_policies_torch import GRU, LSTM, masks
 from torch import nn
 
 import dropout_policies as dp
-from tests.support.audited import errors
+from tests.support.audited import find_errors
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 from tests.support.torch_audited import cases
 from tests.support.torch_mutants import in_values
@@ -22,7 +22,7 @@ CASES = cases()
 def test_no_verdict_is_false(case):
     torch.manual_seed(5)
     audit = dp.audit(case.make())
-    assert errors(case, audit) == [], str(audit)
+    assert find_errors(case, audit) == [], str(audit)
 
 
 def test_a_false_verdict_is_noticed():
@@ -31,7 +31,7 @@ def test_a_false_verdict_is_noticed():
     torch.manual_seed(5)
     audit = dp.audit(truth["LSTM, 2 layers: naive"].make())
     for other in ("zaremba", "variational", "none"):
-        assert errors(truth[f"LSTM, 2 layers: {other}"], audit)
+        assert find_errors(truth[f"LSTM, 2 layers: {other}"], audit)
 
 
 INPUT_WEIGHTS = dp.Policy(input_weight=dp.drop(0.5, per="call"), name="input weights")

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import dropout_policies as dp
-from tests.support.audited import errors
-from tests.support.torch_audited import Loop, Model, by_hand
+from tests.support.audited import find_errors
+from tests.support.torch_audited import Loop, Model, case_by_hand
 from tests.support.torch_unusual import Around, Decoded, Packed, dropped
 
 
@@ -74,7 +74,7 @@ def test_the_embedding_is_not_taken_for_a_matrix_of_its_shape():
 def test_a_module_of_packed_sequences_is_given_them(policy):
     torch.manual_seed(0)
     audit = dp.audit(Packed(Loop(policy)))
-    assert errors(by_hand(policy), audit) == [], str(audit)
+    assert find_errors(case_by_hand(policy), audit) == [], str(audit)
 
 
 def test_tokens_may_be_packed():

@@ -7,8 +7,8 @@ from torch import nn
 
 import dropout_policies as dp
 from dropout_policies.auditing.probing.findings import widened_interval
-from tests.support.audited import errors
-from tests.support.torch_audited import Loop, by_hand
+from tests.support.audited import find_errors
+from tests.support.torch_audited import Loop, case_by_hand
 from tests.support.torch_unusual import Around, ByHand, Held, dropped
 
 
@@ -74,7 +74,7 @@ def test_a_rate_of_some_steps_alone_is_noted():
 def test_numbers_added_to_the_gates_leave_nothing_undecided(policy, added):
     torch.manual_seed(0)
     audit = dp.audit(Loop(policy, added=added))
-    assert errors(by_hand(policy, added), audit) == [], str(audit)
+    assert find_errors(case_by_hand(policy, added), audit) == [], str(audit)
 
 
 def test_evaluation_of_cells_without_biases_is_undecided():
