@@ -44,8 +44,7 @@ class CellObservation:
     Args:
         input_ratio: what the input weights see, relative to what they see without noise,
             `[T, B, R, n]`: on route r, unit k sees feature `input_columns[r, k]`.
-        hidden_ratio: what the recurrent weights see of the h of a step, likewise; nothing is seen
-            of the last step.
+        hidden_ratio: what the recurrent weights see of h, likewise; NaN at the last step.
         output_ratio: h as it arrives above, `[T, B, n]`, relative to h without noise.
         input_arrives: whether anything of the network's input arrives at the cell, `[T, B]`.
         response: at step t, to a signal that came in at step s alone, or, at the end, to an

@@ -40,9 +40,7 @@ def find_candidate_gates(network: Network, run: Run, features: int) -> dict[int,
         arrives = first.min(initial=np.inf) > 1e-6 * AMPLITUDE
         if arrives and np.ptp(first) < 1e-3 * first.max() and is_linear:
             return gates
-    raise NotRecognizedError(
-        "a signal does not come through its cells as through an LSTM's or a GRU's"
-    )
+    raise NotRecognizedError("its cells do not pass a signal on as those of an LSTM or a GRU do")
 
 
 def find_biases(network: Network, run: Run, features: int) -> Network:
@@ -151,7 +149,7 @@ def check_directions(network: Network, run: Run, features: int) -> None:
         y = [run(weights.arrays, x)[then, 0, offset] for weights in (without, with_recurrent)]
         if y[1] - y[0] <= 1e-6 * AMPLITUDE:
             name = cell.recurrent_weights.parameter.name
-            raise NotRecognizedError(f"what {name} carries is not seen to arrive at the next step")
+            raise NotRecognizedError(f"no signal reaches the next step through {name}")
 
 
 def _signal_at_first_step(cell: Cell, features: int) -> Array:

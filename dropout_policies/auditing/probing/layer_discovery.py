@@ -16,7 +16,7 @@ from .signals import Run
 
 
 class NotRecognizedError(Exception):
-    """A module, or one way to read it, is no network that the audit knows."""
+    """A module's parameters are not those of a network that the audit knows."""
 
 
 def out_in_shape(matrix: Parameter) -> tuple[int, int]:
@@ -40,9 +40,7 @@ def find_recurrent_matrices(
         changed = {**weights, matrix.name: weights[matrix.name] * 1.5}
         if np.array_equal(run(changed, x[:1]), one_step):
             if np.array_equal(run(changed, x), two_steps):
-                raise NotRecognizedError(
-                    f"nothing that it gives back is seen to depend on {matrix.name}"
-                )
+                raise NotRecognizedError(f"its output does not depend on {matrix.name}")
             recurrent.append(matrix)
     return recurrent
 
@@ -57,8 +55,8 @@ def assign_layers(
     """Assign the matrices to cells, and the last one to the decoder.
 
     Args:
-        matrices: all, in the order in which they were made.
-        recurrent: those that are recurrent.
+        matrices: all matrices, in the order in which they were made.
+        recurrent: the recurrent ones.
         weights: values under which every output depends on every input.
         run: runs the module.
         features: D.
@@ -152,8 +150,8 @@ def _is_projection(matrix: Parameter, recurrent: Block, rows: int) -> bool:
 def _find_direction(
     recurrent: Block, weights: Mapping[str, Array], run: Run, features: int
 ) -> int | None:
-    """0 if an earlier input affects later outputs through these weights, 1 the other way round.
-    None if both, because of the layers below."""
+    """0 if an earlier input affects later outputs through these weights, 1 if a later one affects
+    earlier ones, None if both do, because of the layers below."""
     columns = slice(recurrent.start, recurrent.stop)
     changed = {name: array.copy() for name, array in weights.items()}
     array = changed[recurrent.parameter.name]
@@ -165,5 +163,5 @@ def _find_direction(
         affects.append(not np.array_equal(run(weights, x), run(changed, x)))
     if not any(affects):
         name = recurrent.parameter.name
-        raise NotRecognizedError(f"nothing is seen to go on through {name} alone")
+        raise NotRecognizedError(f"no input affects a later output through {name} alone")
     return None if all(affects) else affects.index(True)

@@ -41,7 +41,7 @@ def summarize_mask(
         per: how long the mask lives, if that is known.
         likely_rate: the rate, and the number of elements that it rests on, if the bits alone do
             not show it.
-        hides_whole_calls: whether units that are dropped for a whole call are not seen to be.
+        hides_whole_calls: whether a unit's bits are unknown in a call that drops all of them.
     """
     seen = np.isfinite(bits)
     likely_masked = likely_rate is not None and likely_rate[0] * likely_rate[1] > MIN_LIKELY_DROPS

@@ -22,10 +22,11 @@ class Observations:
     Args:
         network: the module.
         draws: what was observed in each draw of noise.
-        gates: what the gates were seen to see, in some of the draws: see `observe_gates`.
-        projections: what left projections, in some of the draws: see `observe_projection`.
+        gates: the bits of each gate in some of the draws: see `observe_gates`.
+        projections: what leaves projections in some of the draws: see `observe_projection`.
         evaluation: the module in evaluation, as a draw without noise.
-        word_arrivals: where tokens come in, which of them arrived in more draws, `[T, B]` each.
+        word_arrivals: of a module that takes tokens, which steps arrive in further draws, `[T, B]`
+            each; else None.
         decoder_rows_agree: whether a missing feature is missing at all rows of the decoder.
     """
 
@@ -49,7 +50,7 @@ class Observations:
 
     @property
     def forgets(self) -> bool:
-        """Whether cells can be made to forget their state at every step; without biases not."""
+        """Whether cells can be made to forget their state at every step; that takes biases."""
         return self.evaluation.forgets
 
     def stack(self, cell: Cell, name: str) -> Array:

@@ -79,9 +79,9 @@ def check_chain(probe: Probe, network: Network) -> None:
         without, once, twice = (output_size(layer, gain) for gain in (0.0, 1.0, 2.0))
         if without > 0.01 * once or abs(twice - 2.0 * once) > 0.05 * once:
             raise PolicyError(
-                f"{probe.name}: what it gives back does not come through its layers one after the "
-                f"other, each once: a layer is used twice, or something goes past it. Give the "
-                f"audit one layer, or a stack without branches."
+                f"{probe.name}: a signal does not pass through its layers one after the other, "
+                f"each once: a layer is used twice, or a connection bypasses one. Give the audit "
+                f"one layer, or a stack without branches."
             )
 
 

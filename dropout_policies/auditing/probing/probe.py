@@ -1,4 +1,7 @@
-"""What an adapter offers to the audit: a module that runs on other weights, again and again."""
+"""What an adapter offers to the audit: a module that can be run again and again.
+
+Each run may have other weights, and the same noise as an earlier run.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ Array = npt.NDArray[np.float64]
 INITIAL_STATE = re.compile(
     r"(^|[./])(init\w*|start\w*|(h|c|hidden|cell|state)_?(0|init\w*))(#\d+)?$"
 )
-"""What an initial state is called that is a parameter, as `h0`, `init_hidden`, `start`."""
+"""The name of a parameter that is a learned initial state, as `h0`, `init_hidden`, `start`."""
 
 
 class Parameter(NamedTuple):
@@ -29,8 +32,8 @@ class Parameter(NamedTuple):
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it may be the weights of a connection; a bias of two rows is none, and a state
-        that is learned."""
+        """Whether it may be the weights of a connection. A bias of two rows is not, nor is a
+        learned initial state."""
         return (
             len(self.shape) == 2 and "bias" not in self.name and not INITIAL_STATE.search(self.name)
         )
@@ -45,17 +48,17 @@ class Probe(Protocol):
     name: str
     """As a report calls it: its class, and what its constructor was given."""
     features: int
-    """D, the width of what comes into its first layer."""
+    """D, the width of the first layer's input."""
     embedding: Parameter | None
-    """The parameter `[V, D]` that tokens are looked up in, where the module takes tokens."""
+    """The embedding's matrix `[V, D]`, if the module takes tokens."""
     takes_states: bool
     """Whether it may take an initial state."""
 
     def parameters(self) -> Sequence[Parameter]:
-        """Its trainable arrays in the order in which they were made, without the embedding."""
+        """The trainable arrays in the order in which they were made, without the embedding."""
 
     def own(self, name: str) -> Array:
-        """What the module itself has for a parameter."""
+        """The module's own value of a parameter."""
 
     def run(
         self,
@@ -65,10 +68,10 @@ class Probe(Protocol):
         states: Sequence[Array] | None,
         training: bool,
     ) -> Array:
-        """What the module gives back, `[T, B, F]`, on given weights.
+        """Run the module on given weights; returns its output, `[T, B, F]`.
 
         Args:
-            weights: new values for some parameters; the others stay as they are.
+            weights: new values of some parameters; the others stay as they are.
             x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
                 the embedding that its tokens stand for: steps of equal rows are one token. They
                 are among the embedding's first rows, whatever `weights` have there.

@@ -29,7 +29,7 @@ RunDraw = Callable[..., Array]
 class ReplayedDraw:
     """Runs a network under one draw of noise.
 
-    Signals come in at every second step, so that what a unit keeps of the step before is nothing.
+    Signals come in at every second step: then a unit keeps nothing of the signal before.
 
     Args:
         network: the network.

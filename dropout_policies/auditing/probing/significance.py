@@ -33,8 +33,8 @@ CLUSTER_KNOWN_SHARE = 0.4
 
 
 def design_effect(bits: Array) -> float:
-    """By which factor there are fewer independent elements than it seems, because some are dropped
-    together more often than by chance."""
+    """The number of bits for each independent element, where some are dropped together more often
+    than by chance."""
     known = np.isfinite(bits)
     dropped = np.where(known, bits, 0.0)
     count = known.sum()

@@ -31,7 +31,7 @@ MIXED_SHARE = 0.25
 
 
 class SiteFindings:
-    """The findings of an analysis while it goes on.
+    """The findings of an analysis that is under way.
 
     Args:
         observations: what was measured.
