@@ -1,4 +1,4 @@
-"""Models around a recurrent layer as people build them: the audit looks into them as they are."""
+"""The audit of Keras models that people build around a recurrent layer."""
 
 import keras
 import numpy as np
@@ -92,7 +92,7 @@ def test_a_softmax_layer_is_left_out_and_put_back():
 
 
 class Annealed(keras.layers.Layer):
-    """Drops at a rate that rises to 0.4 in a thousand steps, which are counted in a weight."""
+    """Dropout whose rate rises to 0.4 in a thousand steps, which a weight counts."""
 
     def build(self, _):
         self.generator = keras.random.SeedGenerator(1)

@@ -1,4 +1,4 @@
-"""The audit says nothing false of a set of modules or of wrong masks, and leaves no trace."""
+"""The audit of many modules and of wrong masks is right, and it changes nothing."""
 
 import copy
 import random
@@ -26,7 +26,7 @@ def test_no_verdict_is_false(case):
 
 
 def test_a_false_verdict_is_noticed():
-    """The truth about one module does not fit the audit of another."""
+    """The case of one module does not fit the audit of another."""
     truth = {case.name: case for case in CASES}
     torch.manual_seed(5)
     audit = dp.audit(truth["LSTM, 2 layers: naive"].make())
@@ -45,19 +45,19 @@ MATTERS = {
     "cell not zoned": "zoneout",
     "hidden state not zoned": "zoneout",
 }
-"""A policy that a change of masks matters to, where that is not `zaremba`."""
+"""The policy to test a change of masks on, if it is not `zaremba`."""
 
 
-ALIKE = {"between and output swapped"}
-"""Masks of one kind that change places are the same noise to whoever sees no key."""
+SAME_NOISE = {"between and output swapped"}
+"""Changes of masks that no audit can notice: without the keys, the noise is the same."""
 
 
-WRONG = {name: m for name, m in (MASK_MUTANTS | DRAW_MUTANTS).items() if name not in ALIKE}
+WRONG = {name: m for name, m in (MASK_MUTANTS | DRAW_MUTANTS).items() if name not in SAME_NOISE}
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_masks_do_not_get_the_policys_name(name, monkeypatch):
-    """Whatever is changed in the masks of a policy is seen."""
+    """The audit notices any change of a policy's masks."""
     monkeypatch.setattr(masks, "draw", mutated_masks(in_values(masks.draw), WRONG[name]))
     torch.manual_seed(5)
     policy = dp.resolve(MATTERS.get(name, dp.zaremba(0.3)))
@@ -66,7 +66,7 @@ def test_wrong_masks_do_not_get_the_policys_name(name, monkeypatch):
 
 
 def everything(module):
-    """All that could be left changed of a module and of the process."""
+    """Everything of a module and of the process that an audit might leave changed."""
     return (
         {name: value.clone() for name, value in module.state_dict().items()},
         [(name, type(part), part.training) for name, part in module.named_modules()],
@@ -124,6 +124,11 @@ def test_an_audit_as_object_and_as_text():
         "nn.LSTM(9, 8, num_layers=2, dropout=0.5): no policy of the catalogue; nearest: zaremba"
     )
     assert second.strip().startswith("1 of 3 vertical connections masked")
+    assert repr(audit) == (
+        "<Audit of nn.LSTM(9, 8, num_layers=2, dropout=0.5): nearest zaremba, "
+        "1 of 3 vertical connections masked>"
+    )
+    assert all(len(repr(found)) < 100 for found in audit.findings)
     assert audit.to_dict()["findings"][0]["site"] == "input"
 
 

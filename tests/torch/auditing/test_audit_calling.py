@@ -1,4 +1,4 @@
-"""Modules that want more than a sequence, as published ones do: the audit gives it to them."""
+"""The audit calls modules that take more than a sequence, as published ones do."""
 
 from itertools import pairwise
 
@@ -12,7 +12,7 @@ from tests.support.torch_unusual import Held, dropped
 
 
 class Language(nn.Module):
-    """A language model that is handed the state to go on from, and gives all steps as one axis."""
+    """A language model that takes an initial state, and returns all steps and samples in one axis."""
 
     def __init__(self, kind="LSTM", layers=2, words=30):
         super().__init__()
@@ -27,7 +27,7 @@ class Language(nn.Module):
 
 
 class Layers(nn.Module):
-    """Layers of different widths, with a list of their states that the module makes itself."""
+    """Layers of different widths; the module makes a list of their states."""
 
     def __init__(self, widths=(12, 20, 14)):
         super().__init__()
@@ -44,20 +44,20 @@ class Layers(nn.Module):
         return dropped(self, x), states
 
 
-class Ragged(nn.Module):
-    """A layer that wants the lengths of its sequences."""
+class WithLengths(nn.Module):
+    """A layer that takes the lengths of its sequences."""
 
-    def __init__(self, batch_first, packed=False, end=lambda y: y):
+    def __init__(self, batch_first, packed=False, reshape=lambda y: y):
         super().__init__()
         self.gru = nn.GRU(10, 12, batch_first=batch_first)
-        self.first, self.packed, self.end = batch_first, packed, end
+        self.first, self.packed, self.reshape = batch_first, packed, reshape
 
     def forward(self, x, x_lengths, hx=None):
         sequence = pack_padded_sequence(dropped(self, x), x_lengths, self.first)
         y, h = self.gru(sequence, hx)
         if not self.packed:
             y = dropped(self, pad_packed_sequence(y, self.first)[0])
-        return h, self.end(y)
+        return h, self.reshape(y)
 
 
 def audited(module):
@@ -89,13 +89,13 @@ def test_states_are_made_by_the_modules_own_method():
 
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_required_lengths_are_given(batch_first):
-    audit = audited(Ragged(batch_first))
+    audit = audited(WithLengths(batch_first))
     assert (audit.policy, audit.undecided) == ("zaremba", ()), str(audit)
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
 def test_with_lengths_the_output_may_be_packed(batch_first):
-    audit = audited(Ragged(batch_first, packed=True))
+    audit = audited(WithLengths(batch_first, packed=True))
     assert audit.differences == ("output of layer 1 is whole",), str(audit)
 
 
@@ -114,7 +114,7 @@ def test_an_initial_state_is_found_after_lengths():
 
 
 def test_a_state_that_one_direction_ignores_is_not_given():
-    """As where a sequence goes on from window to window, which can be so in one direction alone."""
+    """A long sequence in windows: only the forward direction continues from one to the next."""
 
     class Windows(nn.GRU):
         def forward(self, x, h=None):
@@ -128,9 +128,9 @@ def test_a_state_that_one_direction_ignores_is_not_given():
 
 
 def test_samples_before_steps_in_one_axis_are_refused():
-    way = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
+    samples_first = lambda y: y.transpose(0, 1).reshape(-1, 12)  # noqa: E731
     with pytest.raises(dp.PolicyError, match="never affects a later output"):
-        audited(Ragged(False, end=way))
+        audited(WithLengths(False, reshape=samples_first))
 
 
 def test_an_argument_that_cannot_be_made_is_named():

@@ -1,4 +1,4 @@
-"""Noise that no policy has: the audit names none for it, and says nothing false of it."""
+"""Noise that no policy has: the audit names no policy, and says nothing false."""
 
 import pytest
 import torch
@@ -99,8 +99,8 @@ def test_cells_that_cannot_forget_do_not_look_like_changing_masks():
     assert audit.notes == ()
 
 
-class Coin(nn.Module):
-    """An LSTM that now and then keeps both parts of its state, for whole samples."""
+class RandomlyKept(nn.Module):
+    """An LSTM that sometimes keeps both parts of its state, for whole samples."""
 
     def __init__(self):
         super().__init__()
@@ -120,7 +120,7 @@ class Coin(nn.Module):
 @pytest.mark.parametrize("seed", range(3))
 def test_sites_that_have_one_mask_have_one_rate(seed):
     torch.manual_seed(seed)
-    audit = dp.audit(Coin())
+    audit = dp.audit(RandomlyKept())
     stays = [audit.at("hidden_update"), audit.at("cell_update")]
     assert stays[0].interval == stays[1].interval, str(audit)
     assert stays[0].interval[0] < 0.3 < stays[0].interval[1]
@@ -128,7 +128,7 @@ def test_sites_that_have_one_mask_have_one_rate(seed):
 
 
 class Cells(nn.Module):
-    """An LSTM step by step, with x and h as each gate sees them, and c as it is carried."""
+    """An LSTM step by step, with functions for h as each gate sees it, and for the carried c."""
 
     def __init__(self, h_of=None, c_of=None, x_rate=0.3):
         super().__init__()
@@ -140,8 +140,8 @@ class Cells(nn.Module):
         outputs = []
         for step in functional.dropout(x, self.x_rate, self.training):
             into, weights = self.W(step).chunk(4, -1), self.U.weight.chunk(4)
-            seen = self.h_of(h) if self.training and self.h_of else [h] * 4
-            back = [s @ w.T for s, w in zip(seen, weights, strict=True)]
+            hidden = self.h_of(h) if self.training and self.h_of else [h] * 4
+            back = [s @ w.T for s, w in zip(hidden, weights, strict=True)]
             bias = self.U.bias.chunk(4)
             i, f, g, o = (a + b + d for a, b, d in zip(into, back, bias, strict=True))
             c = self.c_of(c) if self.training and self.c_of else c
@@ -161,10 +161,10 @@ def the_candidate_alone(h):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("seen", [all_but_the_candidate, the_candidate_alone])
-def test_a_mask_that_some_gates_do_not_see_leaves_the_site_undecided(seen, seed):
+@pytest.mark.parametrize("h_of", [all_but_the_candidate, the_candidate_alone])
+def test_a_mask_that_some_gates_do_not_see_leaves_the_site_undecided(h_of, seed):
     torch.manual_seed(seed)
-    audit = dp.audit(Cells(seen))
+    audit = dp.audit(Cells(h_of))
     assert audit.policy is None, str(audit)
     assert audit.at("input").verdict == "masked"
     for site in ("hidden", "recurrent_weight"):

@@ -14,7 +14,7 @@ from tests.support.torch_unusual import Around, Decoded, Packed, dropped
 
 @pytest.mark.parametrize("words", [9, 20])
 @pytest.mark.parametrize(
-    "way",
+    "decode",
     [
         lambda m, y: dropped(m, m.linear(y)),
         lambda m, y: nn.functional.linear(y, dropped(m, m.linear.weight), m.linear.bias),
@@ -22,17 +22,17 @@ from tests.support.torch_unusual import Around, Decoded, Packed, dropped
     ],
     ids=["what it gives", "its weights", "what it sees and gives"],
 )
-def test_masks_after_the_last_layer_leave_the_output_undecided(way, words):
+def test_masks_after_the_last_layer_leave_the_output_undecided(decode, words):
     torch.manual_seed(0)
-    found = dp.audit(Decoded(way, words)).at("output")
+    found = dp.audit(Decoded(decode, words)).at("output")
     assert found.verdict == "undecided"
     assert "on what comes after the last layer" in found.note
 
 
 def test_masks_on_an_output_of_one_feature_are_undecided():
-    for way in (lambda m, y: dropped(m, m.linear(y)), lambda m, y: m.linear(dropped(m, y))):
+    for decode in (lambda m, y: dropped(m, m.linear(y)), lambda m, y: m.linear(dropped(m, y))):
         torch.manual_seed(0)
-        assert dp.audit(Decoded(way, words=1)).at("output").verdict == "undecided"
+        assert dp.audit(Decoded(decode, words=1)).at("output").verdict == "undecided"
     torch.manual_seed(0)
     whole = dp.audit(Decoded(lambda m, y: m.linear(y), words=1))
     assert (whole.policy, whole.at("output").verdict) == ("none", "whole")
@@ -45,14 +45,14 @@ def test_masks_before_a_linear_layer_are_on_the_output():
 
 
 @dataclass
-class Given:
+class Outputs:
     loss: torch.Tensor | None
     logits: torch.Tensor
 
 
 def test_an_output_may_be_a_dataclass():
     torch.manual_seed(0)
-    audit = dp.audit(Around(after=lambda y: Given(None, nn.functional.dropout(y, 0.4))))
+    audit = dp.audit(Around(after=lambda y: Outputs(None, nn.functional.dropout(y, 0.4))))
     assert audit.at("output").verdict == "masked"
 
 
@@ -86,7 +86,7 @@ def test_tokens_may_be_packed():
 
 
 @pytest.mark.parametrize(
-    "end",
+    "softmax",
     [
         lambda y: nn.functional.log_softmax(y, dim=-1),
         lambda y: torch.softmax(y, -1),
@@ -96,9 +96,9 @@ def test_tokens_may_be_packed():
     ],
     ids=["functional", "torch", "special", "method", "view"],
 )
-def test_probabilities_may_be_made_in_code(end):
+def test_probabilities_may_be_made_in_code(softmax):
     torch.manual_seed(0)
-    audit = dp.audit(Decoded(lambda m, y: end(m.linear(dropped(m, y)))))
+    audit = dp.audit(Decoded(lambda m, y: softmax(m.linear(dropped(m, y)))))
     assert audit.differences == ("input is whole",)
     assert audit.undecided == ()
 
@@ -106,11 +106,11 @@ def test_probabilities_may_be_made_in_code(end):
 def test_a_softmax_inside_is_left_alone():
     torch.manual_seed(0)
 
-    def end(module, y):
+    def decode(module, y):
         weights = 9 * torch.softmax(torch.zeros(9, dtype=y.dtype), -1)
         return module.linear(dropped(module, y) * weights).log_softmax(-1)
 
-    audit = dp.audit(Decoded(end))
+    audit = dp.audit(Decoded(decode))
     assert audit.differences == ("input is whole",)
     assert audit.undecided == ()
 

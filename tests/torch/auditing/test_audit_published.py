@@ -1,5 +1,4 @@
-"""Masks on weights as published code has them: a raw parameter, and what is left of it in its place
-for a call."""
+"""Masks on weights as in published code: for each call, a masked copy takes a parameter's place."""
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ D, H = 6, 10
 
 
 class Wrapped(nn.Module):
-    """A layer whose weights are dropped before each call. Where nothing is dropped, what is put in
-    their place is the raw parameter itself, and becomes a parameter there."""
+    """A layer whose weights are dropped before each call. If nothing is dropped, the raw parameter
+    itself takes their place, and is registered there too."""
 
     def __init__(self, layer, names, rate):
         super().__init__()
@@ -32,7 +31,7 @@ class Wrapped(nn.Module):
 
 
 class Locked(nn.Module):
-    """Wrapped layers, with held masks on what comes in, between them and on what goes out."""
+    """Wrapped layers, with held masks before, between and after them."""
 
     def __init__(self, layers, names, weights, locked):
         super().__init__()
@@ -81,7 +80,7 @@ def test_a_unit_without_input_has_no_mask_on_its_hidden_state(layers, seed):
 
 
 class OneMask(nn.Module):
-    """A GRU with dropped weights whose h has one mask on its way into the gates and out."""
+    """A GRU with dropped weights; one mask falls on h both into the gates and out."""
 
     def __init__(self):
         super().__init__()

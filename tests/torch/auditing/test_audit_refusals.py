@@ -1,4 +1,4 @@
-"""PyTorch modules that the audit cannot see into are refused, with what was seen and what to do."""
+"""The audit refuses PyTorch modules that it cannot measure, and says why and what to do."""
 
 import copy
 
@@ -68,19 +68,19 @@ def test_masks_in_evaluation_are_refused():
 
 
 class Branches(nn.Module):
-    def __init__(self, way):
+    def __init__(self, connect):
         super().__init__()
-        self.a, self.b, self.way = nn.LSTM(9, 9), nn.LSTM(9, 9), way
+        self.a, self.b, self.connect = nn.LSTM(9, 9), nn.LSTM(9, 9), connect
 
     def forward(self, x):
-        return self.way(self, x)
+        return self.connect(self, x)
 
 
 CHAIN = "one after the other, each once"
 
 
 @pytest.mark.parametrize(
-    ("way", "words"),
+    ("connect", "words"),
     [
         (lambda m, x: dropped(m, m.a(x)[0]) + m.b(x)[0], CHAIN),
         (
@@ -92,10 +92,10 @@ CHAIN = "one after the other, each once"
     ],
     ids=["sum", "side by side", "residual", "one layer twice"],
 )
-def test_branches_and_repeated_layers_are_refused(way, words):
+def test_branches_and_repeated_layers_are_refused(connect, words):
     torch.manual_seed(0)
     with pytest.raises(dp.PolicyError, match=words):
-        dp.audit(Branches(way))
+        dp.audit(Branches(connect))
 
 
 def made_in_inference_mode():

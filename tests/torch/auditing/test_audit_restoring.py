@@ -47,7 +47,7 @@ def test_masks_that_a_counter_numbers_are_not_frozen():
 
 
 def test_a_batch_size_is_restored_with_its_state():
-    """A layer that goes on from its last state, or from zeros where the batch has another size."""
+    """A layer that continues from its last state, or from zeros if the batch has another size."""
 
     class Windows(nn.LSTM):
         def __init__(self):

@@ -1,4 +1,4 @@
-"""Masks at several sites of several layers at once: nothing is said of them that is not so."""
+"""Masks at several sites of several layers at once: the audit says nothing false of them."""
 
 import pytest
 

@@ -23,8 +23,8 @@ def test_layers_without_biases_leave_something_undecided():
 
 @pytest.mark.parametrize("seed", [3, 6, 10])
 def test_a_missing_input_is_not_a_dropped_hidden_state(seed):
-    """Of eight units, all that comes in is dropped now and then while nobody can see it, since all
-    that leaves is dropped too."""
+    """Of eight units, the whole input is sometimes dropped where nobody can see it, because the
+    whole output is dropped too."""
     torch.manual_seed(seed)
     audit = dp.audit(LSTM(8, 8, 2, policy="zaremba"))
     assert audit.differences == ()
@@ -109,7 +109,7 @@ def test_more_than_one_mask_is_noted(before, note):
 
 
 def test_noise_without_zeros_is_undecided_beside_masks():
-    """Noise that is no mask, and masks elsewhere: nobody is to read that the first is whole."""
+    """Noise that is no mask, and masks elsewhere: the noisy site must not be called whole."""
     torch.manual_seed(0)
     noise = lambda x: x * (1 + 0.3 * torch.randn_like(x))  # noqa: E731
     audit = dp.audit(Around(noise, nn.functional.dropout))

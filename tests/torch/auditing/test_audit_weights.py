@@ -1,4 +1,4 @@
-"""Masks on weights and beside them: what falls on features and what on weights is kept apart."""
+"""Masks on weights and on the features that go through them are separated."""
 
 import pytest
 import torch

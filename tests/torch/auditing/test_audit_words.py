@@ -1,4 +1,4 @@
-"""Tokens: words that are gone for a call, beside masks on everything else."""
+"""Tokens: words that are dropped for a call, beside masks on everything else."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def has(found, rate):
 
 
 class Words(nn.Module):
-    """Words are gone for a call, as in AWD-LSTM, and the output drops its own."""
+    """Words are dropped for a call, as in AWD-LSTM, and features of the output by themselves."""
 
     def __init__(self, rate):
         super().__init__()
@@ -47,7 +47,7 @@ def test_words_that_are_never_dropped_are_whole():
 
 
 class LanguageModel(nn.Module):
-    """As AWD-LSTM is written: words, weights, and masks that are held, under one decoder."""
+    """An AWD-LSTM: dropped words and weights, held masks, and one decoder."""
 
     def __init__(self, words=0.0, weights=0.0, into=0.0, between=0.0, output=0.0, layers=2):
         super().__init__()
