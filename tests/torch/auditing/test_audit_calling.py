@@ -12,7 +12,7 @@ from tests.support.torch_unusual import Held, dropped
 
 
 class Language(nn.Module):
-    """A language model that takes an initial state, and returns all steps and samples in one axis."""
+    """A language model that takes an initial state; its steps and samples are one axis."""
 
     def __init__(self, kind="LSTM", layers=2, words=30):
         super().__init__()
