@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 
 import dropout_policies as dp
-from dropout_policies.auditing.comparison import unlike
-from dropout_policies.auditing.probing.evidence import MORE, UNKNOWN, Finding
-from dropout_policies.auditing.probing.resting import wide
+from dropout_policies.auditing.comparison import find_differences
+from dropout_policies.auditing.probing.findings import (
+    SEVERAL_SCALES,
+    UNKNOWN_NOISE,
+    Finding,
+    widened_interval,
+)
 
 MASKED = Finding(
     dp.Site.INPUT, 0, 0, "masked", 0.5, (0.49, 0.51), 1000, "step", gates="tied", scaled=True
@@ -133,8 +137,8 @@ def test_a_difference_has_its_finding():
 
 
 def test_a_rate_is_not_compared_unless_that_is_asked_for():
-    assert unlike(dp.zaremba(0.9), [MASKED]) == []
-    assert len(unlike(dp.zaremba(0.9), [MASKED], rates=True)) == 1
+    assert find_differences(dp.zaremba(0.9), [MASKED]) == []
+    assert len(find_differences(dp.zaremba(0.9), [MASKED], rates=True)) == 1
 
 
 @pytest.mark.parametrize("given", ["step", "sequence"])
@@ -142,14 +146,14 @@ def test_another_lifetime_is_told_whichever_it_is(given):
     for found in {"step", "sequence", "call"} - {given}:
         policy = dp.Policy(input=dp.drop(0.5, per=given))
         text = f"input has a mask per {found}, not per {given}"
-        assert texts(policy, replace(MASKED, per=found)) == [text]
+        assert differences(policy, replace(MASKED, per=found)) == [text]
 
 
 def test_masks_for_all_gates_are_told_where_each_is_to_have_its_own():
     policy = dp.Policy(input=dp.drop(0.5, gates="untied"))
-    assert texts(policy, MASKED) == ["input has tied masks for its gates, not untied ones"]
+    assert differences(policy, MASKED) == ["input has tied masks for its gates, not untied ones"]
 
 
-@pytest.mark.parametrize("note", [*sorted(UNKNOWN - {MORE}), "a", "z"])
+@pytest.mark.parametrize("note", [*sorted(UNKNOWN_NOISE - {SEVERAL_SCALES}), "a", "z"])
 def test_of_what_is_undecided_only_what_no_policy_does_is_told(note):
-    assert texts(dp.zaremba(), replace(MASKED, verdict="undecided", note=note)) == []
+    assert differences(dp.zaremba(), replace(MASKED, verdict="undecided", note=note)) == []
