@@ -31,7 +31,8 @@ from .embedding import Embedding
 from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
-from .step_layers import GRUCell, LSTMCell, RNNCell, check_step_rules
+from .recurrent_cell import check_step_rules
+from .step_layers import GRUCell, LSTMCell, RNNCell
 from .swapped_layer import RestorableLayer
 from .wiring import adjacent_dropouts, check_adjacent_dropouts, find_ambiguous_pairs, find_uses
 

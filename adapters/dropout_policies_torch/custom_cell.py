@@ -22,10 +22,9 @@ from dropout_policies.adapter import (
 )
 
 from .cells import SiteMasks, States, apply_drop, apply_zoneout, loop_over_steps
-from .layers import batch_size, policy_repr
 from .masks import Mask, mask_values
-from .policy_layer import PolicyLayer, resolve_policy
-from .recurrence import Packing, apply_packed_mask, pad_packed
+from .policy_layer import PolicyLayer, policy_repr, resolve_policy
+from .recurrence import Packing, apply_packed_mask, batch_size, pad_packed
 from .scripting import symbolic_call
 from .tensor_checks import check_packed
 

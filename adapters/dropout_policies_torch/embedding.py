@@ -17,9 +17,8 @@ from dropout_policies.adapter import (
     plan_embedding,
 )
 
-from .layers import policy_repr
 from .masks import mask_values
-from .policy_layer import PolicyLayer, resolve_policy
+from .policy_layer import PolicyLayer, policy_repr, resolve_policy
 from .scripting import embedding_forward, symbolic_call
 
 

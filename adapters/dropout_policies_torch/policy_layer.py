@@ -356,3 +356,11 @@ def resolve_policy(
                 f"policy=None; write: policy='zaremba', {argument}={value!r}"
             )
     return None
+
+
+def policy_repr(layer: PolicyLayer) -> str:
+    """What a layer's repr says of its policy, after the stock layer's arguments."""
+    if layer.placement is None:
+        return ""
+    seed = "" if layer.seed is None else f", seed={layer.seed}"
+    return f", {layer.placement.policy.as_arguments()}{seed}"

@@ -326,3 +326,7 @@ def pad_packed(
     valid = torch.zeros(*padded.shape[:2], 1, dtype=torch.bool, device=x.device)
     valid[packing.step, packing.sorted_sample] = True
     return padded, valid, masks
+
+
+def batch_size(x: Tensor, packing: Packing | None) -> int:
+    return x.shape[1] if packing is None else len(packing.sorted_indices)

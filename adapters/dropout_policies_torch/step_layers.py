@@ -2,164 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from dropout_policies.adapter import (
-    WEIGHTS,
-    Geometry,
     Policy,
-    PolicyError,
     PolicyName,
     Rates,
-    Site,
-    check_sites,
-    plan_masks,
-    stack_placement,
 )
 
-from .cells import CELL_TYPES, STEP_FUNCTIONS, States, Weights, compute_input_gates
-from .layers import policy_repr
-from .policy_layer import PolicyLayer, resolve_policy
-from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward, symbolic_call
-from .tensor_checks import cell_shapes, check_tensors
+from .policy_layer import resolve_policy
+from .recurrent_cell import RecurrentCell
+from .scripting import gru_cell_forward, lstm_cell_forward, rnn_cell_forward
 
 
-class StepRecurrent(PolicyLayer):
-    """What the drop-in cells have in common; a mixin before one of `torch.nn`'s.
-
-    A cell hands back one h that is both its output and the state to carry, so the output site is
-    for the caller, where h leaves the stack:
-
-    ```python
-    h, c = cell(x, (h, c))  # h stays whole
-    y = cell.mask_output(h)  # what leaves
-    ```
-
-    Each step is a call, which `calls` counts. A rule that lives longer than a step needs a layer
-    that sees the whole sequence.
-    """
-
-    if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
-        input_size: int
-        hidden_size: int
-        weight_ih: Tensor
-
-    def _start_policy(
-        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
-    ) -> None:
-        """Put the cell, which has its weights by now, under the policy of its arguments."""
-        if policy is None:
-            return
-        name = type(self).__name__
-        check_step_rules(self, policy, name)
-        placement = stack_placement(policy, stack, 1, name)
-        placement.check_rates(1, name)
-        self.set_placement(placement, seed)
-
-    @property
-    def mode(self) -> str:
-        """As `torch.nn` calls the kind of layer whose one step this is."""
-        return mode_of(self)
-
-    def call(self: Any, input: Tensor, hx: Any) -> Any:
-        """What `forward` does in Python."""
-        node = symbolic_call(self, input, hx)
-        if node is not None:
-            return node
-        states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
-        if not self.is_active or not self._input_fits(input, states):
-            return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
-        self.check_call(input)
-        check_tensors(self, cell_shapes(self, CELL_TYPES[self.mode].gates), input, states)
-        batched = input.dim() == 2
-        x = input if batched else input[None]
-        drawn = self._draw_masks(x, for_output=False)
-        noise = {slot.site: mask[0] for slot, mask in drawn.items()}
-        if noise:
-            if states is None:
-                states = tuple(
-                    x.new_zeros(len(x), self.hidden_size) for _ in range(self._state_count)
-                )
-            else:
-                states = tuple(state if batched else state[None] for state in states)
-            weights = Weights(self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
-            entry = noise.get(Site.INPUT, noise.get(Site.BETWEEN))
-            input_gates = compute_input_gates(self.mode, x, weights, entry)
-            noise = {site: mask.to(input_gates.dtype) for site, mask in noise.items()}
-            states = tuple(state.to(input_gates.dtype) for state in states)
-            end = STEP_FUNCTIONS[self.mode](input_gates, states, weights, noise)
-            end = end if batched else tuple(state[0] for state in end)
-            found = end if self._state_count == 2 else end[0]
-        else:
-            found = super().forward(input, hx)  # type: ignore[misc]
-        self.count()
-        return found
-
-    def mask_output(self, h: Tensor) -> Tensor:
-        """h `[B, H]` or `[H]` on its way out of the stack, masked; the carried h stays whole."""
-        if not self.is_active:
-            return h
-        if h.dim() not in (1, 2) or h.shape[-1] != self.hidden_size:
-            raise PolicyError(
-                f"{type(self).__name__}.mask_output takes the h of one step, [B, "
-                f"{self.hidden_size}] or [{self.hidden_size}]. Received: h of shape "
-                f"{list(h.shape)}"
-            )
-        for mask in self._draw_masks(h if h.dim() == 2 else h[None], for_output=True).values():
-            h = h * (mask[0] if h.dim() == 2 else mask[0, 0]).to(h.dtype)
-        return h
-
-    @property
-    def _state_count(self) -> int:
-        return CELL_TYPES[self.mode].states
-
-    def _input_fits(self: Any, input: Tensor, states: States | None) -> bool:
-        state = (*input.shape[:-1], self.hidden_size)
-        return (
-            input.dim() in (1, 2)
-            and input.shape[-1] == self.input_size
-            and (
-                states is None
-                or (
-                    len(states) == self._state_count and all(part.shape == state for part in states)
-                )
-            )
-        )
-
-    def _draw_masks(self, like: Tensor, for_output: bool) -> Any:
-        """The masks of the step that comes; or, of what leaves, those of the step that was."""
-        assert self.placement is not None
-        geometry = Geometry(
-            self.input_size, self.hidden_size, batch=len(like), cell=CELL_TYPES[self.mode]
-        )
-        plan = {
-            slot: mask
-            for slot, mask in plan_masks(self.placement, geometry).items()
-            if (slot.site is Site.OUTPUT) == for_output
-        }
-        dtype = self.weight_ih.dtype
-        return self.masks(plan, like.device, dtype, for_output) if plan else {}
-
-    def sample(self, seed: int, hold: bool) -> Any:
-        """As in `PolicyLayer`; but each step of a cell is a call, which has masks of its own.
-
-        Raises:
-            PolicyError: it is to hold its masks.
-        """
-        if hold:
-            raise PolicyError(
-                f"{type(self).__name__} sees one step at a time, and would hold one step's masks "
-                f"for all. Use {mode_of(self).split('_')[0]}, or leave hold out."
-            )
-        return super().sample(seed, hold)
-
-    def extra_repr(self: Any) -> str:
-        return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
-
-
-class LSTMCell(StepRecurrent, nn.LSTMCell):
+class LSTMCell(RecurrentCell, nn.LSTMCell):
     """A drop-in `torch.nn.LSTMCell` that runs one step under a dropout policy.
 
     Takes x `[B, D]` or `[D]` and the state (h, c); gives what `torch.nn.LSTMCell` gives. Where h
@@ -211,7 +69,7 @@ class LSTMCell(StepRecurrent, nn.LSTMCell):
         self._start_policy(chosen, seed, stack)
 
 
-class GRUCell(StepRecurrent, nn.GRUCell):
+class GRUCell(RecurrentCell, nn.GRUCell):
     """A drop-in `torch.nn.GRUCell` that runs one step under a dropout policy.
 
     Takes x `[B, D]` or `[D]` and the state h; gives what `torch.nn.GRUCell` gives. Where h
@@ -263,7 +121,7 @@ class GRUCell(StepRecurrent, nn.GRUCell):
         self._start_policy(chosen, seed, stack)
 
 
-class RNNCell(StepRecurrent, nn.RNNCell):
+class RNNCell(RecurrentCell, nn.RNNCell):
     """A drop-in `torch.nn.RNNCell` that runs one step under a dropout policy.
 
     Takes x `[B, D]` or `[D]` and the state h; gives what `torch.nn.RNNCell` gives. Where h
@@ -316,38 +174,3 @@ class RNNCell(StepRecurrent, nn.RNNCell):
             dtype=dtype,
         )
         self._start_policy(chosen, seed, stack)
-
-
-def mode_of(cell: Any) -> str:
-    """The `mode` of the layer whose one step a cell of `torch.nn` is."""
-    if isinstance(cell, nn.RNNCell):
-        return f"RNN_{cell.nonlinearity.upper()}"
-    return "LSTM" if isinstance(cell, nn.LSTMCell) else "GRU"
-
-
-def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None = None) -> None:
-    """Make sure that a cell, which sees one step at a time, can follow a policy.
-
-    Args:
-        cell: one of `torch.nn`'s.
-        policy: what is to fall.
-        name: how errors call it.
-        without: a site that it does not have where it stands.
-
-    Raises:
-        PolicyError: it does not have a site, or a rule lives longer than a step.
-    """
-    sites = CELL_TYPES[mode_of(cell)].sites - WEIGHTS - {without}
-    longer = [site.value for site, rule in policy.items() if rule.active and rule.per != "step"]
-    longer = [site for site in longer if site != Site.EMBEDDING]
-    if longer:
-        raise PolicyError(
-            f"{name} sees one step at a time and cannot hold a mask per sequence or call "
-            f"(site {', '.join(longer)} of policy {policy.name!r}). Use "
-            f"{mode_of(cell).split('_')[0]}."
-        )
-    advice = (
-        f"Make it a dropout_policies_torch.{type(cell).__name__} with the policy, and mask h "
-        f"where it leaves with mask_output; or apply a policy of those sites alone."
-    )
-    check_sites(policy, name, sites, advice if without else "")

@@ -55,8 +55,10 @@ TORCH_ROOMS = (
     "masks",
     "policy_layer",
     "recurrence",
+    "recurrent_layer",
     "layers",
     "custom_cell",
+    "recurrent_cell",
     "step_layers",
     "embedding",
     "checkpointing",
@@ -247,7 +249,7 @@ def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: Keras a graph to look at and loops to choose from;
     PyTorch cells that are called step by step, activation checkpointing, TorchScript, checks of
     tensors before its own operators."""
-    torch_alone = {"step_layers", "checkpointing", "scripting", "tensor_checks"}
+    torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - {"functional_graph", "loops"}
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "sources"}

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from dropout_policies_torch import layers
+from dropout_policies_torch import recurrent_layer
 from dropout_policies_torch.kernels import kernel_memory, sequence_operator
 from hypothesis import strategies as st
 from torch import Tensor
@@ -69,7 +69,7 @@ def _unchecked(
 
 def _layers_accept(patch: Patch, *words: str) -> None:
     """The check of a layer's tensors raises no error with such words in it."""
-    original = layers.check_tensors
+    original = recurrent_layer.check_tensors
 
     def check_tensors(*args: Any) -> None:
         try:
@@ -78,7 +78,7 @@ def _layers_accept(patch: Patch, *words: str) -> None:
             if not any(word in str(error) for word in words):
                 raise
 
-    patch.setattr(layers, "check_tensors", check_tensors)
+    patch.setattr(recurrent_layer, "check_tensors", check_tensors)
 
 
 def _device_unchecked(patch: Patch) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dropout_policies_torch import cells, layers, masks, recurrence
+from dropout_policies_torch import cells, layers, masks, recurrence, recurrent_layer
 from dropout_policies_torch.kernels import gru_operator, lstm_operator, operators
 from dropout_policies_torch.masks import apply_mask
 
@@ -24,13 +24,13 @@ def _after_run(change: Callable) -> Mutant:
     """A change to what the recurrence gives back, seeing its masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = layers.run_layers
+        original = recurrent_layer.run_layers
 
         def changed(layer, x, state, packing, placement, masks):
             y, end = original(layer, x, state, packing, placement, masks)
             return change(y, end, placement, masks, layer)
 
-        patch.setattr(layers, "run_layers", changed)
+        patch.setattr(recurrent_layer, "run_layers", changed)
 
     return apply
 
@@ -142,7 +142,7 @@ def _row_offset_ignored_where_packed(patch: pytest.MonkeyPatch) -> None:
             self.row_offset = 0
         return original(self, x, hx)
 
-    patch.setattr(layers.Recurrent, "_run", forward)
+    patch.setattr(recurrent_layer.Recurrent, "_run", forward)
 
 
 def _one_bias(name: str) -> Mutant:
@@ -265,14 +265,14 @@ def _means_of_the_first_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def _rates_of_the_first_layer(patch: pytest.MonkeyPatch) -> None:
-    original = layers.plan_masks
+    original = recurrent_layer.plan_masks
 
     def plan(placement, geometry):
         policy = placement.policy
         first = {s.value: rule.of_layer(0) for s, rule in policy.items()}
         return original(replace(placement, policy=policy.with_rates(first)), geometry)
 
-    patch.setattr(layers, "plan_masks", plan)
+    patch.setattr(recurrent_layer, "plan_masks", plan)
 
 
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
@@ -338,12 +338,12 @@ def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
 
 
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
-    original = layers.run_layers
+    original = recurrent_layer.run_layers
 
     def run(layer, x, state, *rest):
         return original(layer, x, (0 * state[0], 0 * state[1]), *rest)
 
-    patch.setattr(layers, "run_layers", run)
+    patch.setattr(recurrent_layer, "run_layers", run)
 
 
 LAYER_MUTANTS: dict[str, Mutant] = {

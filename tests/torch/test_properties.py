@@ -49,7 +49,7 @@ def test_diagrams_count_the_masks_that_a_signal_passes(name, layers):
 
 
 def test_a_diagram_that_forgets_what_falls_in_cells_is_caught(monkeypatch):
-    monkeypatch.setattr(grid, "MADE", ())
+    monkeypatch.setattr(grid, "COMPUTED", ())
     policy = properties.COUNTED["everywhere"]
     with pytest.raises(AssertionError):
         properties.diagrams_count_what_is_passed(torch_subject.run, policy, 2)

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dropout_policies.adapter import Array, Parameter, PolicyError
 
-from ..layers import Recurrent
+from ..recurrent_layer import Recurrent
 from .calling import (
     CallStyle,
     possible_call_styles,

@@ -1,0 +1,193 @@
+"""What the drop-in layers for whole sequences have in common: a call under a policy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from dropout_policies.adapter import (
+    Geometry,
+    Policy,
+    PolicyError,
+    check_sites,
+    plan_masks,
+    stack_placement,
+)
+
+from .cells import CELL_TYPES, States
+from .policy_layer import PolicyLayer, policy_repr
+from .recurrence import Packing, batch_size, run_layers
+from .scripting import symbolic_call
+from .tensor_checks import check_packed, check_tensors, layer_shapes
+
+
+class Recurrent(PolicyLayer):
+    """What the drop-in layers have in common; a mixin before one of `torch.nn`'s.
+
+    Every argument of the stock layer keeps its meaning, and so do its weights, their names and
+    its `state_dict()`.
+    """
+
+    if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
+        mode: str
+        dropout: float
+        num_layers: int
+
+    def _start_policy(
+        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
+    ) -> None:
+        """Put the layer, which has its weights by now, under the policy of its arguments."""
+        if policy is None:
+            return
+        name = type(self).__name__
+        if self.dropout > 0.0:
+            raise PolicyError(
+                f"{name}: its own dropout would come on top of the policy's. Received: "
+                f"dropout={self.dropout}, policy={policy.name!r}; leave dropout out."
+            )
+        check_sites(policy, name, CELL_TYPES[self.mode].sites)
+        placement = stack_placement(policy, stack, self.num_layers, name)
+        placement.check_rates(self.num_layers, name)
+        self.set_placement(placement, seed)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dropout" and value and self.placement is not None:
+            raise PolicyError(
+                f"{type(self).__name__}: it is under policy {self.placement.policy.name!r}, and "
+                f"its own dropout would come on top. Received: dropout={value!r}; give the policy "
+                f"another rate instead: rate={value!r}, or remove it first."
+            )
+        super().__setattr__(name, value)
+
+    def call(
+        self: Any, input: Tensor | PackedSequence, hx: Any
+    ) -> tuple[Tensor | PackedSequence, Any]:
+        """What `forward` does in Python, on any input that the stock layer takes."""
+        node = symbolic_call(self, input, hx)
+        if node is not None:
+            return node  # type: ignore[no-any-return]
+        if torch.compiler.is_compiling():
+            return self._run(input, hx)  # type: ignore[no-any-return]
+        return _run_eagerly(self, input, hx)  # type: ignore[no-any-return]
+
+    def _run(
+        self: Any, input: Tensor | PackedSequence, hx: Any
+    ) -> tuple[Tensor | PackedSequence, Any]:
+        data = input.data if isinstance(input, PackedSequence) else input
+        if not self.is_active or not isinstance(data, Tensor):
+            return super().forward(input, hx)  # type: ignore[misc, no-any-return]
+        self.check_call(data)
+        device, weight = data.device.type, self.weight_ih_l0
+        autocast = device != "meta" and torch.is_autocast_enabled(device)
+        if isinstance(weight, Tensor) and data.dtype != weight.dtype and not autocast:
+            return super().forward(input, hx)  # type: ignore[misc, no-any-return] # an error
+        states = _states(hx)
+        check_tensors(self, layer_shapes(self), data, states)
+        if isinstance(input, PackedSequence):
+            check_packed(input)
+            packing, batched, x = Packing.from_packed(input), True, data
+        elif input.dim() not in (2, 3):
+            raise ValueError(
+                f"{type(self).__name__}: Expected input to be 2D or 3D, got {input.dim()}D instead"
+            )
+        else:
+            packing, batched = None, input.dim() == 3
+            _check_dimensions(states, batched)
+            x = input if batched else input.unsqueeze(1)
+            x = x.transpose(0, 1) if batched and self.batch_first else x
+            states = states and tuple(s if batched else s.unsqueeze(1) for s in states)
+        # Not len(x), which a trace would hold as a constant.
+        steps = x.shape[0] if packing is None else len(packing.batch_sizes)
+        plan = plan_masks(self.placement, self._geometry(steps, batch_size(x, packing)))
+        drawn = self.masks(plan, x.device, self.weight_ih_l0.dtype)
+        if not drawn:
+            return super().forward(input, hx)  # type: ignore[misc, no-any-return]
+        y, end = run_layers(
+            self, x, self._initial_states(x, states, packing), packing, self.placement, drawn
+        )
+        self.count()
+        if isinstance(input, PackedSequence):
+            back = input.unsorted_indices
+            end = end if back is None else tuple(state.index_select(1, back) for state in end)
+            return PackedSequence(y, *input[1:]), _as_returned(self.mode, end)
+        if not batched:
+            return y.squeeze(1), _as_returned(self.mode, tuple(state.squeeze(1) for state in end))
+        return y.transpose(0, 1) if self.batch_first else y, _as_returned(self.mode, end)
+
+    def _geometry(self: Any, steps: int, batch: int) -> Geometry:
+        directions = (0, 1) if self.bidirectional else (0,)
+        return Geometry(
+            self.input_size,
+            self.hidden_size,
+            self.num_layers,
+            directions,
+            batch,
+            steps,
+            self.proj_size,
+            CELL_TYPES[self.mode],
+        )
+
+    def _initial_states(
+        self: Any, x: Tensor, states: States | None, packing: Packing | None
+    ) -> States:
+        """The states to start from; input and they are checked as the stock layer checks them."""
+        if len(x) == 0:
+            raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
+        if x.shape[-1] != self.input_size:
+            # A wrong width is refused before a mask can hide it.
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. "
+                f"Expected {self.input_size}, got {x.shape[-1]}"
+            )
+        count, batch = self.num_layers * (1 + self.bidirectional), batch_size(x, packing)
+        widths = (self.proj_size or self.hidden_size, self.hidden_size)
+        shapes = [(count, batch, width) for width in widths[: CELL_TYPES[self.mode].states]]
+        if states is None:
+            # The same zeros for every layer: nothing writes to them.
+            return tuple(x.new_zeros(1, *shape[1:]).expand(shape) for shape in shapes)
+        if len(states) != len(shapes):
+            parts = "h and c" if len(shapes) > 1 else "h"
+            raise RuntimeError(
+                f"{type(self).__name__}: the state must be {parts}. "
+                f"Received: {len(states)} tensor(s)"
+            )
+        for number, (state, shape) in enumerate(zip(states, shapes, strict=True)):
+            which = f"hidden[{number}]" if len(shapes) > 1 else "hidden"
+            self.check_hidden_size(state, shape, f"Expected {which} size {{}}, got {{}}")
+        if packing is None:
+            return states
+        return tuple(state.index_select(1, packing.sorted_indices) for state in states)
+
+    def extra_repr(self: Any) -> str:
+        return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
+
+
+# Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the
+# functions that a call runs through one by one, with every number that changes a new graph.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _run_eagerly(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
+    return layer._run(input, hx)
+
+
+def _states(hx: Any) -> States | None:
+    if hx is None:
+        return None
+    return tuple(hx) if isinstance(hx, tuple | list) else (hx,)
+
+
+def _as_returned(mode: str, states: States) -> Any:
+    return states if mode == "LSTM" else states[0]
+
+
+def _check_dimensions(states: States | None, batched: bool) -> None:
+    """Refuse a state that is batched where the input is not, or the other way round."""
+    dimensions = 3 if batched else 2
+    if states is not None and any(state.dim() != dimensions for state in states):
+        form = "batched 3-D" if batched else "unbatched 2-D"
+        some = "hx and cx" if len(states) == 2 else "hx"
+        got = ", ".join(f"{state.dim()}-D" for state in states)
+        also = f"For {form} input, {some} should also be {dimensions}-D but got "
+        raise RuntimeError(also + (f"({got}) tensors" if len(states) == 2 else f"{got} tensor"))
