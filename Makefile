@@ -91,12 +91,19 @@ notebooks: $(READY) ## Execute the notebooks and write their outputs
 docs: $(READY) ## Build the documentation's pages into build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
+# What JAX compiles for one test is the next one's too, in both workers; and for a test that runs once
+# XLA's optimizations take longer than they save. make test-all has JAX and XLA as users have them.
+QUICK_JAX = XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$(abspath build/jax) \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
+# Tests that are marked any_backend depend on Keras alone, and run on its torch backend.
+ONE_BACKEND = -m "not slow and not any_backend"
+
 .PHONY: test
 test: $(READY) ## Run every test, Keras's once per backend
-	$(PYTEST) tests --ignore tests/keras
-	KERAS_BACKEND=tensorflow $(PYTEST) tests/keras
-	KERAS_BACKEND=jax $(PYTEST) tests/keras
-	KERAS_BACKEND=torch $(PYTEST) tests/keras
+	$(PYTEST) --durations 10 tests --ignore tests/keras
+	KERAS_BACKEND=tensorflow $(PYTEST) --durations 10 $(ONE_BACKEND) tests/keras
+	KERAS_BACKEND=jax $(QUICK_JAX) $(PYTEST) --durations 10 $(ONE_BACKEND) tests/keras
+	KERAS_BACKEND=torch $(PYTEST) --durations 10 tests/keras
 
 .PHONY: test-all
 test-all: $(READY) ## Run every test with many more cases of the suite, and write docs/conformance.md
