@@ -24,13 +24,14 @@ from dropout_policies.adapter import (
 )
 
 from .auditing.probe import Probe
-from .embedding import Embedding, take_training
+from .cell_checks import check_cells, native_dropout
+from .embedding import Embedding, update_call_signature
 from .kernels.compiled import describe
-from .layers import GRU, LSTM, RNN, SimpleRNN, check_cells, native_dropout
+from .layers import GRU, LSTM, RNN, SimpleRNN
+from .planning import cells_of, keras_cells
 from .policy_layer import PolicyLayer
-from .recurrence import cells_of, known_cells
-from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, Traces
-from .wiring import Layer, Wiring, halves, layers_of, retrace
+from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions
+from .wiring import Layer, Wiring, directions_of, layers_of, retrace
 
 SWAPS: dict[type[Layer], Any] = {
     stock: ours
@@ -43,8 +44,8 @@ object, its variables, their paths and the optimizer's slots what they are."""
 EMBEDDINGS: dict[type[Layer], Any] = {keras.layers.Embedding: Embedding, Embedding: Embedding}
 """The same for embeddings, which a policy goes on if it has a rule for them."""
 
-RECURRENT = (keras.layers.RNN, keras.layers.Bidirectional)
-"""The layers that are whole recurrent networks; what is inside them is theirs."""
+RECURRENT_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional)
+"""The layers that are whole recurrent networks; the layers inside them are their own."""
 
 
 class KerasAdapter:
@@ -66,43 +67,55 @@ class KerasAdapter:
         found, skipped = find_layers(model)
         check_layers(model, found, skipped, policy)
         wiring = Wiring(model, found)
-        groups = find_stacks(found, wiring.uses(), wiring.unclear(), stacks)
-        places = place_layers(policy, groups)
-        wiring.check(places)
+        groups = find_stacks(found, wiring.find_uses(), wiring.find_ambiguous_pairs(), stacks)
+        placements = place_layers(policy, groups)
+        wiring.check_adjacent_dropouts(placements)
         skipped += [
             Skipped(
                 layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows what it falls on"
             )
-            for layer in wiring.beside()
+            for layer in wiring.adjacent_dropouts()
         ]
         embeddings = find_embeddings(model, policy)
-        touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
-        pairs = [(item, half) for item in found for half in halves(item.layer)]
+        touched = [
+            [_touched(member.item, placements[member.item]) for member in members]
+            for members in groups
+        ]
+        pairs = [(item, layer) for item in found for layer in directions_of(item.layer)]
         pairs += [(item, item.layer) for item in embeddings]
-        places |= {item: Placement(policy, number) for number, item in enumerate(embeddings)}
+        placements |= {item: Placement(policy, number) for number, item in enumerate(embeddings)}
         swaps = SWAPS | EMBEDDINGS
-        before = [RestorableLayer(item.name, layer, swaps[type(layer)]) for item, layer in pairs]
+        restorable = [
+            RestorableLayer(item.name, layer, swaps[type(layer)]) for item, layer in pairs
+        ]
         for item, layer in pairs:
-            put_under_policy(layer, places[item], seed)
+            put_under_policy(layer, placements[item], seed)
         retrace(model)
-        also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
-        return Applied(policy, touched, skipped, [*before, Traces(model)], also)
+        touched_embeddings = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
+        return Applied(
+            policy, touched, skipped, [*restorable, TracedFunctions(model)], touched_embeddings
+        )
 
     def under_policy(self, model: Layer) -> dict[str, PolicyLayer]:
-        everything = list(dict.fromkeys(layers_of(model)))
-        outer = {
-            id(half): (layer, way)
-            for layer in everything
+        all_layers = list(dict.fromkeys(layers_of(model)))
+        bidirectional = {
+            id(direction): (layer, suffix)
+            for layer in all_layers
             if isinstance(layer, keras.layers.Bidirectional)
-            for half, way in zip(halves(layer), ("/forward", "/backward"), strict=True)
+            for direction, suffix in zip(
+                directions_of(layer), ("/forward", "/backward"), strict=True
+            )
         }
-        noisy = [x for x in everything if isinstance(x, PolicyLayer) and x.placement is not None]
-        ends = [outer.get(id(layer), (layer, "")) for layer in noisy]
-        whole = list(dict.fromkeys(layer for layer, _ in ends))
-        apart = _named_apart([RecurrentLayer(x.name, x, "") for x in whole], everything)
-        names = {id(item.layer): item.name for item in apart}
+        policy_layers = [
+            x for x in all_layers if isinstance(x, PolicyLayer) and x.placement is not None
+        ]
+        outer = [bidirectional.get(id(layer), (layer, "")) for layer in policy_layers]
+        distinct = list(dict.fromkeys(layer for layer, _ in outer))
+        named = _with_unique_names([RecurrentLayer(x.name, x, "") for x in distinct], all_layers)
+        names = {id(item.layer): item.name for item in named}
         return {
-            f"{names[id(end)]}{way}": layer for layer, (end, way) in zip(noisy, ends, strict=True)
+            f"{names[id(whole)]}{suffix}": layer
+            for layer, (whole, suffix) in zip(policy_layers, outer, strict=True)
         }
 
     def random_seed(self) -> int:
@@ -123,64 +136,68 @@ def find_embeddings(model: Layer, policy: Policy) -> list[RecurrentLayer]:
     """The embeddings that a policy goes on: every one, if it has a rule for them."""
     if not policy.masks(Site.EMBEDDING):
         return []
-    everything = list(dict.fromkeys(layers_of(model)))
-    inside = _inside(everything)
-    found = [x for x in everything if type(x) in EMBEDDINGS and id(x) not in inside]
-    return _named_apart([RecurrentLayer(x.name, x, _kind(x)) for x in found], everything)
+    all_layers = list(dict.fromkeys(layers_of(model)))
+    inside = _ids_inside(all_layers)
+    found = [x for x in all_layers if type(x) in EMBEDDINGS and id(x) not in inside]
+    return _with_unique_names([RecurrentLayer(x.name, x, _kind(x)) for x in found], all_layers)
 
 
 def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
     found: list[RecurrentLayer] = []
     skipped: list[Skipped] = []
-    everything = list(dict.fromkeys(layers_of(model)))
-    inside = _inside(everything)
-    for layer in everything:
-        why = _why_not(layer)
+    all_layers = list(dict.fromkeys(layers_of(model)))
+    inside = _ids_inside(all_layers)
+    for layer in all_layers:
+        reason = _skip_reason(layer)
         if isinstance(layer, keras.layers.TimeDistributed):
-            if any(isinstance(inner, RECURRENT) for inner in layers_of(layer)):
-                why = "a recurrent layer inside TimeDistributed runs once for every step of another"
-                skipped.append(Skipped(layer.name, _kind(layer), why))
-        elif id(layer) in inside or not isinstance(layer, RECURRENT):
+            if any(isinstance(inner, RECURRENT_LAYERS) for inner in layers_of(layer)):
+                reason = (
+                    "a recurrent layer inside TimeDistributed runs once for every step of another"
+                )
+                skipped.append(Skipped(layer.name, _kind(layer), reason))
+        elif id(layer) in inside or not isinstance(layer, RECURRENT_LAYERS):
             continue
-        elif why:
-            skipped.append(Skipped(layer.name, _kind(layer), why))
+        elif reason:
+            skipped.append(Skipped(layer.name, _kind(layer), reason))
         else:
-            count = len(cells_of(halves(layer)[0]))
+            count = len(cells_of(directions_of(layer)[0]))
             found.append(RecurrentLayer(layer.name, layer, _kind(layer), count))
-    return _named_apart(found, everything), skipped
+    return _with_unique_names(found, all_layers), skipped
 
 
-def _inside(everything: Sequence[Layer]) -> set[int]:
-    """What belongs to a recurrent layer, and is not looked at on its own."""
+def _ids_inside(all_layers: Sequence[Layer]) -> set[int]:
+    """The ids of the layers inside a recurrent layer, which no policy goes on by themselves."""
     return {
         id(inner)
-        for outer in everything
-        if isinstance(outer, (*RECURRENT, keras.layers.TimeDistributed))
+        for outer in all_layers
+        if isinstance(outer, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
         for inner in layers_of(outer)
         if inner is not outer
     }
 
 
-def _named_apart(found: list[RecurrentLayer], everything: Sequence[Layer]) -> list[RecurrentLayer]:
-    """Layers of one name in several models get their model's name before their own."""
-    names = Counter(item.name for item in found)
-    models = [layer for layer in everything if isinstance(layer, keras.Model)]
+def _with_unique_names(
+    found: list[RecurrentLayer], all_layers: Sequence[Layer]
+) -> list[RecurrentLayer]:
+    """The same layers; those of one name in several models get their model's name before it."""
+    counts = Counter(item.name for item in found)
+    models = [layer for layer in all_layers if isinstance(layer, keras.Model)]
 
     def name(item: RecurrentLayer) -> str:
         holders = [m.name for m in models if any(item.layer is inner for inner in m.layers)]
-        return "/".join([*holders[-1:], item.name]) if names[item.name] > 1 else item.name
+        return "/".join([*holders[-1:], item.name]) if counts[item.name] > 1 else item.name
 
     return [replace(item, name=name(item)) for item in found]
 
 
-def _why_not(layer: Layer) -> str:
+def _skip_reason(layer: Layer) -> str:
     """Why a policy cannot go on a recurrent layer, or ""."""
-    kinds = [type(half) for half in halves(layer)]
+    kinds = [type(direction) for direction in directions_of(layer)]
     if all(kind in SWAPS for kind in kinds):
         return ""
-    theirs = [kind for kind in kinds if not kind.__module__.startswith("keras.")]
-    if any(issubclass(kind, tuple(SWAPS)) for kind in theirs):
+    custom = [kind for kind in kinds if not kind.__module__.startswith("keras.")]
+    if any(issubclass(kind, tuple(SWAPS)) for kind in custom):
         return "a subclass; derive it from dropout_policies_keras's instead"
     return "policies run on LSTM, GRU, SimpleRNN and RNN"
 
@@ -188,7 +205,12 @@ def _why_not(layer: Layer) -> str:
 def check_layers(
     model: Layer, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
 ) -> None:
-    """Everything that can be wrong, before anything is changed."""
+    """Check everything that can be wrong with the layers, before anything is changed.
+
+    Raises:
+        PolicyError: there is no layer that the policy can go on, one is under a policy already, or
+            one cannot have it.
+    """
     if not found:
         others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
         raise PolicyError(
@@ -197,51 +219,55 @@ def check_layers(
             f"{f'It has {others}.' if others else ''}"
         )
     for layer in dict.fromkeys(layers_of(model)):
-        placed = layer.placement if isinstance(layer, PolicyLayer) else None
-        if placed is None or (isinstance(layer, Embedding) and not policy.masks(Site.EMBEDDING)):
+        placement = layer.placement if isinstance(layer, PolicyLayer) else None
+        if placement is None:
+            continue
+        if isinstance(layer, Embedding) and not policy.masks(Site.EMBEDDING):
             continue
         raise PolicyError(
-            f"{layer.name} ({_kind(layer)}) is under policy {placed.policy.name!r} already. "
+            f"{layer.name} ({_kind(layer)}) is under policy {placement.policy.name!r} already. "
             f"Call remove() on what apply returned, or make the layer without a policy, "
             f"before applying {policy.name!r}."
         )
     for item in found:
-        for half in halves(item.layer):
-            check_cells(half, policy, f"{item.name} ({item.kind})")
+        for layer in directions_of(item.layer):
+            check_cells(layer, policy, f"{item.name} ({item.kind})")
 
 
 def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> None:
-    """Swap a layer's class, and put it under a policy."""
+    """Swap a layer's class, and put it under a policy.
+
+    Args:
+        layer: a recurrent layer or an embedding.
+        placement: the policy, and the layer's place in its stack.
+        seed: for keyed masks, or None.
+    """
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)
     layer.__class__ = (SWAPS | EMBEDDINGS)[type(layer)]
     if isinstance(layer, Embedding):
-        take_training(layer)
-    known = known_cells(layer)
-    generically = any(cell.recurrent_dropout > 0.0 for cell in known)
-    for cell in known:
+        update_call_signature(layer)
+    cells = keras_cells(layer)
+    loops_generically = any(cell.recurrent_dropout > 0.0 for cell in cells)
+    for cell in cells:
         cell.dropout = cell.recurrent_dropout = 0.0
     layer.set_placement(placement, seed)
-    if generically:
+    if loops_generically:
         layer.loops_generically = True
 
 
-def native(layer: Layer) -> str:
-    """The layer's own dropout, as its constructor takes it, or ""."""
-    taken = dict.fromkeys(native_dropout(half) for half in halves(layer))
-    return ", ".join(filter(None, taken))
-
-
 def _touched(item: RecurrentLayer, placement: Placement) -> Touched:
-    return Touched(item.name, item.kind, item.layers, placement, native(item.layer))
+    native = dict.fromkeys(native_dropout(layer) for layer in directions_of(item.layer))
+    return Touched(item.name, item.kind, item.layers, placement, ", ".join(filter(None, native)))
 
 
 def _kind(layer: Layer) -> str:
+    """A layer's class as a user writes it, such as "keras.layers.Bidirectional(LSTM)"."""
     kind = type(layer)
     package, _, _ = kind.__module__.partition(".")
-    where = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
-    inner = f"({type(layer.forward_layer).__name__})" if len(halves(layer)) == 2 else ""
-    return f"{where}.{kind.__qualname__}{inner}"
+    module = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
+    inner = f"({type(layer.forward_layer).__name__})" if len(directions_of(layer)) == 2 else ""
+    return f"{module}.{kind.__qualname__}{inner}"
 
 
 ADAPTER = KerasAdapter()

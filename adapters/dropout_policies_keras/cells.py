@@ -1,4 +1,4 @@
-"""One step of Keras's own cells under noise, from their weights and activations.
+"""One step of Keras's own cells under a policy, from their weights and activations.
 
 Masks come in the core's order of gates (i, f, g, o and r, z, n); Keras keeps a GRU's as z, r, n.
 """
@@ -9,132 +9,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 from keras import ops
 
 from dropout_policies.adapter import (
-    PolicyError,
     Site,
     cell_types,
 )
 
-from .kernels.compiled import made_again
-from .kernels.products import By
+from .kernels.compiled import checkpoint_update
+from .kernels.products import MakeProduct
+from .policy_cells import GATE_ORDER, Cell, cell_type_of
 from .tracing import Tensor
-
-Cell = Any
-"""A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
 
 States = list[Tensor]
 """What is carried from step to step: h `[B, H]`, and c `[B, H]` of an LSTM."""
 
 Noise = Mapping[Site, Tensor]
-"""The masks of one step, each `[B or 1, F or 1]`; what is not there is whole."""
-
-
-class _UnderPolicy:
-    """A cell of Keras's while its layer is under a policy, whose rates are the only ones.
-
-    Its own dropout would act where the policy masks nothing, and draw from the state that the
-    policy's masks come from; so it stays at 0, and setting it is an error.
-    """
-
-    stock: type[Cell]
-    _layer_and_policy: tuple[str, str]
-
-    def _get_rate(self) -> float:
-        return 0.0
-
-    def _set_dropout(self, rate: float) -> None:
-        self._refuse("dropout", rate)
-
-    def _set_recurrent_dropout(self, rate: float) -> None:
-        self._refuse("recurrent_dropout", rate)
-
-    dropout = property(_get_rate, _set_dropout)
-    recurrent_dropout = property(_get_rate, _set_recurrent_dropout)
-
-    def _refuse(self, name: str, rate: float) -> None:
-        if rate != 0.0:
-            raise native_dropout_error(*self._layer_and_policy, f"cell.{name}", rate)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Cell:
-        return cls.stock.from_config(config)
-
-
-@keras.saving.register_keras_serializable(package="dropout_policies")
-class LSTMCell(_UnderPolicy, keras.layers.LSTMCell):  # type: ignore[misc]
-    """A `keras.layers.LSTMCell` whose layer is under a policy."""
-
-    stock = keras.layers.LSTMCell
-
-
-@keras.saving.register_keras_serializable(package="dropout_policies")
-class GRUCell(_UnderPolicy, keras.layers.GRUCell):  # type: ignore[misc]
-    """A `keras.layers.GRUCell` whose layer is under a policy."""
-
-    stock = keras.layers.GRUCell
-
-
-@keras.saving.register_keras_serializable(package="dropout_policies")
-class SimpleRNNCell(_UnderPolicy, keras.layers.SimpleRNNCell):  # type: ignore[misc]
-    """A `keras.layers.SimpleRNNCell` whose layer is under a policy."""
-
-    stock = keras.layers.SimpleRNNCell
-
-
-UNDER_POLICY = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
-"""The class that a cell of Keras has while its layer is under a policy."""
-
-TYPES: dict[type[Cell], cell_types.CellType] = {
-    kind: cell_type
-    for stock, cell_type in (
-        (keras.layers.LSTMCell, cell_types.LSTM),
-        (keras.layers.GRUCell, cell_types.GRU),
-        (keras.layers.SimpleRNNCell, cell_types.RNN),
-    )
-    for kind in (stock, UNDER_POLICY[stock])
-}
-"""What kind of layer a cell of Keras makes."""
-
-
-def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
-    """Have a cell of Keras's refuse a dropout of its own.
-
-    Args:
-        cell: one whose dropout is 0.
-        layer: the name of its layer, for the error.
-        policy: that of the layer's policy.
-    """
-    cell.__dict__["_layer_and_policy"] = layer, policy
-    cell.__class__ = UNDER_POLICY.get(type(cell), type(cell))
-
-
-def put_back(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout: float) -> None:
-    """Have a cell be what it was before `put_under_policy`, with the dropout that it had."""
-    cell.__class__ = kind
-    cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
-    if kind not in UNDER_POLICY.values():  # as it is where another layer's policy holds it too
-        cell.__dict__.pop("_layer_and_policy", None)
-
-
-def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:
-    """What setting a layer's own dropout under a policy gives."""
-    return PolicyError(
-        f"{layer}: {name} cannot be set under a policy, whose rates are the layer's only dropout. "
-        f"Received: {name}={rate!r}, policy={policy!r}; write: rate={rate!r} where the policy is "
-        f"applied, as in dp.apply(model, 'zaremba', rate={rate!r}), or remove() it first."
-    )
-
-
-ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_types.RNN: (0,)}
-"""For each gate in Keras's order, its number in the core's."""
-
-
-def type_of(cell: Cell) -> cell_types.CellType:
-    """What kind of layer a cell makes; a subclass may do anything, and is the user's own."""
-    return TYPES.get(type(cell), cell_types.CUSTOM)
+"""The masks of one step by site, each `[B or 1, F or 1]`; a site without one is not masked."""
 
 
 @dataclass(frozen=True)
@@ -149,28 +40,28 @@ class Weights:
     @classmethod
     def of(cls, cell: Cell, dtype: str, masks: dict[Site, Tensor]) -> Weights:
         """A cell's weights under their masks `[1, G*H, D or H]`, which are taken out of `masks`."""
-        order = ORDER[type_of(cell)]
+        order = GATE_ORDER[cell_type_of(cell)]
 
         def masked(variable: Any, site: Site) -> Tensor:
-            weight, mask = _tensor(variable, dtype), masks.pop(site, None)
+            weight, mask = _as_tensor(variable, dtype), masks.pop(site, None)
             if mask is None:
                 return weight
-            turned = ops.transpose(in_keras_order(mask, order, axis=1)[0])
-            # In torch that is a view, and slow to multiply with, forward and backward; flattened,
+            transposed = ops.transpose(in_keras_order(mask, order, axis=1)[0])
+            # On torch that is a view, and slow to multiply with, forward and backward. Flattened,
             # it is laid out as the weight is.
-            return weight * ops.reshape(ops.reshape(turned, (-1,)), turned.shape)
+            return weight * ops.reshape(ops.reshape(transposed, (-1,)), transposed.shape)
 
         kernel = masked(cell.kernel, Site.INPUT_WEIGHT)
-        recurrent = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)
+        recurrent_kernel = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)
         if cell.bias is None:
-            return cls(kernel, recurrent)
-        bias = _tensor(cell.bias, dtype)
-        if len(bias.shape) == 2:  # a GRU whose reset gate falls after its matrix
-            return cls(kernel, recurrent, bias[0], bias[1])
-        return cls(kernel, recurrent, bias)
+            return cls(kernel, recurrent_kernel)
+        bias = _as_tensor(cell.bias, dtype)
+        if len(bias.shape) == 2:  # a GRU with reset_after
+            return cls(kernel, recurrent_kernel, bias[0], bias[1])
+        return cls(kernel, recurrent_kernel, bias)
 
 
-def _tensor(variable: Any, dtype: str) -> Tensor:
+def _as_tensor(variable: Any, dtype: str) -> Tensor:
     return ops.cast(ops.convert_to_tensor(variable), dtype)
 
 
@@ -178,32 +69,36 @@ def in_keras_order(mask: Tensor, order: tuple[int, ...], axis: int = -1) -> Tens
     """A mask whose gates lie side by side along an axis, from the core's order to Keras's."""
     if order == tuple(sorted(order)) or mask.shape[axis] == 1:
         return mask
-    parts = ops.split(mask, len(order), axis=axis)
-    return ops.concatenate([parts[gate] for gate in order], axis=axis)
+    by_gate = ops.split(mask, len(order), axis=axis)
+    return ops.concatenate([by_gate[gate] for gate in order], axis=axis)
 
 
-def is_tied(mask: Tensor | None, width: int) -> bool:
-    """Whether a mask of a value of some width is one for all gates."""
+def is_shared_by_gates(mask: Tensor | None, width: int) -> bool:
+    """Whether all gates have one mask of a value of some width, or none."""
     return mask is None or mask.shape[-1] in (1, width)
 
 
-def to_gates(
-    kernel: Tensor, gates: int, apart: bool, by: By, added: int = 0
+def make_gates_product(
+    kernel: Tensor,
+    gates: int,
+    mask_per_gate: bool,
+    make_product: MakeProduct,
+    added_gates: int = 0,
 ) -> Callable[..., Tensor]:
-    """What takes a value `[..., F]`, seen through its mask if any, to the gates `[..., G*H]`.
+    """The function from a value `[..., F]` and its mask, if any, to the gates `[..., G*H]`.
 
     Args:
         kernel: `[F, G*H]`.
         gates: G.
-        apart: whether each gate sees the value through a mask of its own; they are side by side in
+        mask_per_gate: whether each gate has a mask of its own; the masks lie side by side in
             Keras's order, `[..., G*F]`.
-        by: makes the product with a kernel.
-        added: how many of the gates, from the first, are only added to what comes into a step.
+        make_product: makes the product with a kernel.
+        added_gates: how many of the gates, from the first, are only added to those of the input.
     """
-    if not apart:
-        whole = by(kernel, added * kernel.shape[1] // gates)
-        return lambda value, mask: whole(seen_through(mask, value))
-    products = [by(of_gate) for of_gate in ops.split(kernel, gates, axis=-1)]
+    if not mask_per_gate:
+        product = make_product(kernel, added_gates * kernel.shape[1] // gates)
+        return lambda value, mask: product(apply_mask(value, mask))
+    products = [make_product(of_gate) for of_gate in ops.split(kernel, gates, axis=-1)]
 
     def gate_by_gate(value: Tensor, masks: Tensor) -> Tensor:
         pairs = zip(products, ops.split(masks, gates, axis=-1), strict=True)
@@ -212,14 +107,14 @@ def to_gates(
     return gate_by_gate
 
 
-def seen_through(mask: Tensor | None, value: Tensor) -> Tensor:
+def apply_mask(value: Tensor, mask: Tensor | None) -> Tensor:
     """D(value), under a mask or none."""
     return value if mask is None else value * mask
 
 
 def drop(noise: Noise, site: Site, value: Tensor) -> Tensor:
-    """D(value), where a step has noise at a site."""
-    return seen_through(noise.get(site), value)
+    """D(value), where a step has a mask at a site."""
+    return apply_mask(value, noise.get(site))
 
 
 def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
@@ -231,34 +126,39 @@ def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
 
 
 Step = Callable[[Tensor, States, Noise], States]
-"""The input's part of the gates `[B, G*H]` and the states, to the new states."""
+"""From the input's part of the gates `[B, G*H]`, the states and the masks to the new states."""
 
-Parts = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
-Recurrent = Callable[[Tensor, Tensor | None], Parts]
-"""What h, seen through its mask, brings to a GRU's z and r, and to n once r is known."""
+HiddenGates = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
+"""The part of h in a GRU's z and r, and the function from r to its part in n."""
 
 
-def step_of(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    """One step of a cell of Keras's under noise.
+def make_step(cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct) -> Step:
+    """One step of one of Keras's cells under masks.
 
     Args:
         cell: the cell.
-        w: its weights.
-        apart: whether each gate sees h through a mask of its own, in Keras's order.
-        by: makes products with a kernel, of which each is taken once in a step.
+        weights: its weights.
+        mask_per_gate: whether each gate has a mask of h of its own, in Keras's order.
+        make_product: makes products with a kernel, each of which is used once in a step.
     """
-    steps = {cell_types.LSTM: _lstm, cell_types.GRU: _gru, cell_types.RNN: _rnn}
-    return steps[type_of(cell)](cell, w, apart, by)
+    kinds = {
+        cell_types.LSTM: _make_lstm_step,
+        cell_types.GRU: _make_gru_step,
+        cell_types.RNN: _make_rnn_step,
+    }
+    return kinds[cell_type_of(cell)](cell, weights, mask_per_gate, make_product)
 
 
-def _lstm(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    recurrent = to_gates(w.recurrent_kernel, 4, apart, by, 4)
+def _make_lstm_step(
+    cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
+) -> Step:
+    to_gates = make_gates_product(weights.recurrent_kernel, 4, mask_per_gate, make_product, 4)
 
-    def step(into: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
         h, c = states
-        gates = into + recurrent(h, noise.get(Site.HIDDEN))
+        gates = input_gates + to_gates(h, noise.get(Site.HIDDEN))
 
-        @made_again
+        @checkpoint_update
         def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
             i, f, g, o = ops.split(gates, 4, axis=-1)
             i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
@@ -275,54 +175,63 @@ def _lstm(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
     return step
 
 
-def _gru(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    def after() -> Recurrent:
-        gates = to_gates(w.recurrent_kernel, 3, apart, by, 2)
+def _make_gru_step(
+    cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
+) -> Step:
+    def reset_after() -> Callable[[Tensor, Tensor | None], HiddenGates]:
+        to_gates = make_gates_product(weights.recurrent_kernel, 3, mask_per_gate, make_product, 2)
 
-        def parts(h: Tensor, mask: Tensor | None) -> Parts:
-            back = gates(h, mask)
-            if w.recurrent_bias is not None:
-                back = back + w.recurrent_bias
-            z, r, n = ops.split(back, 3, axis=-1)
+        def hidden_gates(h: Tensor, mask: Tensor | None) -> HiddenGates:
+            gates = to_gates(h, mask)
+            if weights.recurrent_bias is not None:
+                gates = gates + weights.recurrent_bias
+            z, r, n = ops.split(gates, 3, axis=-1)
             return z, r, lambda reset: reset * n
 
-        return parts
+        return hidden_gates
 
-    def before() -> Recurrent:
-        to_z, to_r, to_n = (by(kernel) for kernel in ops.split(w.recurrent_kernel, 3, axis=-1))
+    def reset_before() -> Callable[[Tensor, Tensor | None], HiddenGates]:
+        kernels = ops.split(weights.recurrent_kernel, 3, axis=-1)
+        to_z, to_r, to_n = (make_product(kernel) for kernel in kernels)
 
-        def parts(h: Tensor, mask: Tensor | None) -> Parts:
-            masks = ops.split(mask, 3, axis=-1) if apart else [mask] * 3
-            for_z, for_r, for_n = (seen_through(each, h) for each in masks)
+        def hidden_gates(h: Tensor, mask: Tensor | None) -> HiddenGates:
+            masks = ops.split(mask, 3, axis=-1) if mask_per_gate else [mask] * 3
+            for_z, for_r, for_n = (apply_mask(h, each) for each in masks)
             return to_z(for_z), to_r(for_r), lambda reset: to_n(reset * for_n)
 
-        return parts
+        return hidden_gates
 
-    recurrent = after() if cell.reset_after else before()
+    hidden_gates = reset_after() if cell.reset_after else reset_before()
 
-    def step(into: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
         (h,) = states
-        z, r, n_of = recurrent(h, noise.get(Site.HIDDEN))
-        in_z, in_r, in_n = ops.split(into, 3, axis=-1)
+        hidden_z, hidden_r, hidden_n = hidden_gates(h, noise.get(Site.HIDDEN))
+        input_z, input_r, input_n = ops.split(input_gates, 3, axis=-1)
 
-        @made_again
+        @checkpoint_update
         def update(z: Tensor, n: Tensor, h: Tensor) -> States:
             z = cell.recurrent_activation(z)
             n = drop(noise, Site.CANDIDATE, cell.activation(n))
             new_h = drop(noise, Site.STATE, z * h + (1.0 - z) * n)
             return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
 
-        return update(in_z + z, in_n + n_of(cell.recurrent_activation(in_r + r)), h)
+        return update(
+            input_z + hidden_z,
+            input_n + hidden_n(cell.recurrent_activation(input_r + hidden_r)),
+            h,
+        )
 
     return step
 
 
-def _rnn(cell: Cell, w: Weights, apart: bool, by: By) -> Step:
-    recurrent = to_gates(w.recurrent_kernel, 1, apart, by, 1)
+def _make_rnn_step(
+    cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
+) -> Step:
+    to_gates = make_gates_product(weights.recurrent_kernel, 1, mask_per_gate, make_product, 1)
 
-    def step(into: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
         (h,) = states
-        new_h = cell.activation(into + recurrent(h, noise.get(Site.HIDDEN)))
+        new_h = cell.activation(input_gates + to_gates(h, noise.get(Site.HIDDEN)))
         new_h = drop(noise, Site.STATE, new_h)
         return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
 

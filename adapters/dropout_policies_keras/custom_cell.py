@@ -1,4 +1,4 @@
-"""A cell of the user's own inside `keras.layers.RNN`: noise falls around it and never inside."""
+"""A user's own cell inside `keras.layers.RNN`: a policy masks around it and never inside."""
 
 from __future__ import annotations
 
@@ -15,30 +15,33 @@ from dropout_policies.adapter import (
     check_sites,
 )
 
-from .cells import Cell, Noise, States, drop, zoneout
+from .cells import Noise, States, drop, zoneout
+from .policy_cells import Cell
 from .tracing import Tensor
 
 
-def step_of(cell: Cell, training: bool) -> Callable[[Tensor, States, Noise], tuple[Tensor, States]]:
-    """One step of a cell: `[B, D]` and the states, to its output and the new states.
+def make_step(
+    cell: Cell, training: bool
+) -> Callable[[Tensor, States, Noise], tuple[Tensor, States]]:
+    """The function from `[B, D]`, the states and the masks to a cell's output and new states.
 
-    Its first state is h. Where its output is the very h that it gives back, what leaves the layer
-    is what is carried; otherwise the output is left as it is.
+    The first state is h. Where the cell returns the same tensor as output and as new h, the layer's
+    output is the h that is carried, with its masks; any other output stays as it is.
     """
     takes_training = "training" in inspect.signature(cell.call).parameters
     arguments = {"training": training} if takes_training else {}
 
     def step(inputs: Tensor, states: States, noise: Noise) -> tuple[Tensor, States]:
         h, *others = states
-        output, given = cell(inputs, [drop(noise, Site.HIDDEN, h), *others], **arguments)
-        new = list(given) if isinstance(given, list | tuple) else [given]
+        output, new_states = cell(inputs, [drop(noise, Site.HIDDEN, h), *others], **arguments)
+        new = list(new_states) if isinstance(new_states, list | tuple) else [new_states]
         new_h = zoneout(noise, Site.HIDDEN_UPDATE, h, drop(noise, Site.STATE, new[0]))
         return new_h if output is new[0] else output, [new_h, *new[1:]]
 
     return step
 
 
-def sizes(cell: Cell) -> tuple[int, int]:
+def state_and_output_width(cell: Cell) -> tuple[int, int]:
     """The widths of a cell's h and of its output.
 
     Raises:
@@ -55,12 +58,17 @@ def sizes(cell: Cell) -> tuple[int, int]:
 
 
 def check_custom_cell(cell: Cell, policy: Policy, name: str) -> None:
-    """Make sure that a policy stays outside of a cell.
+    """Make sure that a policy masks outside of a cell only.
+
+    Args:
+        cell: the cell.
+        policy: the policy.
+        name: what an error calls the cell.
 
     Raises:
-        PolicyError: it does not, or the cell is none that masks could be planned for.
+        PolicyError: it masks inside, or no masks can be planned for such a cell.
     """
-    sizes(cell)
+    state_and_output_width(cell)
     kind = type(cell)
     if isinstance(cell, keras.layers.StackedRNNCells):
         raise PolicyError(f"{name}: the cells of a stack are layers, and no stacks themselves.")

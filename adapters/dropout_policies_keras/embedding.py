@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import keras
 from keras import ops
@@ -12,48 +12,79 @@ from dropout_policies.adapter import (
     Placement,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Site,
     plan_embedding,
 )
 
+from .keras_arguments import Constraint, EmbeddingArguments, Initializer, Regularizer
 from .policy_layer import PolicyLayer, resolve_policy
 from .tracing import Tensor
 
-SIGNATURE = (
+CALL_SIGNATURE = (
     "_call_signature",
     "call_signature_parameters",
     "_call_has_training_arg",
     "_call_has_context_arg",
 )
-"""What Keras keeps of `call` when a layer is made, which decides whether it is told of training."""
+"""What Keras notes about `call` when it constructs a layer, and reads to pass `training` on."""
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
 class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
     """A drop-in `keras.layers.Embedding` that drops whole word types while it trains.
 
-    The rows that are looked up are masked, not the matrix, so that a layer that is tied to it sees
-    it whole. Every argument of `keras.layers.Embedding` keeps its meaning.
+    From tokens `[B, T]` or `[B]` to rows `[B, T, F]` or `[B, F]`. The rows that are looked up are
+    masked, not the matrix, so that a layer that is tied to it sees it whole.
 
     Args:
-        policy: a policy's name, or a `Policy`; its `embedding` rule counts.
-        rate: as in `LSTM`.
-        seed: as in `LSTM`.
+        input_dim: how many word types there are.
+        output_dim: F, the width of a row.
+        embeddings_initializer: of `embeddings` `[input_dim, F]`.
+        embeddings_regularizer: penalty on `embeddings`.
+        embeddings_constraint: constraint on `embeddings`.
+        mask_zero: whether token 0 is padding, which the layers after this one skip.
+        weights: an array `[input_dim, F]` to start from; None for the initializer.
+        lora_rank: the rank of the two trainable factors that are added to the matrix, which is
+            then fixed itself (LoRA); None for a matrix that is trained.
+        lora_alpha: the factors' product is scaled by `lora_alpha / lora_rank`; None for 1.
+        quantization_config: a config for `quantize`, which Keras refuses on any subclass of its
+            layer, and so on this one. Keras 3.12 has no such argument.
+        policy: a policy's name, such as `"awd"` (`dropout_policies.names()`), or a `Policy`, with a
+            rule at `embedding`. None: the stock layer.
+        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
+            `Schedule`, or a mapping from sites' names to these: `{"embedding": 0.1}`.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, layer, word type),
+            the same in every framework. None: Keras's own generator.
+        **kwargs: `activity_regularizer`, a penalty on the output; `name`, `trainable`, `dtype` and
+            `autocast`, as every layer of Keras takes them.
 
     Raises:
-        PolicyError: an unknown policy, one without an `embedding` rule, or a rate or seed out of
-            range.
+        PolicyError: an unknown policy, one without an `embedding` rule, a rate or seed out of
+            range, or `rate` or `seed` without a policy.
+        ValueError: an argument that Keras does not know or accept.
     """
 
     input_dim: int
 
     def __init__(
         self,
-        *args: Any,
-        policy: str | Policy | None = None,
-        rate: Any = None,
+        input_dim: int,
+        output_dim: int,
+        embeddings_initializer: Initializer = "uniform",
+        embeddings_regularizer: Regularizer = None,
+        embeddings_constraint: Constraint = None,
+        mask_zero: bool = False,
+        weights: Any = None,
+        lora_rank: int | None = None,
+        lora_alpha: float | None = None,
+        quantization_config: Any = None,
+        *,
+        policy: PolicyName | Policy | None = None,
+        rate: Rates | None = None,
         seed: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[EmbeddingArguments],
     ) -> None:
         chosen = resolve_policy("Embedding", policy, rate, seed)
         if chosen is None and seed is not None:
@@ -65,12 +96,38 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
                 f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
                 f"{chosen!r}; write: policy=dp.Policy(embedding=dp.drop(0.1, per='call'))"
             )
-        super().__init__(*args, **kwargs)
+        arguments: dict[str, Any] = dict(kwargs)
+        if quantization_config is not None:  # Keras 3.12 has no such argument
+            arguments["quantization_config"] = quantization_config
+        super().__init__(
+            input_dim=input_dim,
+            output_dim=output_dim,
+            embeddings_initializer=embeddings_initializer,
+            embeddings_regularizer=embeddings_regularizer,
+            embeddings_constraint=embeddings_constraint,
+            mask_zero=mask_zero,
+            weights=weights,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            **arguments,
+        )
         if chosen is not None:
+            self.add_generator()
             self.set_placement(Placement(chosen), seed)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """Tokens `[B, T]` or `[B]` to rows `[B, T, F]` or `[B, F]`."""
+        """The rows of some tokens, under masks in training.
+
+        Args:
+            inputs: tokens `[B, T]` or `[B]`.
+            training: whether the call is in training.
+
+        Returns:
+            Rows `[B, T, F]` or `[B, F]`.
+
+        Raises:
+            PolicyError: the tokens have another shape under a policy, or see `PolicyLayer.masks`.
+        """
         rows = super().call(inputs)
         if not self.is_active(training):
             return rows
@@ -80,8 +137,8 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
                 f"which is a sample. Received: input of shape {tuple(inputs.shape)}"
             )
         assert self.placement is not None
-        batch, place = ops.shape(inputs)[0], self.placement
-        plan = plan_embedding(place.policy, place.layer, self.input_dim, batch)
+        batch, placement = ops.shape(inputs)[0], self.placement
+        plan = plan_embedding(placement.policy, placement.layer, self.input_dim, batch)
         drawn = self.masks(plan, training, self.compute_dtype, inputs)
         if not drawn:
             return rows
@@ -89,11 +146,11 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         if tuple(mask.shape) == (1, 1, 1) and not self.masks_apply(training):
             return rows * mask[0, 0]  # the mean
         tokens = ops.cast(inputs if len(inputs.shape) == 2 else inputs[:, None], "int32")
-        if place.policy[Site.EMBEDDING].per == "call":
-            kept = ops.take(mask[0, 0], tokens)  # [B, T]
+        if placement.policy[Site.EMBEDDING].per == "call":
+            by_token = ops.take(mask[0, 0], tokens)  # [B, T]
         else:
-            kept = ops.take_along_axis(mask[0], tokens, axis=1)
-        return rows * ops.reshape(kept, (*ops.shape(inputs), 1))
+            by_token = ops.take_along_axis(mask[0], tokens, axis=1)
+        return rows * ops.reshape(by_token, (*ops.shape(inputs), 1))
 
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:  # noqa: ARG002
         return super().compute_output_spec(inputs)
@@ -115,11 +172,12 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         layer = super().from_config(config)
         if saved is not None:
             policy = Policy.from_dict(saved["policy"])
+            layer.add_generator()
             layer.set_placement(Placement(policy, saved["layer"]), saved["seed"])
         return layer  # type: ignore[no-any-return]
 
 
-def take_training(layer: Any) -> None:
-    """Have Keras tell an embedding that has become one of ours whether it is training."""
-    made = vars(Embedding(1, 1, name="embedding"))
-    vars(layer).update({name: made[name] for name in SIGNATURE if name in made})
+def update_call_signature(layer: Any) -> None:
+    """Make Keras pass `training` to an embedding whose class has become ours."""
+    constructed = vars(Embedding(1, 1, name="embedding"))
+    vars(layer).update({name: constructed[name] for name in CALL_SIGNATURE if name in constructed})

@@ -1,4 +1,4 @@
-"""Taking a layer's steps one after another, with the masks of each beside it."""
+"""Running the steps of a layer one after another, each with its masks."""
 
 from __future__ import annotations
 
@@ -12,82 +12,83 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.adapter import (
-    Site,
-)
+from dropout_policies.adapter import Site
 
 from .cells import States
-from .kernels.products import By, Ledger, Seen, Turns
+from .kernels.products import MakeProduct, Perturbations, ProductInputs, ScanProducts
 from .tracing import Tensor
 
-Looped = tuple[Tensor, Tensor, Any]
-"""What a loop gives: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`), and
-the last states."""
+LoopResult = tuple[Tensor, Tensor, Any]
+"""What a loop returns: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`),
+and the last states."""
 
 Step = Callable[[Tensor, States, Mapping[Site, Tensor]], tuple[Tensor, States]]
-"""What comes into a step `[B, ...]`, the states and the noise, to the output and new states."""
+"""From the input of a step `[B, ...]`, the states and the step's masks to its output and the new
+states."""
 
 
 @dataclass(frozen=True)
-class Given:
-    """What the steps of a loop are given, in the order in which they are taken.
+class LoopInputs:
+    """What a loop reads, in the order in which its steps run.
 
-    A mask that holds for all steps is there from outside; one of each step goes in beside the
-    input. Drawn inside, it would be the same at every step under JAX, without a word.
+    A mask that holds for all steps comes from outside the loop, and one of each step is an input of
+    the step. Drawn inside, it would be the same at every step under JAX, without an error.
     """
 
-    into: Tensor
-    """What comes into each step, `[B, T, F]`."""
+    inputs: Tensor
+    """The input of each step, `[B, T, F]`."""
 
     padding: Tensor | None
     """Keras's mask `[B, T]`, False where a step is padding, or None."""
 
-    held: Mapping[Site, Tensor]
-    """The masks of all steps, `[B, F]`."""
+    fixed_masks: Mapping[Site, Tensor]
+    """The masks that hold for all steps, `[B, F]`."""
 
-    moving: Mapping[Site, Tensor]
+    step_masks: Mapping[Site, Tensor]
     """The masks of each step, `[T, B, F]`."""
 
 
-def over_steps(
+def run_steps(
     layer: Any,
     step: Step,
-    into: Tensor,
+    inputs: Tensor,
     states: States,
     padding: Tensor | None,
     masks: Mapping[Site, Tensor],
-    every: bool,
-    by: By | None = None,
-) -> Looped:
-    """Take the steps of `into` `[B, T, F]`, in reading order.
+    return_sequences: bool,
+    make_product: MakeProduct | None = None,
+) -> LoopResult:
+    """Run a step on each of `inputs`, in reading order.
 
     Args:
-        layer: whose loop it is.
-        step: a step of its.
-        into: what comes into each step.
-        states: those at the start.
+        layer: the layer whose steps they are.
+        step: one step.
+        inputs: the input of each step, `[B, T, F]`.
+        states: those before the first step.
         padding: Keras's mask `[B, T]`, False where a step is padding, or None.
         masks: by site, `[T or 1, B, F]`.
-        every: whether all outputs are wanted.
-        by: what makes the products inside the step, if it can tell.
+        return_sequences: whether to return the outputs of all steps, not only of the last.
+        make_product: what made the products inside the step, if it multiplies with kernels.
     """
-    held = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
-    moving = {site: mask for site, mask in masks.items() if mask.shape[0] != 1}
-    given = Given(into, padding, held, moving)
-    if isinstance(by, Ledger) and not layer.unroll:
-        return _by_scan(layer, step, given, states, every, by)
-    # What torch runs is a loop of Python's in any case, to which Keras's own adds a step before the
-    # first, and cycles of references that keep what comes into the steps.
-    loop = _in_python if keras.backend.backend() == "torch" else _by_keras
-    return loop(layer, step, given, states, every)
+    fixed_masks = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
+    step_masks = {site: mask for site, mask in masks.items() if mask.shape[0] != 1}
+    read = LoopInputs(inputs, padding, fixed_masks, step_masks)
+    if isinstance(make_product, ScanProducts) and not layer.unroll:
+        return _run_in_scan(layer, step, read, states, return_sequences, make_product)
+    # Keras's own loop on torch is one in Python too. It adds a step before the first, and cycles of
+    # references that keep the inputs of the steps alive.
+    run = _run_in_python if keras.backend.backend() == "torch" else _run_in_keras
+    return run(layer, step, read, states, return_sequences)
 
 
-def _by_keras(layer: Any, step: Step, given: Given, states: States, every: bool) -> Looped:
+def _run_in_keras(
+    layer: Any, step: Step, read: LoopInputs, states: States, return_sequences: bool
+) -> LoopResult:
     """In Keras's generic loop."""
 
-    def cell(inputs: Any, before: Any, **_: Any) -> tuple[Tensor, States]:
-        noise = {**given.held, **dict(zip(given.moving, inputs[1:], strict=True))}
-        return step(inputs[0], list(before), noise)
+    def cell(inputs: Any, previous: Any, **_: Any) -> tuple[Tensor, States]:
+        noise = {**read.fixed_masks, **dict(zip(read.step_masks, inputs[1:], strict=True))}
+        return step(inputs[0], list(previous), noise)
 
     loop = SimpleNamespace(
         cell=cell,
@@ -95,82 +96,95 @@ def _by_keras(layer: Any, step: Step, given: Given, states: States, every: bool)
         stateful=False,
         unroll=layer.unroll,
         zero_output_for_mask=layer.zero_output_for_mask,
-        return_sequences=every,
+        return_sequences=return_sequences,
     )
-    through = _side_by_side(len(given.moving))(given.into, *map(swapped, given.moving.values()))
+    masks_by_step = map(swap_time_and_batch, read.step_masks.values())
+    sequence = _steps_type(len(read.step_masks))(read.inputs, *masks_by_step)
     return keras.layers.RNN.inner_loop(  # type: ignore[no-any-return]
-        loop, through, states, given.padding
+        loop, sequence, states, read.padding
     )
 
 
 @cache
-def _side_by_side(masks: int) -> type[Any]:
-    """A sequence with masks of its steps beside it; Keras's loops take each apart, step by step."""
-    fields = ["into", *(f"mask_{number}" for number in range(masks))]
-    shape = property(lambda steps: steps.into.shape)
+def _steps_type(masks: int) -> type[Any]:
+    """A sequence and so many masks of its steps, which Keras's loops divide into steps."""
+    fields = ["inputs", *(f"mask_{number}" for number in range(masks))]
+    shape = property(lambda steps: steps.inputs.shape)
     return type("Steps", (namedtuple("Steps", fields),), {"shape": shape})
 
 
-def _in_python(layer: Any, step: Step, given: Given, states: States, every: bool) -> Looped:
-    """In a loop of Python's, to the same as Keras's."""
-    each = {site: ops.unstack(mask) for site, mask in given.moving.items()}
-    there = None
-    if given.padding is not None:
-        there = ops.unstack(ops.cast(given.padding, "bool"), axis=1)
+def _run_in_python(
+    layer: Any, step: Step, read: LoopInputs, states: States, return_sequences: bool
+) -> LoopResult:
+    """In a loop in Python, with the results of Keras's."""
+    masks = {site: ops.unstack(mask) for site, mask in read.step_masks.items()}
+    is_valid = None
+    if read.padding is not None:
+        is_valid = ops.unstack(ops.cast(read.padding, "bool"), axis=1)
     outputs: list[Tensor] = []
-    for t, x in enumerate(ops.unstack(given.into, axis=1)):
-        noise = {**given.held, **{site: each[site][t] for site in each}}
+    for t, x in enumerate(ops.unstack(read.inputs, axis=1)):
+        noise = {**read.fixed_masks, **{site: masks[site][t] for site in masks}}
         output, new = step(x, list(states), noise)
-        if there is not None:
-            held_over = outputs and not layer.zero_output_for_mask
-            before = outputs[-1] if held_over else ops.zeros_like(output)
-            output = _where(there[t], output, before)
-            new = [_where(there[t], *pair) for pair in zip(new, states, strict=True)]
+        if is_valid is not None:
+            repeats_output = outputs and not layer.zero_output_for_mask
+            previous = outputs[-1] if repeats_output else ops.zeros_like(output)
+            output = _select(is_valid[t], output, previous)
+            new = [_select(is_valid[t], *pair) for pair in zip(new, states, strict=True)]
         states = new
-        outputs = outputs if every else []
+        outputs = outputs if return_sequences else []
         outputs.append(output)
     return outputs[-1], ops.stack(outputs, axis=1), list(states)
 
 
-def _by_scan(
-    layer: Any, step: Step, given: Given, states: States, every: bool, ledger: Ledger
-) -> Looped:
-    """In JAX's scan, for a cell whose output is its h; what its products see comes out beside it.
+def _run_in_scan(
+    layer: Any,
+    step: Step,
+    read: LoopInputs,
+    states: States,
+    return_sequences: bool,
+    products: ScanProducts,
+) -> LoopResult:
+    """In JAX's scan, for a cell whose output is its h; it returns the inputs of the products too.
 
-    Keras's loop is a scan too, but nothing else comes out of that.
+    Keras's loop is a scan too, but returns nothing else.
     """
     import jax
 
-    there = None if given.padding is None else ops.transpose(ops.cast(given.padding, "bool"))
+    is_valid = None
+    if read.padding is not None:
+        is_valid = ops.transpose(ops.cast(read.padding, "bool"))
 
-    def output_of(there: Tensor | None, h: Tensor) -> Tensor:
-        if there is None or not layer.zero_output_for_mask:
+    def output_of(is_valid: Tensor | None, h: Tensor) -> Tensor:
+        if is_valid is None or not layer.zero_output_for_mask:
             return h
-        return _where(there, h, ops.zeros_like(h))
+        return _select(is_valid, h, ops.zeros_like(h))
 
-    def loop(into: Tensor, turns: Turns) -> tuple[Looped, Seen]:
-        def one(before: States, at: Any) -> tuple[States, Any]:
-            x, there, moving, turns = at
-            (_, new), seen = ledger.taken(lambda: step(x, before, {**given.held, **moving}), turns)
-            if there is not None:
-                new = [_where(there, *pair) for pair in zip(new, before, strict=True)]
-            return new, (output_of(there, new[0]) if every else None, seen)
+    def loop(inputs: Tensor, perturbations: Perturbations) -> tuple[LoopResult, ProductInputs]:
+        def scan_step(previous: States, of_step: Any) -> tuple[States, Any]:
+            x, is_valid, step_masks, perturbations = of_step
+            (_, new), product_inputs = products.run_step(
+                lambda: step(x, previous, {**read.fixed_masks, **step_masks}), perturbations
+            )
+            if is_valid is not None:
+                new = [_select(is_valid, *pair) for pair in zip(new, previous, strict=True)]
+            output = output_of(is_valid, new[0]) if return_sequences else None
+            return new, (output, product_inputs)
 
-        at_steps = into, there, given.moving, turns
-        end, (outputs, seen) = jax.lax.scan(one, list(states), at_steps)
-        last = output_of(None if there is None else there[-1], end[0])
-        outputs = swapped(outputs) if every else ops.expand_dims(last, 1)
-        return (last, outputs, end), seen
+        by_step = inputs, is_valid, read.step_masks, perturbations
+        end, (outputs, product_inputs) = jax.lax.scan(scan_step, list(states), by_step)
+        last = output_of(None if is_valid is None else is_valid[-1], end[0])
+        outputs = swap_time_and_batch(outputs) if return_sequences else ops.expand_dims(last, 1)
+        return (last, outputs, end), product_inputs
 
-    return ledger.differentiated(loop, swapped(given.into))  # type: ignore[no-any-return]
+    return products.run_loop(loop, swap_time_and_batch(read.inputs))  # type: ignore[no-any-return]
 
 
-def _where(there: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """A step's values `[B, ...]` for the samples whose step is no padding, else those before."""
+def _select(is_valid: Tensor, new: Tensor, previous: Tensor) -> Tensor:
+    """A step's values `[B, ...]`, and for samples whose step is padding those before it."""
     sizes = (-1, *(1 for _ in new.shape[1:]))
-    return ops.where(ops.reshape(there, sizes), new, old)
+    return ops.where(ops.reshape(is_valid, sizes), new, previous)
 
 
-def swapped(values: Tensor) -> Tensor:
+def swap_time_and_batch(values: Tensor) -> Tensor:
     """`[T, B, F]` as `[B, T, F]`, and back."""
     return ops.transpose(values, (1, 0, 2))

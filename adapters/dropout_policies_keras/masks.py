@@ -22,7 +22,7 @@ from dropout_policies.adapter import (
 )
 
 from .kernels import compiled
-from .tracing import Tensor, has_seed
+from .tracing import Tensor, has_single_seed
 
 Masks = dict[Slot, Tensor]
 
@@ -34,38 +34,38 @@ def draw(
     row_offset: int,
     dtype: str,
     replica: Tensor | None = None,
-    unshared: Callable[[Tensor], Tensor] = lambda mask: mask,
+    check_not_shared: Callable[[Tensor], Tensor] = lambda mask: mask,
 ) -> Masks:
     """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
     Args:
-        wanted: what is planned.
-        generator: where masks come from that are not keyed, each with a seed of its own.
+        plan: which masks to draw, and their shapes.
+        generator: the source of masks that are not keyed, each with a seed of its own.
         state: (seed, call) as two int32 words, for keyed masks; None for others.
         row_offset: the number of the batch's first row.
         dtype: of the masks.
-        replica: the number of the replica, if several draw from one state: masks of samples are
-            each replica's own, a mask of a weight is one for all of them.
-        unshared: what masks of samples go through before they are used.
+        replica: the number of the replica, if several draw from one state. Each replica then has
+            its own masks of samples, and all have the same mask of a weight.
+        check_not_shared: returns a mask of samples, or raises an error if all would share it.
     """
     drawn: Masks = {}
     like = ops.cast(generator.state, "int32")
-    by_numbers = replica is None and has_seed(like)
+    may_use_backend = replica is None and has_single_seed(like)
     for slot, mask in plan.items():
-        at_once = compiled.at_once(keep_bits, mask.shape, like)
-        if state is None and at_once is None and by_numbers:
+        compiled_bits = compiled.find_compiled_bits(keep_bits, mask.shape, like)
+        if state is None and compiled_bits is None and may_use_backend:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
-            # Quicker than numbers that are thrown away once they have been compared.
+            # Faster than the backend's random numbers, of which only a comparison is needed.
             key = mask_key(state, slot) if state is not None else _next_key(generator)
             if replica is not None and mask.by_sample:
                 key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
-            least = _by_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
+            lowest_kept = _at_rate(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
             offset = row_offset if mask.by_sample else 0
-            keep = (at_once or keep_bits)(key, least, mask.shape, offset)
-        keep = unshared(keep) if mask.by_sample else keep
-        kept, dropped = (_value(mask, state, bit, dtype) for bit in (True, False))
+            keep = (compiled_bits or keep_bits)(key, lowest_kept, mask.shape, offset)
+        keep = check_not_shared(keep) if mask.by_sample else keep
+        kept, dropped = (_mask_value(mask, state, is_kept, dtype) for is_kept in (True, False))
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn
 
@@ -73,29 +73,31 @@ def draw(
 def means(plan: Plan, state: Tensor, dtype: str) -> Masks:
     """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
     return {
-        slot: ops.reshape(_by_call(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
+        slot: ops.reshape(_at_rate(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
         for slot, mask in plan_in_evaluation(plan).items()
     }
 
 
-def _value(mask: PlannedMask, state: Tensor | None, kept: bool, dtype: str) -> Tensor:
-    """What a mask holds where it keeps, or where it drops."""
-    return _by_call(mask.rate, state, partial(mask.rule.value, kept), dtype)
+def _mask_value(mask: PlannedMask, state: Tensor | None, is_kept: bool, dtype: str) -> Tensor:
+    """The value of a mask where it keeps, or where it drops."""
+    return _at_rate(mask.rate, state, partial(mask.rule.value, is_kept), dtype)
 
 
-def _by_call(rate: Rate, state: Tensor | None, of: Callable[[float], float], dtype: str) -> Tensor:
+def _at_rate(
+    rate: Rate, state: Tensor | None, function: Callable[[float], float], dtype: str
+) -> Tensor:
     """A function of the rate of a call, as a scalar.
 
-    From a table, so that nothing is ever computed with a rate that a graph has rounded.
+    It comes from a table, so that no graph computes with a rate that it has rounded.
     """
     if not isinstance(rate, Schedule):
-        return ops.convert_to_tensor(of(rate), dtype=dtype)
+        return ops.convert_to_tensor(function(rate), dtype=dtype)
     assert state is not None, "a rate that changes goes with a counted call"
-    # As unsigned: both sides moved down by 2**31.
-    firsts = ops.convert_to_tensor([first - 2**31 for first, _ in rate.points], dtype="int32")
-    passed = ops.cast((state[1] ^ _int32(2**31)) >= firsts, "int32")
-    table = ops.convert_to_tensor([of(each) for _, each in rate.points], dtype=dtype)
-    return ops.take(table, ops.sum(passed) - 1)
+    # Compared as unsigned: both sides are moved down by 2**31.
+    first_calls = ops.convert_to_tensor([first - 2**31 for first, _ in rate.points], dtype="int32")
+    is_reached = ops.cast((state[1] ^ _int32(2**31)) >= first_calls, "int32")
+    table = ops.convert_to_tensor([function(each) for _, each in rate.points], dtype=dtype)
+    return ops.take(table, ops.sum(is_reached) - 1)
 
 
 def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
@@ -111,28 +113,28 @@ def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
 
 
 def keep_bits(
-    key: tuple[Tensor, Tensor], least: Tensor, shape: tuple[Any, Any, int], row_offset: int
+    key: tuple[Tensor, Tensor], lowest_kept: Tensor, shape: tuple[Any, Any, int], row_offset: int
 ) -> Tensor:
     """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core.
 
     Args:
         key: two int32 words.
-        least: the smallest word that keeps, moved down by 2**31.
+        lowest_kept: the lowest word that keeps, moved down by 2**31.
         shape: T, B and F.
         row_offset: the number of the first row.
     """
     steps, batch, width = shape
-    # Keras has no arithmetic on uint32 everywhere; int32 wraps alike.
+    # Keras has no arithmetic on uint32 on every backend; int32 overflows alike.
     rows = ops.reshape(ops.arange(batch, dtype="int32") + _int32(row_offset), (1, -1, 1))
-    before = ops.reshape(ops.arange(steps, dtype="int32") * width, (-1, 1, 1))
-    places = before + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
-    # A block for every element, though two share it: all of it is then one loop over the mask,
-    # which a compiler runs far faster than half the blocks and a rearrangement.
-    counter = rows + 0 * places, ops.right_shift(places, 1) + 0 * rows
+    step_starts = ops.reshape(ops.arange(steps, dtype="int32") * width, (-1, 1, 1))
+    positions = step_starts + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
+    # One block for each element, though two elements share a block: all of it is then one loop
+    # over the mask, which a compiler runs far faster than half the blocks and a rearrangement.
+    counter = rows + 0 * positions, ops.right_shift(positions, 1) + 0 * rows
     first, second = threefry2x32(key, counter, _rotate_left)
-    words = ops.where(ops.bitwise_and(places, 1) == 0, first, second)
-    # Comparing as unsigned: both sides moved down by 2**31.
-    return (words ^ _int32(2**31)) >= least
+    words = ops.where(ops.bitwise_and(positions, 1) == 0, first, second)
+    # Compared as unsigned: both sides are moved down by 2**31.
+    return (words ^ _int32(2**31)) >= lowest_kept
 
 
 def _int32(word: int) -> Tensor:
@@ -142,6 +144,6 @@ def _int32(word: int) -> Tensor:
 
 
 def _rotate_left(words: Tensor, bits: int) -> Tensor:
-    # >> keeps the sign; the and clears what it brought in.
-    back = ops.bitwise_and(ops.right_shift(words, 32 - bits), (1 << bits) - 1)
-    return ops.bitwise_or(ops.left_shift(words, bits), back)
+    # >> fills up with copies of the sign, which the bitwise and clears.
+    low = ops.bitwise_and(ops.right_shift(words, 32 - bits), (1 << bits) - 1)
+    return ops.bitwise_or(ops.left_shift(words, bits), low)

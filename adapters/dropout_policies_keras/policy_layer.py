@@ -1,4 +1,4 @@
-"""What a layer under a policy has beside its weights: its place, its keys, and its masks."""
+"""What a layer under a policy has apart from its weights: its placement, its keys, its masks."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from dropout_policies.adapter import (
     Plan,
     Policy,
     PolicyError,
+    PolicyName,
+    Rates,
     Tape,
     check_seed,
     plan_at_call,
@@ -28,7 +30,7 @@ POLICY_ATTRIBUTES = (
     "row_offset",
     "tape",
     "sampling",
-    "held",
+    "hold_masks",
     "rates_at",
     "_mask_generator",
 )
@@ -36,11 +38,11 @@ POLICY_ATTRIBUTES = (
 
 
 class SavedKeys(NamedTuple):
-    """A layer's keys while those of a sampling are in their place."""
+    """A layer's own keys while `sample` has replaced them."""
 
     state: Any
     sampling: bool
-    held: bool
+    hold_masks: bool
     rates_at: int | None
 
 
@@ -52,11 +54,11 @@ class PolicyLayer:
     row_offset: int = 0
     tape: Tape | None = None
     sampling: bool = False
-    """Whether masks fall in evaluation too."""
-    held: bool = False
+    """Whether masks apply in evaluation too."""
+    hold_masks: bool = False
     """Whether every call has the masks of the first."""
     rates_at: int | None = None
-    """The call whose rates hold, where a schedule is not to move; None for each its own."""
+    """The call whose rates all calls have, while a schedule stands still; None for its own."""
     name: str
 
     def set_placement(self, placement: Placement, seed: int | None) -> None:
@@ -66,10 +68,22 @@ class PolicyLayer:
         """
         self.placement, self.mask_seed = placement, seed
         if self.generator is None:
-            # Not by setattr: a layer that is built takes no new state. It is no weight.
-            self.__dict__["_mask_generator"] = keras.random.SeedGenerator(name=f"{self.name}_masks")
+            # Not by setattr: a built layer takes no new state. The generator is no weight.
+            self.__dict__["_mask_generator"] = self._new_generator()
         if self.keyed:
-            self._set_state(self._words()[0] if seed is None else seed, 0)
+            self._set_state(self._seed_and_call()[0] if seed is None else seed, 0)
+
+    def add_generator(self: Any) -> None:
+        """Give a layer without a generator one for its masks; for constructors.
+
+        Keras counts it among the layer's own seed generators. `set_placement` adds one that Keras
+        does not count, which `remove` can take away again.
+        """
+        if self.generator is None and not self.built:  # a built layer takes no new state
+            self._mask_generator = self._new_generator()
+
+    def _new_generator(self) -> keras.random.SeedGenerator:
+        return keras.random.SeedGenerator(name=f"{self.name}_masks")
 
     @property
     def native_generator(self) -> Any:
@@ -78,15 +92,19 @@ class PolicyLayer:
 
     @property
     def generator(self) -> Any:
-        """Where masks come from; keyed, its state is the pair (seed, call)."""
+        """The source of the masks; with keyed masks, its state is the pair (seed, call)."""
         return self.__dict__.get("_mask_generator", self.native_generator)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in the stock layer, and the state of a generator that the policy brought along, which
-        a compiled function must hand back. Weights, and so checkpoints, do not change."""
-        own = self.__dict__.get("_mask_generator")
-        return [*super().variables, *([] if own is None else [own.state])]  # type: ignore[misc]
+        """As in the stock layer, and the state of a generator that came with the policy.
+
+        A compiled function must return that state. Weights, and so checkpoints, do not change.
+        """
+        own, stock = self.__dict__.get("_mask_generator"), super().variables  # type: ignore[misc]
+        if own is None:
+            return stock  # type: ignore[no-any-return]
+        return [*(v for v in stock if v is not own.state), own.state]  # last in any case
 
     @property
     def seed(self) -> int | None:
@@ -95,22 +113,25 @@ class PolicyLayer:
 
     @property
     def keyed(self) -> bool:
-        """Whether masks are a function of (seed, call): with a seed of the user's, or where a rate
-        changes with the call, which must be counted then."""
+        """Whether masks are a function of (seed, call).
+
+        They are with a seed of the user's, and where a rate changes with the call, because calls
+        must be counted then.
+        """
         scheduled = self.placement is not None and self.placement.policy.scheduled
         return self.sampling or self.mask_seed is not None or scheduled
 
     @property
     def calls(self) -> int:
-        """How many training calls there were; a word of the masks' keys."""
-        return 0 if self.generator is None else self._words()[1]
+        """How many training calls there were, the call in the masks' keys."""
+        return 0 if self.generator is None else self._seed_and_call()[1]
 
     @calls.setter
     def calls(self, calls: int) -> None:
         assert self.placement is not None, "calls are counted under a policy"
-        self._set_state(self._words()[0], calls)
+        self._set_state(self._seed_and_call()[0], calls)
 
-    def _words(self) -> tuple[int, int]:
+    def _seed_and_call(self) -> tuple[int, int]:
         seed, call = ops.convert_to_numpy(self.generator.state)
         return int(seed) % 2**32, int(call) % 2**32
 
@@ -121,19 +142,19 @@ class PolicyLayer:
         state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
 
     def sample(self, seed: int, hold: bool) -> SavedKeys:
-        """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
+        """Have masks apply in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
         state = ops.convert_to_numpy(self.generator.state).copy()
-        before = SavedKeys(state, self.sampling, self.held, self.rates_at)
+        before = SavedKeys(state, self.sampling, self.hold_masks, self.rates_at)
         if self.rates_at is None:
             self.rates_at = self.calls
         self._set_state(seed, 0)
-        self.sampling, self.held = True, hold
+        self.sampling, self.hold_masks = True, hold
         return before
 
     def resume(self, before: SavedKeys) -> None:
         """Put the layer's own masks back."""
         self.generator.state.assign(before.state)
-        self.sampling, self.held = before.sampling, before.held
+        self.sampling, self.hold_masks = before.sampling, before.hold_masks
         self.rates_at = before.rates_at
 
     def is_active(self, training: bool) -> bool:
@@ -143,24 +164,25 @@ class PolicyLayer:
         return self.masks_apply(training) or self.placement.policy.evaluation != "identity"
 
     def masks_apply(self, training: bool) -> bool:
-        """Whether masks fall in a call."""
+        """Whether masks apply in a call."""
         plays = self.tape is not None and self.tape.plays
         return bool(training) or self.sampling or plays
 
     def masks(self, plan: Plan, training: bool, dtype: str, inputs: Any) -> masks.Masks:
-        """The masks of a call, or what stands for them in evaluation; they are drawn outside of
-        any loop, and the call is counted.
+        """The masks of a call, or what stands for them in evaluation.
+
+        They are drawn outside of any loop, and the call is counted.
 
         Args:
-            wanted: what is planned.
-            training: whether the call is one in training.
+            plan: which masks the call needs, and their shapes.
+            training: whether the call is in training.
             dtype: of the masks.
-            inputs: what the call is given for each sample, nested in any way.
+            inputs: the call's inputs that belong to samples, nested in any way.
 
         Raises:
-            PolicyError: the masks are to be taken out or put in, and the call is traced; or the
-                call runs on several replicas, or is mapped over samples, and its masks would not
-                be those of its rows; or JAX compiles it without its random state.
+            PolicyError: the masks are recorded or replayed, and the call is traced; or the call
+                runs on several replicas, or is mapped over samples, and its masks would not be
+                those of its rows; or JAX compiles it without its random state.
         """
         if not plan:
             return {}
@@ -168,32 +190,34 @@ class PolicyLayer:
             plan = plan_at_call(plan, self.rates_at)
         if not self.masks_apply(training):
             return masks.means(plan, ops.cast(self.generator.state, "int32"), dtype)
-        outside = tracing.value_outside(self.generator.state)
+        outside = tracing.value_outside_scope(self.generator.state)
         replica = tracing.replica_number()
         if replica is not None:
             self._check_replicas(plan)
         before = state = None
         if self.keyed:
-            counts = (training or self.sampling) and not self.held
-            before = self.generator.next() if counts else self.generator.state
+            is_counted = (training or self.sampling) and not self.hold_masks
+            before = self.generator.next() if is_counted else self.generator.state
             state = ops.cast(before, "int32")
         per_sample = [x for x in keras.tree.flatten(inputs) if ops.is_tensor(x)]
-        unshared = partial(tracing.unshared, per_sample=per_sample, error=self._mapped)
+        check_not_shared = partial(
+            tracing.check_not_shared, per_sample=per_sample, error=self._vmap_error
+        )
 
         def draw() -> masks.Masks:
             offset = self.row_offset
-            return masks.draw(plan, self.generator, state, offset, dtype, replica, unshared)
+            return masks.draw(plan, self.generator, state, offset, dtype, replica, check_not_shared)
 
         if self.tape is None:
             try:
                 drawn = draw()
             except PolicyError:
                 if before is not None:
-                    self.generator.state.assign(before)  # a call that is refused is not counted
+                    self.generator.state.assign(before)  # a refused call is not counted
                 raise
-            self._check_kept(outside)
+            self._check_state_is_returned(outside)
             return drawn
-        if _is_traced():
+        if tracing.is_traced():
             raise PolicyError(
                 f"{self.name}: masks can be taken out or put in only where nothing is compiled, "
                 f"and this call is. Call the model itself once it is built, as in model(x, "
@@ -208,6 +232,9 @@ class PolicyLayer:
 
     def _check_replicas(self, plan: Plan) -> None:
         """Make sure that masks are right where several replicas run this call at the same time.
+
+        Args:
+            plan: the masks of the call.
 
         Raises:
             PolicyError: they depend on the number of a row, which no replica knows.
@@ -225,13 +252,16 @@ class PolicyLayer:
                 f"jax.shard_map), none of which knows which rows it has. {instead}"
             )
 
-    def _check_kept(self, before: Any) -> None:
-        """Make sure that the next call finds the random state that this one left.
+    def _check_state_is_returned(self, before: Any) -> None:
+        """Make sure that the next call gets the random state that this one leaves.
+
+        Args:
+            before: the state before this call, outside of any `stateless_call`.
 
         Raises:
-            PolicyError: JAX compiles the call as a function without it, and it is gone.
+            PolicyError: JAX compiles the call as a function that does not return the state.
         """
-        if tracing.is_traced_in_jax(tracing.value_outside(self.generator.state)):
+        if tracing.is_traced_in_jax(tracing.value_outside_scope(self.generator.state)):
             self.generator.state.assign(before)
             raise PolicyError(
                 f"{self.name}: jax.jit compiles this training call as a function that does not "
@@ -240,34 +270,36 @@ class PolicyLayer:
                 f"non_trainable_variables, x, training=True), and return both."
             )
 
-    def _mapped(self) -> PolicyError:
-        seeded = self.mask_seed is not None or self.sampling
-        one = "the masks of row 0" if seeded else "the same masks"
+    def _vmap_error(self) -> PolicyError:
+        has_seed = self.mask_seed is not None or self.sampling
+        shared = "the masks of row 0" if has_seed else "the same masks"
         return PolicyError(
             f"{self.name}: this call is mapped over samples (jax.vmap, torch.func.vmap, "
-            f"tf.vectorized_map), and every sample would get {one}. Call the layer on the whole "
+            f"tf.vectorized_map), and every sample would get {shared}. Call the layer on the whole "
             f"batch; or call stateless_call and map non_trainable_variables too, with a random "
             f"state for each sample."
         )
 
 
-def _is_traced() -> bool:
-    """Whether what is computed now has no value yet."""
-    try:
-        ops.convert_to_numpy(ops.zeros(()))
-    except (TypeError, AttributeError, NotImplementedError, RuntimeError):
-        return True
-    return False
-
-
 def resolve_policy(
-    layer_name: str, policy: str | Policy | None, rate: Any, seed: int | None, **others: object
+    layer_name: str,
+    policy: PolicyName | Policy | None,
+    rate: Rates | None,
+    seed: int | None,
+    **others: object,
 ) -> Policy | None:
-    """The policy that a constructor was given, or None.
+    """The policy of a constructor's arguments, or None.
+
+    Args:
+        layer_name: what an error calls the layer.
+        policy: a policy's name, a `Policy`, or None.
+        rate: rates for a policy given by name, or None.
+        seed: for keyed masks, or None.
+        **others: other arguments that need a policy.
 
     Raises:
-        PolicyError: it is unknown, a rate or the seed is out of range, or one of the arguments
-            that go with a policy came without one.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, or an argument that
+            needs a policy came without one.
     """
     if policy is not None:
         if seed is not None:

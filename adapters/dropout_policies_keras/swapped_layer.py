@@ -1,4 +1,4 @@
-"""What a policy changes on a layer, and the way back."""
+"""A layer as it was before a policy, and how it is restored."""
 
 from __future__ import annotations
 
@@ -6,57 +6,67 @@ from typing import Any
 
 from keras import ops
 
-from dropout_policies.adapter import (
-    SwappedLayer,
-)
+from dropout_policies.adapter import SwappedLayer
 
-from . import layers, policy_layer
-from .cells import TYPES, put_back
-from .embedding import SIGNATURE
-from .recurrence import cells_of, known_cells
+from . import policy_layer, recurrent_layer
+from .embedding import CALL_SIGNATURE
+from .planning import cells_of, keras_cells
+from .policy_cells import TYPES, restore_cell
 from .wiring import Layer, retrace
 
-POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *layers.POLICY_ATTRIBUTES)
+POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_ATTRIBUTES)
 """The attributes that a policy adds to a layer."""
 
 
 class RestorableLayer(SwappedLayer):
-    """A layer, or one half of a Bidirectional, as it is now."""
+    """A layer, or one direction of a `Bidirectional`, as it is now.
+
+    Args:
+        name: the layer's name in the model.
+        layer: the layer.
+        swapped: the class that it is about to get.
+    """
 
     def __init__(self, name: str, layer: Layer, swapped: type[Layer]) -> None:
         super().__init__(name, layer, swapped)
         self.cells = [
-            (type(cell), cell.dropout, cell.recurrent_dropout) for cell in known_cells(layer)
+            (type(cell), cell.dropout, cell.recurrent_dropout) for cell in keras_cells(layer)
         ]
-        generator = _generator(layer)
+        generator = _current_generator(layer)
         self.state = None if generator is None else ops.convert_to_numpy(generator.state).copy()
-        kept = (*POLICY_ATTRIBUTES, *SIGNATURE)
-        self.attributes = {key: vars(layer)[key] for key in kept if key in vars(layer)}
+        names = (*POLICY_ATTRIBUTES, *CALL_SIGNATURE)
+        self.attributes = {name: vars(layer)[name] for name in names if name in vars(layer)}
 
     def restore(self) -> None:
-        """Put the layer back."""
+        """Make the layer what it was."""
         layer = self.layer
         layer.__class__ = self.kind
-        for cell, before in zip(known_cells(layer), self.cells, strict=True):
-            put_back(cell, *before)
+        for cell, before in zip(keras_cells(layer), self.cells, strict=True):
+            restore_cell(cell, *before)
         for name in POLICY_ATTRIBUTES:
             layer.__dict__.pop(name, None)
         layer.__dict__.update(self.attributes)
         if self.state is not None:
-            _generator(layer).state.assign(self.state)
+            _current_generator(layer).state.assign(self.state)
 
 
-def _generator(layer: Layer) -> Any:
-    """The generator that a policy's masks come from and that was there before it: that of the
-    first cell, or one that an earlier policy brought along."""
+def _current_generator(layer: Layer) -> Any:
+    """The generator that a policy's masks come from and that is there before the policy.
+
+    It is that of the first cell, or one that came with an earlier policy; None if there is none.
+    """
     if "_mask_generator" in vars(layer):
         return vars(layer)["_mask_generator"]
     first = cells_of(layer)[:1] if hasattr(layer, "cell") else []
     return next((cell.seed_generator for cell in first if type(cell) in TYPES), None)
 
 
-class Traces:
-    """The traced functions of a model, which know nothing of a change."""
+class TracedFunctions:
+    """The traced functions of a model, which are wrong once its layers change.
+
+    Args:
+        model: the model.
+    """
 
     def __init__(self, model: Layer) -> None:
         self.model = model
@@ -65,5 +75,5 @@ class Traces:
         """Nothing can be wrong."""
 
     def restore(self) -> None:
-        """Have them traced anew."""
+        """Trace them again."""
         retrace(self.model)

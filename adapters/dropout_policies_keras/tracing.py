@@ -10,9 +10,19 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any
 MakeError = Callable[[], Exception]
+
+
+def is_traced() -> bool:
+    """Whether results have no values yet, because a function is traced now."""
+    try:
+        ops.convert_to_numpy(ops.zeros(()))
+    except (TypeError, AttributeError, NotImplementedError, RuntimeError):
+        return True
+    return False
 
 
 def replica_number() -> Tensor | None:
@@ -39,14 +49,15 @@ def replica_number() -> Tensor | None:
     return None
 
 
-def unshared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
+def check_not_shared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
     """A mask as it is; an error where a call is mapped over samples that would all share it.
 
     `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` run a call once for many samples, and
-    compute once what does not depend on the sample. So what matters is whether the mask is mapped
-    where the layer's inputs are. That is known only when the transformation reaches the mask, which
-    may be long after this call (`vmap` of a compiled function); the mask takes a rule there.
-    (Inside a `jax.lax.cond` whose condition is mapped, JAX maps everything: nothing can be seen.)
+    compute once what does not depend on the sample. So a mask must be mapped where the layer's
+    inputs are. That is known only when the transformation reaches the mask, which may be long after
+    this call (`vmap` of a compiled function); so the mask goes through a function with a rule of
+    its own for that transformation. (Inside a `jax.lax.cond` whose condition is mapped, JAX maps
+    everything, and nothing can be found.)
 
     Args:
         mask: of the samples.
@@ -55,68 +66,72 @@ def unshared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor
     """
     backend = keras.backend.backend()
     if backend == "jax":
-        return _unshared_in_jax(mask, per_sample, error)
+        return _check_not_shared_in_jax(mask, per_sample, error)
     if backend == "tensorflow":
-        return _unshared_in_tensorflow(mask, per_sample, error)
-    return _unshared_in_torch(mask, per_sample, error) if backend == "torch" else mask
+        return _check_not_shared_in_tensorflow(mask, per_sample, error)
+    return _check_not_shared_in_torch(mask, per_sample, error) if backend == "torch" else mask
 
 
-def _unshared_in_jax(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
+def _check_not_shared_in_jax(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
     import jax
 
     if not any(isinstance(x, jax.core.Tracer) for x in per_sample):
         return mask
 
     @jax.custom_batching.custom_vmap  # type: ignore[untyped-decorator]
-    def same(mask: Tensor, *_: Tensor) -> Tensor:
+    def identity(mask: Tensor, *_: Tensor) -> Tensor:
         return mask
 
-    @same.def_vmap  # type: ignore[untyped-decorator]
-    def rule(_: int, mapped: list[bool], mask: Tensor, *per_sample: Tensor) -> Any:
-        if any(mapped[1:]) and not mapped[0]:
+    @identity.def_vmap  # type: ignore[untyped-decorator]
+    def rule(_: int, is_mapped: list[bool], mask: Tensor, *per_sample: Tensor) -> Any:
+        if any(is_mapped[1:]) and not is_mapped[0]:
             raise error()
-        return same(mask, *per_sample), mapped[0]  # again, for a vmap around this one
+        return identity(mask, *per_sample), is_mapped[0]  # again, for a vmap around this one
 
-    return same(mask, *map(jax.lax.stop_gradient, per_sample))
+    return identity(mask, *map(jax.lax.stop_gradient, per_sample))
 
 
-def _unshared_in_tensorflow(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
+def _check_not_shared_in_tensorflow(
+    mask: Tensor, per_sample: list[Tensor], error: MakeError
+) -> Tensor:
     import tensorflow as tf
 
     if tf.executing_eagerly():
         return mask
-    together = tf.identity_n([mask, *map(tf.stop_gradient, per_sample)])
+    outputs = tf.identity_n([mask, *map(tf.stop_gradient, per_sample)])
 
-    def rule(given: Any) -> list[Any]:
-        parts = [given.input(number) for number in range(len(together))]
-        if any(part.is_stacked for part in parts[1:]) and not parts[0].is_stacked:
+    def rule(converted: Any) -> list[Any]:
+        inputs = [converted.input(number) for number in range(len(outputs))]
+        if any(each.is_stacked for each in inputs[1:]) and not inputs[0].is_stacked:
             raise error()
-        again = _unshared_in_tensorflow(parts[0].t, [part.t for part in parts[1:]], error)
-        return [parts[0]._replace(t=again), *parts[1:]]
+        mask, *per_sample = (each.t for each in inputs)
+        checked = _check_not_shared_in_tensorflow(mask, per_sample, error)
+        return [inputs[0]._replace(t=checked), *inputs[1:]]
 
-    # Not documented, but all that tf.vectorized_map asks: nothing public tells of it, and a
+    # Not documented, but all that tf.vectorized_map looks at. There is no public way to ask, and a
     # compiled function may be mapped long after it was traced.
-    together[0].op.pfor_converter = rule
-    return together[0]
+    outputs[0].op.pfor_converter = rule
+    return outputs[0]
 
 
-def _unshared_in_torch(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
+def _check_not_shared_in_torch(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
     import torch
 
-    # Around what torch.compile traces, no rule is asked; and nothing public tells what is mapped.
+    # A rule has no effect around what torch.compile traces, and there is no public way to ask what
+    # is mapped.
     is_mapped = torch._C._functorch.is_batchedtensor
     if any(is_mapped(x) for x in per_sample) and not is_mapped(mask):
         raise error()
     if any(_is_transformed(x) for x in per_sample):
-        return _torch_unshared().apply(error, mask, *per_sample)
+        return _identity_with_vmap_rule().apply(error, mask, *per_sample)
     return mask
 
 
 @functools.cache
-def _torch_unshared() -> Any:
+def _identity_with_vmap_rule() -> Any:
     import torch
 
-    class Unshared(torch.autograd.Function):
+    class Identity(torch.autograd.Function):
         @staticmethod
         def forward(_: MakeError, mask: Tensor, *__: Tensor) -> Tensor:
             return mask.view_as(mask)
@@ -127,23 +142,23 @@ def _torch_unshared() -> Any:
 
         @staticmethod
         def jvp(*_: Any) -> None:
-            """Masks do not move."""
+            """Masks have no tangent."""
 
         @staticmethod
-        def vmap(_: Any, mapped: Any, error: MakeError, mask: Tensor, *per_sample: Tensor) -> Any:
-            if mapped[1] is None and any(axis is not None for axis in mapped[2:]):
+        def vmap(_: Any, axes: Any, error: MakeError, mask: Tensor, *per_sample: Tensor) -> Any:
+            if axes[1] is None and any(axis is not None for axis in axes[2:]):
                 raise error()
-            again = Unshared.apply(error, mask, *per_sample)  # type: ignore[no-untyped-call]
-            return again, mapped[1]
+            checked = Identity.apply(error, mask, *per_sample)  # type: ignore[no-untyped-call]
+            return checked, axes[1]
 
-    return Unshared
+    return Identity
 
 
-def value_outside(state: Any) -> Tensor | None:
-    """What a variable holds on JAX outside of the `stateless_call` that runs now, if one does.
+def value_outside_scope(state: Any) -> Tensor | None:
+    """The value of a variable on JAX outside of the `stateless_call` that runs now, if one does.
 
     None while `fit` runs, when Keras holds values elsewhere; and on other backends, where a
-    compiled function keeps the state of what it calls.
+    compiled function keeps the state of the layers that it calls.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -155,7 +170,7 @@ def value_outside(state: Any) -> Tensor | None:
 
 
 def is_traced_in_jax(value: Tensor | None) -> bool:
-    """Whether a value is one of a function that JAX traces, and is gone when that ends."""
+    """Whether a value belongs to a function that JAX traces, and is gone when that ends."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -163,34 +178,39 @@ def is_traced_in_jax(value: Tensor | None) -> bool:
     return isinstance(value, jax.core.Tracer)
 
 
-def has_seed(state: Tensor) -> bool:
-    """Whether a random state is one seed, which the backend's own random numbers can start from;
-    under `torch.func.vmap` it may be one for each sample."""
+def has_single_seed(state: Tensor) -> bool:
+    """Whether a random state is one seed, which the backend's own random numbers can start from.
+
+    Under `torch.func.vmap` it may be one for each sample.
+    """
     return keras.backend.backend() != "torch" or not _is_transformed(state)
 
 
 def _is_transformed(x: Tensor) -> bool:
-    """Whether a tensor of torch is one that `torch.func` works with."""
+    """Whether a transformation of `torch.func` works with a tensor of torch."""
     import torch
 
     return not torch.compiler.is_compiling() and not has_values(x)
 
 
-def has_values(given: Tensor) -> bool:
-    """Whether a tensor of torch has values at this time, and nothing but values: it stands for none
-    in a trace, in a transformation of `torch.func` or in forward mode."""
+def has_values(tensor: Tensor) -> bool:
+    """Whether a tensor of torch has values now, and nothing but values.
+
+    It has none in a trace, and something else in a transformation of `torch.func` and in forward
+    mode.
+    """
     import torch
 
-    traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-    if traced or torch.compiler.is_compiling():
+    is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    if is_traced or torch.compiler.is_compiling():
         return False
-    x = given.detach()  # of a variable, which is no plain tensor, as a tracer's are not
+    x = tensor.detach()  # of a variable, which is no plain tensor; a tracer's stays a tracer's
     if type(x) is not torch.Tensor:
         return False
-    dual = torch.autograd.forward_ad.unpack_dual(given)  # type: ignore[no-untyped-call]
+    dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
     if dual.tangent is not None:
         return False
     try:
         return bool(x.data_ptr() != 0)
-    except RuntimeError:  # what torch.func works with has no memory of its own
+    except RuntimeError:  # a tensor of torch.func has no memory of its own
         return False

@@ -72,13 +72,18 @@ KERAS_ROOMS = (
     "tracing",
     "kernels",
     "masks",
+    "policy_cells",
     "cells",
     "custom_cell",
+    "planning",
     "loops",
     "recurrence",
     "policy_layer",
     "functional_graph",
     "wiring",
+    "cell_checks",
+    "recurrent_layer",
+    "keras_arguments",
     "layers",
     "embedding",
     "auditing",
@@ -246,11 +251,14 @@ def test_no_module_has_the_name_of_a_public_function():
 
 
 def test_both_adapters_have_the_same_rooms():
-    """But for what one framework alone has: Keras a graph to look at and loops to choose from;
-    PyTorch cells that are called step by step, activation checkpointing, TorchScript, checks of
-    tensors before its own operators."""
+    """But for what one framework alone has: PyTorch cells that are called step by step, activation
+    checkpointing, TorchScript, checks of tensors before its own operators; Keras cells inside
+    layers (their classes, checks and plans), a graph to look at, loops to choose from, and
+    constructors whose arguments Keras itself reads."""
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
-    assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - {"functional_graph", "loops"}
+    keras_alone = {"policy_cells", "cell_checks", "planning", "functional_graph", "loops"}
+    keras_alone |= {"keras_arguments"}
+    assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "sources"}
     for room, files in in_both.items():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import LSTM
-from dropout_policies_keras.swapped_layer import POLICY_ATTRIBUTES, SIGNATURE
+from dropout_policies_keras.swapped_layer import CALL_SIGNATURE, POLICY_ATTRIBUTES
 from keras import layers, ops
 
 import dropout_policies as dp
@@ -92,7 +92,7 @@ def state_of(model):
                 [getattr(layer, name, None) for name in ("dropout", "recurrent_dropout", "seed")],
                 None if generator is None else numpy(generator.state).tolist(),
                 sorted(set(vars(layer)) & {*POLICY_ATTRIBUTES}),
-                [str(vars(layer).get(name)) for name in SIGNATURE],
+                [str(vars(layer).get(name)) for name in CALL_SIGNATURE],
             )
         )
     return found

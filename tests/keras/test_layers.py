@@ -12,7 +12,7 @@ from dropout_policies.masks import keyed
 from dropout_policies.placement.plans import Placement, PlannedMask, Slot
 from dropout_policies.policies.rates import rate_at
 from dropout_policies.policies.sites import Site
-from tests.support.keras_subject import halves
+from tests.support.keras_subject import directions_of
 
 B, T, D, H = 3, 5, 4, 6
 FORMS = {
@@ -119,8 +119,8 @@ def test_mask_bits_are_the_cores(seed, shape):
     for slot in (Slot(Site.OUTPUT, 2, 1), Slot(Site.HIDDEN, 0, 0)):
         state = ops.cast(layer.cell.seed_generator.state, "int32")
         for rate in (0.0, 0.3, 1 - 1e-12):
-            least = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
-            got = masks.keep_bits(masks.mask_key(state, slot), least, shape, row_offset=7)
+            lowest_kept = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
+            got = masks.keep_bits(masks.mask_key(state, slot), lowest_kept, shape, row_offset=7)
             expected = keyed.keep_bits(keyed.mask_key(seed, 2**32 - 1, slot), rate, shape, 7)
             np.testing.assert_array_equal(ops.convert_to_numpy(got), expected)
 
@@ -194,8 +194,8 @@ def test_both_halves_of_bidirectional_get_masks_of_their_own():
     inner = LSTM(H, policy=dp.Policy(input=dp.drop(0.5)), seed=2, return_sequences=True)
     layer = keras.layers.Bidirectional(inner, merge_mode=None)
     layer.build((B, T, D))
-    forward, backward = halves(layer)
-    assert [half.placement for half in halves(layer)] == [inner.placement] * 2
+    forward, backward = directions_of(layer)
+    assert [half.placement for half in directions_of(layer)] == [inner.placement] * 2
     backward.set_weights(forward.get_weights())
     y, reverse = flat(layer(data(), training=True))
     flipped = flat(layer(data()[:, ::-1], training=True))
@@ -217,7 +217,7 @@ def test_bidirectional_does_not_run_past_the_masks():
 
 
 def test_inside_its_own_loop_the_layer_may_use_cudnn(monkeypatch):
-    monkeypatch.setattr(compiled, "may_have_kernel", lambda *_: True)  # as if on a GPU
+    monkeypatch.setattr(compiled, "may_use_fused_kernel", lambda *_: True)  # as if on a GPU
     seen = []
     original = keras.layers.LSTM.inner_loop
 
@@ -323,7 +323,7 @@ def test_bidirectional_evaluates_as_the_stock_layer_bit_for_bit(use_cudnn):
     ours.build((B, T, D))
     ours.set_weights(stock.get_weights())
     assert_same(ours(data()), stock(data()))
-    for half in halves(ours):
+    for half in directions_of(ours):
         assert vars(half)["use_cudnn"] == use_cudnn
 
 
@@ -430,7 +430,7 @@ def test_where_keras_has_a_kernel_for_all_steps_it_runs_under_the_masks(kind, po
         asked.append(layer)
         return keras.layers.RNN.inner_loop(layer, sequences, states, mask)
 
-    monkeypatch.setattr(compiled, "may_have_kernel", lambda *_: True)  # as if on a GPU
+    monkeypatch.setattr(compiled, "may_use_fused_kernel", lambda *_: True)  # as if on a GPU
     monkeypatch.setattr(stock, "inner_loop", kernel)
     ours.calls = 0
     for left, right in zip(flat(ours(x, training=True)), flat(expected), strict=True):

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN
-from dropout_policies_keras.recurrence import cells_of
+from dropout_policies_keras.planning import cells_of
 from keras import layers, ops
 
 import dropout_policies as dp
-from tests.support.keras_subject import halves
+from tests.support.keras_subject import directions_of
 
 B, T, D = 3, 4, 5
 NAMES = ("dropout", "recurrent_dropout")
@@ -47,7 +47,7 @@ def numpy(tensor):
 
 def model(kind, **rates):
     some = keras.Sequential([keras.Input((T, D)), STOCK[kind](**rates)])
-    return some, [cell for half in halves(some.layers[-1]) for cell in cells_of(half)]
+    return some, [cell for half in directions_of(some.layers[-1]) for cell in cells_of(half)]
 
 
 def applied(kind, policy, **rates):
@@ -145,7 +145,7 @@ def test_a_copy_is_under_the_policy_and_its_cells_are_keras_own_once_described(k
     for copy in copies:
         copy.set_weights(some.get_weights())
         np.testing.assert_array_equal(numpy(copy(x(), training=True)), expected)
-        for half in halves(copy.layers[-1]):
+        for half in directions_of(copy.layers[-1]):
             for cell in cells_of(half):
                 with pytest.raises(dp.PolicyError, match="cannot be set"):
                     cell.recurrent_dropout = 0.3

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import keras
 import pytest
-from dropout_policies_keras import cells, layers, masks, recurrence
+from dropout_policies_keras import cells, layers, masks, recurrence, recurrent_layer
 from keras import ops
 
 from dropout_policies.placement.plans import Slot
@@ -24,7 +25,7 @@ def _after_run(change: Callable) -> Mutant:
     """A change to what the recurrence of an LSTM gives back, seeing its masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = layers.run
+        original = recurrent_layer.run
 
         def changed(layer, parts, x, start, padding, masks, *rest, **more):
             looped = original(layer, parts, x, start, padding, masks, *rest, **more)
@@ -33,33 +34,33 @@ def _after_run(change: Callable) -> Mutant:
                 return looped
             return change(*looped, masks[slot])
 
-        patch.setattr(layers, "run", changed)
+        patch.setattr(recurrent_layer, "run", changed)
 
     return apply
 
 
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
-    original = layers.run
+    original = recurrent_layer.run
 
     def run(layer, parts, x, start, *rest, **more):
         return original(layer, parts, x, [0 * state for state in start], *rest, **more)
 
-    patch.setattr(layers, "run", run)
+    patch.setattr(recurrent_layer, "run", run)
 
 
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
-    original = layers.run
+    original = recurrent_layer.run
 
     def run(layer, parts, x, start, _padding, *rest, **more):
         return original(layer, parts, x, start, None, *rest, **more)
 
-    patch.setattr(layers, "run", run)
+    patch.setattr(recurrent_layer, "run", run)
 
 
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
-    original = layers.Recurrent.inner_loop
+    original = recurrent_layer.Recurrent.inner_loop
     patch.setattr(
-        layers.Recurrent,
+        recurrent_layer.Recurrent,
         "inner_loop",
         lambda self, *args, **kwargs: original(self, *args, **kwargs | {"training": True}),
     )
@@ -80,7 +81,7 @@ def _same_masks_every_call(patch: pytest.MonkeyPatch) -> None:
 
 def _masks_in_reading_order(patch: pytest.MonkeyPatch) -> None:
     """A backward layer's masks are not turned round with the text."""
-    patch.setattr(recurrence, "_turned", lambda mask: mask)
+    patch.setattr(recurrence, "_reverse_steps", lambda mask: mask)
 
 
 def _both_directions_share(patch: pytest.MonkeyPatch) -> None:
@@ -117,6 +118,10 @@ def _step(kind: str, change: Callable) -> Mutant:
         patch.setattr(cells, kind, made)
 
     return apply
+
+
+_lstm_step = partial(_step, "_make_lstm_step")
+_gru_step = partial(_step, "_make_gru_step")
 
 
 def _without(noise, *sites):
@@ -169,7 +174,7 @@ def _gates_share(patch: pytest.MonkeyPatch) -> None:
 
 
 def _grus_gates_in_kerass_order(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(cells.ORDER, kinds.GRU, (0, 1, 2))
+    patch.setitem(cells.GATE_ORDER, kinds.GRU, (0, 1, 2))
 
 
 def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
@@ -203,11 +208,13 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "masks of a backward layer not turned with the text": _masks_in_reading_order,
     "both directions share a mask": _both_directions_share,
     "stock keras LSTM dropout": _native_dropout,
-    "h of the zoned c": _step("_lstm", _h_of_the_zoned_c),
-    "the candidate's mask on the output gate": _step("_lstm", _candidate_mask_on_the_output_gate),
-    "the cell masked after h": _step("_lstm", _cell_masked_after_h),
-    "the carried h of a GRU masked": _step("_gru", _grus_own_h_masked),
-    "the state not masked": _step("_lstm", _state_whole),
+    "h of the zoned c": _lstm_step(_h_of_the_zoned_c),
+    "the candidate's mask on the output gate": _step(
+        "_make_lstm_step", _candidate_mask_on_the_output_gate
+    ),
+    "the cell masked after h": _lstm_step(_cell_masked_after_h),
+    "the carried h of a GRU masked": _gru_step(_grus_own_h_masked),
+    "the state not masked": _lstm_step(_state_whole),
     "row_offset moves the weights' masks": plan_changed(
         masks, lambda m: replace(m, by_sample=True)
     ),

@@ -86,7 +86,7 @@ def build(case: Case, given: Numbers, form: str = "layers") -> list[keras.Layer]
     for layer in made:
         layer.build((case.batch, case.steps, width))
         width = case.output_size * len(case.directions)
-        for half in halves(layer):
+        for half in directions_of(layer):
             half.row_offset = case.row_offset
             if half.placement is not None and half.keyed:
                 half.calls = case.call
@@ -97,15 +97,15 @@ def build(case: Case, given: Numbers, form: str = "layers") -> list[keras.Layer]
     return made
 
 
-def halves(layer: keras.Layer) -> list[keras.Layer]:
-    """The layer, or both halves of a Bidirectional."""
+def directions_of(layer: keras.Layer) -> list[keras.Layer]:
+    """The layer, or both directions of a Bidirectional."""
     both = hasattr(layer, "backward_layer")
     return [layer.forward_layer, layer.backward_layer] if both else [layer]
 
 
 def cells_of(layers: list[keras.Layer]) -> list[keras.Layer]:
     """Every layer's and direction's cell, in order."""
-    cells = [half.cell for layer in layers for half in halves(layer)]
+    cells = [half.cell for layer in layers for half in directions_of(layer)]
     return [inner for cell in cells for inner in getattr(cell, "cells", [cell])]
 
 

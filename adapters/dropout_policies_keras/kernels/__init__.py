@@ -1,1 +1,1 @@
-"""What a backend runs compiled in one piece, and products with a weight step after step."""
+"""What a backend runs as one compiled function, and fast products with a weight at each step."""

@@ -1,4 +1,4 @@
-"""What a backend runs compiled in one piece: the bits of masks, and its own fast layers."""
+"""What a backend runs as one compiled function: the bits of masks, and its own fast layers."""
 
 from __future__ import annotations
 
@@ -16,31 +16,35 @@ from dropout_policies.adapter import (
 
 from ..tracing import Tensor, has_values
 
-Bits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tensor]
+KeepBits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tensor]
 """What computes the bits of a mask; see `masks.keep_bits`."""
-Update = Callable[..., list[Tensor]]
-"""Tensors to the new states."""
+
+StateUpdate = Callable[..., list[Tensor]]
+"""From tensors to the new states."""
 
 
-def at_once(bits: Bits, shape: tuple[Any, Any, int], like: Tensor) -> Bits | None:
-    """The same bits by one compiled function; None where none can be had, or is worth it.
+def find_compiled_bits(
+    keep_bits: KeepBits, shape: tuple[Any, Any, int], like: Tensor
+) -> KeepBits | None:
+    """One compiled function with the same results; None where there is none, or it is no faster.
 
-    JAX compiles what it runs anyway. On TensorFlow, in a graph on the CPU, XLA makes one function
-    of it. On torch it is the core's in C, for what lies in the CPU's memory.
+    JAX compiles everything that it runs. On TensorFlow, in a graph on the CPU, XLA compiles
+    `keep_bits`. On torch it is the core's function in C, for masks in the CPU's memory.
 
     Args:
-        bits: by the backend's operations.
+        keep_bits: the bits by the backend's operations.
         shape: T, B and F.
-        like: a tensor that lies where the bits are wanted.
+        like: a tensor on the device of the mask.
     """
     backend = keras.backend.backend()
     if backend == "jax":
-        return bits
+        return keep_bits
     if backend == "tensorflow":
         # XLA compiles each T and B anew; B has few values, T may have another in every batch.
-        worth_it = isinstance(shape[0], int) and _graph_on_cpu()
-        return _by_xla(bits) if worth_it and compilation_allowed() else None
-    return _in_c if backend == "torch" and _in_memory(like) and has_compiled_bits() else None
+        is_faster = isinstance(shape[0], int) and _is_graph_on_cpu()
+        return _compile_with_xla(keep_bits) if is_faster and compilation_allowed() else None
+    is_available = backend == "torch" and _is_in_cpu_memory(like) and has_compiled_bits()
+    return _keep_bits_in_c if is_available else None
 
 
 def describe() -> dict[str, Any]:
@@ -58,12 +62,12 @@ def describe() -> dict[str, Any]:
     return {"backend": backend, "bits of masks": bits}
 
 
-def may_have_kernel(layer: Any, x: Tensor) -> bool:
-    """Whether Keras may run all steps of a layer of its own on this input in one kernel.
+def may_use_fused_kernel(layer: Any, x: Tensor) -> bool:
+    """Whether Keras may run all steps of one of its own layers on this input in one fast kernel.
 
-    On torch it has one on a GPU alone. Elsewhere each step's gradient there fills an array of all
-    steps, so that the time of T steps grows as T²; a loop of ours does not. For a GRU on JAX it has
-    none but a scan, which keeps more for the gradient than ours and takes no less time.
+    On torch there is one on a GPU alone. On a CPU each step's gradient fills an array of all steps,
+    so that the time of T steps grows as T²; that of our loop does not. For a GRU on JAX there is
+    only a scan, which keeps more for the gradient than ours and is no faster.
     """
     match keras.backend.backend():
         case "torch":
@@ -74,20 +78,21 @@ def may_have_kernel(layer: Any, x: Tensor) -> bool:
             return True
 
 
-def fuses_a_step() -> bool:
-    """Whether the element-wise operations of a step are compiled into few that run as one."""
+def fuses_elementwise() -> bool:
+    """Whether the backend compiles the element-wise operations of a step into a few."""
     return bool(keras.backend.backend() == "jax")
 
 
-def made_again(update: Update) -> Update:
-    """The element-wise part of a step, of which JAX keeps sigmoids and tanhs and what goes in.
+def checkpoint_update(update: StateUpdate) -> StateUpdate:
+    """The element-wise part of a step, of which JAX keeps its inputs, sigmoids and tanhs alone.
 
-    Left to itself it keeps each value inside for all steps: of an LSTM fourteen `[T, B, H]` in
-    place of seven. The rest is made again for the gradient, in no more time than it takes to keep.
-    Elsewhere that costs more than it saves: on torch a function of Python's for each step, on
-    TensorFlow a graph within that of the loop. (`keras.remat` would make activations again too.)
+    By itself JAX keeps each intermediate value of all steps: for an LSTM fourteen arrays
+    `[T, B, H]` in place of seven. Here the backward pass computes the others again, which takes no
+    longer than to keep them. On other backends that costs more than it saves: on torch a Python
+    function for each step, on TensorFlow a graph inside the graph of the loop. (`keras.remat`
+    would compute the activations again too.)
     """
-    if not fuses_a_step():
+    if not fuses_elementwise():
         return update
     import jax
 
@@ -99,31 +104,33 @@ def _is_activation(operation: Any, *_: Any, **__: Any) -> bool:
 
 
 @functools.cache
-def _by_xla(bits: Bits) -> Bits:
+def _compile_with_xla(keep_bits: KeepBits) -> KeepBits:
     import tensorflow as tf
 
-    return tf.function(bits, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+    return tf.function(keep_bits, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
 
 
-def _graph_on_cpu() -> bool:
-    """Whether operations go into a graph, on a machine where they run on the CPU. Alone, each new
-    shape would be compiled for one call; and other devices may have no XLA."""
+def _is_graph_on_cpu() -> bool:
+    """Whether operations are recorded in a graph, on a machine where they run on the CPU.
+
+    Outside a graph each new shape would be compiled for one call; other devices may have no XLA.
+    """
     import tensorflow as tf
 
     return not tf.executing_eagerly() and not tf.config.list_physical_devices("GPU")
 
 
-def _in_c(
-    key: tuple[Tensor, Tensor], least: Tensor, shape: tuple[int, int, int], row_offset: int
+def _keep_bits_in_c(
+    key: tuple[Tensor, Tensor], lowest_kept: Tensor, shape: tuple[int, int, int], row_offset: int
 ) -> Tensor:
     import torch
 
     keep = torch.empty(shape, dtype=torch.bool, device=key[0].device)
-    words = int(key[0]), int(key[1])
-    write_keep_bits(words, int(least) + 2**31, shape, row_offset, keep.data_ptr())
+    key_words = int(key[0]), int(key[1])
+    write_keep_bits(key_words, int(lowest_kept) + 2**31, shape, row_offset, keep.data_ptr())
     return keep
 
 
-def _in_memory(x: Tensor) -> bool:
-    """Whether a tensor of torch has values, and in the CPU's memory."""
+def _is_in_cpu_memory(x: Tensor) -> bool:
+    """Whether a tensor of torch has values, and they are in the CPU's memory."""
     return has_values(x) and bool(x.device.type == "cpu")

@@ -13,210 +13,237 @@ from keras import ops
 from ..tracing import Tensor, has_values
 
 Product = Callable[[Tensor], Tensor]
-"""A value `[..., F]`, by a kernel `[F, G]`."""
+"""From a value `[..., F]` to its product with a kernel `[F, G]`."""
 
-By = Callable[..., Product]
-"""What makes the product with a kernel, of whose columns the first `added` (0, if not told) are
-added to what comes into a step, at its first columns, and go nowhere else."""
+MakeProduct = Callable[..., Product]
+"""From a kernel to its product. A second argument, `added_columns` (0 if left out), says how many
+of the product's columns, from the first, are only added to the first columns of a step's input."""
 
-Turns = list[Tensor | None]
-"""By kernel, what is added to the other columns of its products: of a step, or of all steps."""
+Perturbations = list[Tensor | None]
+"""For each kernel, zeros that are added to the other columns of its products, so that the product
+can be differentiated there: those of one step, or of all steps."""
 
-Seen = list[Tensor]
-"""By kernel, the values that its products were taken of: of a step, or of all steps."""
+ProductInputs = list[Tensor]
+"""For each kernel, the values that were multiplied with it: in one step, or in all steps."""
 
 Kernels = tuple[Tensor, ...]
 
-Loop = Callable[[Tensor, Turns], tuple[Any, Seen]]
-"""What comes into each step and the turns of each step, to what a loop gives and has seen."""
+Loop = Callable[[Tensor, Perturbations], tuple[Any, ProductInputs]]
+"""From the inputs and the perturbations of all steps to the loop's result and product inputs."""
 
 
-def plain(kernel: Tensor, _added: int = 0) -> Product:
-    """The product with a kernel as it is."""
+def plain_product(kernel: Tensor, _added_columns: int = 0) -> Product:
+    """The product with a kernel, differentiated as the backend does it."""
     return lambda x: ops.matmul(x, kernel)
 
 
-def by_steps(rows: Any, steps: Any, given: Sequence[Tensor | None] = ()) -> By:
-    """What makes products that are taken once at each of so many steps, of values `[rows, F]`, in
-    a loop that is given these tensors.
+def select_product(
+    rows: Any, steps: Any, loop_tensors: Sequence[Tensor | None] = ()
+) -> MakeProduct:
+    """The fastest way to multiply with a kernel once in each step of a loop.
 
-    Each step would add a product of its own to a kernel's gradient: few rows are slow to multiply,
-    and the whole gradient is read and written each time. Here it is one product of all steps' rows,
-    on JAX (see `Ledger`) and torch. Where torch does more with a step than record its gradient,
-    that goes on as it is: what is compiled, in forward mode, under `torch.func` or autocast.
+    Left alone, each step adds a product of its own to a kernel's gradient: few rows are slow to
+    multiply, and the whole gradient is read and written each time. Here the gradient is one product
+    of all steps' rows, on JAX (see `ScanProducts`) and torch. Where torch does more with a step
+    than record its gradient, products stay plain: in compiled code, in forward mode, under
+    `torch.func` and under autocast.
+
+    Args:
+        rows: the rows of each value that is multiplied.
+        steps: how many steps the loop takes.
+        loop_tensors: every tensor that the loop reads.
     """
     match keras.backend.backend():
         case "torch":
-            # One of them is enough: under torch.func.vmap all that is made of it is mapped.
-            whole = all(x is None or has_values(x) for x in given)
-            return _by_turns(rows, steps) if whole else plain
+            # One mapped tensor is enough: under torch.func.vmap its results are mapped too.
+            all_plain = all(x is None or has_values(x) for x in loop_tensors)
+            return _deferred_gradient_product(rows, steps) if all_plain else plain_product
         case "jax":
-            return Ledger()
+            return ScanProducts()
         case _:
-            return plain
+            return plain_product
 
 
-def _by_turns(rows: int, steps: int) -> By:
+def _deferred_gradient_product(rows: int, steps: int) -> MakeProduct:
     import torch
 
-    def by(kernel: Tensor, _added: int = 0) -> Product:
-        at_once = plain(kernel)
+    def make_product(kernel: Tensor, _added_columns: int = 0) -> Product:
+        plain = plain_product(kernel)
         if not has_values(kernel) or torch.is_autocast_enabled(kernel.device.type):
-            return at_once
-        one_step, all_steps = _functions()
-        handed_out = all_steps.apply(kernel, rows, steps)
-        turns = zip(*(each.unbind() for each in handed_out), strict=True)
+            return plain
+        step_product, kernel_gradient = _autograd_functions()
+        placeholders = kernel_gradient.apply(kernel, rows, steps)
+        of_each_step = zip(*(each.unbind() for each in placeholders), strict=True)
 
         def product(x: Tensor) -> Tensor:
             if len(x) != rows or not has_values(x):
-                return at_once(x)
-            return one_step.apply(x, kernel, *next(turns))
+                return plain(x)
+            return step_product.apply(x, kernel, *next(of_each_step))
 
         return product
 
-    return by
+    return make_product
 
 
 @functools.cache
-def _functions() -> tuple[Any, Any]:
-    """The product of one step, and what makes the kernel's gradient of all of them.
+def _autograd_functions() -> tuple[Any, Any]:
+    """The product of one step, and the kernel's gradient from the products of all steps.
 
-    The second hands out a turn for each step, of which come back, as if they were its gradient, the
-    step's value and the gradient of its product: those of one backward pass, however far it goes
-    and whatever is asked of it.
+    The second function returns a placeholder for each step. Each step's product returns, as the
+    placeholder's gradient, its value and the gradient of its result. So they always belong to one
+    backward pass, wherever it ends and whichever gradients it computes.
     """
     import torch
 
-    class OneStep(torch.autograd.Function):
+    class StepProduct(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor, kernel: Tensor, *_: Tensor) -> Tensor:
             ctx.save_for_backward(x, kernel)
             return ops.matmul(x, kernel)
 
         @staticmethod
-        def backward(ctx: Any, d: Tensor) -> tuple[Tensor | None, ...]:
+        def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
             x, kernel = ctx.saved_tensors
-            return ops.matmul(d, kernel.T) if ctx.needs_input_grad[0] else None, None, x, d
+            grad_x = ops.matmul(grad, kernel.T) if ctx.needs_input_grad[0] else None
+            return grad_x, None, x, grad
 
-    class AllSteps(torch.autograd.Function):
+    class KernelGradient(torch.autograd.Function):
         @staticmethod
         def forward(_: Any, kernel: Tensor, rows: int, steps: int) -> tuple[Tensor, ...]:
-            nothing = kernel.new_zeros(())
-            return tuple(nothing.expand(steps, rows, width) for width in kernel.shape)
+            zero = kernel.new_zeros(())
+            return tuple(zero.expand(steps, rows, width) for width in kernel.shape)
 
         @staticmethod
-        def backward(_: Any, x: Tensor, d: Tensor) -> tuple[Tensor, None, None]:
-            return ops.matmul(x.flatten(0, 1).T, d.flatten(0, 1)), None, None
+        def backward(_: Any, x: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
+            return ops.matmul(x.flatten(0, 1).T, grad.flatten(0, 1)), None, None
 
-    return OneStep, AllSteps
+    return StepProduct, KernelGradient
 
 
-class Ledger:
-    """The products inside a loop on JAX, and that loop's derivative.
+class ScanProducts:
+    """The products inside a loop on JAX, and the derivative of that loop.
 
-    JAX's scan carries a kernel's gradient from step to step, and each adds a product of its own. So
-    the loop gets a rule of forward mode, which JAX turns round and differentiates again: a kernel
-    that moves by `d` moves its product with x by x @ d, as if that were added, and of all steps
-    that is one product. It comes in with what comes into a step, where the product is only added
-    to that, and else by a turn.
+    JAX's scan carries a kernel's gradient from step to step, and each step adds a product to it. So
+    the loop gets a rule of forward mode, which JAX transposes and differentiates again. Where a
+    kernel has the tangent `d`, its product with x has the tangent x @ d, as if that were added to
+    the product; for all steps this is one product. It is added to the inputs of the steps, in the
+    columns where the product is only added to them, and to a perturbation in the others.
     """
 
     def __init__(self) -> None:
         self._kernels: list[Tensor] = []
-        self._added: list[int] = []
-        # What there is only inside the loop, and inside a step; kept longer, tracers would leak.
-        self._inside: Kernels | None = None
-        self._step: tuple[Turns, dict[int, Tensor]] | None = None
+        self._added_columns: list[int] = []
+        # Set inside the loop, and inside a step, alone: tracers that are kept longer would leak.
+        self._loop_kernels: Kernels | None = None
+        self._step: tuple[Perturbations, dict[int, Tensor]] | None = None
 
-    def __call__(self, kernel: Tensor, added: int = 0) -> Product:
+    def __call__(self, kernel: Tensor, added_columns: int = 0) -> Product:
+        """The product with a kernel; see `MakeProduct`."""
         number = len(self._kernels)
         self._kernels.append(kernel)
-        self._added.append(added)
+        self._added_columns.append(added_columns)
 
         def product(x: Tensor) -> Tensor:
-            if self._inside is None or self._step is None:
+            if self._loop_kernels is None or self._step is None:
                 return ops.matmul(x, kernel)
-            turns, seen = self._step
-            seen[number] = x
-            found, turn = ops.matmul(x, self._inside[number]), turns[number]
-            if turn is None:
-                return found
-            return ops.concatenate([found[..., :added], found[..., added:] + turn], axis=-1)
+            perturbations, product_inputs = self._step
+            product_inputs[number] = x
+            result = ops.matmul(x, self._loop_kernels[number])
+            perturbation = perturbations[number]
+            if perturbation is None:
+                return result
+            others = result[..., added_columns:] + perturbation
+            return ops.concatenate([result[..., :added_columns], others], axis=-1)
 
         return product
 
-    def taken(self, step: Callable[[], Any], turns: Turns) -> tuple[Any, Seen]:
-        """What a step gives under its turns, and what its products were taken of."""
-        seen: dict[int, Tensor] = {}
-        self._step = turns, seen
+    def run_step(
+        self, step: Callable[[], Any], perturbations: Perturbations
+    ) -> tuple[Any, ProductInputs]:
+        """The result of a step under its perturbations, and what it multiplied with each kernel."""
+        product_inputs: dict[int, Tensor] = {}
+        self._step = perturbations, product_inputs
         try:
-            return step(), [seen[number] for number in range(len(turns))]
+            return step(), [product_inputs[number] for number in range(len(perturbations))]
         finally:
             self._step = None
 
-    def differentiated(self, loop: Loop, into: Tensor) -> Any:
-        """What a loop over `into` `[T, B, G*H]` gives, with its derivative."""
+    def run_loop(self, loop: Loop, inputs: Tensor) -> Any:
+        """The result of a loop over `inputs` `[T, B, G*H]`, with its derivative."""
         import jax
 
         kernels = tuple(self._kernels)
 
-        def of(kernels: Kernels, into: Tensor, turns: Turns) -> tuple[Any, Seen]:
-            self._inside = kernels
+        def run(
+            kernels: Kernels, inputs: Tensor, perturbations: Perturbations
+        ) -> tuple[Any, ProductInputs]:
+            self._loop_kernels = kernels
             try:
-                return loop(into, turns)
+                return loop(inputs, perturbations)
             finally:
-                self._inside = None
+                self._loop_kernels = None
 
-        whole, others = _closed(of, kernels, into, self._no_turns(into))
+        converted, constants = _convert_closure(run, kernels, inputs, self._zeros(inputs))
 
-        def found(kernels: Kernels, into: Tensor, others: list[Tensor]) -> Any:
-            return whole(others, kernels, into, self._no_turns(into))[0]
+        def loop_result(kernels: Kernels, inputs: Tensor, constants: list[Tensor]) -> Any:
+            return converted(constants, kernels, inputs, self._zeros(inputs))[0]
 
-        def rule(at: Any, along: Any) -> tuple[Any, Any]:
-            kernels, into, others = at
-            d_kernels, d_into, d_others = along
-            moves = [not _is_zero(each) for each in d_others]
+        def jvp(primals: Any, tangents: Any) -> tuple[Any, Any]:
+            kernels, inputs, constants = primals
+            d_kernels, d_inputs, d_constants = tangents
+            has_tangent = [not _is_zero_tangent(each) for each in d_constants]
 
-            def of_rest(into: Tensor, turns: Turns, moving: list[Tensor]) -> Any:
-                given = iter(moving)
+            def run_differentiable(
+                inputs: Tensor, perturbations: Perturbations, differentiable: list[Tensor]
+            ) -> Any:
+                remaining = iter(differentiable)
                 every = [
-                    next(given) if each else other
-                    for each, other in zip(moves, others, strict=True)
+                    next(remaining) if each else constant
+                    for each, constant in zip(has_tangent, constants, strict=True)
                 ]
-                return whole(every, kernels, into, turns)
+                return converted(every, kernels, inputs, perturbations)
 
-            rest = into, self._no_turns(into), list(compress(others, moves))
-            result, along_rest, seen = jax.linearize(of_rest, *rest, has_aux=True)
-            d_into = ops.zeros_like(into) if _is_zero(d_into) else d_into
-            d_into, d_turns = self._moved(seen, d_kernels, d_into)
-            return result, along_rest(d_into, d_turns, list(compress(d_others, moves)))
+            at = inputs, self._zeros(inputs), list(compress(constants, has_tangent))
+            result, linear, product_inputs = jax.linearize(run_differentiable, *at, has_aux=True)
+            d_inputs = ops.zeros_like(inputs) if _is_zero_tangent(d_inputs) else d_inputs
+            d_inputs, d_perturbations = self._add_tangents(product_inputs, d_kernels, d_inputs)
+            d_constants = list(compress(d_constants, has_tangent))
+            return result, linear(d_inputs, d_perturbations, d_constants)
 
-        differentiated = jax.custom_jvp(found)
-        differentiated.defjvp(rule, symbolic_zeros=True)
-        return differentiated(kernels, into, others)
+        with_derivative = jax.custom_jvp(loop_result)
+        with_derivative.defjvp(jvp, symbolic_zeros=True)
+        return with_derivative(kernels, inputs, constants)
 
-    def _no_turns(self, into: Tensor) -> Turns:
-        """Turns of all steps that add nothing, for what of a product is not only added."""
-        widths = [k.shape[1] - added for k, added in zip(self._kernels, self._added, strict=True)]
-        return [ops.zeros_like(into[..., :n]) if n else None for n in widths]
+    def _zeros(self, inputs: Tensor) -> Perturbations:
+        """The perturbations of all steps; None for a kernel all of whose columns are only added."""
+        widths = [
+            kernel.shape[1] - added
+            for kernel, added in zip(self._kernels, self._added_columns, strict=True)
+        ]
+        return [ops.zeros_like(inputs[..., :width]) if width else None for width in widths]
 
-    def _moved(self, seen: Seen, d_kernels: Kernels, d_into: Tensor) -> tuple[Tensor, Turns]:
-        """How what comes into the steps moves, and their turns, if kernels do."""
-        d_turns = self._no_turns(d_into)
-        for number, (x, d_kernel) in enumerate(zip(seen, d_kernels, strict=True)):
-            if _is_zero(d_kernel):
+    def _add_tangents(
+        self, product_inputs: ProductInputs, d_kernels: Kernels, d_inputs: Tensor
+    ) -> tuple[Tensor, Perturbations]:
+        """The tangents of the steps' inputs and perturbations, with those of the products."""
+        d_perturbations = self._zeros(d_inputs)
+        for number, (x, d_kernel) in enumerate(zip(product_inputs, d_kernels, strict=True)):
+            if _is_zero_tangent(d_kernel):
                 continue
-            d, added = ops.matmul(x, d_kernel), self._added[number]
+            d_product, added = ops.matmul(x, d_kernel), self._added_columns[number]
             if added:
-                beyond = d_into.shape[2] - added
-                d_into = d_into + ops.pad(d[..., :added], [[0, 0], [0, 0], [0, beyond]])
-            if d_turns[number] is not None:
-                d_turns[number] = d[..., added:]
-        return d_into, d_turns
+                missing = d_inputs.shape[2] - added
+                padding = [[0, 0], [0, 0], [0, missing]]
+                d_inputs = d_inputs + ops.pad(d_product[..., :added], padding)
+            if d_perturbations[number] is not None:
+                d_perturbations[number] = d_product[..., added:]
+        return d_inputs, d_perturbations
 
 
-def _closed(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """A function that takes what it closes over as its first argument, and that.
+def _convert_closure(
+    function: Callable[..., Any], *arguments: Any
+) -> tuple[Callable[..., Any], list[Any]]:
+    """A function that takes what `function` closes over as its first argument, and those values.
 
     `jax.closure_convert` would keep all of it in a cache, long after the call.
     """
@@ -224,15 +251,15 @@ def _closed(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[...
 
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
 
-    def opened(others: list[Any], *arguments: Any) -> Any:
-        found = jax.core.eval_jaxpr(closed.jaxpr, others, *jax.tree.leaves(arguments))
-        return jax.tree.unflatten(jax.tree.structure(shapes), found)
+    def converted(constants: list[Any], *arguments: Any) -> Any:
+        flat = jax.core.eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(jax.tree.structure(shapes), flat)
 
-    return opened, list(closed.consts)
+    return converted, list(closed.consts)
 
 
-def _is_zero(tangent: Any) -> bool:
-    """Whether JAX says of a tangent that there is none."""
+def _is_zero_tangent(tangent: Any) -> bool:
+    """Whether JAX marks a tangent as zero."""
     import jax
 
     return isinstance(tangent, jax.custom_derivatives.SymbolicZero)

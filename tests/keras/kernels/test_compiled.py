@@ -38,7 +38,7 @@ def way(request, monkeypatch):
     if request.param == "at once":
         assert compiled_bits.has_compiled_bits(), "the tests need a C compiler"
     else:
-        monkeypatch.setattr(compiled, "at_once", lambda *_: None)
+        monkeypatch.setattr(compiled, "find_compiled_bits", lambda *_: None)
     return request.param
 
 
@@ -53,9 +53,9 @@ def test_bits_at_once_are_the_cores(k0, k1, shape, rate, row_offset):
 
     @traced
     def bits(key, least):
-        at_once = compiled.at_once(masks.keep_bits, shape, key)
-        used.append(at_once)
-        return at_once((key[0], key[1]), least, shape, row_offset)
+        compiled_bits = compiled.find_compiled_bits(masks.keep_bits, shape, key)
+        used.append(compiled_bits)
+        return compiled_bits((key[0], key[1]), least, shape, row_offset)
 
     key = np.array([k0, k1], np.uint32).view(np.int32)
     got = bits(ops.convert_to_tensor(key), ops.convert_to_tensor(_least(rate), dtype="int32"))
@@ -79,7 +79,7 @@ def test_sizes_may_be_known_only_when_a_graph_runs(steps):
     def bits(like):
         steps, batch = ops.shape(like)
         key, least, shape = tf.constant([3, 4]), tf.constant(_least(0.4)), (steps, batch, 5)
-        used.append(compiled.at_once(masks.keep_bits, shape, key))
+        used.append(compiled.find_compiled_bits(masks.keep_bits, shape, key))
         return (used[-1] or masks.keep_bits)((key[0], key[1]), least, shape, 2)
 
     for batch in (4, 7, 2):
@@ -118,7 +118,7 @@ def test_nothing_is_compiled_where_nothing_may_be(monkeypatch):
     used = []
 
     def ask(x):
-        used.append(compiled.at_once(masks.keep_bits, (3, 2, 5), key))
+        used.append(compiled.find_compiled_bits(masks.keep_bits, (3, 2, 5), key))
         return x
 
     traced(ask)(key)

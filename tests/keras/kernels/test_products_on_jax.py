@@ -76,7 +76,7 @@ def assert_same(monkeypatch):
     def same(of, near=2e-5):
         got = jax.tree.leaves(of())
         with monkeypatch.context() as patch:
-            patch.setattr(products, "by_steps", lambda *_: products.plain)
+            patch.setattr(products, "select_product", lambda *_: products.plain_product)
             expected = jax.tree.leaves(of())
         assert got
         for left, right in zip(got, expected, strict=True):
@@ -209,7 +209,7 @@ def test_a_kernels_gradient_is_one_product(cell, policy, monkeypatch):
         return found.count(False), found.count(True)
 
     assert counted() == (kernels, 0)
-    monkeypatch.setattr(products, "by_steps", lambda *_: products.plain)
+    monkeypatch.setattr(products, "select_product", lambda *_: products.plain_product)
     assert counted() == (0, kernels), "the count can fail"
 
 
@@ -225,7 +225,7 @@ def test_what_a_product_is_added_to_needs_no_turn(cell, monkeypatch):
         return jax.jit(jax.grad(loss)).lower(*at).compile().memory_analysis().temp_size_in_bytes
 
     found = kept()
-    monkeypatch.setattr(products, "by_steps", lambda *_: products.plain)
+    monkeypatch.setattr(products, "select_product", lambda *_: products.plain_product)
     assert found <= kept()
 
 

@@ -38,7 +38,7 @@ def ran(x, kernel, by, h=None):
     return states
 
 
-WAYS = {"all steps": products.by_steps(B, T), "plain": products.plain}
+WAYS = {"all steps": products.select_product(B, T), "plain": products.plain_product}
 
 
 @pytest.fixture
@@ -138,9 +138,9 @@ def test_what_is_compiled_goes_on():
 
     @torch.compile(fullgraph=True, backend="aot_eager")
     def loss(x, kernel):
-        return loss_of(ran(x, kernel, products.by_steps(B, T)))
+        return loss_of(ran(x, kernel, products.select_product(B, T)))
 
-    expected = torch.autograd.grad(loss_of(ran(x, kernel, products.plain)), (x, kernel))
+    expected = torch.autograd.grad(loss_of(ran(x, kernel, products.plain_product)), (x, kernel))
     assert_same([torch.autograd.grad(loss(x, kernel), (x, kernel)), expected])
 
 

@@ -1,0 +1,97 @@
+"""The cells of a recurrent layer object, their places in a stack, and the masks of a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from dropout_policies.adapter import (
+    CellType,
+    Geometry,
+    Placement,
+    Plan,
+    Site,
+    plan_masks,
+)
+
+from . import custom_cell
+from .policy_cells import TYPES, Cell, cell_type_of
+
+
+@dataclass(frozen=True)
+class PlacedCell:
+    """One cell of a recurrent layer object, its type, and its place in the stack."""
+
+    cell: Cell
+    type: CellType
+    placement: Placement
+
+
+def cells_of(layer: Any) -> list[Cell]:
+    """A recurrent layer's cells: one, or those of a `StackedRNNCells`."""
+    cell = layer.cell
+    return list(cell.cells) if type(cell) is keras.layers.StackedRNNCells else [cell]
+
+
+def keras_cells(layer: Any) -> list[Cell]:
+    """A layer's cells of Keras's own classes, whose dropout a policy takes over.
+
+    There are none in a layer without cells.
+    """
+    return (
+        [cell for cell in cells_of(layer) if type(cell) in TYPES] if hasattr(layer, "cell") else []
+    )
+
+
+def placed_cells(layer: Any, placement: Placement) -> list[PlacedCell]:
+    """A layer object's cells, each at its place in the stack.
+
+    Args:
+        layer: the object.
+        placement: its own place.
+    """
+    cells, policy = cells_of(layer), placement.policy
+    return [
+        PlacedCell(
+            cell,
+            cell_type_of(cell),
+            Placement(
+                policy,
+                placement.layer + number,
+                placement.first and number == 0,
+                placement.last and number == len(cells) - 1,
+                placement.depth + number,
+            ),
+        )
+        for number, cell in enumerate(cells)
+    ]
+
+
+def plan_call(cells: list[PlacedCell], width: int, batch: Any, steps: Any, direction: int) -> Plan:
+    """The masks of one call of some cells, each of which feeds the next.
+
+    Args:
+        cells: the cells.
+        width: D of the first one.
+        batch: B.
+        steps: T.
+        direction: 1 for an object that runs backward.
+    """
+    plan: Plan = {}
+    for each in cells:
+        state_width, output_width = custom_cell.state_and_output_width(each.cell)
+
+        def plan_cell(hidden: int, each: PlacedCell = each, width: int = width) -> Plan:
+            geometry = Geometry(
+                width, hidden, 1, (direction,), batch=batch, steps=steps, cell=each.type
+            )
+            return plan_masks(each.placement, geometry)
+
+        # The output of a user's own cell may have another width than its h.
+        of_output, of_state = plan_cell(output_width), plan_cell(state_width)
+        plan |= {slot: mask for slot, mask in of_output.items() if slot.site is Site.OUTPUT}
+        plan |= {slot: mask for slot, mask in of_state.items() if slot.site is not Site.OUTPUT}
+        width = output_width
+    return plan

@@ -1,0 +1,126 @@
+"""Keras's own cells while their layer is under a policy: they refuse a dropout of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from dropout_policies.adapter import (
+    PolicyError,
+    cell_types,
+)
+
+Cell = Any
+"""A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
+
+
+class _PolicyCell:
+    """One of Keras's cells while its layer is under a policy; a mixin before the cell's class.
+
+    Its own dropout would act where the policy masks nothing, and draw from the random state of the
+    policy's masks. So it stays at 0, and setting it is an error.
+    """
+
+    stock: type[Cell]
+    _layer_and_policy: tuple[str, str]
+
+    def _get_rate(self) -> float:
+        return 0.0
+
+    def _set_dropout(self, rate: float) -> None:
+        self._check_rate("dropout", rate)
+
+    def _set_recurrent_dropout(self, rate: float) -> None:
+        self._check_rate("recurrent_dropout", rate)
+
+    dropout = property(_get_rate, _set_dropout)
+    recurrent_dropout = property(_get_rate, _set_recurrent_dropout)
+
+    def _check_rate(self, name: str, rate: float) -> None:
+        if rate != 0.0:
+            raise native_dropout_error(*self._layer_and_policy, f"cell.{name}", rate)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cell:
+        return cls.stock.from_config(config)
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class LSTMCell(_PolicyCell, keras.layers.LSTMCell):  # type: ignore[misc]
+    """A `keras.layers.LSTMCell` whose layer is under a policy."""
+
+    stock = keras.layers.LSTMCell
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class GRUCell(_PolicyCell, keras.layers.GRUCell):  # type: ignore[misc]
+    """A `keras.layers.GRUCell` whose layer is under a policy."""
+
+    stock = keras.layers.GRUCell
+
+
+@keras.saving.register_keras_serializable(package="dropout_policies")
+class SimpleRNNCell(_PolicyCell, keras.layers.SimpleRNNCell):  # type: ignore[misc]
+    """A `keras.layers.SimpleRNNCell` whose layer is under a policy."""
+
+    stock = keras.layers.SimpleRNNCell
+
+
+POLICY_CELLS = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
+"""For each class of Keras's cells, its class while the layer is under a policy."""
+
+TYPES: dict[type[Cell], cell_types.CellType] = {
+    kind: cell_type
+    for stock, cell_type in (
+        (keras.layers.LSTMCell, cell_types.LSTM),
+        (keras.layers.GRUCell, cell_types.GRU),
+        (keras.layers.SimpleRNNCell, cell_types.RNN),
+    )
+    for kind in (stock, POLICY_CELLS[stock])
+}
+"""Which type of cell each of Keras's classes is."""
+
+GATE_ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_types.RNN: (0,)}
+"""For each gate in Keras's order, its number in the core's."""
+
+
+def cell_type_of(cell: Cell) -> cell_types.CellType:
+    """The type of a cell; a subclass may do anything, and counts as the user's own."""
+    return TYPES.get(type(cell), cell_types.CUSTOM)
+
+
+def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
+    """Make one of Keras's cells refuse a dropout of its own.
+
+    Args:
+        cell: a cell whose dropout is 0.
+        layer: the name of its layer, for the error.
+        policy: the name of the layer's policy.
+    """
+    cell.__dict__["_layer_and_policy"] = layer, policy
+    cell.__class__ = POLICY_CELLS.get(type(cell), type(cell))
+
+
+def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout: float) -> None:
+    """Undo `put_under_policy`.
+
+    Args:
+        cell: the cell.
+        kind: the class that it had.
+        dropout: the rate that it had.
+        recurrent_dropout: the recurrent rate that it had.
+    """
+    cell.__class__ = kind
+    cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
+    if kind not in POLICY_CELLS.values():  # another layer's policy may hold the cell too
+        cell.__dict__.pop("_layer_and_policy", None)
+
+
+def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:
+    """The error of setting a layer's own dropout under a policy."""
+    return PolicyError(
+        f"{layer}: {name} cannot be set under a policy, whose rates are the layer's only dropout. "
+        f"Received: {name}={rate!r}, policy={policy!r}; write: rate={rate!r} where the policy is "
+        f"applied, as in dp.apply(model, 'zaremba', rate={rate!r}), or remove() it first."
+    )

@@ -1,0 +1,304 @@
+"""What the drop-in recurrent layers have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import keras
+from keras import ops
+
+from dropout_policies.adapter import (
+    Placement,
+    Policy,
+    PolicyError,
+    stack_placement,
+)
+
+from .cell_checks import check_cells, native_dropout
+from .loops import LoopResult
+from .planning import cells_of, keras_cells, placed_cells, plan_call
+from .policy_cells import TYPES, native_dropout_error, put_under_policy
+from .policy_layer import PolicyLayer
+from .recurrence import run
+from .tracing import Tensor
+from .wiring import find_producers
+
+POLICY_ATTRIBUTES = ("may_join", "loops_generically", "_in_stock_loop", "_layer_numbers")
+"""The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""
+
+
+@dataclass
+class LayerNumbers:
+    """The next layer's number in a stack that still grows.
+
+    No two layers get the same one, even where one layer feeds both; so they never share a mask.
+    """
+
+    next: int
+
+
+class Recurrent(PolicyLayer):
+    """A recurrent layer that may be under a policy; a mixin before one of `keras.layers`'.
+
+    Every argument of the stock layer keeps its meaning, and so do its weights and their paths.
+    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
+    identity) it is the stock layer, bit for bit.
+
+    A `stateful` layer carries its state on every backend. (Keras 3.15's own loses it between
+    compiled calls on JAX, and stops with an error in training on torch.)
+
+    Policy layers that feed one another in a Sequential or functional model join into one stack
+    by themselves. Inside `Bidirectional`, and in a model with a `call` of its own, say where a
+    layer stands with `stack`, or build the model of stock layers and use `dropout_policies.apply`.
+    """
+
+    cell: Any
+    stateful: bool
+    go_backwards: bool
+    return_sequences: bool
+    may_join: bool = False
+    """Whether the layer may still join the stack of the layer that feeds it."""
+    loops_generically: bool = False
+    """Whether the stock layer would run Keras's generic loop, as it does with a
+    `recurrent_dropout`. Where a policy replaced that, evaluation stays the same, bit for bit."""
+
+    def _start_policy(
+        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
+    ) -> None:
+        """Put the layer, which has its cell by now, under the policy of its arguments."""
+        if policy is None:
+            return
+        name = type(self).__name__
+        check_cells(self, policy, name)
+        if native := native_dropout(self):
+            raise PolicyError(
+                f"{name}: its own dropout would come on top of the policy's. Received: "
+                f"{native}, policy={policy.name!r}; leave it out."
+            )
+        placement = stack_placement(policy, stack, self.layers, name)
+        if stack is not None:
+            placement.check_rates(self.layers, name)
+        self.add_generator()
+        self.set_placement(placement, seed)
+        self.may_join = stack is None
+
+    def set_placement(self, placement: Placement, seed: int | None) -> None:
+        super().set_placement(placement, seed)
+        for cell in keras_cells(self):
+            put_under_policy(cell, self.name, placement.policy.name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # On Keras's layers these are properties of their cell, which cannot be set.
+        is_native = name in ("dropout", "recurrent_dropout") and hasattr(type(self), name)
+        if is_native and self.placement is not None and value != 0.0:
+            raise native_dropout_error(self.name, self.placement.policy.name, name, value)
+        super().__setattr__(name, value)
+
+    @property
+    def layers(self) -> int:
+        """How many layers the object has: one for each cell."""
+        return len(cells_of(self))
+
+    @property
+    def native_generator(self) -> Any:
+        """As in `PolicyLayer`: that of the first cell, if it is one of Keras's."""
+        first = cells_of(self)[0]
+        return first.seed_generator if type(first) in TYPES else None
+
+    def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
+        for producer in find_producers(sequences) if self.may_join else ():
+            self._join_stack_of(producer)
+        return super().__call__(sequences, *args, **kwargs)  # type: ignore[misc]
+
+    def _join_stack_of(self, producer: Recurrent) -> None:
+        """Become the next layer of the stack of a layer that feeds this one."""
+        mine, its = self.placement, producer.placement
+        if mine is None or its is None or not producer.may_join:
+            return
+        if mine.policy != its.policy:
+            if its.masks_output(producer.layers) and mine.masks_input(self.layers):
+                raise PolicyError(
+                    f"{self.name} ({mine.policy!r}) takes in what {producer.name} "
+                    f"({its.policy!r}) puts out, and both would mask the connection. Give both one "
+                    f"policy, or say what is meant: stack=(0, 2) and stack=(1, 2)."
+                )
+            return
+        if producer is self:
+            raise PolicyError(
+                f"{self.name}: the layer follows itself, and would mask one connection on the way "
+                f"out and again on the way in. Use two layers, or say stack=(0, 1) to have both."
+            )
+        numbers = producer.__dict__.setdefault(
+            "_layer_numbers", LayerNumbers(its.layer + producer.layers)
+        )
+        # A Sequential calls its layers again while it grows.
+        if self.__dict__.get("_layer_numbers") is not numbers:
+            self.__dict__["_layer_numbers"] = numbers
+            depth = its.depth + producer.layers
+            self.placement = replace(mine, layer=numbers.next, first=False, depth=depth)
+            numbers.next += self.layers
+        producer.placement = replace(its, last=False)
+
+    def reset_state(self) -> None:
+        """Set a stateful layer's states to zero.
+
+        Raises:
+            PolicyError: within a batch of `fit` on JAX, where Keras holds the state elsewhere.
+        """
+        try:
+            for state in self._carried_states():
+                state.assign(ops.zeros_like(state.value))
+        except TypeError as error:
+            raise PolicyError(
+                f"{self.name}: on JAX Keras holds a model's variables elsewhere while fit runs. "
+                f"Call model.jax_state_sync() before reset_state() in a batch's callback, or reset "
+                f"at the start of an epoch."
+            ) from error
+
+    def _carried_states(self: Any) -> list[keras.Variable]:
+        return [] if self.states is None else keras.tree.flatten(self.states)
+
+    def inner_loop(
+        self,
+        sequences: Tensor,
+        initial_state: Any,
+        mask: Tensor | None,
+        training: bool = False,
+    ) -> LoopResult:
+        """The layer's loop over its steps, which Keras calls.
+
+        Args:
+            sequences: the input `[B, T, D]`.
+            initial_state: the states before the first step.
+            mask: False where a step is padding, `[B, T]`, or None.
+            training: whether the call is in training.
+
+        Returns:
+            The last output, the outputs, and the last states.
+
+        Raises:
+            PolicyError: the input is not `[B, T, D]` under a policy, or see `PolicyLayer.masks`.
+        """
+        if self.stateful:
+            # The new state overwrites the old one, which torch's backward pass still needs.
+            initial_state = keras.tree.map_structure(ops.copy, initial_state)
+        result = None
+        if self.is_active(training):
+            result = self._run_under_policy(sequences, initial_state, mask, training)
+        if result is not None:
+            return result
+        self.__dict__["_in_stock_loop"] = True
+        try:
+            if self.loops_generically:
+                return keras.layers.RNN.inner_loop(  # type: ignore[no-any-return]
+                    self, sequences, initial_state, mask, training=training
+                )
+            return super().inner_loop(sequences, initial_state, mask, training=training)  # type: ignore[misc, no-any-return]
+        finally:
+            self.__dict__["_in_stock_loop"] = False
+
+    def _run_under_policy(
+        self, sequences: Tensor, initial_state: Any, mask: Tensor | None, training: bool
+    ) -> LoopResult | None:
+        """The loop under this call's masks; None where there are none."""
+        assert self.placement is not None
+        if len(sequences.shape) != 3:
+            raise PolicyError(
+                f"{self.name}: under a policy, the input is [B, T, D]. "
+                f"Received: shape {tuple(sequences.shape)}"
+            )
+        masks_apply = self.masks_apply(training)
+        if masks_apply:
+            self.placement.check_rates(self.layers, self.name)
+        cells = placed_cells(self, self.placement)
+        batch, steps = ops.shape(sequences)[:2]
+        plan = plan_call(cells, sequences.shape[-1], batch, steps, int(self.go_backwards))
+        dtype = self.cell.compute_dtype
+        inputs = sequences, initial_state, mask
+        drawn = self.masks(plan, training, dtype, inputs)
+        if not drawn:
+            return None
+        padding = mask[0] if isinstance(mask, list | tuple) else mask
+        states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
+        x = ops.cast(sequences, dtype)
+        # In evaluation step by step, as Keras's layers: so it takes no more memory than they do.
+        return run(
+            self, cells, x, list(states), padding, drawn, training, project_at_once=masks_apply
+        )
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """As in `PolicyLayer`; on JAX with the state that a `stateful` layer carries.
+
+        A compiled function on JAX returns the new values of these alone. Weights, and so
+        checkpoints, do not change.
+        """
+        is_carried = self.stateful and keras.backend.backend() == "jax"
+        return [*super().variables, *(self._carried_states() if is_carried else [])]
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()  # type: ignore[misc]
+        if self.placement is not None:
+            placement = self.placement
+            config["placement"] = {
+                "policy": placement.policy.to_dict(),
+                "layer": placement.layer,
+                "first": placement.first,
+                "last": placement.last,
+                "depth": placement.depth,
+                "seed": self.mask_seed,
+                "loops_generically": self.loops_generically,
+            }
+        return config  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Self:
+        config = dict(config)
+        saved = config.pop("placement", None)
+        layer = super().from_config(config, *args, **kwargs)  # type: ignore[misc]
+        if saved is not None:
+            place = [saved[key] for key in ("layer", "first", "last", "depth")]
+            placement = Placement(Policy.from_dict(saved["policy"]), *place)
+            layer.add_generator()
+            layer.set_placement(placement, saved["seed"])
+            layer.loops_generically = saved["loops_generically"]
+        return layer  # type: ignore[no-any-return]
+
+
+class CudnnRecurrent(Recurrent):
+    """A drop-in layer whose stock layer may run in one cuDNN kernel."""
+
+    @property
+    def use_cudnn(self) -> bool | str | None:
+        """As in the stock layer, but None outside of the stock loop while a policy masks the layer.
+
+        `keras.layers.Bidirectional` reads it before it runs both directions in one kernel of its
+        own, without this layer's loop and its masks. The layer's own loop may still use cuDNN.
+        """
+        placement = self.placement
+        is_masked = placement is not None and placement.policy.active
+        if is_masked and not self.__dict__.get("_in_stock_loop"):
+            return None
+        # Not set yet while Keras constructs the layer.
+        return self.__dict__.get("use_cudnn", "auto")  # type: ignore[no-any-return]
+
+    @use_cudnn.setter
+    def use_cudnn(self, use_cudnn: bool | str | None) -> None:
+        # Bidirectional sets what it read of the layer that it copies: None. See get_config.
+        if use_cudnn is not None:
+            self.__dict__["use_cudnn"] = use_cudnn
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        if "placement" in config:
+            config["placement"]["use_cudnn"] = self.__dict__.get("use_cudnn", "auto")
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], *args: Any, **kwargs: Any) -> Self:
+        layer = super().from_config(config, *args, **kwargs)
+        if "placement" in config:
+            layer.use_cudnn = config["placement"]["use_cudnn"]
+        return layer
