@@ -1,8 +1,11 @@
 """The notebook that runs Keras, on this backend."""
 
 import keras
+import pytest
 
 from tests.support import notebooks
+
+pytestmark = pytest.mark.any_backend
 
 TWO_FRAMEWORKS = notebooks.FOLDER / "two_frameworks.ipynb"
 

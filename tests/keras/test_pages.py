@@ -4,6 +4,8 @@ import pytest
 
 from tests.support import documents
 
+pytestmark = pytest.mark.any_backend
+
 PAGES = [p for p in documents.PAGES if documents.needs_keras(p)]
 
 

@@ -7,6 +7,8 @@ from keras import layers, ops
 
 import dropout_policies as dp
 
+pytestmark = pytest.mark.any_backend
+
 WIDTH, UNITS = 9, 8
 
 
