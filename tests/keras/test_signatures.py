@@ -15,6 +15,8 @@ from keras.src.testing import test_case
 
 import dropout_policies as dp
 
+pytestmark = pytest.mark.any_backend
+
 NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding"]
 OURS = {
     "LSTM": ["policy", "rate", "stack"],
@@ -159,8 +161,6 @@ def test_a_seed_without_a_policy_is_kerass():
 
 PROGRAM = """
 from dropout_policies_keras import GRU, LSTM, RNN, Embedding, SimpleRNN
-
-pytestmark = pytest.mark.any_backend
 
 LSTM(5, policy="zaremba", rate=0.5, seed=3, stack=(0, 2), name="a", implementation=1)
 GRU(5, reset_after=False, policy=None, zero_output_for_mask=True, dtype="float32")
