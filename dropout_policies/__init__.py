@@ -14,7 +14,7 @@ from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .masks.sampling import average, monte_carlo, record, replay
 from .pictures.diagram import Diagram
-from .placement.apply_policy import apply
+from .placement.apply_policy import apply, remove
 from .placement.plans import Slot
 from .placement.report import Applied
 from .policies.catalog import (
@@ -66,6 +66,7 @@ __all__ = [
     "ramp",
     "record",
     "register",
+    "remove",
     "replay",
     "resolve",
     "rnndrop",

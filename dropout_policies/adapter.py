@@ -9,8 +9,9 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
 - kinds of layers: `CellType` and the module `cell_types`;
 - where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
-- `apply`: `RecurrentLayer`, `LayerUse`, `find_stacks`, `place_layers`, `SwappedLayer`, and the
-  report `Applied` with `Touched`, `TouchedEmbedding` and `Skipped`;
+- `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`, `RecurrentLayer`, `LayerUse`,
+  `find_stacks`, `place_layers`, `SwappedLayer`, and the report `Applied` with `Touched`,
+  `TouchedEmbedding` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
 - the audit: `Probe`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
@@ -39,6 +40,7 @@ from .placement.plans import (
     plan_masks,
 )
 from .placement.report import Applied, Skipped, Touched, TouchedEmbedding
+from .placement.selection import ApplyRequest, Choice, check_rates_are_used
 from .placement.stacks import LayerUse, RecurrentLayer, find_stacks, place_layers, stack_placement
 from .placement.swapped_layer import SwappedLayer
 from .policies import cell_types
@@ -56,9 +58,11 @@ __all__ = [
     "WEIGHTS",
     "Adapter",
     "Applied",
+    "ApplyRequest",
     "Array",
     "AuditableAdapter",
     "CellType",
+    "Choice",
     "Geometry",
     "LayerUse",
     "Parameter",
@@ -82,6 +86,7 @@ __all__ = [
     "Touched",
     "TouchedEmbedding",
     "cell_types",
+    "check_rates_are_used",
     "check_seed",
     "check_sites",
     "compilation_allowed",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import keras
 
 from dropout_policies.adapter import (
     Applied,
+    ApplyRequest,
     Placement,
     Policy,
     PolicyError,
@@ -19,18 +20,19 @@ from dropout_policies.adapter import (
     Skipped,
     Touched,
     TouchedEmbedding,
+    check_rates_are_used,
     find_stacks,
     place_layers,
 )
 
 from .auditing.probe import Probe
-from .cell_checks import check_cells, native_dropout
+from .cell_checks import check_cells, native_dropout, sites_of_cells
 from .embedding import Embedding, update_call_signature
 from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .planning import cells_of, keras_cells
 from .policy_layer import PolicyLayer
-from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions
+from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions, take_off
 from .wiring import Layer, Wiring, directions_of, layers_of, retrace
 
 SWAPS: dict[type[Layer], Any] = {
@@ -57,44 +59,57 @@ class KerasAdapter:
     def owns(self, model: Any) -> bool:
         return isinstance(model, keras.layers.Layer)
 
-    def apply(
-        self,
-        model: Layer,
-        policy: Policy,
-        seed: int | None,
-        stacks: Sequence[Sequence[str]] | None,
-    ) -> Applied:
+    def apply(self, model: Layer, request: ApplyRequest) -> Applied:
         found, skipped = find_layers(model)
-        check_layers(model, found, skipped, policy)
+        check_is_free(model, request.policies)
+        if not found:
+            raise PolicyError(_nothing_found(model, request.policies, skipped))
+        selection = request.select(found, find_embeddings(model), sites_of)
+        check_layers(selection.layers)
         wiring = Wiring(model, found)
-        groups = find_stacks(found, wiring.find_uses(), wiring.find_ambiguous_pairs(), stacks)
-        placements = place_layers(policy, groups)
+        ambiguous = [
+            (a, b)
+            for a, b in wiring.find_ambiguous_pairs()
+            if a in selection.layers and b in selection.layers
+        ]
+        groups = find_stacks(selection.layers, wiring.find_uses(), ambiguous, request.stacks)
+        placements = place_layers(selection.layers, groups)
         wiring.check_adjacent_dropouts(placements)
+        skipped += selection.skipped
         skipped += [
             Skipped(
                 layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows what it falls on"
             )
             for layer in wiring.adjacent_dropouts()
         ]
-        embeddings = find_embeddings(model, policy)
+        sizes = [(placements[item], item.layers) for item in placements]
+        notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
         touched = [
             [_touched(member.item, placements[member.item]) for member in members]
             for members in groups
         ]
-        pairs = [(item, layer) for item in found for layer in directions_of(item.layer)]
-        pairs += [(item, item.layer) for item in embeddings]
-        placements |= {item: Placement(policy, number) for number, item in enumerate(embeddings)}
+        words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
+        pairs = [(item, layer) for item in selection.layers for layer in directions_of(item.layer)]
+        pairs += [(item, item.layer) for item in selection.embeddings]
+        placements |= {
+            item: Placement(policy, number)
+            for number, (item, policy) in enumerate(selection.embeddings.items())
+        }
         swaps = SWAPS | EMBEDDINGS
         restorable = [
             RestorableLayer(item.name, layer, swaps[type(layer)]) for item, layer in pairs
         ]
-        for item, layer in pairs:
-            put_under_policy(layer, placements[item], seed)
+        for (item, layer), before in zip(pairs, restorable, strict=True):
+            put_under_policy(layer, placements[item], request.seed)
+            layer.__dict__["_before_policy"] = before
         retrace(model)
-        touched_embeddings = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
-        return Applied(
-            policy, touched, skipped, [*restorable, TracedFunctions(model)], touched_embeddings
-        )
+        traced = TracedFunctions(model)
+        return Applied(request.policies, touched, skipped, [*restorable, traced], words, notes)
+
+    def remove(self, model: Layer) -> None:
+        for layer in self.under_policy(model).values():
+            take_off(layer)
+        retrace(model)
 
     def under_policy(self, model: Layer) -> dict[str, PolicyLayer]:
         all_layers = list(dict.fromkeys(layers_of(model)))
@@ -132,10 +147,8 @@ class KerasAdapter:
         return describe()
 
 
-def find_embeddings(model: Layer, policy: Policy) -> list[RecurrentLayer]:
-    """The embeddings that a policy goes on: every one, if it has a rule for them."""
-    if not policy.masks(Site.EMBEDDING):
-        return []
+def find_embeddings(model: Layer) -> list[RecurrentLayer]:
+    """The embeddings that a policy can go on."""
     all_layers = list(dict.fromkeys(layers_of(model)))
     inside = _ids_inside(all_layers)
     found = [x for x in all_layers if type(x) in EMBEDDINGS and id(x) not in inside]
@@ -202,34 +215,51 @@ def _skip_reason(layer: Layer) -> str:
     return "policies run on LSTM, GRU, SimpleRNN and RNN"
 
 
-def check_layers(
-    model: Layer, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
-) -> None:
-    """Check everything that can be wrong with the layers, before anything is changed.
+def check_is_free(model: Layer, policies: Sequence[Policy]) -> None:
+    """Make sure that no layer of the model is under a policy.
 
     Raises:
-        PolicyError: there is no layer that the policy can go on, one is under a policy already, or
-            one cannot have it.
+        PolicyError: one is.
     """
-    if not found:
-        others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
-        raise PolicyError(
-            f"{model.name} has no recurrent layer that policy {policy.name!r} can go on "
-            f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in Bidirectional). "
-            f"{f'It has {others}.' if others else ''}"
-        )
     for layer in dict.fromkeys(layers_of(model)):
         placement = layer.placement if isinstance(layer, PolicyLayer) else None
         if placement is None:
             continue
-        if isinstance(layer, Embedding) and not policy.masks(Site.EMBEDDING):
+        if isinstance(layer, Embedding) and not any(p.masks(Site.EMBEDDING) for p in policies):
             continue
         raise PolicyError(
             f"{layer.name} ({_kind(layer)}) is under policy {placement.policy.name!r} already. "
-            f"Call remove() on what apply returned, or make the layer without a policy, "
-            f"before applying {policy.name!r}."
+            f"Call remove() on what apply returned, or dropout_policies.remove(model), before "
+            f"applying {_names(policies)}."
         )
-    for item in found:
+
+
+def _nothing_found(model: Layer, policies: Sequence[Policy], skipped: Sequence[Skipped]) -> str:
+    others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
+    return (
+        f"{model.name} has no recurrent layer that {_names(policies)} can go on "
+        f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in Bidirectional). "
+        f"{f'It has {others}.' if others else ''}"
+    )
+
+
+def _names(policies: Sequence[Policy]) -> str:
+    names = ", ".join(dict.fromkeys(repr(policy.name) for policy in policies))
+    return f"{'policy' if len(policies) == 1 else 'policies'} {names}"
+
+
+def sites_of(item: RecurrentLayer) -> frozenset[Site]:
+    """The sites that a recurrent layer has: those of all its cells."""
+    return frozenset().union(*(sites_of_cells(layer) for layer in directions_of(item.layer)))
+
+
+def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
+    """Make sure that each layer can have every site of its policy.
+
+    Raises:
+        PolicyError: one cannot.
+    """
+    for item, policy in policies.items():
         for layer in directions_of(item.layer):
             check_cells(layer, policy, f"{item.name} ({item.kind})")
 

@@ -8,6 +8,7 @@ import keras
 
 from dropout_policies.adapter import (
     Policy,
+    Site,
     check_sites,
 )
 
@@ -41,6 +42,11 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
             check_sites(policy, cell_name, cell_type_of(cell).sites)
         else:
             check_custom_cell(cell, policy, cell_name)
+
+
+def sites_of_cells(layer: Any) -> frozenset[Site]:
+    """The sites that the cells of a layer have, all together."""
+    return frozenset().union(*(cell_type_of(cell).sites for cell in cells_of(layer)))
 
 
 def native_dropout(layer: Any) -> str:

@@ -86,7 +86,8 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         seed: int | None = None,
         **kwargs: Unpack[EmbeddingArguments],
     ) -> None:
-        chosen = resolve_policy("Embedding", policy, rate, seed)
+        choice = resolve_policy("Embedding", policy, rate, seed)
+        chosen = None if choice is None else choice.policy
         if chosen is None and seed is not None:
             raise PolicyError(
                 f"Embedding: seed goes with a policy. Received: seed={seed!r}, policy=None"
@@ -178,6 +179,8 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
 
 
 def update_call_signature(layer: Any) -> None:
-    """Make Keras pass `training` to an embedding whose class has become ours."""
-    constructed = vars(Embedding(1, 1, name="embedding"))
+    """Make Keras pass `training` to an embedding if its class, which was swapped, takes it."""
+    constructed = vars(type(layer)(1, 1, name="embedding"))
+    for name in CALL_SIGNATURE:
+        vars(layer).pop(name, None)
     vars(layer).update({name: constructed[name] for name in CALL_SIGNATURE if name in constructed})

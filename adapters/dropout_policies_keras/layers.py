@@ -115,7 +115,7 @@ class LSTM(CudnnRecurrent, keras.layers.LSTM):  # type: ignore[misc]
         stack: tuple[int, int] | None = None,
         **kwargs: Unpack[GatedArguments],
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             units,
             activation=activation,
@@ -134,7 +134,7 @@ class LSTM(CudnnRecurrent, keras.layers.LSTM):  # type: ignore[misc]
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
-            seed=seed if chosen is None else None,
+            seed=seed if choice is None else None,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
@@ -143,7 +143,7 @@ class LSTM(CudnnRecurrent, keras.layers.LSTM):  # type: ignore[misc]
             use_cudnn=use_cudnn,
             **kwargs,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
@@ -239,7 +239,7 @@ class GRU(CudnnRecurrent, keras.layers.GRU):  # type: ignore[misc]
         stack: tuple[int, int] | None = None,
         **kwargs: Unpack[GatedArguments],
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             units,
             activation=activation,
@@ -257,7 +257,7 @@ class GRU(CudnnRecurrent, keras.layers.GRU):  # type: ignore[misc]
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
-            seed=seed if chosen is None else None,
+            seed=seed if choice is None else None,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
@@ -267,7 +267,7 @@ class GRU(CudnnRecurrent, keras.layers.GRU):  # type: ignore[misc]
             use_cudnn=use_cudnn,
             **kwargs,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
@@ -355,7 +355,7 @@ class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
         stack: tuple[int, int] | None = None,
         **kwargs: Unpack[SimpleRNNArguments],
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             units,
             activation=activation,
@@ -372,7 +372,7 @@ class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
             bias_constraint=bias_constraint,
             dropout=dropout,
             recurrent_dropout=recurrent_dropout,
-            seed=seed if chosen is None else None,
+            seed=seed if choice is None else None,
             return_sequences=return_sequences,
             return_state=return_state,
             go_backwards=go_backwards,
@@ -380,7 +380,7 @@ class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
             unroll=unroll,
             **kwargs,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
@@ -443,9 +443,9 @@ class RNN(Recurrent, keras.layers.RNN):  # type: ignore[misc]
         stack: tuple[int, int] | None = None,
         **kwargs: Unpack[RNNArguments],
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         # Keras's own layer has no seed, and says so.
-        unknown = {"seed": seed} if chosen is None and seed is not None else {}
+        unknown = {"seed": seed} if choice is None and seed is not None else {}
         super().__init__(
             cell,
             return_sequences=return_sequences,
@@ -457,4 +457,4 @@ class RNN(Recurrent, keras.layers.RNN):  # type: ignore[misc]
             **kwargs,
             **unknown,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)

@@ -10,6 +10,7 @@ import numpy as np
 from keras import ops
 
 from dropout_policies.adapter import (
+    Choice,
     Placement,
     Plan,
     Policy,
@@ -19,7 +20,6 @@ from dropout_policies.adapter import (
     Tape,
     check_seed,
     plan_at_call,
-    resolve,
 )
 
 from . import masks, tracing
@@ -33,6 +33,7 @@ POLICY_ATTRIBUTES = (
     "hold_masks",
     "rates_at",
     "_mask_generator",
+    "_before_policy",
 )
 """The attributes that a policy adds to a layer."""
 
@@ -287,8 +288,8 @@ def resolve_policy(
     rate: Rates | None,
     seed: int | None,
     **others: object,
-) -> Policy | None:
-    """The policy of a constructor's arguments, or None.
+) -> Choice | None:
+    """The choice of policy of a constructor's arguments, or None.
 
     Args:
         layer_name: what an error calls the layer.
@@ -304,7 +305,7 @@ def resolve_policy(
     if policy is not None:
         if seed is not None:
             check_seed(seed)
-        return resolve(policy, rate)
+        return Choice.of(policy, rate)
     for argument, value in {"rate": rate, **others}.items():
         if value is not None:
             raise PolicyError(

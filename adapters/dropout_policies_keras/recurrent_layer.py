@@ -10,13 +10,14 @@ import keras
 from keras import ops
 
 from dropout_policies.adapter import (
+    Choice,
     Placement,
     Policy,
     PolicyError,
     stack_placement,
 )
 
-from .cell_checks import check_cells, native_dropout
+from .cell_checks import check_cells, native_dropout, sites_of_cells
 from .loops import LoopResult
 from .planning import cells_of, keras_cells, placed_cells, plan_call
 from .policy_cells import TYPES, native_dropout_error, put_under_policy
@@ -65,12 +66,12 @@ class Recurrent(PolicyLayer):
     `recurrent_dropout`. Where a policy replaced that, evaluation stays the same, bit for bit."""
 
     def _start_policy(
-        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
+        self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
         """Put the layer, which has its cell by now, under the policy of its arguments."""
-        if policy is None:
+        if choice is None:
             return
-        name = type(self).__name__
+        name, policy = type(self).__name__, choice.on_one(sites_of_cells(self))
         check_cells(self, policy, name)
         if native := native_dropout(self):
             raise PolicyError(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 from keras import ops
 
 from dropout_policies.adapter import SwappedLayer
 
 from . import policy_layer, recurrent_layer
-from .embedding import CALL_SIGNATURE
+from .embedding import CALL_SIGNATURE, update_call_signature
 from .planning import cells_of, keras_cells
 from .policy_cells import TYPES, restore_cell
 from .wiring import Layer, retrace
@@ -59,6 +60,29 @@ def _current_generator(layer: Layer) -> Any:
         return vars(layer)["_mask_generator"]
     first = cells_of(layer)[:1] if hasattr(layer, "cell") else []
     return next((cell.seed_generator for cell in first if type(cell) in TYPES), None)
+
+
+def take_off(layer: Layer) -> None:
+    """Take the policy off a layer: it is as it was before `apply`, or the stock layer where it was
+    made with the policy. (A class of the user's, derived from ours, stays without a policy.)"""
+    before = vars(layer).get("_before_policy")
+    if before is not None:
+        before.restore()
+        return
+    if isinstance(layer, recurrent_layer.CudnnRecurrent):
+        layer.__dict__.setdefault(
+            "use_cudnn", "auto"
+        )  # ours is a property, the stock layer's is not
+    for cell in keras_cells(layer):
+        restore_cell(cell, getattr(type(cell), "stock", type(cell)), 0.0, 0.0)
+    for name in POLICY_ATTRIBUTES:
+        layer.__dict__.pop(name, None)
+    if type(layer).__module__.partition(".")[0] == __name__.partition(".")[0]:
+        layer.__class__ = next(
+            cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras.")
+        )
+        if isinstance(layer, keras.layers.Embedding):
+            update_call_signature(layer)
 
 
 class TracedFunctions:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,9 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dropout_policies.adapter import (
+    CUSTOM,
     Applied,
+    ApplyRequest,
     Placement,
     Policy,
     PolicyError,
@@ -19,6 +21,7 @@ from dropout_policies.adapter import (
     Skipped,
     Touched,
     TouchedEmbedding,
+    check_rates_are_used,
     check_sites,
     find_stacks,
     place_layers,
@@ -31,9 +34,9 @@ from .embedding import Embedding
 from .kernels.compiled import describe
 from .layers import GRU, LSTM, RNN
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
-from .recurrent_cell import check_step_rules
+from .recurrent_cell import check_step_rules, mode_of
 from .step_layers import GRUCell, LSTMCell, RNNCell
-from .swapped_layer import RestorableLayer
+from .swapped_layer import RestorableLayer, saved_attributes, take_off
 from .wiring import adjacent_dropouts, check_adjacent_dropouts, find_ambiguous_pairs, find_uses
 
 SWAPS: dict[type[nn.Module], Any] = {
@@ -58,39 +61,44 @@ class TorchAdapter:
     def owns(self, model: Any) -> bool:
         return isinstance(model, nn.Module)
 
-    def apply(
-        self,
-        model: nn.Module,
-        policy: Policy,
-        seed: int | None,
-        stacks: Sequence[Sequence[str]] | None,
-    ) -> Applied:
+    def apply(self, model: nn.Module, request: ApplyRequest) -> Applied:
         found, skipped = find_layers(model)
-        check_layers(model, found, skipped, policy)
-        groups = find_stacks(
-            found, find_uses(model, found), find_ambiguous_pairs(model, found), stacks
-        )
-        places = place_layers(policy, groups)
+        embeddings, others = find_embeddings(model)
+        check_is_free(model, request.policies)
+        if not found:
+            raise PolicyError(_nothing_found(model, request.policies, skipped))
+        selection = request.select(found, embeddings, sites_of)
+        check_layers(selection.layers)
+        pairs = find_ambiguous_pairs(model, found)
+        asked = [(a, b) for a, b in pairs if a in selection.layers and b in selection.layers]
+        groups = find_stacks(selection.layers, find_uses(model, found), asked, request.stacks)
+        places = place_layers(selection.layers, groups)
         check_adjacent_dropouts(model, found, places)
+        skipped += selection.skipped
         skipped += [
             Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
             for name, module in adjacent_dropouts(model, found)
         ]
-        embeddings, others = find_embeddings(model, policy)
-        skipped += others
-        in_batch_first = batch_first(found, embeddings, policy)
+        skipped += others if any(p.masks(Site.EMBEDDING) for p in request.policies) else []
+        sizes = [(places[item], item.layers) for item in places]
+        notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
+        in_batch_first = batch_first(found, selection.embeddings)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
-        swaps = SWAPS | EMBEDDINGS
+        words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
         before = [
-            RestorableLayer(i.name, i.layer, swaps[type(i.layer)]) for i in (*found, *embeddings)
+            RestorableLayer(item.name, item.layer, swapped_class(item.layer))
+            for item in (*selection.layers, *selection.embeddings)
         ]
-        for item in found:
-            put_under_policy(item.layer, places[item], seed)
-        for number, item in enumerate(embeddings):
-            put_under_policy(item.layer, Placement(policy, number), seed)
+        for item in selection.layers:
+            put_under_policy(item.layer, places[item], request.seed)
+        for number, (item, policy) in enumerate(selection.embeddings.items()):
+            put_under_policy(item.layer, Placement(policy, number), request.seed)
             item.layer.batch_first = in_batch_first
-        also = [TouchedEmbedding(item.name, item.kind) for item in embeddings]
-        return Applied(policy, touched, skipped, before, also)
+        return Applied(request.policies, touched, skipped, before, words, notes)
+
+    def remove(self, model: nn.Module) -> None:
+        for module in self.under_policy(model).values():
+            take_off(module)
 
     def under_policy(self, model: nn.Module) -> dict[str, PolicyLayer]:
         return {
@@ -112,11 +120,11 @@ class TorchAdapter:
         return describe()
 
 
-def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The embeddings that a policy goes on, if it has a rule for them, and those that it cannot."""
+def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The embeddings that a policy can go on, and those that it cannot."""
     found: list[RecurrentLayer] = []
     skipped: list[Skipped] = []
-    for name, module in model.named_modules() if policy.masks(Site.EMBEDDING) else ():
+    for name, module in model.named_modules():
         if type(module) in EMBEDDINGS:
             found.append(RecurrentLayer(name or "model", module, _kind(module)))
         elif isinstance(module, nn.Embedding):
@@ -125,23 +133,24 @@ def find_embeddings(model: nn.Module, policy: Policy) -> tuple[list[RecurrentLay
 
 
 def batch_first(
-    found: Sequence[RecurrentLayer], embeddings: Sequence[RecurrentLayer], policy: Policy
+    found: Sequence[RecurrentLayer], embeddings: Mapping[RecurrentLayer, Policy]
 ) -> bool:
     """Whether the model's tokens come as `[B, T]`: as its recurrent layers take their input.
 
     Raises:
         PolicyError: they do not agree, and it matters.
     """
-    batch_firsts = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
-    if len(batch_firsts) == 1:
-        return bool(batch_firsts.pop())
-    if embeddings and policy[Site.EMBEDDING].per == "sequence":
-        raise PolicyError(
-            f"{embeddings[0].name} ({embeddings[0].kind}): the recurrent layers do not say in one "
-            f"voice whether a batch is [T, B] or [B, T]. Make it a "
-            f"dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and leave "
-            f"the embedding out here: rate={{'embedding': 0}}."
-        )
+    given = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
+    if len(given) == 1:
+        return bool(given.pop())
+    for item, policy in embeddings.items():
+        if policy[Site.EMBEDDING].per == "sequence":
+            raise PolicyError(
+                f"{item.name} ({item.kind}): some recurrent layers take [T, B] and some [B, T], "
+                f"so which the tokens are is open. Make it a "
+                f"dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and "
+                f"leave the embedding out here: rate={{'embedding': 0}}."
+            )
     return False
 
 
@@ -187,28 +196,54 @@ def _generated_weight(layer: nn.RNNBase) -> str:
     return "" if parametrized else next((name for name in names if name not in own), "")
 
 
-def check_layers(
-    model: nn.Module, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped], policy: Policy
-) -> None:
-    """Everything that can be wrong with the layers themselves, before anything is changed."""
+def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
+    """Make sure that no layer of the model is under a policy.
+
+    Raises:
+        PolicyError: one is.
+    """
     for name, module in model.named_modules():
-        placed = module.placement if isinstance(module, PolicyLayer) else None
-        if placed is not None:
-            if isinstance(module, Embedding) and not policy.masks(Site.EMBEDDING):
-                continue
-            raise PolicyError(
-                f"{name or 'model'} ({_kind(module)}) is under policy "
-                f"{placed.policy.name!r} already. Call remove() on what apply returned, "
-                f"or make the layer without a policy, before applying {policy.name!r}."
-            )
-    if not found:
-        others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
+        placement = module.placement if isinstance(module, PolicyLayer) else None
+        if placement is None:
+            continue
+        if isinstance(module, Embedding) and not any(p.masks(Site.EMBEDDING) for p in policies):
+            continue
         raise PolicyError(
-            f"{type(model).__name__} has no recurrent layer that policy {policy.name!r} can go on"
-            f" (torch.nn's LSTM, GRU and RNN, and their cells)."
-            f"{f' It has {others}.' if others else ''}"
+            f"{name or 'model'} ({_kind(module)}) is under policy {placement.policy.name!r} "
+            f"already. Call remove() on what apply returned, or dropout_policies.remove(model), "
+            f"before applying {_names(policies)}."
         )
-    for item in found:
+
+
+def _nothing_found(model: nn.Module, policies: Sequence[Policy], skipped: Sequence[Skipped]) -> str:
+    others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
+    return (
+        f"{type(model).__name__} has no recurrent layer that {_names(policies)} can go on"
+        f" (torch.nn's LSTM, GRU and RNN, and their cells)."
+        f"{f' It has {others}.' if others else ''}"
+    )
+
+
+def _names(policies: Sequence[Policy]) -> str:
+    names = ", ".join(dict.fromkeys(repr(policy.name) for policy in policies))
+    return f"{'policy' if len(policies) == 1 else 'policies'} {names}"
+
+
+def sites_of(item: RecurrentLayer) -> frozenset[Site]:
+    """The sites that a recurrent layer has."""
+    if isinstance(item.layer, Unrolled):
+        return CUSTOM.sites
+    cell = isinstance(item.layer, nn.RNNCellBase)
+    return CELL_TYPES[mode_of(item.layer) if cell else item.layer.mode].sites
+
+
+def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
+    """Make sure that each layer can have every site of its policy.
+
+    Raises:
+        PolicyError: one cannot.
+    """
+    for item, policy in policies.items():
         name = f"{item.name} ({item.kind})"
         if isinstance(item.layer, nn.RNNCellBase):
             name = f"{item.name} ({item.kind}, whose h is both output and carried state)"
@@ -216,17 +251,25 @@ def check_layers(
         elif isinstance(item.layer, Unrolled):
             check_custom_cell(item.layer, policy, name)
         else:
-            check_sites(policy, name, CELL_TYPES[item.layer.mode].sites)
+            check_sites(policy, name, sites_of(item))
+
+
+def swapped_class(module: nn.Module) -> type[nn.Module]:
+    """The class that a module gets under a policy."""
+    found: type[nn.Module] = (SWAPS | EMBEDDINGS)[type(module)]
+    return found
 
 
 def put_under_policy(module: Any, placement: Placement, seed: int | None) -> None:
     """Swap a module's class, and put it under a policy."""
+    before = saved_attributes(module)
     for name in POLICY_ATTRIBUTES:
         vars(module).pop(name, None)
-    module.__class__ = (SWAPS | EMBEDDINGS)[type(module)]
+    module.__class__ = swapped_class(module)
     if isinstance(module, nn.RNNBase):
         module.dropout = 0.0
     module.set_placement(placement, seed)
+    module.before_policy = before
 
 
 def native_dropout(module: nn.Module) -> str:

@@ -75,7 +75,8 @@ class Unrolled(PolicyLayer, nn.Module):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy("Unrolled", policy, rate, seed, stack=stack)
+        choice = resolve_policy("Unrolled", policy, rate, seed, stack=stack)
+        chosen = None if choice is None else choice.on_one(CUSTOM.sites)
         super().__init__()
         self.cell, self.batch_first = cell, batch_first
         self.input_size = self._size("input_size", input_size)

@@ -72,7 +72,8 @@ class Embedding(PolicyLayer, nn.Embedding):
         seed: int | None = None,
         batch_first: bool = False,
     ) -> None:
-        chosen = resolve_policy("Embedding", policy, rate, seed)
+        choice = resolve_policy("Embedding", policy, rate, seed)
+        chosen = None if choice is None else choice.policy
         if chosen is not None and Site.EMBEDDING not in chosen:
             raise PolicyError(
                 f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "

@@ -74,7 +74,7 @@ class LSTM(Recurrent, nn.LSTM):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -87,7 +87,7 @@ class LSTM(Recurrent, nn.LSTM):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 class GRU(Recurrent, nn.GRU):
@@ -145,7 +145,7 @@ class GRU(Recurrent, nn.GRU):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -157,7 +157,7 @@ class GRU(Recurrent, nn.GRU):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 class RNN(Recurrent, nn.RNN):
@@ -217,7 +217,7 @@ class RNN(Recurrent, nn.RNN):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -230,4 +230,4 @@ class RNN(Recurrent, nn.RNN):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dropout_policies.adapter import (
+    Choice,
     Placement,
     Plan,
     Policy,
@@ -21,7 +22,6 @@ from dropout_policies.adapter import (
     Tape,
     check_seed,
     plan_at_call,
-    resolve,
 )
 
 from . import masks
@@ -36,7 +36,7 @@ from .tracing import (
     shared_memory,
 )
 
-POLICY_ATTRIBUTES = ("placement", "keys", "row_offset", "tape", "recomputing")
+POLICY_ATTRIBUTES = ("placement", "keys", "row_offset", "tape", "recomputing", "before_policy")
 """The attributes that a policy adds to a module."""
 
 
@@ -133,6 +133,8 @@ class PolicyLayer:
     tape = None
     recomputing = False
     """Whether activation checkpointing runs the call again, with its number put back."""
+    before_policy = None
+    """What the module was before `apply`; None where it was made with its policy."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -338,8 +340,8 @@ def resolve_policy(
     rate: Rates | None,
     seed: int | None,
     **others: object,
-) -> Policy | None:
-    """The policy that a constructor was given, or None.
+) -> Choice | None:
+    """The choice of policy that a constructor was given, or None.
 
     Raises:
         PolicyError: it is unknown, a rate or the seed is out of range, or one of the arguments
@@ -348,7 +350,7 @@ def resolve_policy(
     if seed is not None:
         check_seed(seed)
     if policy is not None:
-        return resolve(policy, rate)
+        return Choice.of(policy, rate)
     for argument, value in {"rate": rate, "seed": seed, **others}.items():
         if value is not None:
             raise PolicyError(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dropout_policies.adapter import (
     WEIGHTS,
+    Choice,
     Geometry,
     Policy,
     PolicyError,
@@ -44,12 +45,12 @@ class RecurrentCell(PolicyLayer):
         weight_ih: Tensor
 
     def _start_policy(
-        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
+        self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
         """Put the cell, which has its weights by now, under the policy of its arguments."""
-        if policy is None:
+        if choice is None:
             return
-        name = type(self).__name__
+        name, policy = type(self).__name__, choice.on_one(CELL_TYPES[self.mode].sites)
         check_step_rules(self, policy, name)
         placement = stack_placement(policy, stack, 1, name)
         placement.check_rates(1, name)

@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
+    Choice,
     Geometry,
-    Policy,
     PolicyError,
     check_sites,
     plan_masks,
@@ -37,12 +37,12 @@ class Recurrent(PolicyLayer):
         num_layers: int
 
     def _start_policy(
-        self, policy: Policy | None, seed: int | None, stack: tuple[int, int] | None
+        self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
         """Put the layer, which has its weights by now, under the policy of its arguments."""
-        if policy is None:
+        if choice is None:
             return
-        name = type(self).__name__
+        name, policy = type(self).__name__, choice.on_one(CELL_TYPES[self.mode].sites)
         if self.dropout > 0.0:
             raise PolicyError(
                 f"{name}: its own dropout would come on top of the policy's. Received: "

@@ -58,7 +58,7 @@ class LSTMCell(RecurrentCell, nn.LSTMCell):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -66,7 +66,7 @@ class LSTMCell(RecurrentCell, nn.LSTMCell):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 class GRUCell(RecurrentCell, nn.GRUCell):
@@ -110,7 +110,7 @@ class GRUCell(RecurrentCell, nn.GRUCell):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -118,7 +118,7 @@ class GRUCell(RecurrentCell, nn.GRUCell):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)
 
 
 class RNNCell(RecurrentCell, nn.RNNCell):
@@ -164,7 +164,7 @@ class RNNCell(RecurrentCell, nn.RNNCell):
         seed: int | None = None,
         stack: tuple[int, int] | None = None,
     ) -> None:
-        chosen = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
+        choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
         super().__init__(
             input_size,
             hidden_size,
@@ -173,4 +173,4 @@ class RNNCell(RecurrentCell, nn.RNNCell):
             device=device,
             dtype=dtype,
         )
-        self._start_policy(chosen, seed, stack)
+        self._start_policy(choice, seed, stack)

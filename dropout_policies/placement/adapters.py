@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ..errors import PolicyError
-from ..policies.policy import Policy
 from .report import Applied
+from .selection import ApplyRequest
 
 GROUP = "dropout_policies.adapters"
 """The entry-point group; an entry is named after the module that its framework is imported as."""
@@ -28,13 +27,11 @@ class Adapter(Protocol):
 
     def owns(self, model: Any) -> bool: ...
 
-    def apply(
-        self,
-        model: Any,
-        policy: Policy,
-        seed: int | None,
-        stacks: Sequence[Sequence[str]] | None,
-    ) -> Applied: ...
+    def apply(self, model: Any, request: ApplyRequest) -> Applied:
+        """Do what the user asked for; check everything first, and change things only then."""
+
+    def remove(self, model: Any) -> None:
+        """Make every layer under a policy the stock layer that it was, or would have been."""
 
     def under_policy(self, model: Any) -> dict[str, Any]:
         """The layers of a model that have a policy, by name; see `PolicyLayer`."""

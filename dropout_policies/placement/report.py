@@ -90,10 +90,12 @@ class TouchedEmbedding:
     Args:
         name: its name in the model.
         kind: its class before, as a user writes it.
+        policy: the policy whose rule it follows.
     """
 
     name: str
     kind: str
+    policy: Policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,17 +143,24 @@ class Applied:
 
     def __init__(
         self,
-        policy: Policy,
+        policies: Sequence[Policy],
         stacks: Sequence[Sequence[Touched]],
         skipped: Sequence[Skipped],
         before: Sequence[Restorable],
         embeddings: Sequence[TouchedEmbedding] = (),
+        notes: Sequence[str] = (),
     ) -> None:
-        self.policy = policy
+        self.policies = tuple(policies)
+        self.notes = tuple(notes)
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
         self.embeddings = tuple(embeddings)
         self._before: Sequence[Restorable] | None = before
+
+    @property
+    def policy(self) -> Policy:
+        """The policy; of several the first."""
+        return self.policies[0]
 
     @property
     def touched(self) -> tuple[Touched, ...]:
@@ -173,7 +182,8 @@ class Applied:
         for stack in self.stacks:
             parts = [[m] for m in stack.members] if stack.forked else [list(stack.members)]
             for part in parts:
-                title = f"{self.policy.name} on {' and '.join(member.name for member in part)}"
+                policies = " and ".join(dict.fromkeys(m.placement.policy.name for m in part))
+                title = f"{policies} on {' and '.join(member.name for member in part)}"
                 rows = _with_output_row([row for member in part for row in member.rows()])
                 drawn.append(Diagram(title, rows, steps, path))
         return tuple(drawn)
@@ -213,10 +223,13 @@ class Applied:
 
     def __str__(self) -> str:
         state = "" if self.active else " (removed)"
+        names = ", ".join(dict.fromkeys(policy.name for policy in self.policies))
+        rules = ", ".join(dict.fromkeys(policy.evaluation for policy in self.policies))
         count, number = len(self.touched), len(self.stacks)
         lines = [
-            f"policy {self.policy.name}{state}: {count} recurrent layer{'s' * (count != 1)} "
-            f"in {number} stack{'s' * (number != 1)}; evaluation: {self.policy.evaluation}"
+            f"{'policy' if len(self.policies) == 1 else 'policies'} {names}{state}: "
+            f"{count} recurrent layer{'s' * (count != 1)} "
+            f"in {number} stack{'s' * (number != 1)}; evaluation: {rules}"
         ]
         for index, stack in enumerate(self.stacks, 1):
             lines.append(
@@ -228,8 +241,10 @@ class Applied:
                 lines.append(f"    {member.name} ({member.kind}{times}): {member.sites()}")
                 if member.native:
                     lines.append(f"      taken over, back on remove(): {member.native}")
-        rule = rules_text(self.policy, frozenset({Site.EMBEDDING}))
-        lines.extend(f"  {left.name} ({left.kind}): {rule}" for left in self.embeddings)
+        for words in self.embeddings:
+            rule = rules_text(words.policy, frozenset({Site.EMBEDDING}))
+            lines.append(f"  {words.name} ({words.kind}): {rule}")
+        lines.extend(f"  {note}" for note in self.notes)
         lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
         return "\n".join(lines)
 

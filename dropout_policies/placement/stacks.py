@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..argument_checks import short_repr
 from ..errors import PolicyError
 from ..policies.policy import Policy
+from ..policies.sites import VERTICAL, Site
 from .plans import Placement
 
 
@@ -48,7 +49,7 @@ class Member(NamedTuple):
 
 
 def find_stacks(
-    found: Sequence[RecurrentLayer],
+    policies: Mapping[RecurrentLayer, Policy],
     uses: Iterable[LayerUse],
     ambiguous_pairs: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
     stacks: Sequence[Sequence[str]] | None,
@@ -56,24 +57,25 @@ def find_stacks(
     """The stacks of a model: layers that are joined, each after those that feed it.
 
     A stack is a chain as a rule. Where one layer feeds several, or several feed one, every
-    connection is still masked once: an output that another layer takes in is masked at its door.
+    connection is still masked once: the layer that takes an output in masks it.
 
     Args:
-        found: the recurrent layer objects, in the model's order.
+        policies: the recurrent layer objects, in the model's order, and the policy of each.
         uses: where they run, as far as the adapter can see.
-        unclear: pairs of which it cannot know whether the first feeds the second.
-        stacks: the user's word: names of layers, stack by stack, in order; it settles the
+        ambiguous_pairs: pairs of which it cannot know whether the first feeds the second.
+        stacks: the user's answer: names of layers, stack by stack, in order; it decides for the
             layers that it names.
 
     Raises:
         PolicyError: `stacks` is no list of lists of names, names a layer that is not there or
-            names one twice; or a pair stays unclear, or a layer stands in several places that
-            call for different masks. The message shows the way out.
+            names one twice; or pairs stay ambiguous where it matters to a policy, or a layer
+            stands in several places that call for different masks. The message shows the way out.
     """
+    found = list(policies)
     named = _parse_stacks(found, stacks)
     named_layers = {item for names in named for item in names}
-    for a, b in ambiguous_pairs:
-        _check_pair_is_decided(a, b, named)
+    pairs = [(a, b) for a, b in ambiguous_pairs if _matters(policies[a], policies[b])]
+    _check_pairs_are_decided(pairs, named, found)
     groups = [
         [Member(item, item is names[0], item is names[-1]) for item in names] for names in named
     ]
@@ -81,27 +83,71 @@ def find_stacks(
     return _in_model_order([*groups, *_stacks_from_uses(unnamed, list(uses))], found)
 
 
-def _check_pair_is_decided(
-    a: RecurrentLayer, b: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]
+def _matters(first: Policy, second: Policy) -> bool:
+    """Whether it matters if a layer under one policy feeds a layer under another.
+
+    Under one policy it does where masks fall on connections, or rates are given layer by layer.
+    Two policies are two stacks; there it does where both would mask what goes from one to the
+    other.
+    """
+    if first == second:
+        by_layer = any(isinstance(rule.rate, tuple) for rule in first.values())
+        return by_layer or any(first.masks(site) for site in VERTICAL)
+    return first.masks(Site.OUTPUT) and second.masks(Site.INPUT)
+
+
+def _check_pairs_are_decided(
+    pairs: Sequence[tuple[RecurrentLayer, RecurrentLayer]],
+    named: Sequence[Sequence[RecurrentLayer]],
+    found: Sequence[RecurrentLayer],
 ) -> None:
-    """Make sure that the user has said whether a feeds b.
+    """Make sure that the user has said of each pair whether the first feeds the second.
 
     Raises:
-        PolicyError: that is still open; the message has both answers, beside what was said.
+        PolicyError: some are still open; one message for all of them, with both answers.
     """
-    mine = next((names for names in named if a in names), [a])
-    its = next((names for names in named if b in names), [b])
-    open_ends = mine[-1] is a and its[0] is b and mine is not its
-    if not open_ends or (mine in named and its in named):
+    open_pairs = [pair for pair in pairs if _is_open(*pair, named)]
+    if not open_pairs:
         return
-    others = [names for names in named if names is not mine and names is not its]
-    joined, apart = ([*others, [*mine, *its]], [*others, mine, its])
-    yes, no = ([[item.name for item in names] for names in way] for way in (joined, apart))
+    together: list[list[RecurrentLayer]] = [list(names) for names in named]
+    for a, b in open_pairs:
+        before = next((names for names in together if a in names), [a])
+        after = next((names for names in together if b in names), [b])
+        if before is after or before[-1] is not a or after[0] is not b:
+            continue  # already in the chain, or a branch of it
+        together = [names for names in together if names is not before and names is not after]
+        together.append([*before, *after])
+    in_pairs = {item for pair in open_pairs for item in pair}
+    apart = [*map(list, named), *([x] for x in found if x in in_pairs and not _names(x, named))]
+    chain, alone = ([[item.name for item in names] for names in each] for each in (together, apart))
+    if len({frozenset(pair) for pair in open_pairs}) == 1:
+        a, b = open_pairs[0]
+        raise PolicyError(
+            f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from "
+            f"outside, and one connection must not be masked twice. Say which it is: "
+            f"stacks={chain!r} if {a.name!r} feeds {b.name!r}, stacks={alone!r} if it does not."
+        )
+    listed = dict.fromkeys(f"{a.name!r} into {b.name!r}" for a, b in open_pairs)
     raise PolicyError(
-        f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from outside, "
-        f"and one connection must not be masked twice. Say which it is: stacks={yes!r} if "
-        f"{a.name!r} feeds {b.name!r}, stacks={no!r} if it does not."
+        f"Some layers may feed one another: the code that joins them cannot be seen from outside, "
+        f"and one connection must not be masked twice. Say how they are joined: stacks={chain!r} "
+        f"if each feeds the next in this order, stacks={alone!r} if none feeds another, or name "
+        f"the stacks that there are. Open are: {', '.join(listed)}."
     )
+
+
+def _names(item: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]) -> bool:
+    return any(item in names for names in named)
+
+
+def _is_open(
+    a: RecurrentLayer, b: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]
+) -> bool:
+    """Whether the user's stacks leave it open that a feeds b."""
+    before = next((names for names in named if a in names), [a])
+    after = next((names for names in named if b in names), [b])
+    can_follow = before[-1] is a and after[0] is b and before is not after
+    return can_follow and not (before in named and after in named)
 
 
 def _stacks_from_uses(
@@ -185,9 +231,13 @@ def _parse_stacks(found: Sequence[RecurrentLayer], stacks: object) -> list[list[
 
 
 def place_layers(
-    policy: Policy, groups: Sequence[Sequence[Member]]
+    policies: Mapping[RecurrentLayer, Policy], groups: Sequence[Sequence[Member]]
 ) -> dict[RecurrentLayer, Placement]:
     """Each object's placement; layers are numbered over all stacks, so that no two share a key.
+
+    Args:
+        policies: the policy of each layer.
+        groups: the stacks.
 
     Raises:
         PolicyError: rates that are given layer by layer are more or fewer than a stack's layers.
@@ -196,7 +246,7 @@ def place_layers(
     for members in groups:
         depth = 0
         for item, first, last in members:
-            placements[item] = Placement(policy, number, first, last, depth)
+            placements[item] = Placement(policies[item], number, first, last, depth)
             number += item.layers
             depth += item.layers
     for members in groups:

@@ -35,6 +35,8 @@ class SwappedLayer:
             PolicyError: its class was changed since.
         """
         now = type(self.layer)
+        if now is self.kind and now is not self.swapped:
+            return  # freed by dropout_policies.remove meanwhile
         if now is not self.swapped:
             raise PolicyError(
                 f"{self.name} has become a {now.__module__}.{now.__qualname__} since the policy "

@@ -81,6 +81,9 @@ not only on its way from step to step."""
 GATE_INPUTS = frozenset({Site.INPUT, Site.BETWEEN, Site.HIDDEN})
 """What goes into the gates, and may have a mask for each of them (`gates="untied"`)."""
 
+CELL_STATE = frozenset({Site.CELL, Site.CELL_UPDATE})
+"""What falls on the c of an LSTM, which no other layer has."""
+
 UPDATES = frozenset({Site.HIDDEN_UPDATE, Site.CELL_UPDATE})
 """Where zoneout falls."""
 

@@ -12,12 +12,12 @@ from tinyrnn import Array, State, sigmoid
 
 from dropout_policies.adapter import (
     Applied,
+    ApplyRequest,
     Geometry,
     LayerUse,
     Parameter,
     Placement,
     Plan,
-    Policy,
     PolicyError,
     RecurrentLayer,
     Site,
@@ -27,6 +27,7 @@ from dropout_policies.adapter import (
     Tape,
     Touched,
     cell_types,
+    check_rates_are_used,
     check_sites,
     find_stacks,
     keyed,
@@ -151,14 +152,20 @@ class PolicyLSTM(tinyrnn.LSTM):
         return f"{super().__repr__()[:-1]}, policy={self.placement.policy.name!r})"
 
 
+def take_off(layer: PolicyLSTM) -> None:
+    """Make a layer the stock one again."""
+    layer.__class__ = tinyrnn.LSTM
+    for name in PolicyLSTM.__annotations__:
+        del vars(layer)[name]
+
+
 class RestorableLayer(SwappedLayer):
     """A layer as it was, and the way back."""
 
     def restore(self) -> None:
         """Put the layer back."""
-        self.layer.__class__ = self.kind
-        for name in PolicyLSTM.__annotations__:
-            del vars(self.layer)[name]
+        if isinstance(self.layer, PolicyLSTM):
+            take_off(self.layer)
 
 
 def layers_of(model: Any) -> dict[str, tinyrnn.Layer]:
@@ -192,27 +199,26 @@ def uses(model: Any, found: Sequence[RecurrentLayer]) -> list[LayerUse]:
     return made
 
 
-def check_layers(
-    model: Any, policy: Policy, found: Sequence[RecurrentLayer], skipped: Sequence[Skipped]
-) -> None:
-    """Everything that can be wrong with the layers themselves.
+def check_is_free(model: Any, request: ApplyRequest) -> None:
+    """Make sure that no layer is under a policy already.
 
     Raises:
-        PolicyError: there is none, one has a policy already, or one lacks a site of this one.
+        PolicyError: one is.
     """
+    names = ", ".join(policy.name for policy in request.policies)
     for name, layer in ADAPTER.under_policy(model).items():
         raise PolicyError(
             f"{name} (tinyrnn.LSTM) is under policy {layer.placement.policy.name!r} already. Call "
-            f"remove() on what apply returned before applying {policy.name!r}."
+            f"dropout_policies.remove(model) before applying {names}."
         )
-    if not found:
-        others = "".join(f" It has {left.name} ({left.kind}): {left.why}." for left in skipped)
-        raise PolicyError(
-            f"{model!r} has no recurrent layer that policy {policy.name!r} can go on "
-            f"(tinyrnn.LSTM).{others}"
-        )
-    for item in found:
-        check_sites(policy, f"{item.name} ({item.kind})", SITES)
+
+
+def nothing_found(model: Any, skipped: Sequence[Skipped]) -> PolicyError:
+    """What to say of a model without a layer for a policy."""
+    others = "".join(f" It has {left.name} ({left.kind}): {left.why}." for left in skipped)
+    return PolicyError(
+        f"{model!r} has no recurrent layer that a policy can go on (tinyrnn.LSTM).{others}"
+    )
 
 
 class Probe:
@@ -277,25 +283,31 @@ class TinyAdapter:
     def owns(self, model: Any) -> bool:
         return isinstance(model, tinyrnn.Model | tinyrnn.Layer)
 
-    def apply(
-        self,
-        model: Any,
-        policy: Policy,
-        seed: int | None,
-        stacks: Sequence[Sequence[str]] | None,
-    ) -> Applied:
+    def apply(self, model: Any, request: ApplyRequest) -> Applied:
         found, skipped = find_layers(model)
-        check_layers(model, policy, found, skipped)
-        groups = find_stacks(found, uses(model, found), (), stacks)
-        places = place_layers(policy, groups)
+        check_is_free(model, request)
+        if not found:
+            raise nothing_found(model, skipped)
+        selection = request.select(found, embeddings=(), sites_of=lambda _: SITES)
+        for item, policy in selection.layers.items():
+            check_sites(policy, f"{item.name} ({item.kind})", SITES)
+        groups = find_stacks(selection.layers, uses(model, found), (), request.stacks)
+        places = place_layers(selection.layers, groups)
+        sizes = [(places[item], item.layers) for item in places]
+        notes = check_rates_are_used(request, sizes, embeddings=False)
         # Nothing has been changed so far, and nothing raises from here on.
-        before = [RestorableLayer(item.name, item.layer, PolicyLSTM) for item in found]
-        for item in found:
+        before = [RestorableLayer(item.name, item.layer, PolicyLSTM) for item in places]
+        for item, placement in places.items():
             item.layer.__class__ = PolicyLSTM
-            vars(item.layer).update(placement=places[item], keys=MaskKeys(seed), tape=None)
+            vars(item.layer).update(placement=placement, keys=MaskKeys(request.seed), tape=None)
         rows = [[member.item for member in members] for members in groups]
         touched = [[Touched(i.name, i.kind, i.layers, places[i]) for i in row] for row in rows]
-        return Applied(policy, touched, skipped, before)
+        left_out = [*skipped, *selection.skipped]
+        return Applied(request.policies, touched, left_out, before, notes=notes)
+
+    def remove(self, model: Any) -> None:
+        for layer in self.under_policy(model).values():
+            take_off(layer)
 
     def under_policy(self, model: Any) -> dict[str, PolicyLSTM]:
         return {n: x for n, x in layers_of(model).items() if isinstance(x, PolicyLSTM)}

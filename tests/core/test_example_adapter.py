@@ -356,12 +356,12 @@ REFUSED = {
     "a policy already": (
         under_policy_in_part,
         "naive",
-        r"second \(tinyrnn.LSTM\) is under policy 'zaremba' already. Call remove\(\) on what apply",
+        r"second \(tinyrnn.LSTM\) is under policy 'zaremba' already. Call dropout_policies.remove",
     ),
     "no layer": (
         lambda tiny: tiny.framework.Model(head=tiny.framework.Linear(3, 2)),
         "zaremba",
-        r"Model\(head=Linear\(3, 2\)\) has no recurrent layer that policy 'zaremba' can go on",
+        r"Model\(head=Linear\(3, 2\)\) has no recurrent layer that a policy can go on",
     ),
     "a subclass": (
         lambda tiny: tiny.framework.Model(mine=forgetful(tiny)),

@@ -358,7 +358,7 @@ def test_bad_arguments_are_refused(arguments, message):
     ("make", "message"),
     [
         (lambda: GRU(H, policy="rnndrop"), "GRU has no site 'cell'"),
-        (lambda: GRU(H, policy="zoneout"), r"no site 'cell_update'.*rate=\{'cell_update': 0\}"),
+        (lambda: GRU(H, policy=dp.zoneout()), r"no site 'cell_update'.*rate=\{'cell_update': 0\}"),
         (lambda: SimpleRNN(H, policy="semeniuta"), "SimpleRNN has no site 'candidate'"),
         (lambda: GRU(H, policy="zaremba", recurrent_dropout=0.1), "recurrent_dropout=0.1"),
         (

@@ -70,7 +70,7 @@ def test_a_layers_rows_are_its_part_of_the_network():
 
 
 def applied(*stacks, policy=PER_LAYER, **more):
-    return Applied(policy, stacks, more.get("skipped", ()), (), more.get("embeddings", ()))
+    return Applied([policy], stacks, more.get("skipped", ()), (), more.get("embeddings", ()))
 
 
 def test_a_stack_is_drawn_as_one_and_layers_that_fork_each_by_itself():
@@ -109,7 +109,7 @@ def test_a_stack_is_a_chain_if_it_begins_once_and_ends_once(places, forked):
 def test_the_report_is_a_text_of_all_that_was_touched_and_skipped():
     one = touched(dp.awd(), "one", 1, 0, True, True)
     two = touched(dp.awd(), "two", 2, 1, True, True, native="dropout=0.5")
-    words = TouchedEmbedding("words", "Embedding")
+    words = TouchedEmbedding("words", "Embedding", dp.awd())
     left = Skipped("other", "GRU", "a subclass")
     lines = [
         "    one (LSTM): input, output 0.4 per sequence; recurrent_weight 0.5 per call",
@@ -155,12 +155,12 @@ def test_a_context_removes_the_policy_at_its_end_whatever_happens():
         def restore(self):
             undone.append("restore")
 
-    given = Applied(dp.zaremba(), [], [], [Memory()])
+    given = Applied([dp.zaremba()], [], [], [Memory()])
     with given as entered:
         assert entered is given
         assert given.active
     assert undone == ["check", "restore"]
-    given = Applied(dp.zaremba(), [], [], [Memory()])
+    given = Applied([dp.zaremba()], [], [], [Memory()])
     with pytest.raises(ZeroDivisionError), given:
         raise ZeroDivisionError
     assert undone == ["check", "restore"] * 2
@@ -181,7 +181,7 @@ def test_nothing_is_removed_if_one_layer_cannot_be():
         def restore(self):
             undone.append("restore")
 
-    given = Applied(dp.zaremba(), [], [], [Memory(False), Memory(True)])
+    given = Applied([dp.zaremba()], [], [], [Memory(False), Memory(True)])
     with pytest.raises(dp.PolicyError, match="changed since"):
         given.remove()
     assert undone == []
@@ -198,7 +198,7 @@ def test_none_are_several():
     "part",
     [
         touched(dp.zaremba(), "one", 1, 0, True, True),
-        TouchedEmbedding("words", "Embedding"),
+        TouchedEmbedding("words", "Embedding", PER_LAYER),
         Skipped("other", "GRU", "a subclass"),
         Stack(()),
     ],

@@ -18,6 +18,11 @@ from dropout_policies.placement.stacks import (
 A, B, C = (RecurrentLayer(name, object(), "LSTM") for name in "abc")
 
 
+def under(*items, policy=None):
+    """Layers, each with its policy."""
+    return dict.fromkeys(items, policy or dp.zaremba())
+
+
 def used(*links):
     """Uses of which each runs once, for pairs (a, b) of which the first feeds the second."""
     sources = {b: [a for a, other in links if other is b] for _, b in links}
@@ -45,29 +50,29 @@ def ends(groups):
 
 
 def test_links_make_chains_in_the_models_order():
-    assert names(find_stacks([A, B, C], [], [], None)) == [["a"], ["b"], ["c"]]
-    chain = find_stacks([A, B, C], used((A, B), (B, C)), [], None)
+    assert names(find_stacks(under(A, B, C), [], [], None)) == [["a"], ["b"], ["c"]]
+    chain = find_stacks(under(A, B, C), used((A, B), (B, C)), [], None)
     assert names(chain) == [["a", "b", "c"]]
     assert ends(chain) == [["a"], ["c"]]
-    assert names(find_stacks([A, B, C], used((C, A)), [], None)) == [["b"], ["c", "a"]]
+    assert names(find_stacks(under(A, B, C), used((C, A)), [], None)) == [["b"], ["c", "a"]]
 
 
 def test_what_the_user_says_settles_the_layers_named():
-    said = find_stacks([A, B, C], used((A, B), (B, C)), [], [["a"]])
+    said = find_stacks(under(A, B, C), used((A, B), (B, C)), [], [["a"]])
     assert names(said) == [["a"], ["b", "c"]]
-    said = find_stacks([A, B, C], used((B, C)), [(A, B)], [["a"], ["b"]])
+    said = find_stacks(under(A, B, C), used((B, C)), [(A, B)], [["a"], ["b"]])
     assert names(said) == [["a"], ["b"], ["c"]]
     assert ends(said) == [["a", "b", "c"], ["a", "b", "c"]]
-    said = find_stacks([A, B, C], [], [(A, B)], [["b", "a"]])
+    said = find_stacks(under(A, B, C), [], [(A, B)], [["b", "a"]])
     assert names(said) == [["b", "a"], ["c"]]
     assert ends(said) == [["b", "c"], ["a", "c"]]
 
 
 def test_forks_and_joins_mask_every_connection_once():
-    fork = find_stacks([A, B, C], used((A, B), (A, C)), [], None)
+    fork = find_stacks(under(A, B, C), used((A, B), (A, C)), [], None)
     assert names(fork) == [["a", "b", "c"]]
     assert ends(fork) == [["a"], ["b", "c"]]
-    join = find_stacks([A, B, C], used((A, C), (B, C)), [], None)
+    join = find_stacks(under(A, B, C), used((A, C), (B, C)), [], None)
     assert names(join) == [["a", "b", "c"]]
     assert ends(join) == [["a", "b"], ["c"]]
     stack = Stack(
@@ -77,8 +82,8 @@ def test_forks_and_joins_mask_every_connection_once():
 
 
 def placed(groups):
-    places = place_layers(dp.zaremba(), groups)
     members = [member for members in groups for member in members]
+    places = place_layers(under(*(member.item for member in members)), groups)
     return members, [places[member.item] for member in members]
 
 
@@ -91,10 +96,10 @@ def test_a_layer_in_two_unlike_places_must_be_said():
         [a, LayerUse(B, [a]), LayerUse(A)],
     ):
         with pytest.raises(dp.PolicyError, match=r"stands in two places.*stacks=\[\['[ab]'\]\]"):
-            find_stacks([A, B], uses, [], None)
-        assert names(find_stacks([A, B], uses, [], [["a"], ["b"]])) == [["a"], ["b"]]
+            find_stacks(under(A, B), uses, [], None)
+        assert names(find_stacks(under(A, B), uses, [], [["a"], ["b"]])) == [["a"], ["b"]]
     alike = [a, LayerUse(B, [a]), (again := LayerUse(A)), LayerUse(B, [again])]
-    assert ends(find_stacks([A, B], alike, [], None)) == [["a"], ["b"]]
+    assert ends(find_stacks(under(A, B), alike, [], None)) == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize(
@@ -102,36 +107,36 @@ def test_a_layer_in_two_unlike_places_must_be_said():
 )
 def test_stacks_that_are_no_lists_of_names_are_refused(stacks):
     with pytest.raises(dp.PolicyError, match=r"write|stacks=\[\['low', 'high'\]\]"):
-        find_stacks([A, B], [], [], stacks)
+        find_stacks(under(A, B), [], [], stacks)
 
 
 def test_what_is_unclear_must_be_said():
     with pytest.raises(
         dp.PolicyError, match=r"stacks=\[\['a', 'b'\]\].*stacks=\[\['a'\], \['b'\]\]"
     ):
-        find_stacks([A, B], [], [(A, B)], None)
+        find_stacks(under(A, B), [], [(A, B)], None)
 
 
 def test_what_was_said_of_some_layers_leaves_the_others_open():
     unclear = [(A, B), (A, C), (B, A), (B, C), (C, A), (C, B)]
-    with pytest.raises(dp.PolicyError, match=r"'b' may feed 'c'") as error:
-        find_stacks([A, B, C], [], unclear, [["a", "b"]])
-    assert "stacks=[['a', 'b', 'c']] if 'b' feeds 'c'" in str(error.value)
-    assert "stacks=[['a', 'b'], ['c']] if it does not" in str(error.value)
+    with pytest.raises(dp.PolicyError, match=r"Open are: 'b' into 'c', 'c' into 'a'\.") as error:
+        find_stacks(under(A, B, C), [], unclear, [["a", "b"]])
+    assert "stacks=[['a', 'b', 'c']] if each feeds the next" in str(error.value)
+    assert "stacks=[['a', 'b'], ['c']] if none feeds another" in str(error.value)
     for stacks in ([["a", "b", "c"]], [["a", "b"], ["c"]], [["c"], ["a"], ["b"]]):
-        assert names(find_stacks([A, B, C], [], unclear, stacks)) == sorted(stacks)
+        assert names(find_stacks(under(A, B, C), [], unclear, stacks)) == sorted(stacks)
     with pytest.raises(dp.PolicyError, match=r"'a' may feed 'b'"):
-        find_stacks([A, B], [], [(A, B)], [["b"]])
+        find_stacks(under(A, B), [], [(A, B)], [["b"]])
     d = RecurrentLayer("d", object(), "LSTM")
     with pytest.raises(dp.PolicyError, match="'b' may feed 'c'") as error:
-        find_stacks([A, B, C, d], [], [(B, C)], [["d"], ["a", "b"]])
+        find_stacks(under(A, B, C, d), [], [(B, C)], [["d"], ["a", "b"]])
     assert "stacks=[['d'], ['a', 'b', 'c']] if" in str(error.value)
     assert "stacks=[['d'], ['a', 'b'], ['c']] if it" in str(error.value)
 
 
 def test_layers_are_numbered_over_all_stacks():
     two = RecurrentLayer("two", object(), "LSTM", layers=2)
-    groups = find_stacks([A, two, B], used((A, two)), [], None)
+    groups = find_stacks(under(A, two, B), used((A, two)), [], None)
     numbers = [(p.layer, p.first, p.last) for p in placed(groups)[1]]
     assert numbers == [(0, True, False), (1, False, True), (3, True, True)]
 
@@ -196,7 +201,7 @@ def test_the_report_counts_connections_and_masks():
             undone.append(self.number)
 
     skipped = [Skipped("g", "GRU", "why")]
-    applied = Applied(policy, [touched], skipped, [Memory(1), Memory(2)])
+    applied = Applied([policy], [touched], skipped, [Memory(1), Memory(2)])
     (stack,) = applied.stacks
     assert (stack.layers, stack.connections, stack.masked) == (3, 4, 2)
     assert str(applied) == (
