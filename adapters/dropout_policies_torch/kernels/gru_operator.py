@@ -265,7 +265,7 @@ SAVED_NAMES = (
 )
 """How errors call what is saved for the backward pass: `GRUSaved`, and the inputs."""
 
-_group_saved = make_grouping((GRUSaved, GRUInputs))
+_group_inputs = make_grouping(GRUInputs)
 
 
 def _setup_context(ctx: Any, inputs: GRUInputs, outputs: GRUOutputs) -> None:
@@ -281,7 +281,7 @@ def _compute_gradients(
     grad_hs: Tensor | None,
     grad_last: Tensor | None,
 ) -> tuple[Any, ...]:
-    saved, inputs = load_saved(ctx, SAVED_NAMES, _group_saved)
+    saved, inputs = load_saved(ctx, SAVED_NAMES, GRUSaved, _group_inputs)
     grad_outputs = GradOutputs(
         zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last, inputs.h0)
     )

@@ -304,7 +304,7 @@ SAVED_NAMES = (
 )
 """How errors call what is saved for the backward pass: `LSTMSaved`, and the inputs."""
 
-_group_saved = make_grouping((LSTMSaved, LSTMInputs))
+_group_inputs = make_grouping(LSTMInputs)
 
 
 def _setup_context(ctx: Any, inputs: LSTMInputs, outputs: LSTMOutputs) -> None:
@@ -321,7 +321,7 @@ def _compute_gradients(
     grad_hs: Tensor | None,
     grad_last_c: Tensor | None,
 ) -> tuple[Any, ...]:
-    saved, inputs = load_saved(ctx, SAVED_NAMES, _group_saved)
+    saved, inputs = load_saved(ctx, SAVED_NAMES, LSTMSaved, _group_inputs)
     grad_outputs = GradOutputs(
         zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last_c, inputs.c0)
     )

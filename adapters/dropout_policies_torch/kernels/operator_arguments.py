@@ -212,32 +212,27 @@ def flatten(arguments: Iterable[Any]) -> list[Any]:
     return flat
 
 
-def make_grouping(kinds: Iterable[Any]) -> Callable[[Sequence[Any]], list[Any]]:
-    """The inverse of `flatten`: a function from flat values to arguments of these kinds.
+def make_grouping(record: Any) -> Callable[[Sequence[Any]], Any]:
+    """The inverse of `flatten`: the function from flat values to a record.
 
     Args:
-        kinds: the arguments' types, some of them records.
+        record: the type of the record, some of whose fields may be records.
     """
-    # What is computed once here makes the function fast, which runs at every call of an operator.
+    # The function runs at every call of an operator. What is computed here makes it fast.
+    hints = get_type_hints(record)
     parts: list[tuple[int, int, Any]] = []
     first = 0
-    for kind in kinds:
-        end = first + len(_schema_of("", kind))
-        parts.append((first, end, _make_record(kind) if _is_record(kind) else None))
+    for field in record._fields:
+        kind = hints[field]
+        end = first + len(_schema_of(field, kind))
+        parts.append((first, end, make_grouping(kind) if _is_record(kind) else None))
         first = end
-    return lambda flat: [
-        flat[first] if make is None else make(flat[first:end]) for first, end, make in parts
-    ]
-
-
-def _make_record(record: Any) -> Callable[[Sequence[Any]], Any]:
-    """The function from the flat values of a record to the record."""
-    hints = get_type_hints(record)
-    kinds = [hints[field] for field in record._fields]
-    if not any(map(_is_record, kinds)):
-        return lambda flat: record(*flat)
-    grouping = make_grouping(kinds)
-    return lambda flat: record(*grouping(flat))
+    make = record._make
+    if not any(group for _, _, group in parts):
+        return make  # type: ignore[no-any-return]
+    return lambda flat: make(
+        [flat[first] if group is None else group(flat[first:end]) for first, end, group in parts]
+    )
 
 
 class FlatSignature:
@@ -248,7 +243,7 @@ class FlatSignature:
             or a tuple of tensors.
 
     Attributes:
-        group: the function from flat values to the function's arguments.
+        group: the function from flat values to a record of the function's arguments.
         returned: the type that the function returns.
         schema: the flat form in the language of `torch.library`.
         size: how many flat values there are.
@@ -257,7 +252,7 @@ class FlatSignature:
     def __init__(self, function: Callable[..., Any]) -> None:
         kinds = get_type_hints(function)
         self.returned: Any = kinds.pop("return")
-        self.group = make_grouping(kinds.values())
+        self.group = make_grouping(NamedTuple("Arguments", list(kinds.items())))
         named = [pair for name, kind in kinds.items() for pair in _schema_of(name, kind)]
         self.size = len(named)
         count = len(get_args(self.returned) or self.returned._fields)

@@ -71,8 +71,7 @@ class SequenceKernel(ABC):
     ) -> None:
         self.mode, self.order, self.saves_every_step = mode, list(order), saves_every_step
         self.h0 = check_memory("h0", make_contiguous(h0), tuple(h0.shape), h0)
-        by_site = masks._asdict()
-        self.masks = [self._expand_mask(by_site.get(site)) for site in KERNEL_SITES]
+        self.masks = [self._expand_mask(getattr(masks, site, None)) for site in KERNEL_SITES]
         self.masked_hidden = torch.empty_like(self.h0)
         """h times its mask, which the next matrix product takes."""
         shapes = self._shapes()

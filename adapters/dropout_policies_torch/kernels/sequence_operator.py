@@ -16,9 +16,7 @@ from .operator_arguments import (
     OPERATOR_SITES,
     FlatSignature,
     GradOutputs,
-    GRUSaved,
     Inputs,
-    LSTMSaved,
     flatten,
 )
 
@@ -98,7 +96,7 @@ class SequenceOperator:
             inputs: what the operator runs on.
             needs_backward: whether a backward pass may follow.
         """
-        flat = flatten((inputs, needs_backward))
+        flat = (*flatten(inputs), needs_backward)
         if torch.compiler.is_compiling() or has_dispatch_mode():
             return self.library_operator(*flat)
         return self.autograd_function.apply(*flat)
@@ -127,28 +125,34 @@ def zeros_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
     return torch.zeros_like(like) if gradient is None else gradient
 
 
-def save_for_backward(ctx: Any, saved: LSTMSaved | GRUSaved, inputs: Inputs) -> None:
+def save_for_backward(ctx: Any, saved: tuple[Tensor, ...], inputs: Inputs) -> None:
     """Save an operator's inputs, and what else its backward pass needs."""
-    *tensors, ctx.reverse = flatten((saved, inputs))
+    flat: list[Any] = [*saved, *flatten(inputs)]
+    *tensors, ctx.reverse = flat
     ctx.save_for_backward(*tensors)
     ctx.saved_kinds = None
     if not torch.compiler.is_compiling():
         ctx.saved_kinds = [None if x is None else (x.shape, x.dtype, x.device) for x in tensors]
 
 
-def load_saved(ctx: Any, names: Sequence[str], group: Callable[..., list[Any]]) -> list[Any]:
+def load_saved(
+    ctx: Any, names: Sequence[str], saved: Any, group_inputs: Callable[[Sequence[Any]], Any]
+) -> tuple[Any, Any]:
     """What `save_for_backward` saved.
 
     Args:
         ctx: the context of the autograd function.
         names: how errors call the saved tensors.
-        group: the function from flat values to the two records.
+        saved: the type of the first record.
+        group_inputs: the function from flat values to the second.
 
     Raises:
         RuntimeError: a hook on saved tensors gave back a tensor of another shape or type, or on
             another device.
     """
-    return group((*checked_saved_tensors(ctx, names), ctx.reverse))
+    tensors = checked_saved_tensors(ctx, names)
+    count = len(saved._fields)
+    return saved(*tensors[:count]), group_inputs((*tensors[count:], ctx.reverse))
 
 
 def checked_saved_tensors(ctx: Any, names: Sequence[str]) -> tuple[Any, ...]:

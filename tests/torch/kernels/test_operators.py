@@ -39,15 +39,13 @@ from tests.support.cases import Case, numbers
 T, B, D, H = 4, 3, 2, 3
 SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
 OPERATORS = {"LSTM": lstm, "GRU": gru}
-GROUPINGS = {
-    "LSTM": make_grouping((LSTMInputs, bool)),
-    "GRU": make_grouping((GRUInputs, bool)),
-}
+GROUPINGS = {"LSTM": make_grouping(LSTMInputs), "GRU": make_grouping(GRUInputs)}
 
 
 def run_operator(mode, *flat):
     """Call an operator with its arguments one by one, as `arguments` makes them."""
-    return OPERATORS[mode](*GROUPINGS[mode](flat))
+    *inputs, needs_backward = flat
+    return OPERATORS[mode](GROUPINGS[mode](inputs), needs_backward)
 
 
 def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, size=H):
