@@ -1,8 +1,8 @@
 """The layers' `forward`, in a form that TorchScript compiles as the stock layer's.
 
-TorchScript reads a method's source, and takes the branch of `torch.jit.is_scripting()` alone. The
-stock method itself cannot be called from there: it is overloaded for packed input, which
-TorchScript allows only to the class that defines it. So a scripted layer takes no packed input.
+TorchScript reads a method's source, and compiles only the branch of `torch.jit.is_scripting()`. The
+stock method itself cannot be called from there: it is overloaded for packed input, and TorchScript
+allows that only to the class that defines it. So a scripted layer takes no packed input.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dropout_policies.adapter import (
 )
 
 
-def _zeros(x: Tensor, batch_first: bool, count: int, width: int) -> Tensor:
-    """The state to start from where none is given, `[L*K, B, H]`."""
+def _zero_state(x: Tensor, batch_first: bool, count: int, width: int) -> Tensor:
+    """The initial state where none is given, `[L*K, B, H]`."""
     batch = x.size(0 if batch_first else 1)
     return torch.zeros(count, batch, width, dtype=x.dtype, device=x.device)
 
 
-# TorchScript leaves the Python branch alone only where it is an `else`.
+# TorchScript skips the Python branch only if it is an `else`.
 # ruff: noqa: RET505
 
 
@@ -34,7 +34,7 @@ def lstm_forward(
 
     Args:
         input: `[T, B, D]`, `[B, T, D]` if `batch_first`, `[T, D]` or packed.
-        hx: the states h `[L*K, B, P]` and c `[L*K, B, H]` to start from; zeros if left out.
+        hx: the initial states h `[L*K, B, P]` and c `[L*K, B, H]`; zeros if left out.
 
     Returns:
         Every h of the last layer, laid out as the input, and the last states (h, c).
@@ -46,8 +46,8 @@ def lstm_forward(
             count = self.num_layers * (2 if self.bidirectional else 1)
             width = self.proj_size if self.proj_size > 0 else self.hidden_size
             states = (
-                _zeros(x, first, count, width),
-                _zeros(x, first, count, self.hidden_size),
+                _zero_state(x, first, count, width),
+                _zero_state(x, first, count, self.hidden_size),
             )
         else:
             states = hx if batched else (hx[0].unsqueeze(1), hx[1].unsqueeze(1))
@@ -68,7 +68,7 @@ def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tu
 
     Args:
         input: `[T, B, D]`, `[B, T, D]` if `batch_first`, `[T, D]` or packed.
-        hx: the state h `[L*K, B, H]` to start from; zeros if left out.
+        hx: the initial state h `[L*K, B, H]`; zeros if left out.
 
     Returns:
         Every h of the last layer, laid out as the input, and the last state.
@@ -78,7 +78,7 @@ def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tu
         x = input if batched else input.unsqueeze(0 if first else 1)
         if hx is None:
             count = self.num_layers * (2 if self.bidirectional else 1)
-            h = _zeros(x, first, count, self.hidden_size)
+            h = _zero_state(x, first, count, self.hidden_size)
         else:
             h = hx if batched else hx.unsqueeze(1)
         self.check_forward_args(x, h, None)
@@ -96,14 +96,14 @@ def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tu
 
 
 def _cell_input(input: Tensor) -> Tensor:
-    """What a cell is given, as `[B, D]`."""
+    """A cell's input as `[B, D]`."""
     if input.dim() not in (1, 2):
         raise ValueError("a cell takes an input of 1 or 2 dimensions")
     return input if input.dim() == 2 else input.unsqueeze(0)
 
 
 def _cell_state(x: Tensor, h: Tensor | None, size: int) -> Tensor:
-    """A cell's state as `[B, H]`; zeros where there is none."""
+    """A cell's state as `[B, H]`; zeros if there is none."""
     if h is None:
         return torch.zeros(x.size(0), size, dtype=x.dtype, device=x.device)
     return h if h.dim() == 2 else h.unsqueeze(0)
@@ -173,7 +173,7 @@ def embedding_forward(self: Any, input: Tensor) -> Tensor:
     """Look tokens up.
 
     Args:
-        input: `[T, B]`, or `[B, T]` if `batch_first`; of any shape, where all samples have the same
+        input: `[T, B]`, or `[B, T]` if `batch_first`; of any shape if all samples have the same
             word types dropped.
 
     Returns:
@@ -189,10 +189,10 @@ def embedding_forward(self: Any, input: Tensor) -> Tensor:
 
 
 def check_scriptable(module: Any) -> None:
-    """Make sure that a scripted layer, which is the stock layer, would do as the module does.
+    """Make sure that a scripted layer, which is the stock layer, computes the same as the module.
 
     Raises:
-        PolicyError: a policy is at work.
+        PolicyError: a policy is active.
     """
     if module.is_active:
         policy = module.placement.policy
@@ -209,7 +209,7 @@ def check_scriptable(module: Any) -> None:
 
 
 def symbolic_call(module: Any, *arguments: Any) -> Any:
-    """A node that calls the module as one piece, where torch.fx traces symbolically; or None."""
+    """A graph node that calls the module as one piece; None where torch.fx does not trace."""
     for argument in arguments:
         parts = argument if isinstance(argument, tuple | list) else (argument,)
         for part in parts:

@@ -1,7 +1,7 @@
 """The checks of a layer's tensors before masks are drawn.
 
-What the stock layer refuses is an error of the same type here. (Its own kernels check fewer shapes,
-and some read past a weight's end.)
+What the stock layer refuses raises an error of the same type here. (PyTorch's own kernels check
+fewer shapes, and some of them read past a weight's end.)
 """
 
 from __future__ import annotations
@@ -15,29 +15,32 @@ from torch.nn.utils.rnn import PackedSequence
 from .cells import CELL_TYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""Names of parameters, and the shapes that they must have."""
+"""The names of parameters, and the shapes that they must have."""
 
 
 def layer_shapes(layer: nn.RNNBase) -> Shapes:
-    """The parameters of a recurrent layer, from its first layer and direction on."""
+    """The parameters of a recurrent layer, layer by layer and direction by direction."""
     rows = CELL_TYPES[layer.mode].gates * layer.hidden_size
     width = layer.proj_size or layer.hidden_size
     directions = ("", "_reverse")[: 1 + layer.bidirectional]
     shapes: dict[str, tuple[int, ...]] = {}
     for number in range(layer.num_layers):
-        into = width * len(directions) if number else layer.input_size
+        input_size = width * len(directions) if number else layer.input_size
         for direction in directions:
-            end = f"l{number}{direction}"
-            shapes |= {f"weight_ih_{end}": (rows, into), f"weight_hh_{end}": (rows, width)}
+            suffix = f"l{number}{direction}"
+            shapes |= {
+                f"weight_ih_{suffix}": (rows, input_size),
+                f"weight_hh_{suffix}": (rows, width),
+            }
             if layer.bias:
-                shapes |= {f"bias_ih_{end}": (rows,), f"bias_hh_{end}": (rows,)}
+                shapes |= {f"bias_ih_{suffix}": (rows,), f"bias_hh_{suffix}": (rows,)}
             if layer.proj_size:
-                shapes[f"weight_hr_{end}"] = (width, layer.hidden_size)
+                shapes[f"weight_hr_{suffix}"] = (width, layer.hidden_size)
     return shapes
 
 
 def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
-    """The parameters of a cell that has so many gates."""
+    """The parameters of a cell with so many gates."""
     rows = gates * cell.hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "weight_ih": (rows, cell.input_size),
@@ -47,10 +50,10 @@ def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
 
 
 def check_packed(packed: PackedSequence) -> None:
-    """Make sure that packed rows are as many as their lengths say.
+    """Make sure that a packed batch has a row for each step of each sample.
 
     Raises:
-        RuntimeError: they are not, or they are no rows.
+        RuntimeError: it has not, or its data is no matrix.
     """
     data, rows = packed.data, int(packed.batch_sizes.sum())
     if data.dim() != 2:
@@ -65,19 +68,19 @@ def check_packed(packed: PackedSequence) -> None:
 def check_tensors(
     layer: nn.Module, shapes: Shapes, x: Tensor, states: Sequence[Tensor] | None
 ) -> None:
-    """Make sure that a layer can run on what it is given.
+    """Make sure that a layer can run on an input and states.
 
     Args:
-        layer: whose parameters are checked.
-        shapes: their names and shapes.
+        layer: the layer, whose parameters are checked.
+        shapes: the names and shapes of its parameters.
         x: the input, of any shape.
-        states: the states to start from, or None.
+        states: the initial states, or None.
 
     Raises:
-        RuntimeError: something is of another shape or type or on another device than it must be.
+        RuntimeError: a tensor has another shape, type or device than it must have.
         NotImplementedError: the input, a state or a parameter is sparse, nested, quantized or in
             oneDNN's layout. (An input's weight may be sparse.)
-        TypeError: a parameter is missing, or a state is no tensor.
+        TypeError: a parameter is missing, or a state is not a tensor.
     """
     name = type(layer).__name__
     _check_dense(f"{name}: the input", x)
@@ -119,11 +122,11 @@ def check_tensors(
             )
 
 
-def _check_dense(what: str, x: Tensor) -> None:
+def _check_dense(name: str, x: Tensor) -> None:
     if x.layout is torch.strided and not x.is_nested and not x.is_quantized:
         return
     kind = "nested" if x.is_nested else "quantized" if x.is_quantized else str(x.layout)
     raise NotImplementedError(
-        f"{what} must be a dense tensor. Received: a tensor that is {kind}; write: x.to_dense(), "
+        f"{name} must be a dense tensor. Received: a tensor that is {kind}; write: x.to_dense(), "
         f"or nn.utils.rnn.pack_padded_sequence for samples of several lengths"
     )

@@ -1,7 +1,7 @@
-"""Who else is looking at a call: tracers, graphs, torch.func's transformations, dispatch modes.
+"""Who else observes a call: tracers, graphs, torch.func's transformations, dispatch modes.
 
-Functions in C write where no tracer sees it, and a number that Python counts is a constant in a
-graph. Nothing public tells most of this, so every private name of PyTorch that it takes is here.
+No tracer sees what functions in C write, and a number that Python counts is a constant in a graph.
+Nothing public tells most of this, so all private names of PyTorch that are needed for it are here.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def in_make_fx() -> bool:
 
 
 def export_tracer() -> Any:
-    """What records the program that `torch.export` makes now; None where none is made."""
+    """The tracer of the program that `torch.export` makes now; None if it makes none."""
     if not torch.compiler.is_exporting() or torch.compiler.is_dynamo_compiling():
         return None
     from torch.fx.experimental.proxy_tensor import get_proxy_mode
@@ -38,7 +38,7 @@ def export_tracer() -> Any:
 
 
 def shared_memory(array: npt.NDArray[Any]) -> Tensor:
-    """The tensor of an array's own memory, also where a tracer would make a constant of it."""
+    """A tensor that shares an array's memory, also where a tracer would make a constant of it."""
     with torch.inference_mode(False):  # or it could not be changed outside of that mode
         if not has_dispatch_mode():
             return torch.from_numpy(array)
@@ -49,23 +49,23 @@ def shared_memory(array: npt.NDArray[Any]) -> Tensor:
 
 
 def has_dispatch_mode() -> bool:
-    """Whether a `TorchDispatchMode` handles every operation; what C writes, it does not see."""
+    """Whether a `TorchDispatchMode` handles every operation. It does not see what C writes."""
     return torch._C._len_torch_dispatch_stack() > 0
 
 
 def is_observed() -> bool:
-    """Whether all that is computed is to be made of operators that others see."""
+    """Whether a graph, a dispatch mode or a trace must see every operation."""
     return torch.compiler.is_compiling() or has_dispatch_mode() or in_trace()
 
 
 def in_torch_func() -> bool:
-    """Whether a transformation of torch.func is at work."""
+    """Whether the call is made under a transformation of torch.func."""
     return torch._C._functorch.maybe_current_level() is not None
 
 
 def is_vmapped(tensors: Iterable[Any]) -> bool:
-    """Whether one of them stands for many under `torch.func.vmap`, which then runs one call for
-    all of them. (jacfwd and hessian batch derivatives alone; each call there is one call.)"""
+    """Whether `torch.func.vmap` batches one of these tensors, so that one call runs for many.
+    (jacfwd and hessian only batch derivatives; each call there is one call.)"""
     if not in_torch_func():
         return False
     functorch = torch._C._functorch
@@ -78,11 +78,11 @@ def is_vmapped(tensors: Iterable[Any]) -> bool:
 
 
 def has_batched_gradients(gradients: Iterable[Tensor]) -> bool:
-    """Whether gradients stand for many, and have no memory of their own: by `is_grads_batched`, or
+    """Whether gradients are batched, and so have no memory of their own: by `is_grads_batched`, or
     by torch.func around `torch.autograd.grad`."""
     functorch = torch._C._functorch
     batched = (functorch.is_legacy_batchedtensor, functorch.is_functorch_wrapped_tensor)
-    return any(is_one(gradient) for is_one in batched for gradient in gradients)
+    return any(is_batched(gradient) for is_batched in batched for gradient in gradients)
 
 
 def in_backward_pass() -> bool:
@@ -90,12 +90,12 @@ def in_backward_pass() -> bool:
     return torch._C._current_graph_task_id() != -1
 
 
-def keeps_graph() -> bool:
-    """Whether the graph of the backward pass that runs now is retained for another."""
+def retains_graph() -> bool:
+    """Whether the backward pass that runs now retains its graph for another pass."""
     return torch._C._autograd._get_current_graph_task_keep_graph()
 
 
 def in_cuda_graph() -> bool:
-    """Whether what runs now is captured in a CUDA graph."""
+    """Whether a CUDA graph captures what runs now."""
     initialized = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     return initialized and torch.cuda.is_current_stream_capturing()

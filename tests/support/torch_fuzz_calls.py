@@ -111,7 +111,7 @@ class Call:
         owner: whose weights run: the "layer", a "deep copy", or those of a "functional_call".
         frozen: names of tensors that need no gradient.
         wanted: of those that do, which are asked for; all if it is empty.
-        pulled: the outputs that the loss depends on, with the layout of each one's gradient.
+        grad_layouts: the outputs that the loss depends on, with the layout of each one's gradient.
         backward: one of `BACKWARDS`.
         saved: what a hook for saved tensors gives back, one of `SAVED` or `FAULTS`; None for none.
         number: which hook raises, or which tensor changes or is wrongly given back.
@@ -143,7 +143,7 @@ class Call:
     owner: str = "layer"
     frozen: frozenset[str] = frozenset()
     wanted: frozenset[str] = frozenset()
-    pulled: Mapping[str, str] = field(default_factory=lambda: {"y": "contiguous"})
+    grad_layouts: Mapping[str, str] = field(default_factory=lambda: {"y": "contiguous"})
     backward: str = "once"
     saved: str | None = None
     number: int = 0
@@ -310,7 +310,7 @@ def calls(draw: st.DrawFn, kind: str, devices: Sequence[str] = ("cpu",)) -> Call
     )
     some = st.frozensets(st.sampled_from(names), max_size=3)
     gradients = st.sampled_from(sorted(ALL_LAYOUTS))
-    pulled = st.dictionaries(st.sampled_from(call.outputs), gradients, min_size=1)
+    grad_layouts = st.dictionaries(st.sampled_from(call.outputs), gradients, min_size=1)
     ways = [way for way in BACKWARDS if way != "second order" or dtype is double]
     backward = one_of("once", "once", "interrupted", "interrupted", *ways)
     saved = None
@@ -326,7 +326,7 @@ def calls(draw: st.DrawFn, kind: str, devices: Sequence[str] = ("cpu",)) -> Call
         tied=_can_be_tied(call) and one_of(False, False, False, True),
         frozen=frozen,
         wanted=wanted - frozen,
-        pulled=draw(pulled),
+        grad_layouts=draw(grad_layouts),
         backward=backward,
         saved=saved,
         number=draw(st.integers(0, 40)),

@@ -22,7 +22,7 @@ from torch import Tensor
 from . import torch_fuzz, torch_fuzz_calls
 from .torch_fuzz import fuzz
 
-PULLED = {"y": "contiguous"}
+CONTIGUOUS = {"y": "contiguous"}
 
 FOUND = 3
 """The exit status of a process whose mutant was found by a wrong number or a missing error."""
@@ -157,7 +157,7 @@ _WRONG = _both(torch_fuzz.treated_as_by_stock, torch_fuzz_calls.wrong_calls)
 _SAVED_ELSEWHERE = _both(
     torch_fuzz.equals_plain_loop,
     lambda kind: torch_fuzz_calls.calls(kind).map(
-        lambda call: replace(call, layouts={}, pulled=PULLED)
+        lambda call: replace(call, layouts={}, grad_layouts=CONTIGUOUS)
     ),
 )
 _SAVED = _both(torch_fuzz.equals_plain_loop, torch_fuzz_calls.wrongly_saved)

@@ -151,16 +151,16 @@ def leaves(layer: nn.Module, call: Call, tensors: Tensors) -> Tensors:
     return {name: leaf for name, leaf in every.items() if name in call.wanted} or every
 
 
-def pulls(call: Call, outputs: Tensors) -> Tensors:
+def grad_outputs(call: Call, outputs: Tensors) -> Tensors:
     """The gradients of the outputs that the loss depends on, in their layouts."""
     generator = torch.Generator().manual_seed(call.draw + 1)
     found = {}
-    for name in call.outputs:  # all are drawn, so that each has the same numbers whatever is pulled
+    for name in call.outputs:  # all are drawn, so that each has the same numbers in every loss
         output = outputs[name]
         made = torch.randn(output.shape, generator=generator, dtype=torch.float64)
-        if name in call.pulled:
+        if name in call.grad_layouts:
             made = made.to(output.device, output.dtype)
-            found[name] = laid_out(made, call.pulled[name])
+            found[name] = laid_out(made, call.grad_layouts[name])
     return found
 
 
@@ -281,16 +281,18 @@ def _checkpointed(layer: nn.Module, call: Call, tensors: Tensors) -> Tensors:
 def _take_gradients(
     found: Outcome, layer: nn.Module, call: Call, tensors: Tensors, outputs: Tensors, way: str
 ) -> None:
-    pulled = {n: pull for n, pull in pulls(call, outputs).items() if outputs[n].requires_grad}
+    loss_grads = {
+        n: grad for n, grad in grad_outputs(call, outputs).items() if outputs[n].requires_grad
+    }
     wanted = leaves(layer, call, tensors)
-    if not pulled or not wanted:
+    if not loss_grads or not wanted:
         return
 
     def grads(**how: Any) -> Tensors:
         got = torch.autograd.grad(
-            [outputs[name] for name in pulled],
+            [outputs[name] for name in loss_grads],
             list(wanted.values()),
-            list(pulled.values()),
+            list(loss_grads.values()),
             allow_unused=True,
             **how,
         )
@@ -299,7 +301,7 @@ def _take_gradients(
     if way == "twice":
         found.again = grads(retain_graph=True)
     elif way == "accumulated":
-        torch.autograd.backward([outputs[name] for name in pulled], list(pulled.values()))
+        torch.autograd.backward([outputs[name] for name in loss_grads], list(loss_grads.values()))
         found.grads = {n: leaf.grad for n, leaf in wanted.items() if leaf.grad is not None}
         return
     elif way == "second order":
@@ -312,7 +314,7 @@ def _take_gradients(
         found.grads = {n: grad for n, grad in zip(wanted, got, strict=True) if grad is not None}
         return
     elif way == "interrupted":
-        _interrupt(call, [outputs[name] for name in pulled], grads)
+        _interrupt(call, [outputs[name] for name in loss_grads], grads)
     elif way == "input changed":
         change = [*(leaves(layer, call, tensors).values()), *outputs.values()]
         with torch.no_grad():

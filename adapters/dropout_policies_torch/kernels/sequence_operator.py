@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..cells import STEP_FUNCTIONS, Weights, compute_input_gates, loop_over_steps
-from ..tracing import has_batched_gradients, has_dispatch_mode, keeps_graph
+from ..tracing import has_batched_gradients, has_dispatch_mode, retains_graph
 from .kernel_memory import is_plain
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -189,7 +189,7 @@ class SavedGates:
             self._address is not None
             and is_plain(gates)
             and gates.data_ptr() == self._address
-            and not keeps_graph()
+            and not retains_graph()
         )
 
 

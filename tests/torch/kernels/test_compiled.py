@@ -1,5 +1,5 @@
-"""Functions in C: what happens where they cannot be had, or find no memory to work on; and which
-threads they run on."""
+"""Functions in C: what happens without a compiler, or on tensors without memory; and which threads
+they run on."""
 
 import ctypes
 import re
@@ -42,7 +42,7 @@ def test_without_a_compiler_layers_run_all_the_same(reason, monkeypatch, recwarn
 
 @pytest.mark.parametrize("policy", ["zaremba", "variational"])
 def test_tensors_without_memory_are_left_to_pytorch(policy):
-    """A tracer's tensors have shapes and types alone."""
+    """A tracer's tensors have only shapes and types."""
     with FakeTensorMode():
         layer = LSTM(3, 5, policy=policy, seed=1)
         y, _ = layer(torch.zeros(4, 2, 3))
@@ -56,7 +56,7 @@ COMPILERS = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
 
 @pytest.mark.parametrize("cc", COMPILERS)
 def test_every_compilers_functions_run_on_pytorchs_threads(cc, monkeypatch):
-    """Whatever OpenMP that compiler has of its own."""
+    """Whatever OpenMP runtime that compiler has."""
     monkeypatch.setenv("CC", cc)
     library = libraries.Libraries()
     assert library(C_SOURCE).has_threads() == 1
@@ -70,16 +70,16 @@ PARALLEL = ctypes.CFUNCTYPE(None, PART, ctypes.c_void_p, ctypes.c_uint, ctypes.c
 NUMBER = ctypes.CFUNCTYPE(ctypes.c_int)
 
 
-class OneAfterAnother:
-    """An OpenMP runtime that has no more than so many threads, and runs them one by one."""
+class SerialRuntime:
+    """An OpenMP runtime that has no more than `max_threads` threads, and runs them one by one."""
 
-    def __init__(self, most):
-        self.asked = []
+    def __init__(self, max_threads):
+        self.requested = []
         self.thread, self.threads = 0, 1
 
         def parallel(part, data, threads, _):
-            self.asked.append(threads)
-            self.threads = min(threads, most)
+            self.requested.append(threads)
+            self.threads = min(threads, max_threads)
             for thread in reversed(range(self.threads)):
                 self.thread = thread
                 part(data)
@@ -90,10 +90,10 @@ class OneAfterAnother:
         return self.threads
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 50])
+@pytest.mark.parametrize("max_threads", [1, 2, 3, 50])
 @pytest.mark.parametrize("kind", [LSTM, GRU])
-def test_no_number_of_threads_changes_a_result(kind, most, monkeypatch):
-    """Nor a runtime that has fewer than it was asked for."""
+def test_no_number_of_threads_changes_a_result(kind, max_threads, monkeypatch):
+    """Nor does a runtime that has fewer threads than requested."""
 
     def trained(threads):
         monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -106,16 +106,16 @@ def test_no_number_of_threads_changes_a_result(kind, most, monkeypatch):
         (y.square().sum() + sum(each.sum() for each in last)).backward()
         return y, x.grad, *(weight.grad for weight in layer.parameters())
 
-    functions, runtime = load_c_functions(torch.float32), OneAfterAnother(most)
+    functions, runtime = load_c_functions(torch.float32), SerialRuntime(max_threads)
     expected = trained(1)
     try:
         functions.use_threads(*runtime.functions)
-        assert not runtime.asked
+        assert not runtime.requested
         for threads in (2, 3, 7):
-            runtime.asked.clear()
+            runtime.requested.clear()
             for got, wanted in zip(trained(threads), expected, strict=True):
                 torch.testing.assert_close(got, wanted)
-            assert set(runtime.asked) == {threads}
+            assert set(runtime.requested) == {threads}
     finally:
         functions.use_threads(*map(ctypes.c_void_p, libraries.openmp()))
 

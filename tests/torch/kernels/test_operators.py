@@ -1,4 +1,4 @@
-"""The operators of whole sequences: what PyTorch asks of one, and every way of differentiating."""
+"""The operators of whole sequences: what PyTorch requires of one, and every kind of derivative."""
 
 import ctypes
 import mmap
@@ -72,7 +72,7 @@ def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, siz
 
 @pytest.mark.parametrize("mode", OPERATORS)
 @pytest.mark.parametrize("masked", [True, False])
-def test_an_operator_is_what_pytorch_asks_of_one(mode, masked):
+def test_an_operator_passes_pytorchs_checks(mode, masked):
     torch.library.opcheck(OPERATORS[mode].library_operator, arguments(mode, 1, masked))
 
 
@@ -175,14 +175,15 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
         torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
 
 
-def before_a_wall(x):
-    """The same at the end of memory beyond which nobody may read: a process that does so dies."""
+def before_protected_memory(x):
+    """A copy that ends where protected memory begins: a process that reads on dies."""
     size, page = x.numel() * x.element_size(), mmap.PAGESIZE
-    room = mmap.mmap(-1, (-(-size // page) + 1) * page)
-    wall = ctypes.addressof(ctypes.c_char.from_buffer(room)) + len(room) - page
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(wall), ctypes.c_size_t(page), 0) == 0
-    found = torch.frombuffer(room, dtype=x.dtype, count=x.numel(), offset=len(room) - page - size)
-    return found.view(x.shape).copy_(x)
+    memory = mmap.mmap(-1, (-(-size // page) + 1) * page)
+    protected = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + len(memory) - page
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(protected), ctypes.c_size_t(page), 0) == 0
+    offset = len(memory) - page - size
+    copied = torch.frombuffer(memory, dtype=x.dtype, count=x.numel(), offset=offset)
+    return copied.view(x.shape).copy_(x)
 
 
 @pytest.mark.parametrize("dtype", SINGLE)
@@ -194,12 +195,12 @@ def before_a_wall(x):
     form=st.sampled_from(["rows", "columns", "both apart"]),
     biased=st.booleans(),
 )
-def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
-    """Each a bias, or zeros, and below it as many columns as fill a vector, or zeros."""
+def test_a_weight_is_packed_in_panels(dtype, columns, depth, number, form, biased):
+    """Each has a bias or zeros, and below it as many columns as fill a vector, or zeros."""
     made = torch.arange(1.0, 4 * columns * depth + 1, dtype=dtype).view(2 * columns, 2 * depth)
-    weight = before_a_wall(made[:columns, :depth])
+    weight = before_protected_memory(made[:columns, :depth])
     if form == "columns":
-        weight = before_a_wall(weight.t()).t()
+        weight = before_protected_memory(weight.t()).t()
     elif form == "both apart":
         weight = made[::2, ::2]
     bias = torch.arange(-2.0 * columns, 0.0, dtype=dtype)[1::2] if biased else None
@@ -220,22 +221,24 @@ def test_a_weight_lies_in_panels(dtype, columns, depth, number, form, biased):
     rows=st.integers(1, 40),
     columns=st.integers(1, 60),
     width=st.integers(1, 60),
-    apart=st.integers(0, 20),
+    padding=st.integers(0, 20),
     first=st.integers(0, 20),
-    most=st.integers(1, 50),
+    max_rows=st.integers(1, 50),
     number=st.integers(1, 3),
 )
-def test_outer_products_are_summed(dtype, rows, columns, width, apart, first, most, number):
-    """Of small whole numbers, exactly: however many rows are taken at once, and where the columns
-    are some of a larger array's. What lies around them counts for nothing, and what lies
-    beyond is not read."""
+def test_outer_products_are_summed(dtype, rows, columns, width, padding, first, max_rows, number):
+    """Of small integers the sum is exact, however many rows are summed at once, and where the
+    columns are a part of a larger array. The other columns change nothing, and nothing beyond the
+    array is read."""
     generator = torch.Generator().manual_seed(0)
-    x = before_a_wall(torch.randint(-9, 10, (rows, width), generator=generator).to(dtype))
-    d = before_a_wall(torch.full((rows, first + columns + apart), torch.nan, dtype=dtype))
+    x = before_protected_memory(torch.randint(-9, 10, (rows, width), generator=generator).to(dtype))
+    d = before_protected_memory(
+        torch.full((rows, first + columns + padding), torch.nan, dtype=dtype)
+    )
     d = d[:, first : first + columns]
     d.copy_(torch.randint(-9, 10, d.shape, generator=generator))
     with pytest.MonkeyPatch.context() as patch, threads(number):
-        patch.setattr(cpu_products, "MAX_ROWS", most)
+        patch.setattr(cpu_products, "MAX_ROWS", max_rows)
         summed = Mock(wraps=cpu_products.sum_outer_products)
         patch.setattr(cpu_products, "sum_outer_products", summed)
         found = products.sum_outer_products(d, x)
@@ -243,12 +246,12 @@ def test_outer_products_are_summed(dtype, rows, columns, width, apart, first, mo
     torch.testing.assert_close(found, d.t() @ x, rtol=0, atol=0)
 
 
-def test_a_weight_is_laid_out_once():
+def test_a_weight_is_packed_once():
     recurrent = products.RecurrentWeight(torch.ones(5, 3), 2)
     assert recurrent.panels is recurrent.panels
 
 
-def test_threads_take_their_own_samples_where_each_has_enough():
+def test_each_thread_runs_its_own_samples_if_there_are_enough():
     cases = ((1, 1, True), (2, 1, True), (3, 14, False), (3, 15, True), (4, 20, True))
     for number, batch, expected in cases:
         state, gates = torch.zeros(batch, 3), torch.zeros(2, batch, 12)
@@ -259,7 +262,7 @@ def test_threads_take_their_own_samples_where_each_has_enough():
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
-    """As where PyTorch has its threads from something else than OpenMP."""
+    """As where PyTorch's threads are not OpenMP's."""
     functions = load_c_functions(torch.float32)
     assert functions.has_threads() == 1
     functions.use_threads(None, None, None)
@@ -284,16 +287,16 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
 @given(
     mode=st.sampled_from(sorted(OPERATORS)),
     seed=st.integers(0, 10**6),
-    kept=st.booleans(),
-    pulled=st.sampled_from([slice(None), slice(0, 1), slice(1, None)]),
+    needs_backward=st.booleans(),
+    in_loss=st.sampled_from([slice(None), slice(0, 1), slice(1, None)]),
 )
-def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
-    """Whatever is `pulled`: the whole result, every h alone, or the last state alone."""
+def test_an_operator_equals_the_plain_loop(dtype, mode, seed, needs_backward, in_loss):
+    """Whatever the loss depends on: the whole result, every h alone, or the last state alone."""
     *values, reverse, _ = arguments(mode, seed, requires_grad=False)
     states = 2 if mode == "LSTM" else 1
 
     def results(dtype, run):
-        given = [each.detach().to(dtype).requires_grad_(kept) for each in values[:6]]
+        given = [each.detach().to(dtype).requires_grad_(needs_backward) for each in values[:6]]
         x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
         weights = cells.Weights(
             w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0]
@@ -301,9 +304,9 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
         drawn = (each.to(dtype) for each in values[6:])
         masks = dict(zip(operators.OPERATOR_SITES[mode], drawn, strict=True))
         hs, end = run(mode, weights, x, tuple(start), masks, reverse)
-        if not kept:
+        if not needs_backward:
             return [hs, *end]
-        loss = sum(each.sin().sum() for each in (hs, *end)[pulled])
+        loss = sum(each.sin().sum() for each in (hs, *end)[in_loss])
         return [hs, *end, *torch.autograd.grad(loss, given)]
 
     def by_loop(*args):
@@ -317,16 +320,16 @@ def test_an_operator_is_the_plain_loop(dtype, mode, seed, kept, pulled):
 
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("mode", OPERATORS)
-def test_many_gradients_at_once_are_each_of_them(mode):
+def test_batched_gradients_equal_single_ones(mode):
     """As for a Jacobian: `torch.autograd.functional.jacobian(..., vectorize=True)`."""
     given = arguments(mode, 1)
     hs, end, *_ = run_operator(mode, *given)
     generator = torch.Generator().manual_seed(0)
-    pulled = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
+    grad_outputs = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
     gradients = partial(torch.autograd.grad, (hs, end), given[:6], retain_graph=True)
-    by_autograd = gradients(pulled, is_grads_batched=True)
-    by_func = torch.func.vmap(lambda *each: gradients(each))(*pulled)
-    for number, one_by_one in enumerate(map(gradients, zip(*pulled, strict=True))):
+    by_autograd = gradients(grad_outputs, is_grads_batched=True)
+    by_func = torch.func.vmap(lambda *each: gradients(each))(*grad_outputs)
+    for number, one_by_one in enumerate(map(gradients, zip(*grad_outputs, strict=True))):
         for ours, again, theirs in zip(by_autograd, by_func, one_by_one, strict=True):
             assert not ours.requires_grad
             torch.testing.assert_close(ours[number], theirs, rtol=0, atol=1e-12)
@@ -377,7 +380,7 @@ def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(mode, seed, monke
 
 
 def test_large_weights_are_packed_and_small_ones_need_not_be(monkeypatch):
-    """The same products on either side of the size from which oneDNN has a weight its own way."""
+    """The products are the same below and above the size from which weights are packed."""
     generator = torch.Generator().manual_seed(0)
     x, d = (torch.randn(6, width, generator=generator) for width in (5, 8))
     weight, bias = torch.randn(8, 5, generator=generator), torch.randn(8, generator=generator)
@@ -423,7 +426,7 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype, kernel):
         )
 
 
-def test_what_is_no_number_stays_none():
+def test_a_nan_stays_a_nan():
     for mode in OPERATORS:
         *values, reverse, _ = arguments(mode, 3, masked=False, requires_grad=False)
         values = [value if value is None else value.float() for value in values]
