@@ -27,7 +27,7 @@ from .kernel_memory import has_memory
 _logger = logging.getLogger(__name__)
 
 C_SOURCE = Path(__file__).with_name("steps.c")
-"""The functions in C: a layer's steps, and what this file includes from the others beside it."""
+"""The functions in C: a layer's steps, and the other C files, which this one includes."""
 
 C_DEFINES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
 """The types that the functions in C can have, and the compiler's arguments for each."""

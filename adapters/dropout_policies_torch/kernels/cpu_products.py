@@ -53,7 +53,7 @@ def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
     left = resolve_bits(left)
     rows_are_contiguous = left.stride(1) == 1 and left.stride(0) >= left.shape[1]
     left = left if rows_are_contiguous else left.contiguous()
-    found = left.new_empty(left.shape[1], right.shape[1])
+    total = left.new_empty(left.shape[1], right.shape[1])
     threads, count = torch.get_num_threads(), -(-len(left) // MAX_ROWS)
     chunks = zip(left.chunk(count), right.chunk(count), strict=True)
     for number, (some_left, some_right) in enumerate(chunks):
@@ -63,7 +63,7 @@ def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
             *map(c_int64, (some_left.stride(0), some_left.shape[1])),
             c_void_p(panels.data_ptr()),
             c_int64(len(some_left)),
-            c_void_p(found.data_ptr()),
+            c_void_p(total.data_ptr()),
             *map(c_int64, (right.shape[1], number, threads)),
         )
-    return found
+    return total

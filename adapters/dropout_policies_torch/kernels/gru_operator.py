@@ -285,12 +285,12 @@ def _compute_gradients(
     grad_outputs = GradOutputs(
         zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last, inputs.h0)
     )
-    found: tuple[Any, ...]
+    gradients: tuple[Any, ...]
     if needs_loop(grad_outputs, in_graph):
-        found = gradients_by_loop("GRU", inputs, grad_outputs)
+        gradients = gradients_by_loop("GRU", inputs, grad_outputs)
     else:
-        found = run_backward(grad_outputs, saved, inputs)
-    return found if inputs.weights.b_ih is not None else (*found[:4], None, None)
+        gradients = run_backward(grad_outputs, saved, inputs)
+    return gradients if inputs.weights.b_ih is not None else (*gradients[:4], None, None)
 
 
 gru = SequenceOperator(

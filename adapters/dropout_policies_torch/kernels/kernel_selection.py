@@ -1,6 +1,6 @@
 """Which compiled kernel runs an operator's steps: functions in C, or Triton kernels.
 
-Where there is neither, an operator calls PyTorch's own functions, one after another.
+Without a kernel, an operator calls PyTorch's own functions, one after another.
 """
 
 from __future__ import annotations

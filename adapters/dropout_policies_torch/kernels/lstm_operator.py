@@ -325,15 +325,15 @@ def _compute_gradients(
     grad_outputs = GradOutputs(
         zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last_c, inputs.c0)
     )
-    found: tuple[Any, ...]
+    gradients: tuple[Any, ...]
     if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
-        found = gradients_by_loop("LSTM", inputs, grad_outputs)
+        gradients = gradients_by_loop("LSTM", inputs, grad_outputs)
     else:
         # In graphs, an operator changes nothing that it is given.
         may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
         ctx.gates.is_overwritten = may_overwrite
-        found = run_backward(grad_outputs, saved, inputs, may_overwrite)
-    return found if inputs.weights.bias is not None else (*found[:5], None)
+        gradients = run_backward(grad_outputs, saved, inputs, may_overwrite)
+    return gradients if inputs.weights.bias is not None else (*gradients[:5], None)
 
 
 lstm = SequenceOperator(

@@ -1,7 +1,7 @@
-"""What the operators of whole sequences take and give back, grouped; and the flat form of it.
+"""What the operators of whole sequences take and return, grouped; and the flat form of it.
 
 Functions of this package take the records below. `torch.library` and `torch.autograd.Function` take
-tensors one by one. `FlatSignature` is the one place that turns one into the other.
+tensors one by one. `flatten` and `FlatSignature` convert between the two, and nothing else does.
 
 T is the number of steps, B the batch, D the input's width, and H the hidden size. Masks are
 `[T or 1, B or 1, H or 1]`; None where a site has no mask.

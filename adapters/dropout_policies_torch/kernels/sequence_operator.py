@@ -69,8 +69,8 @@ class SequenceOperator:
         def flat_gradients(
             ctx: Any, run_backward: Callable[..., Any], in_graph: bool, grad_outputs: Sequence[Any]
         ) -> tuple[Any, ...]:
-            found = compute_gradients(ctx, run_backward, in_graph, *grad_outputs[:2])
-            return *found, *[None] * (signature.size - len(found))
+            grads = compute_gradients(ctx, run_backward, in_graph, *grad_outputs[:2])
+            return *grads, *[None] * (signature.size - len(grads))
 
         self.library_operator = _library_operator(name, forward, fake_forward)
         self.library_operator.register_autograd(
