@@ -30,9 +30,9 @@ from .cells import (
     make_step,
 )
 from .kernels import compiled, products
+from .layer_cells import PlacedCell
 from .loops import LoopResult, run_steps, swap_time_and_batch
 from .masks import Masks
-from .planning import PlacedCell
 from .policy_cells import GATE_ORDER, Cell
 from .tracing import Tensor
 

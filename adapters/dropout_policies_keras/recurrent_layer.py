@@ -19,7 +19,6 @@ from dropout_policies.adapter import (
 
 from .cell_checks import check_cells, native_dropout, sites_of_cells
 from .loops import LoopResult
-from .planning import cells_of, keras_cells, placed_cells, plan_call
 from .policy_cells import TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer
 from .recurrence import run

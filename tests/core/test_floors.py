@@ -75,13 +75,12 @@ KERAS_ROOMS = (
     "policy_cells",
     "cells",
     "custom_cell",
-    "planning",
+    "layer_cells",
     "loops",
     "recurrence",
     "policy_layer",
     "functional_graph",
     "wiring",
-    "cell_checks",
     "recurrent_layer",
     "keras_arguments",
     "layers",
@@ -256,7 +255,7 @@ def test_both_adapters_have_the_same_rooms():
     layers (their classes, checks and plans), a graph to look at, loops to choose from, and
     constructors whose arguments Keras itself reads."""
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
-    keras_alone = {"policy_cells", "cell_checks", "planning", "functional_graph", "loops"}
+    keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"keras_arguments"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import GRU, LSTM, RNN, SimpleRNN
-from dropout_policies_keras.planning import cells_of
+from dropout_policies_keras.layer_cells import cells_of
 from keras import layers, ops
 
 import dropout_policies as dp

@@ -1,4 +1,4 @@
-"""The cells of a recurrent layer object, their places in a stack, and the masks of a call."""
+"""The cells of a recurrent layer object: their checks, their places in a stack, their plan."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ from dropout_policies.adapter import (
     Geometry,
     Placement,
     Plan,
+    Policy,
     Site,
+    check_sites,
     plan_masks,
 )
 
-from . import custom_cell
+from .custom_cell import check_custom_cell, state_and_output_width
 from .policy_cells import TYPES, Cell, cell_type_of
+
+LAYERS_OF_UNITS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
+"""The layers that make their cell from `units`; the others take one."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,40 @@ def keras_cells(layer: Any) -> list[Cell]:
     return (
         [cell for cell in cells_of(layer) if type(cell) in TYPES] if hasattr(layer, "cell") else []
     )
+
+
+def check_cells(layer: Any, policy: Policy, name: str) -> None:
+    """Make sure that a policy can go on every cell of a layer.
+
+    Args:
+        layer: the layer.
+        policy: the policy.
+        name: what an error calls the layer.
+
+    Raises:
+        PolicyError: it cannot; the message names the cell, the site, and the sites it has.
+    """
+    for cell in cells_of(layer):
+        kind = type(cell).__name__
+        cell_name = name
+        if isinstance(layer.cell, keras.layers.StackedRNNCells):
+            cell_name = f"{name}: {kind}"
+        elif not isinstance(layer, LAYERS_OF_UNITS):
+            cell_name = f"{name} of {kind}"
+        if type(cell) in TYPES:
+            check_sites(policy, cell_name, cell_type_of(cell).sites)
+        else:
+            check_custom_cell(cell, policy, cell_name)
+
+
+def native_dropout(layer: Any) -> str:
+    """A layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
+    found: dict[str, None] = {}
+    for cell in cells_of(layer):
+        if type(cell) in TYPES:
+            rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
+            found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
+    return ", ".join(found)
 
 
 def placed_cells(layer: Any, placement: Placement) -> list[PlacedCell]:
@@ -81,7 +120,7 @@ def plan_call(cells: list[PlacedCell], width: int, batch: Any, steps: Any, direc
     """
     plan: Plan = {}
     for each in cells:
-        state_width, output_width = custom_cell.state_and_output_width(each.cell)
+        state_width, output_width = state_and_output_width(each.cell)
 
         def plan_cell(hidden: int, each: PlacedCell = each, width: int = width) -> Plan:
             geometry = Geometry(
