@@ -24,7 +24,7 @@ from .tracing import Tensor
 States = list[Tensor]
 """What is carried from step to step: h `[B, H]`, and c `[B, H]` of an LSTM."""
 
-Noise = Mapping[Site, Tensor]
+SiteMasks = Mapping[Site, Tensor]
 """The masks of one step by site, each `[B or 1, F or 1]`; a site without one is not masked."""
 
 
@@ -97,7 +97,7 @@ def make_gates_product(
     """
     if not mask_per_gate:
         product = make_product(kernel, added_gates * kernel.shape[1] // gates)
-        return lambda value, mask: product(apply_mask(value, mask))
+        return lambda value, mask: product(apply_mask(mask, value))
     products = [make_product(of_gate) for of_gate in ops.split(kernel, gates, axis=-1)]
 
     def gate_by_gate(value: Tensor, masks: Tensor) -> Tensor:
@@ -107,32 +107,34 @@ def make_gates_product(
     return gate_by_gate
 
 
-def apply_mask(value: Tensor, mask: Tensor | None) -> Tensor:
+def apply_mask(mask: Tensor | None, value: Tensor) -> Tensor:
     """D(value), under a mask or none."""
     return value if mask is None else value * mask
 
 
-def drop(noise: Noise, site: Site, value: Tensor) -> Tensor:
+def apply_drop(masks: SiteMasks, site: Site, value: Tensor) -> Tensor:
     """D(value), where a step has a mask at a site."""
-    return apply_mask(value, noise.get(site))
+    return apply_mask(masks.get(site), value)
 
 
-def zoneout(noise: Noise, site: Site, previous: Tensor, new: Tensor) -> Tensor:
+def apply_zoneout(masks: SiteMasks, site: Site, previous: Tensor, new: Tensor) -> Tensor:
     """d ⊙ previous + (1 − d) ⊙ new."""
-    if site not in noise:
+    if site not in masks:
         return new
-    d = noise[site]
+    d = masks[site]
     return d * previous + (1.0 - d) * new
 
 
-Step = Callable[[Tensor, States, Noise], States]
+StepFunction = Callable[[Tensor, States, SiteMasks], States]
 """From the input's part of the gates `[B, G*H]`, the states and the masks to the new states."""
 
 HiddenGates = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 """The part of h in a GRU's z and r, and the function from r to its part in n."""
 
 
-def make_step(cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct) -> Step:
+def make_step(
+    cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
+) -> StepFunction:
     """One step of one of Keras's cells under masks.
 
     Args:
@@ -151,23 +153,23 @@ def make_step(cell: Cell, weights: Weights, mask_per_gate: bool, make_product: M
 
 def _make_lstm_step(
     cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
-) -> Step:
+) -> StepFunction:
     to_gates = make_gates_product(weights.recurrent_kernel, 4, mask_per_gate, make_product, 4)
 
-    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, masks: SiteMasks) -> States:
         h, c = states
-        gates = input_gates + to_gates(h, noise.get(Site.HIDDEN))
+        gates = input_gates + to_gates(h, masks.get(Site.HIDDEN))
 
         @checkpoint_update
         def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
             i, f, g, o = ops.split(gates, 4, axis=-1)
             i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
-            new_c = f * c + i * drop(noise, Site.CANDIDATE, cell.activation(g))
-            new_c = drop(noise, Site.CELL, new_c)
-            new_h = drop(noise, Site.STATE, o * cell.activation(new_c))
+            new_c = f * c + i * apply_drop(masks, Site.CANDIDATE, cell.activation(g))
+            new_c = apply_drop(masks, Site.CELL, new_c)
+            new_h = apply_drop(masks, Site.STATE, o * cell.activation(new_c))
             return [
-                zoneout(noise, Site.HIDDEN_UPDATE, h, new_h),
-                zoneout(noise, Site.CELL_UPDATE, c, new_c),
+                apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),
+                apply_zoneout(masks, Site.CELL_UPDATE, c, new_c),
             ]
 
         return update(gates, h, c)
@@ -177,7 +179,7 @@ def _make_lstm_step(
 
 def _make_gru_step(
     cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
-) -> Step:
+) -> StepFunction:
     def reset_after() -> Callable[[Tensor, Tensor | None], HiddenGates]:
         to_gates = make_gates_product(weights.recurrent_kernel, 3, mask_per_gate, make_product, 2)
 
@@ -195,25 +197,25 @@ def _make_gru_step(
         to_z, to_r, to_n = (make_product(kernel) for kernel in kernels)
 
         def hidden_gates(h: Tensor, mask: Tensor | None) -> HiddenGates:
-            masks = ops.split(mask, 3, axis=-1) if mask_per_gate else [mask] * 3
-            for_z, for_r, for_n = (apply_mask(h, each) for each in masks)
+            gate_masks = ops.split(mask, 3, axis=-1) if mask_per_gate else [mask] * 3
+            for_z, for_r, for_n = (apply_mask(each, h) for each in gate_masks)
             return to_z(for_z), to_r(for_r), lambda reset: to_n(reset * for_n)
 
         return hidden_gates
 
     hidden_gates = reset_after() if cell.reset_after else reset_before()
 
-    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, masks: SiteMasks) -> States:
         (h,) = states
-        hidden_z, hidden_r, hidden_n = hidden_gates(h, noise.get(Site.HIDDEN))
+        hidden_z, hidden_r, hidden_n = hidden_gates(h, masks.get(Site.HIDDEN))
         input_z, input_r, input_n = ops.split(input_gates, 3, axis=-1)
 
         @checkpoint_update
         def update(z: Tensor, n: Tensor, h: Tensor) -> States:
             z = cell.recurrent_activation(z)
-            n = drop(noise, Site.CANDIDATE, cell.activation(n))
-            new_h = drop(noise, Site.STATE, z * h + (1.0 - z) * n)
-            return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+            n = apply_drop(masks, Site.CANDIDATE, cell.activation(n))
+            new_h = apply_drop(masks, Site.STATE, z * h + (1.0 - z) * n)
+            return [apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h)]
 
         return update(
             input_z + hidden_z,
@@ -226,13 +228,13 @@ def _make_gru_step(
 
 def _make_rnn_step(
     cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
-) -> Step:
+) -> StepFunction:
     to_gates = make_gates_product(weights.recurrent_kernel, 1, mask_per_gate, make_product, 1)
 
-    def step(input_gates: Tensor, states: States, noise: Noise) -> States:
+    def step(input_gates: Tensor, states: States, masks: SiteMasks) -> States:
         (h,) = states
-        new_h = cell.activation(input_gates + to_gates(h, noise.get(Site.HIDDEN)))
-        new_h = drop(noise, Site.STATE, new_h)
-        return [zoneout(noise, Site.HIDDEN_UPDATE, h, new_h)]
+        new_h = cell.activation(input_gates + to_gates(h, masks.get(Site.HIDDEN)))
+        new_h = apply_drop(masks, Site.STATE, new_h)
+        return [apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h)]
 
     return step

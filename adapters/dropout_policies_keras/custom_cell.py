@@ -15,14 +15,14 @@ from dropout_policies.adapter import (
     check_sites,
 )
 
-from .cells import Noise, States, drop, zoneout
+from .cells import SiteMasks, States, apply_drop, apply_zoneout
 from .policy_cells import Cell
 from .tracing import Tensor
 
 
 def make_step(
     cell: Cell, training: bool
-) -> Callable[[Tensor, States, Noise], tuple[Tensor, States]]:
+) -> Callable[[Tensor, States, SiteMasks], tuple[Tensor, States]]:
     """The function from `[B, D]`, the states and the masks to a cell's output and new states.
 
     The first state is h. Where the cell returns the same tensor as output and as new h, the layer's
@@ -31,11 +31,11 @@ def make_step(
     takes_training = "training" in inspect.signature(cell.call).parameters
     arguments = {"training": training} if takes_training else {}
 
-    def step(inputs: Tensor, states: States, noise: Noise) -> tuple[Tensor, States]:
+    def step(inputs: Tensor, states: States, masks: SiteMasks) -> tuple[Tensor, States]:
         h, *others = states
-        output, new_states = cell(inputs, [drop(noise, Site.HIDDEN, h), *others], **arguments)
+        output, new_states = cell(inputs, [apply_drop(masks, Site.HIDDEN, h), *others], **arguments)
         new = list(new_states) if isinstance(new_states, list | tuple) else [new_states]
-        new_h = zoneout(noise, Site.HIDDEN_UPDATE, h, drop(noise, Site.STATE, new[0]))
+        new_h = apply_zoneout(masks, Site.HIDDEN_UPDATE, h, apply_drop(masks, Site.STATE, new[0]))
         return new_h if output is new[0] else output, [new_h, *new[1:]]
 
     return step

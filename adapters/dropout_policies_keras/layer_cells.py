@@ -19,7 +19,7 @@ from dropout_policies.adapter import (
 )
 
 from .custom_cell import check_custom_cell, state_and_output_width
-from .policy_cells import TYPES, Cell, cell_type_of
+from .policy_cells import CELL_TYPES, Cell, cell_type_of
 
 LAYERS_OF_UNITS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 """The layers that make their cell from `units`; the others take one."""
@@ -46,7 +46,9 @@ def keras_cells(layer: Any) -> list[Cell]:
     There are none in a layer without cells.
     """
     return (
-        [cell for cell in cells_of(layer) if type(cell) in TYPES] if hasattr(layer, "cell") else []
+        [cell for cell in cells_of(layer) if type(cell) in CELL_TYPES]
+        if hasattr(layer, "cell")
+        else []
     )
 
 
@@ -68,7 +70,7 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
             cell_name = f"{name}: {kind}"
         elif not isinstance(layer, LAYERS_OF_UNITS):
             cell_name = f"{name} of {kind}"
-        if type(cell) in TYPES:
+        if type(cell) in CELL_TYPES:
             check_sites(policy, cell_name, cell_type_of(cell).sites)
         else:
             check_custom_cell(cell, policy, cell_name)
@@ -78,7 +80,7 @@ def native_dropout(layer: Any) -> str:
     """A layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
     found: dict[str, None] = {}
     for cell in cells_of(layer):
-        if type(cell) in TYPES:
+        if type(cell) in CELL_TYPES:
             rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
             found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
     return ", ".join(found)

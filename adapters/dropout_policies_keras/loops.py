@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import SimpleNamespace
@@ -12,9 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from dropout_policies.adapter import Site
-
-from .cells import States
+from .cells import SiteMasks, States
 from .kernels.products import MakeProduct, Perturbations, ProductInputs, ScanProducts
 from .tracing import Tensor
 
@@ -22,7 +20,7 @@ LoopResult = tuple[Tensor, Tensor, Any]
 """What a loop returns: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`),
 and the last states."""
 
-Step = Callable[[Tensor, States, Mapping[Site, Tensor]], tuple[Tensor, States]]
+StepFunction = Callable[[Tensor, States, SiteMasks], tuple[Tensor, States]]
 """From the input of a step `[B, ...]`, the states and the step's masks to its output and the new
 states."""
 
@@ -41,20 +39,20 @@ class LoopInputs:
     padding: Tensor | None
     """Keras's mask `[B, T]`, False where a step is padding, or None."""
 
-    fixed_masks: Mapping[Site, Tensor]
+    fixed_masks: SiteMasks
     """The masks that hold for all steps, `[B, F]`."""
 
-    step_masks: Mapping[Site, Tensor]
+    step_masks: SiteMasks
     """The masks of each step, `[T, B, F]`."""
 
 
-def run_steps(
+def loop_over_steps(
     layer: Any,
-    step: Step,
+    step: StepFunction,
     inputs: Tensor,
     states: States,
     padding: Tensor | None,
-    masks: Mapping[Site, Tensor],
+    masks: SiteMasks,
     return_sequences: bool,
     make_product: MakeProduct | None = None,
 ) -> LoopResult:
@@ -82,13 +80,13 @@ def run_steps(
 
 
 def _run_in_keras(
-    layer: Any, step: Step, read: LoopInputs, states: States, return_sequences: bool
+    layer: Any, step: StepFunction, read: LoopInputs, states: States, return_sequences: bool
 ) -> LoopResult:
     """In Keras's generic loop."""
 
     def cell(inputs: Any, previous: Any, **_: Any) -> tuple[Tensor, States]:
-        noise = {**read.fixed_masks, **dict(zip(read.step_masks, inputs[1:], strict=True))}
-        return step(inputs[0], list(previous), noise)
+        masks = {**read.fixed_masks, **dict(zip(read.step_masks, inputs[1:], strict=True))}
+        return step(inputs[0], list(previous), masks)
 
     loop = SimpleNamespace(
         cell=cell,
@@ -114,22 +112,22 @@ def _steps_type(masks: int) -> type[Any]:
 
 
 def _run_in_python(
-    layer: Any, step: Step, read: LoopInputs, states: States, return_sequences: bool
+    layer: Any, step: StepFunction, read: LoopInputs, states: States, return_sequences: bool
 ) -> LoopResult:
     """In a loop in Python, with the results of Keras's."""
-    masks = {site: ops.unstack(mask) for site, mask in read.step_masks.items()}
-    is_valid = None
+    by_step = {site: ops.unstack(mask) for site, mask in read.step_masks.items()}
+    valid = None
     if read.padding is not None:
-        is_valid = ops.unstack(ops.cast(read.padding, "bool"), axis=1)
+        valid = ops.unstack(ops.cast(read.padding, "bool"), axis=1)
     outputs: list[Tensor] = []
     for t, x in enumerate(ops.unstack(read.inputs, axis=1)):
-        noise = {**read.fixed_masks, **{site: masks[site][t] for site in masks}}
-        output, new = step(x, list(states), noise)
-        if is_valid is not None:
+        masks = {**read.fixed_masks, **{site: by_step[site][t] for site in by_step}}
+        output, new = step(x, list(states), masks)
+        if valid is not None:
             repeats_output = outputs and not layer.zero_output_for_mask
             previous = outputs[-1] if repeats_output else ops.zeros_like(output)
-            output = _select(is_valid[t], output, previous)
-            new = [_select(is_valid[t], *pair) for pair in zip(new, states, strict=True)]
+            output = _keep_previous(valid[t], output, previous)
+            new = [_keep_previous(valid[t], *pair) for pair in zip(new, states, strict=True)]
         states = new
         outputs = outputs if return_sequences else []
         outputs.append(output)
@@ -138,7 +136,7 @@ def _run_in_python(
 
 def _run_in_scan(
     layer: Any,
-    step: Step,
+    step: StepFunction,
     read: LoopInputs,
     states: States,
     return_sequences: bool,
@@ -150,39 +148,39 @@ def _run_in_scan(
     """
     import jax
 
-    is_valid = None
+    valid = None
     if read.padding is not None:
-        is_valid = ops.transpose(ops.cast(read.padding, "bool"))
+        valid = ops.transpose(ops.cast(read.padding, "bool"))
 
-    def output_of(is_valid: Tensor | None, h: Tensor) -> Tensor:
-        if is_valid is None or not layer.zero_output_for_mask:
+    def output_of(valid: Tensor | None, h: Tensor) -> Tensor:
+        if valid is None or not layer.zero_output_for_mask:
             return h
-        return _select(is_valid, h, ops.zeros_like(h))
+        return _keep_previous(valid, h, ops.zeros_like(h))
 
     def loop(inputs: Tensor, perturbations: Perturbations) -> tuple[LoopResult, ProductInputs]:
         def scan_step(previous: States, of_step: Any) -> tuple[States, Any]:
-            x, is_valid, step_masks, perturbations = of_step
+            x, valid, step_masks, perturbations = of_step
             (_, new), product_inputs = products.run_step(
                 lambda: step(x, previous, {**read.fixed_masks, **step_masks}), perturbations
             )
-            if is_valid is not None:
-                new = [_select(is_valid, *pair) for pair in zip(new, previous, strict=True)]
-            output = output_of(is_valid, new[0]) if return_sequences else None
+            if valid is not None:
+                new = [_keep_previous(valid, *pair) for pair in zip(new, previous, strict=True)]
+            output = output_of(valid, new[0]) if return_sequences else None
             return new, (output, product_inputs)
 
-        by_step = inputs, is_valid, read.step_masks, perturbations
+        by_step = inputs, valid, read.step_masks, perturbations
         end, (outputs, product_inputs) = jax.lax.scan(scan_step, list(states), by_step)
-        last = output_of(None if is_valid is None else is_valid[-1], end[0])
+        last = output_of(None if valid is None else valid[-1], end[0])
         outputs = swap_time_and_batch(outputs) if return_sequences else ops.expand_dims(last, 1)
         return (last, outputs, end), product_inputs
 
     return products.run_loop(loop, swap_time_and_batch(read.inputs))  # type: ignore[no-any-return]
 
 
-def _select(is_valid: Tensor, new: Tensor, previous: Tensor) -> Tensor:
+def _keep_previous(valid: Tensor, new: Tensor, previous: Tensor) -> Tensor:
     """A step's values `[B, ...]`, and for samples whose step is padding those before it."""
     sizes = (-1, *(1 for _ in new.shape[1:]))
-    return ops.where(ops.reshape(is_valid, sizes), new, previous)
+    return ops.where(ops.reshape(valid, sizes), new, previous)
 
 
 def swap_time_and_batch(values: Tensor) -> Tensor:

@@ -61,11 +61,13 @@ def draw(
             key = mask_key(state, slot) if state is not None else _next_key(generator)
             if replica is not None and mask.by_sample:
                 key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
-            lowest_kept = _at_rate(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
+            least_word = _at_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
             offset = row_offset if mask.by_sample else 0
-            keep = (compiled_bits or keep_bits)(key, lowest_kept, mask.shape, offset)
+            keep = (compiled_bits or keep_bits)(key, least_word, mask.shape, offset)
         keep = check_not_shared(keep) if mask.by_sample else keep
-        kept, dropped = (_mask_value(mask, state, is_kept, dtype) for is_kept in (True, False))
+        kept, dropped = (
+            _mask_value_at_call(mask, state, is_kept, dtype) for is_kept in (True, False)
+        )
         drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
     return drawn
 
@@ -73,17 +75,19 @@ def draw(
 def means(plan: Plan, state: Tensor, dtype: str) -> Masks:
     """What stands for masks in evaluation: each one's mean, `[1, 1, 1]`."""
     return {
-        slot: ops.reshape(_at_rate(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
+        slot: ops.reshape(_at_call(mask.rate, state, mask.rule.mean, dtype), (1, 1, 1))
         for slot, mask in plan_in_evaluation(plan).items()
     }
 
 
-def _mask_value(mask: PlannedMask, state: Tensor | None, is_kept: bool, dtype: str) -> Tensor:
+def _mask_value_at_call(
+    mask: PlannedMask, state: Tensor | None, is_kept: bool, dtype: str
+) -> Tensor:
     """The value of a mask where it keeps, or where it drops."""
-    return _at_rate(mask.rate, state, partial(mask.rule.value, is_kept), dtype)
+    return _at_call(mask.rate, state, partial(mask.rule.value, is_kept), dtype)
 
 
-def _at_rate(
+def _at_call(
     rate: Rate, state: Tensor | None, function: Callable[[float], float], dtype: str
 ) -> Tensor:
     """A function of the rate of a call, as a scalar.
@@ -95,7 +99,7 @@ def _at_rate(
     assert state is not None, "a rate that changes goes with a counted call"
     # Compared as unsigned: both sides are moved down by 2**31.
     first_calls = ops.convert_to_tensor([first - 2**31 for first, _ in rate.points], dtype="int32")
-    is_reached = ops.cast((state[1] ^ _int32(2**31)) >= first_calls, "int32")
+    is_reached = ops.cast((state[1] ^ _to_int32(2**31)) >= first_calls, "int32")
     table = ops.convert_to_tensor([function(each) for _, each in rate.points], dtype=dtype)
     return ops.take(table, ops.sum(is_reached) - 1)
 
@@ -103,7 +107,7 @@ def _at_rate(
 def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
     """The key of one mask of one call, from the state (seed, call), as two int32 words."""
     seed, call = state[0], state[1]
-    return threefry2x32((seed, ops.zeros_like(seed)), (call, _int32(tag(slot))), _rotate_left)
+    return threefry2x32((seed, ops.zeros_like(seed)), (call, _to_int32(tag(slot))), _rotate_left)
 
 
 def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
@@ -113,19 +117,19 @@ def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
 
 
 def keep_bits(
-    key: tuple[Tensor, Tensor], lowest_kept: Tensor, shape: tuple[Any, Any, int], row_offset: int
+    key: tuple[Tensor, Tensor], least_word: Tensor, shape: tuple[Any, Any, int], row_offset: int
 ) -> Tensor:
     """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core.
 
     Args:
         key: two int32 words.
-        lowest_kept: the lowest word that keeps, moved down by 2**31.
+        least_word: the lowest word that keeps, moved down by 2**31.
         shape: T, B and F.
         row_offset: the number of the first row.
     """
     steps, batch, width = shape
     # Keras has no arithmetic on uint32 on every backend; int32 overflows alike.
-    rows = ops.reshape(ops.arange(batch, dtype="int32") + _int32(row_offset), (1, -1, 1))
+    rows = ops.reshape(ops.arange(batch, dtype="int32") + _to_int32(row_offset), (1, -1, 1))
     step_starts = ops.reshape(ops.arange(steps, dtype="int32") * width, (-1, 1, 1))
     positions = step_starts + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
     # One block for each element, though two elements share a block: all of it is then one loop
@@ -134,10 +138,10 @@ def keep_bits(
     first, second = threefry2x32(key, counter, _rotate_left)
     words = ops.where(ops.bitwise_and(positions, 1) == 0, first, second)
     # Compared as unsigned: both sides are moved down by 2**31.
-    return (words ^ _int32(2**31)) >= lowest_kept
+    return (words ^ _to_int32(2**31)) >= least_word
 
 
-def _int32(word: int) -> Tensor:
+def _to_int32(word: int) -> Tensor:
     """An unsigned 32-bit word (modulo 2**32) as the int32 of the same bits."""
     word %= 2**32
     return ops.convert_to_tensor(word - 2**32 if word >= 2**31 else word, dtype="int32")

@@ -70,7 +70,7 @@ class SimpleRNNCell(_PolicyCell, keras.layers.SimpleRNNCell):  # type: ignore[mi
 POLICY_CELLS = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
 """For each class of Keras's cells, its class while the layer is under a policy."""
 
-TYPES: dict[type[Cell], cell_types.CellType] = {
+CELL_TYPES: dict[type[Cell], cell_types.CellType] = {
     kind: cell_type
     for stock, cell_type in (
         (keras.layers.LSTMCell, cell_types.LSTM),
@@ -87,7 +87,7 @@ GATE_ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_typ
 
 def cell_type_of(cell: Cell) -> cell_types.CellType:
     """The type of a cell; a subclass may do anything, and counts as the user's own."""
-    return TYPES.get(type(cell), cell_types.CUSTOM)
+    return CELL_TYPES.get(type(cell), cell_types.CUSTOM)
 
 
 def put_under_policy(cell: Cell, layer: str, policy: str) -> None:

@@ -21,7 +21,7 @@ from dropout_policies.adapter import (
 
 from . import custom_cell
 from .cells import (
-    Noise,
+    SiteMasks,
     States,
     Weights,
     in_keras_order,
@@ -31,7 +31,7 @@ from .cells import (
 )
 from .kernels import compiled, products
 from .layer_cells import PlacedCell
-from .loops import LoopResult, run_steps, swap_time_and_batch
+from .loops import LoopResult, loop_over_steps, swap_time_and_batch
 from .masks import Masks
 from .policy_cells import GATE_ORDER, Cell
 from .tracing import Tensor
@@ -59,7 +59,7 @@ FUSED_LAYERS = {keras.layers.LSTM: _LSTM, keras.layers.GRU: _GRU}
 """The layers that may have one kernel for all steps."""
 
 
-def run(
+def run_cells(
     layer: Any,
     cells: list[PlacedCell],
     sequences: Tensor,
@@ -125,7 +125,7 @@ def _run_cell(
         x, input_mask = x * swap_time_and_batch(input_mask), None
     if each.type is CUSTOM:
         step = custom_cell.make_step(each.cell, training)
-        result = run_steps(layer, step, x, states, padding, masks, return_sequences)
+        result = loop_over_steps(layer, step, x, states, padding, masks, return_sequences)
     else:
         result = _run_keras_cell(
             layer, each, x, input_mask, states, padding, masks, return_sequences, project_at_once
@@ -177,14 +177,14 @@ def _run_keras_cell(
             gates = to_gates(value, input_mask)
             return gates if bias is None else gates + bias
 
-        def step(inputs: Tensor, previous: States, noise: Noise) -> tuple[Tensor, States]:
+        def step(inputs: Tensor, previous: States, step_masks: SiteMasks) -> tuple[Tensor, States]:
             gates = inputs if project_at_once else project(inputs)
-            new = cell_step(gates if step_bias is None else gates + step_bias, previous, noise)
+            new = cell_step(gates if step_bias is None else gates + step_bias, previous, step_masks)
             return new[0], new
 
         # Computed in the order in which the loop reads it, so that the loop makes no copy.
         inputs = swap_time_and_batch(project(swap_time_and_batch(x))) if project_at_once else x
-        return run_steps(
+        return loop_over_steps(
             layer, step, inputs, states, padding, masks, return_sequences, make_product
         )
 

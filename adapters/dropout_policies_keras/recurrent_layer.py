@@ -19,9 +19,9 @@ from dropout_policies.adapter import (
 
 from .cell_checks import check_cells, native_dropout, sites_of_cells
 from .loops import LoopResult
-from .policy_cells import TYPES, native_dropout_error, put_under_policy
+from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer
-from .recurrence import run
+from .recurrence import run_cells
 from .tracing import Tensor
 from .wiring import find_producers
 
@@ -105,7 +105,7 @@ class Recurrent(PolicyLayer):
     def native_generator(self) -> Any:
         """As in `PolicyLayer`: that of the first cell, if it is one of Keras's."""
         first = cells_of(self)[0]
-        return first.seed_generator if type(first) in TYPES else None
+        return first.seed_generator if type(first) in CELL_TYPES else None
 
     def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         for producer in find_producers(sequences) if self.may_join else ():
@@ -224,7 +224,7 @@ class Recurrent(PolicyLayer):
         states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
         x = ops.cast(sequences, dtype)
         # In evaluation step by step, as Keras's layers: so it takes no more memory than they do.
-        return run(
+        return run_cells(
             self, cells, x, list(states), padding, drawn, training, project_at_once=masks_apply
         )
 

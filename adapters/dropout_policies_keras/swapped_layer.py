@@ -59,7 +59,7 @@ def _current_generator(layer: Layer) -> Any:
     if "_mask_generator" in vars(layer):
         return vars(layer)["_mask_generator"]
     first = cells_of(layer)[:1] if hasattr(layer, "cell") else []
-    return next((cell.seed_generator for cell in first if type(cell) in TYPES), None)
+    return next((cell.seed_generator for cell in first if type(cell) in CELL_TYPES), None)
 
 
 def take_off(layer: Layer) -> None:

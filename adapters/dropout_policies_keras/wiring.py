@@ -16,7 +16,7 @@ from dropout_policies.adapter import (
 )
 
 from .functional_graph import Frame, LayerCall, find_frames, graph_of
-from .policy_cells import TYPES
+from .policy_cells import CELL_TYPES
 from .policy_layer import PolicyLayer
 
 Layer = Any
@@ -241,7 +241,7 @@ def _input_width(layer: Layer) -> int | None:
     knows."""
     cell = layer.cell
     first = cell.cells[0] if isinstance(cell, keras.layers.StackedRNNCells) else cell
-    is_known = type(first) in TYPES and first.built
+    is_known = type(first) in CELL_TYPES and first.built
     return first.kernel.shape[0] if is_known else None
 
 

@@ -119,8 +119,8 @@ def test_mask_bits_are_the_cores(seed, shape):
     for slot in (Slot(Site.OUTPUT, 2, 1), Slot(Site.HIDDEN, 0, 0)):
         state = ops.cast(layer.cell.seed_generator.state, "int32")
         for rate in (0.0, 0.3, 1 - 1e-12):
-            lowest_kept = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
-            got = masks.keep_bits(masks.mask_key(state, slot), lowest_kept, shape, row_offset=7)
+            least_word = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
+            got = masks.keep_bits(masks.mask_key(state, slot), least_word, shape, row_offset=7)
             expected = keyed.keep_bits(keyed.mask_key(seed, 2**32 - 1, slot), rate, shape, 7)
             np.testing.assert_array_equal(ops.convert_to_numpy(got), expected)
 

@@ -25,7 +25,7 @@ def _after_run(change: Callable) -> Mutant:
     """A change to what the recurrence of an LSTM gives back, seeing its masks."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        original = recurrent_layer.run
+        original = recurrent_layer.run_cells
 
         def changed(layer, parts, x, start, padding, masks, *rest, **more):
             looped = original(layer, parts, x, start, padding, masks, *rest, **more)
@@ -34,27 +34,27 @@ def _after_run(change: Callable) -> Mutant:
                 return looped
             return change(*looped, masks[slot])
 
-        patch.setattr(recurrent_layer, "run", changed)
+        patch.setattr(recurrent_layer, "run_cells", changed)
 
     return apply
 
 
 def _initial_state_ignored(patch: pytest.MonkeyPatch) -> None:
-    original = recurrent_layer.run
+    original = recurrent_layer.run_cells
 
     def run(layer, parts, x, start, *rest, **more):
         return original(layer, parts, x, [0 * state for state in start], *rest, **more)
 
-    patch.setattr(recurrent_layer, "run", run)
+    patch.setattr(recurrent_layer, "run_cells", run)
 
 
 def _padding_moves_the_states(patch: pytest.MonkeyPatch) -> None:
-    original = recurrent_layer.run
+    original = recurrent_layer.run_cells
 
     def run(layer, parts, x, start, _padding, *rest, **more):
         return original(layer, parts, x, start, None, *rest, **more)
 
-    patch.setattr(recurrent_layer, "run", run)
+    patch.setattr(recurrent_layer, "run_cells", run)
 
 
 def _masks_in_evaluation(patch: pytest.MonkeyPatch) -> None:
@@ -134,7 +134,7 @@ def _h_of_the_zoned_c(step, cell, w, into, states, noise):
         return [h, c]
     gates = into + ops.matmul(states[0], w.recurrent_kernel)
     o = cell.recurrent_activation(ops.split(gates, 4, axis=-1)[3])
-    return [cells.zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * ops.tanh(c)), c]
+    return [cells.apply_zoneout(noise, Site.HIDDEN_UPDATE, states[0], o * ops.tanh(c)), c]
 
 
 def _candidate_mask_on_the_output_gate(step, _cell, _w, into, states, noise):
@@ -146,7 +146,7 @@ def _candidate_mask_on_the_output_gate(step, _cell, _w, into, states, noise):
 
 def _cell_masked_after_h(step, _cell, _w, into, states, noise):
     h, c = step(into, states, _without(noise, Site.CELL))
-    return [h, cells.drop(noise, Site.CELL, c)]
+    return [h, cells.apply_drop(noise, Site.CELL, c)]
 
 
 def _grus_own_h_masked(step, _cell, _w, into, states, noise):

@@ -121,13 +121,13 @@ def _is_graph_on_cpu() -> bool:
 
 
 def _keep_bits_in_c(
-    key: tuple[Tensor, Tensor], lowest_kept: Tensor, shape: tuple[int, int, int], row_offset: int
+    key: tuple[Tensor, Tensor], least_word: Tensor, shape: tuple[int, int, int], row_offset: int
 ) -> Tensor:
     import torch
 
     keep = torch.empty(shape, dtype=torch.bool, device=key[0].device)
     key_words = int(key[0]), int(key[1])
-    write_keep_bits(key_words, int(lowest_kept) + 2**31, shape, row_offset, keep.data_ptr())
+    write_keep_bits(key_words, int(least_word) + 2**31, shape, row_offset, keep.data_ptr())
     return keep
 
 
