@@ -28,24 +28,24 @@ class LayerArguments(TypedDict, total=False):
 
 
 class EmbeddingArguments(LayerArguments, total=False):
-    """What `keras.layers.Embedding` takes by keyword, beside the arguments that it lists."""
+    """What `keras.layers.Embedding` takes by keyword, in addition to those that it lists."""
 
     activity_regularizer: Regularizer
 
 
 class RNNArguments(LayerArguments, total=False):
-    """What `keras.layers.RNN` takes by keyword, beside the arguments that it lists."""
+    """What `keras.layers.RNN` takes by keyword, in addition to those that it lists."""
 
     activity_regularizer: Regularizer
 
 
 class SimpleRNNArguments(LayerArguments, total=False):
-    """What `keras.layers.SimpleRNN` takes by keyword, beside the arguments that it lists."""
+    """What `keras.layers.SimpleRNN` takes by keyword, in addition to those that it lists."""
 
     zero_output_for_mask: bool
 
 
 class GatedArguments(SimpleRNNArguments, total=False):
-    """What `keras.layers.LSTM` and `GRU` take by keyword, beside the arguments that they list."""
+    """What `keras.layers.LSTM` and `GRU` take by keyword, in addition to those that they list."""
 
     implementation: int
