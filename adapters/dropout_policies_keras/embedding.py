@@ -55,8 +55,8 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
             rule at `embedding`. None: the stock layer.
         rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
             `Schedule`, or a mapping from sites' names to these: `{"embedding": 0.1}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, layer, word type),
-            the same in every framework. None: Keras's own generator.
+        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
+            element), the same in every framework. None: Keras's own generator.
         **kwargs: `activity_regularizer`, a penalty on the output; `name`, `trainable`, `dtype` and
             `autocast`, as every layer of Keras takes them.
 
