@@ -15,8 +15,7 @@ from keras.src.testing import test_case
 
 import dropout_policies as dp
 
-pytestmark = pytest.mark.any_backend
-
+any_backend = pytest.mark.any_backend
 NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding"]
 OURS = {
     "LSTM": ["policy", "rate", "stack"],
@@ -35,6 +34,7 @@ def parameters(kind):
     return {p.name: (p.kind, p.default) for p in found}
 
 
+@any_backend
 @pytest.mark.parametrize("name", NAMES)
 def test_a_layer_has_kerass_arguments_in_kerass_order_and_its_own(name):
     ours, stock = parameters(getattr(dpk, name)), parameters(getattr(keras.layers, name))
@@ -45,6 +45,7 @@ def test_a_layer_has_kerass_arguments_in_kerass_order_and_its_own(name):
     assert {ours[x] for x in OURS[name]} == {(inspect.Parameter.KEYWORD_ONLY, None)}
 
 
+@any_backend
 @pytest.mark.parametrize("name", NAMES)
 def test_the_docstring_explains_each_argument(name):
     kind = getattr(dpk, name)
@@ -109,6 +110,7 @@ def config(layer):
     return found | {x: getattr(layer, x, None) for x in ("use_cudnn", "lora_alpha")}
 
 
+@any_backend
 @pytest.mark.parametrize("name", NAMES)
 def test_each_argument_reaches_keras_by_name_and_by_position(name):
     expected = config(getattr(keras.layers, name)(**given(name), dtype="float16", trainable=False))
@@ -117,6 +119,7 @@ def test_each_argument_reaches_keras_by_name_and_by_position(name):
     assert config(kind(*given(name).values(), dtype="float16", trainable=False)) == expected
 
 
+@any_backend
 def test_an_embedding_hands_on_what_does_not_go_with_lora():
     constrained = {"embeddings_constraint": "non_neg"}
     expected = config(keras.layers.Embedding(7, 4, **constrained))
@@ -139,6 +142,7 @@ def message(kind, *args, **kwargs):
     return type(caught.value), str(caught.value)
 
 
+@any_backend
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("policy", [{}, {"policy": dp.awd()}])
 def test_wrong_arguments_get_kerass_own_errors(name, policy):
@@ -152,6 +156,7 @@ def test_wrong_arguments_get_kerass_own_errors(name, policy):
     assert message(ours, *many, **policy)[0] is message(stock, *many)[0] is TypeError
 
 
+@any_backend
 def test_a_seed_without_a_policy_is_kerass():
     assert dpk.LSTM(WIDTH, seed=3).cell.seed == 3
     assert dpk.LSTM(WIDTH, seed=3, policy="zaremba").cell.seed is None
@@ -183,6 +188,7 @@ CHECKERS = {
 }
 
 
+@any_backend
 @pytest.mark.parametrize("checker", CHECKERS)
 def test_a_type_checker_finds_mistakes_and_nothing_else(tmp_path, checker):
     command, error = CHECKERS[checker]
