@@ -26,10 +26,9 @@ from dropout_policies.adapter import (
 )
 
 from .auditing.probe import Probe
-from .cell_checks import check_cells, native_dropout, sites_of_cells
 from .embedding import Embedding, update_call_signature
 from .kernels.compiled import describe
-from .layer_cells import cells_of, check_cells, keras_cells, native_dropout
+from .layer_cells import cells_of, check_cells, keras_cells, native_dropout, sites_of_cells
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .policy_layer import PolicyLayer
 from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions, take_off

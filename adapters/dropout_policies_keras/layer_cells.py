@@ -76,6 +76,11 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
             check_custom_cell(cell, policy, cell_name)
 
 
+def sites_of_cells(layer: Any) -> frozenset[Site]:
+    """The sites that the cells of a layer have, all together."""
+    return frozenset().union(*(cell_type_of(cell).sites for cell in cells_of(layer)))
+
+
 def native_dropout(layer: Any) -> str:
     """A layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
     found: dict[str, None] = {}

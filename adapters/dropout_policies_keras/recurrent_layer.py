@@ -17,7 +17,15 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cell_checks import check_cells, native_dropout, sites_of_cells
+from .layer_cells import (
+    cells_of,
+    check_cells,
+    keras_cells,
+    native_dropout,
+    placed_cells,
+    plan_call,
+    sites_of_cells,
+)
 from .loops import LoopResult
 from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer

@@ -11,8 +11,8 @@ from dropout_policies.adapter import SwappedLayer
 
 from . import policy_layer, recurrent_layer
 from .embedding import CALL_SIGNATURE, update_call_signature
-from .planning import cells_of, keras_cells
-from .policy_cells import TYPES, restore_cell
+from .layer_cells import cells_of, keras_cells
+from .policy_cells import CELL_TYPES, restore_cell
 from .wiring import Layer, retrace
 
 POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_ATTRIBUTES)
