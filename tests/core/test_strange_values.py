@@ -1,6 +1,8 @@
 """Strange values for every argument of the core: the library's own error, or the right thing."""
 
 import contextlib
+import dataclasses
+import inspect
 import json
 import math
 import warnings
@@ -462,3 +464,48 @@ def test_an_integer_of_a_broken_class_is_none():
     assert as_integer(BrokenInteger(3)) is None
     with pytest.raises(dp.PolicyError, match="layers must be an integer from 1 to 5"):
         check_integer(BrokenInteger(3), "layers", 1, 5)
+
+
+@dataclasses.dataclass
+class Entry:
+    """An entry point of an adapter, which is loaded once its framework is imported."""
+
+    name: str
+    adapter: object = None
+
+    def load(self):
+        assert self.adapter is not None, f"{self.name} is not imported"
+        return self.adapter
+
+
+@dataclasses.dataclass
+class Owner:
+    """An adapter of the models of one class."""
+
+    precedence: int
+    owned: type = int
+
+    def owns(self, model):
+        return isinstance(model, self.owned)
+
+
+def test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first(monkeypatch):
+    low, high, other = Owner(0), Owner(10), Owner(20, str)
+    entries = [Entry("json", low), Entry("math", high), Entry("warnings", other), Entry("zoo")]
+    for order in (1, -1):
+        found = entries[::order]
+        monkeypatch.setattr("importlib.metadata.entry_points", lambda found=found, **_: found)
+        assert adapter_for(3) is high
+        assert adapter_for("a") is other
+        with pytest.raises(dp.PolicyError) as caught:
+            dp.apply(0.5)
+        assert str(caught.value) == (
+            "A policy goes on a model of one of these frameworks: json, math, warnings, zoo. "
+            "Received: model of type builtins.float"
+        )
+
+
+def test_what_goes_beside_a_policy_and_its_rate_must_be_named():
+    kinds = {n: p.kind.name for n, p in inspect.signature(dp.apply).parameters.items()}
+    assert [name for name, kind in kinds.items() if kind == "KEYWORD_ONLY"] == ["seed", "stacks"]
+    assert list(kinds)[:3] == ["model", "policy", "rate"]

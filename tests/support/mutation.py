@@ -88,7 +88,7 @@ CORE_TESTS = {
     "drawing": "diagram strange_values",
     "reference": "reference",
     "comparison": "comparison",
-    "dispatch": "example_adapter strange_values",
+    "dispatch": "strange_values example_adapter",
 }
 """For each module of the core the files that test it, the likeliest to notice a change first."""
 

@@ -273,3 +273,21 @@ def test_every_site_that_a_layer_lacks_is_named_with_the_ways_out():
         untied_allowed=False,
     )
     check_sites(dp.variational(gates="untied"), "LSTM", cell_types.LSTM.sites)
+
+
+def test_the_kinds_of_layers_are_what_the_documentation_says():
+    """Gates, states, and the sites of each beside those that all have."""
+    every = {"input", "between", "output", "hidden", "state", "hidden_update"}
+    weights = {"recurrent_weight", "input_weight"}
+    kinds = {
+        cell_types.LSTM: ("LSTM", 4, 2, every | weights | {"cell", "candidate", "cell_update"}),
+        cell_types.GRU: ("GRU", 3, 1, every | weights | {"candidate"}),
+        cell_types.RNN: ("RNN", 1, 1, every | weights),
+        cell_types.CUSTOM: ("own cell", 0, 1, every),
+    }
+    for kind, (name, gates, states, sites) in kinds.items():
+        assert (kind.name, kind.gates, kind.states) == (name, gates, states)
+        assert {site.value for site in kind.sites} == sites
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            kind.gates = 5
+        assert not hasattr(kind, "__dict__")
