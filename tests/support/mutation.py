@@ -40,6 +40,7 @@ FIRST_TESTS = {
     "dispatch": (
         "strange_values::test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first",
         "strange_values::test_what_goes_beside_a_policy_and_its_rate_must_be_named",
+        "example_adapter::test_the_adapter_is_found_by_its_entry_point",
     ),
     "memory": ("example_adapter::test_a_class_that_was_changed_since_is_not_removed",),
 }
