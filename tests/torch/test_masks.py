@@ -90,3 +90,26 @@ def test_a_call_that_only_a_graph_knows_has_the_same_masks(call):
     unseeded = masks.draw(wanted, None, torch.tensor(call), 6, CPU, torch.float64)
     values = np.unique(unseeded[Slot(Site.INPUT, 0, 0)])
     assert set(values) <= {0.0, 1.0 / (1.0 - rate.at(call))}
+
+
+@pytest.mark.parametrize(
+    ("site", "rule", "small"),
+    [
+        (Site.INPUT, dp.drop(0.5), True),
+        (Site.BETWEEN, dp.drop(0.5), True),
+        (Site.OUTPUT, dp.drop(0.5, scaled=False), True),
+        (Site.RECURRENT_WEIGHT, dp.drop(0.5, per="call"), True),
+        (Site.INPUT, dp.drop(0.5, gates="untied"), False),
+        (Site.HIDDEN, dp.drop(0.5), False),
+        (Site.CELL_UPDATE, dp.Rule(0.5, kind="zoneout"), False),
+    ],
+)
+@pytest.mark.parametrize("seed", [3, None])
+def test_a_large_mask_that_falls_at_once_takes_a_byte_for_each_element(site, rule, small, seed):
+    """The backward pass holds on to it."""
+    wanted = {Slot(site, 0, 0): PlannedMask(rule, 0.5, (3, 4, 8))}
+    (mask,) = masks.draw(wanted, seed, 0, 0, CPU, torch.float32).values()
+    assert isinstance(mask, masks.Bits) == small
+    held = mask.keep if small else mask
+    assert held.element_size() == (1 if small else 4)
+    assert tuple(mask.shape) == (3, 4, 8)
