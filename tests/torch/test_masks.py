@@ -122,3 +122,21 @@ def test_kernels_of_a_gpu_are_for_masks_on_a_gpu(monkeypatch):
     key = masks._int32(1), masks._int32(2)
     got = masks.keep_bits(key, keyed.threshold(0.5) - 2**31, (3, 4, 5), 0, CPU)
     np.testing.assert_array_equal(got.numpy(), keyed.keep_bits((1, 2), 0.5, (3, 4, 5), 0))
+
+
+def test_the_key_of_a_mask_without_a_seed_may_be_any_two_words(monkeypatch):
+    """All quarters of the words are drawn alike often."""
+    keys, given = [], masks.keep_bits
+
+    def keep_bits(key, *rest):
+        keys.extend(int(word) for word in key)
+        return given(key, *rest)
+
+    monkeypatch.setattr(masks, "keep_bits", keep_bits)
+    wanted = {Slot(Site.INPUT, 0, 0): PlannedMask(dp.drop(0.5), 0.5, (1, 1, 1))}
+    torch.manual_seed(0)
+    for _ in range(500):
+        masks.draw(wanted, None, 0, 0, CPU, torch.float32)
+    share, _ = np.histogram(keys, bins=4, range=(-(2**31), 2**31))
+    assert share.sum() == 1000
+    np.testing.assert_allclose(share / 1000, 0.25, atol=0.07)
