@@ -480,3 +480,10 @@ def test_a_layer_whose_weights_a_wrapper_makes_is_left_alone(weight, called):
     with dp.apply(both, "zaremba") as applied:
         assert [touched.name for touched in applied.touched] == ["plain"]
         assert f"skipped wrapped.rnn (torch.nn.LSTM): {weight} is no parameter" in str(applied)
+
+
+def test_what_comes_into_a_row_of_rows_comes_into_its_first_layer():
+    row = nn.ModuleList([nn.LSTM(D, 5), nn.LSTM(5, 4)])
+    model = Parts(low=nn.LSTM(3, D), rest=nn.ModuleList([row, nn.LSTM(4, 9)]))
+    with pytest.raises(dp.PolicyError, match=r"'low' may feed 'rest\.0\.0'"):
+        dp.apply(model, "zaremba")
