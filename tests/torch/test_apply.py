@@ -487,3 +487,12 @@ def test_what_comes_into_a_row_of_rows_comes_into_its_first_layer():
     model = Parts(low=nn.LSTM(3, D), rest=nn.ModuleList([row, nn.LSTM(4, 9)]))
     with pytest.raises(dp.PolicyError, match=r"'low' may feed 'rest\.0\.0'"):
         dp.apply(model, "zaremba")
+
+
+@pytest.mark.parametrize("weight", ["weight_hh_l0", "weight_hh_l1_reverse", "weight_ih_l1"])
+def test_so_is_a_layer_of_two_directions_whose_weights_a_wrapper_makes(weight):
+    model = Parts(rnn=nn.LSTM(D, D, 2, bidirectional=True))
+    raw = model.rnn._parameters.pop(weight)
+    setattr(model.rnn, weight, raw.detach().clone())
+    with pytest.raises(dp.PolicyError, match=f"rnn .*: {weight} is no parameter of its own"):
+        dp.apply(model, "zaremba")
