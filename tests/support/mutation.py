@@ -103,7 +103,7 @@ CORE_TESTS = {
 ADAPTER_TESTS = {
     "masks": "masks embedding own_cell cell cells sampling",
     "wiring": "wiring apply",
-    "noise": "embedding own_cell cell cells sampling apply",
+    "noise": "embedding own_cell cell cells sampling apply tracing",
     "apply": "apply embedding own_cell cells",
 }
 """The same for modules of the adapters; not every framework has each of these files."""
