@@ -24,6 +24,7 @@ from dropout_policies.argument_checks import (
 )
 from dropout_policies.masks import keyed
 from dropout_policies.pictures.grid import Row
+from dropout_policies.placement.adapters import find_adapter
 from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from dropout_policies.placement.stacks import RecurrentLayer, find_stacks, stack_placement
 from dropout_policies.policies import catalog
@@ -495,8 +496,8 @@ def test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first(monkeypatch
     for order in (1, -1):
         found = entries[::order]
         monkeypatch.setattr("importlib.metadata.entry_points", lambda found=found, **_: found)
-        assert adapter_for(3) is high
-        assert adapter_for("a") is other
+        assert find_adapter(3) is high
+        assert find_adapter("a") is other
         with pytest.raises(dp.PolicyError) as caught:
             dp.apply(0.5)
         assert str(caught.value) == (
@@ -507,5 +508,6 @@ def test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first(monkeypatch
 
 def test_what_goes_beside_a_policy_and_its_rate_must_be_named():
     kinds = {n: p.kind.name for n, p in inspect.signature(dp.apply).parameters.items()}
-    assert [name for name, kind in kinds.items() if kind == "KEYWORD_ONLY"] == ["seed", "stacks"]
+    named = [name for name, kind in kinds.items() if kind == "KEYWORD_ONLY"]
+    assert named == ["only", "skip", "seed", "stacks"]
     assert list(kinds)[:3] == ["model", "policy", "rate"]

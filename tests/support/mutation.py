@@ -37,12 +37,12 @@ FIRST_TESTS = {
         "diagram::test_the_png_has_every_shape_of_the_picture",
         "diagram::test_a_lines_colour_says_path_before_mask",
     ),
-    "dispatch": (
+    "adapters": (
         "strange_values::test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first",
         "strange_values::test_what_goes_beside_a_policy_and_its_rate_must_be_named",
         "example_adapter::test_the_adapter_is_found_by_its_entry_point",
     ),
-    "memory": ("example_adapter::test_a_class_that_was_changed_since_is_not_removed",),
+    "swapped_layer": ("example_adapter::test_a_class_that_was_changed_since_is_not_removed",),
 }
 """Single tests of a file that takes long, which go before it."""
 
@@ -76,26 +76,29 @@ class Target(NamedTuple):
 
 CORE_TESTS = {
     "keyed": "keyed plan rates",
-    "plan": "plan keyed stacks report",
+    "plans": "plan keyed stacks report",
     "policy": "policy rates strange_values",
-    "rule": "policy rates plan strange_values",
+    "rules": "policy rates plan strange_values",
     "rates": "rates policy strange_values",
     "sites": "policy keyed strange_values",
-    "checks": "rates diagram strange_values",
+    "argument_checks": "rates diagram strange_values",
     "catalog": "policy strange_values",
     "stacks": "stacks strange_values",
+    "selection": "selection",
     "sampling": "sampling",
     "nested": "sampling",
     "tape": "sampling",
-    "cells": "plan",
-    "memory": "report",
+    "cell_types": "plan",
+    "swapped_layer": "report",
     "report": "report stacks",
     "grid": "diagram report",
+    "policy_diagram": "diagram strange_values",
     "diagram": "diagram strange_values",
     "drawing": "diagram strange_values",
     "reference": "reference",
     "comparison": "comparison",
-    "dispatch": "strange_values",
+    "adapters": "strange_values",
+    "apply_policy": "example_adapter",
 }
 """For each module of the core the files that test it, the likeliest to notice a change first."""
 
@@ -103,25 +106,32 @@ CORE_TESTS = {
 ADAPTER_TESTS = {
     "masks": "masks embedding own_cell cell cells sampling",
     "wiring": "wiring apply",
-    "noise": "embedding own_cell cell cells sampling apply tracing",
-    "apply": "apply embedding own_cell cells",
+    "policy_layer": "embedding own_cell cell cells sampling apply tracing",
+    "adapter": "apply selection embedding own_cell cells",
 }
 """The same for modules of the adapters; not every framework has each of these files."""
 
 
+def _tests(folder: str, name: str) -> str | None:
+    """A file of tests, in whichever folder it lies."""
+    found = [*(ROOT / "tests" / folder).rglob(f"test_{name}.py")]
+    return str(found[0].relative_to(ROOT)) if found else None
+
+
 def _core_target(name: str) -> Target:
-    files = [f"tests/core/test_{test}.py" for test in CORE_TESTS[name].split()]
-    single = [test.replace("::", ".py::") for test in FIRST_TESTS.get(name, ())]
-    first = [" ".join(f"tests/core/test_{test}" for test in single)] if single else []
-    drawn = [PICTURES] if name in ("grid", "drawing") else []
-    return Target(f"dropout_policies/{name}.py", (*first, files[0], *drawn, *files[1:]), {})
+    (path,) = (ROOT / "dropout_policies").rglob(f"{name}.py")
+    files = [str(_tests("core", test)) for test in CORE_TESTS[name].split()]
+    single = [test.split("::") for test in FIRST_TESTS.get(name, ())]
+    first = [" ".join(f"{_tests('core', file)}::{test}" for file, test in single)] if single else []
+    drawn = [PICTURES] if name in ("grid", "policy_diagram", "drawing") else []
+    return Target(str(path.relative_to(ROOT)), (*first, files[0], *drawn, *files[1:]), {})
 
 
 def _adapter_target(framework: str, name: str) -> Target:
-    there = [f"tests/{framework}/test_{test}.py" for test in ADAPTER_TESTS[name].split()]
+    files = [_tests(framework, test) for test in ADAPTER_TESTS[name].split()]
     return Target(
         f"adapters/dropout_policies_{framework}/{name}.py",
-        tuple(test for test in there if (ROOT / test).exists()),
+        tuple(file for file in files if file is not None),
         {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
         ("torch._dynamo", "keras") if framework == "keras" else ("torch._dynamo",),
     )

@@ -485,7 +485,7 @@ def test_a_layer_whose_weights_a_wrapper_makes_is_left_alone(weight, called):
 def test_what_comes_into_a_row_of_rows_comes_into_its_first_layer():
     row = nn.ModuleList([nn.LSTM(D, 5), nn.LSTM(5, 4)])
     model = Parts(low=nn.LSTM(3, D), rest=nn.ModuleList([row, nn.LSTM(4, 9)]))
-    with pytest.raises(dp.PolicyError, match=r"'low' may feed 'rest\.0\.0'"):
+    with pytest.raises(dp.PolicyError, match=r"Open are: 'low' into 'rest\.0\.0'"):
         dp.apply(model, "zaremba")
 
 

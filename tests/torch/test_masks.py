@@ -109,7 +109,7 @@ def test_a_large_mask_that_falls_at_once_takes_a_byte_for_each_element(site, rul
     """The backward pass holds on to it."""
     wanted = {Slot(site, 0, 0): PlannedMask(rule, 0.5, (3, 4, 8))}
     (mask,) = masks.draw(wanted, seed, 0, 0, CPU, torch.float32).values()
-    assert isinstance(mask, masks.Bits) == small
+    assert isinstance(mask, masks.BitMask) == small
     held = mask.keep if small else mask
     assert held.element_size() == (1 if small else 4)
     assert tuple(mask.shape) == (3, 4, 8)
@@ -117,9 +117,9 @@ def test_a_large_mask_that_falls_at_once_takes_a_byte_for_each_element(site, rul
 
 def test_kernels_of_a_gpu_are_for_masks_on_a_gpu(monkeypatch):
     """Triton may be there, and a model on the CPU, and no C compiler."""
-    monkeypatch.setattr(compiled, "keeps_bits", lambda: False)
-    monkeypatch.setattr(masks, "kernels", object)
-    key = masks._int32(1), masks._int32(2)
+    monkeypatch.setattr(masks, "has_compiled_bits", lambda: False)
+    monkeypatch.setattr(masks, "load_triton_kernels", object)
+    key = masks._to_int32(1), masks._to_int32(2)
     got = masks.keep_bits(key, keyed.threshold(0.5) - 2**31, (3, 4, 5), 0, CPU)
     np.testing.assert_array_equal(got.numpy(), keyed.keep_bits((1, 2), 0.5, (3, 4, 5), 0))
 

@@ -138,7 +138,7 @@ def test_a_difference_has_its_finding():
 
 def test_a_rate_is_not_compared_unless_that_is_asked_for():
     assert find_differences(dp.zaremba(0.9), [MASKED]) == []
-    assert len(find_differences(dp.zaremba(0.9), [MASKED], rates=True)) == 1
+    assert len(find_differences(dp.zaremba(0.9), [MASKED], compare_rates=True)) == 1
 
 
 @pytest.mark.parametrize("given", ["step", "sequence"])
