@@ -81,7 +81,8 @@ def _forward_chunk(
     """Some steps of `_forward`, which fill `hs`.
 
     Returns:
-        What was computed; if not every step is saved, `hidden_n` holds the last step.
+        What was computed; if not every step is saved, `hidden_n` holds the last step, and the gates
+        are left out, so that their memory is free for those of the next steps.
     """
     steps, batch, size = hs.shape
     gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.b_ih)  # the input's part
@@ -95,7 +96,7 @@ def _forward_chunk(
         order = step_order(steps, inputs.reverse)
         kernel = kernel_class("gru", inputs.h0, inputs.masks, order, arrays, saves_every_step)
         kernel.forward(recurrent)
-    return saved
+    return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
 
 def _torch_steps(inputs: GRUInputs, saved: GRUSaved, recurrent: products.RecurrentWeight) -> None:

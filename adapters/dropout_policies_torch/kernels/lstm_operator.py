@@ -91,7 +91,8 @@ def _forward_chunk(
     """Some steps of `_forward`, which fill `hs`.
 
     Returns:
-        What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step.
+        What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step, and
+        the gates are left out, so that their memory is free for those of the next steps.
     """
     steps, batch, size = hs.shape
     gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.bias)  # the input's part
@@ -106,7 +107,7 @@ def _forward_chunk(
         order = step_order(steps, inputs.reverse)
         kernel = kernel_class("lstm", inputs.h0, inputs.masks, order, arrays, saves_every_step)
         kernel.forward(recurrent)
-    return saved
+    return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
 
 def _torch_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.RecurrentWeight) -> None:
