@@ -77,11 +77,19 @@ class PolicyLayer:
     def add_generator(self: Any) -> None:
         """Give a layer without a generator one for its masks; for constructors.
 
-        Keras counts it among the layer's own seed generators. `set_placement` adds one that Keras
-        does not count, which `remove` can take away again.
+        Keras counts it among the layer's own seed generators, which it does not do with the one
+        that `set_placement` adds.
         """
         if self.generator is None and not self.built:  # a built layer takes no new state
             self._mask_generator = self._new_generator()
+
+    def remove_generator(self: Any) -> None:
+        """Take away the generator that came with the policy, if one did."""
+        own = self.__dict__.pop("_mask_generator", None)
+        if own is not None:
+            # Private, because nothing public takes a seed generator off a layer.
+            self._tracker.untrack(own)
+            self._untrack_variable(own.state)
 
     def _new_generator(self) -> keras.random.SeedGenerator:
         return keras.random.SeedGenerator(name=f"{self.name}_masks")

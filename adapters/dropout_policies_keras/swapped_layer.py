@@ -75,6 +75,7 @@ def take_off(layer: Layer) -> None:
         )  # ours is a property, the stock layer's is not
     for cell in keras_cells(layer):
         restore_cell(cell, getattr(type(cell), "stock", type(cell)), 0.0, 0.0)
+    layer.remove_generator()
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)
     if type(layer).__module__.partition(".")[0] == __name__.partition(".")[0]:

@@ -153,6 +153,29 @@ def test_it_is_saved_and_cloned_with_its_policy(tmp_path, seed):
             np.testing.assert_allclose(got, expected(layer, TOKENS, "sequence", 0), rtol=1e-6)
 
 
+@pytest.mark.parametrize("loaded", [False, True])
+def test_without_its_policy_it_has_the_stock_layers_variables(tmp_path, loaded):
+    def model(kind, **policy):
+        return keras.Sequential([keras.Input((T,), dtype="int32"), kind(V, F, **policy), LSTM(2)])
+
+    made = model(Embedding, policy=policy("call"), seed=5)
+    if loaded:
+        made.save(tmp_path / "model.keras")
+        made = keras.saving.load_model(tmp_path / "model.keras")
+    assert len(made.variables) == len(made.weights) + 2
+    dp.remove(made)
+    stock = model(layers.Embedding)
+    for kind in ("variables", "non_trainable_variables", "weights"):
+        names = [[v.path.split("/")[-1] for v in getattr(m, kind)] for m in (made, stock)]
+        assert names[0] == names[1]
+    if keras.backend.backend() == "torch":
+        counts = [len(list(m.layers[0].parameters())) for m in (made, stock)]
+        assert counts == [1, 1]
+    with dp.apply(made, policy("call") | dp.zaremba(0.5), seed=5):
+        assert len(made.variables) == len(made.weights) + 2
+        assert made.layers[0].calls == 0
+
+
 def test_a_tied_decoder_sees_the_matrix_whole():
     class Tied(keras.Model):
         def __init__(self):
