@@ -138,7 +138,7 @@ def test_around_a_cell_of_ones_own_noise_falls_where_it_says():
 def test_inside_a_cell_of_ones_own_only_it_can_mask(name):
     message = r"RNN of Wide has no site .*It has: input, between, output, hidden, state, hidden_up"
     with pytest.raises(dp.PolicyError, match=message + r".*Inside of Wide only it can mask"):
-        RNN(Wide(H), policy=name)
+        RNN(Wide(H), policy=dp.resolve(name))
     with pytest.raises(dp.PolicyError, match=r"RNN of Wide is not seen into.*gates='tied'"):
         RNN(Wide(H), policy=dp.variational(gates="untied"))
 
