@@ -118,7 +118,7 @@ def test_apply_takes_the_order_of_tokens_from_the_recurrent_layers():
             "b": nn.LSTM(2, 2, batch_first=False),
         }
     )
-    with pytest.raises(dp.PolicyError, match="in one voice"):
+    with pytest.raises(dp.PolicyError, match="some recurrent layers take"):
         dp.apply(model, "variational")
     assert type(model["words"]) is nn.Embedding
     dp.apply(model, "variational", rate={"embedding": 0})
