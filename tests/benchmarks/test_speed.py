@@ -153,6 +153,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(command, "quick", few)
 
 
+@pytest.mark.slow  # each of its parts is tested above; it starts a process for each job
 @pytest.mark.usefixtures("tiny")
 def test_the_command_measures_and_goes_on_where_it_was(tmp_path):
     run = CliRunner().invoke

@@ -22,6 +22,7 @@ def test_a_notebook_was_executed_and_shows_nothing_but_what_it_is_about(path):
     assert not notebooks.faults(notebook)
 
 
+@pytest.mark.slow  # it trains for a minute, and what it calls is tested elsewhere
 def test_the_copy_task_executes_and_says_what_was_committed():
     anew = notebooks.execute(COPY_TASK)
     assert not notebooks.faults(anew)
