@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import PolicyError
 from ..pictures.diagram import Diagram
@@ -16,10 +16,11 @@ from ..policies.policy import Policy
 from ..policies.sites import VERTICAL, Site
 from .audit_rows import make_rows
 from .comparison import find_differences, find_nearest_policy
-from .probing.analysis import Measurement
 from .probing.findings import UNKNOWN_NOISE, Finding
-from .probing.measurement import measure_module
 from .probing.probe import AuditableAdapter
+
+if TYPE_CHECKING:
+    from .probing.analysis import Measurement
 
 MAX_NAME = 60
 """The longest name that `repr` shows whole."""
@@ -253,6 +254,8 @@ def audit(model: Any) -> Audit:
         PolicyError: no adapter owns the model, the audit cannot see into it, or its noise cannot
             be played again.
     """
+    from .probing.measurement import measure_module  # large, and needed for an audit alone
+
     adapter = find_adapter(model)
     if not isinstance(adapter, AuditableAdapter):
         raise PolicyError(
