@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .compiled import launch_kernel, load_triton_kernels
+from .operator_arguments import KERNEL_SITES
 from .products import RecurrentWeight
-from .sequence_kernel import KERNEL_SITES, PerStepKernel
+from .sequence_kernel import PerStepKernel
 from .time_steps import by_step
 
 BLOCK = 256

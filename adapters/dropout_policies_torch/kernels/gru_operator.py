@@ -55,13 +55,14 @@ def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
     steps, batch, size = len(x), *h.shape
     hs = x.new_empty(steps, batch, size)
     recurrent = products.RecurrentWeight(weights.w_hh, batch, weights.b_hh)
-    for chunk in split_steps(steps, batch, reverse, whole=needs_backward):
+    last = 0 if reverse else -1
+    if needs_backward:
+        saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
+        return GRUOutputs(hs, hs[last].clone(), saved.gates, saved.hidden_n)
+    for chunk in split_steps(steps, batch, reverse):
         part = GRUInputs(x[chunk], h, weights, masks_in_chunk(masks, chunk), reverse)
-        saved = _forward_chunk(part, hs[chunk], recurrent, needs_backward)
-        h = saved.hs[0 if reverse else -1]
-    if not needs_backward:
-        return GRUOutputs(hs, h.clone(), hs.new_empty(0), hs.new_empty(0))
-    return GRUOutputs(hs, h.clone(), saved.gates, saved.hidden_n)
+        h = _run_steps(part, hs[chunk], recurrent, saves_every_step=False).hs[last]
+    return GRUOutputs(hs, h.clone(), hs.new_empty(0), hs.new_empty(0))
 
 
 def _with_plain_memory(inputs: GRUInputs) -> GRUInputs:
@@ -72,13 +73,13 @@ def _with_plain_memory(inputs: GRUInputs) -> GRUInputs:
     return GRUInputs(resolve_bits(x), make_contiguous(h0), weights, masks, reverse)
 
 
-def _forward_chunk(
+def _run_steps(
     inputs: GRUInputs,
     hs: Tensor,
     recurrent: products.RecurrentWeight,
     saves_every_step: bool,
 ) -> GRUSaved:
-    """Some steps of `_forward`, which fill `hs`.
+    """Run the steps of some inputs, which fill `hs`.
 
     Returns:
         What was computed; if not every step is saved, `hidden_n` holds the last step, and the gates

@@ -56,16 +56,15 @@ def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
     x, h, c, weights, masks, reverse = inputs
     steps, batch, size = len(x), *h.shape
     hs = x.new_empty(steps, batch, size)
-    recurrent = products.RecurrentWeight(weights.w_hh, batch)
-    for chunk in split_steps(steps, batch, reverse, whole=needs_backward):
+    recurrent, last = products.RecurrentWeight(weights.w_hh, batch), 0 if reverse else -1
+    if needs_backward:
+        saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
+        return LSTMOutputs(hs, saved.cs[last].clone(), saved.cs, saved.gates, saved.tanh_cell)
+    for chunk in split_steps(steps, batch, reverse):
         part = LSTMInputs(x[chunk], h, c, weights, masks_in_chunk(masks, chunk), reverse)
-        saved = _forward_chunk(part, hs[chunk], recurrent, needs_backward)
-        last = 0 if reverse else -1
+        saved = _run_steps(part, hs[chunk], recurrent, saves_every_step=False)
         h, c = saved.hs[last], saved.cs[last]
-    if not needs_backward:
-        empty = (hs.new_empty(0) for _ in range(3))
-        return LSTMOutputs(hs, c.clone(), *empty)
-    return LSTMOutputs(hs, c.clone(), saved.cs, saved.gates, saved.tanh_cell)
+    return LSTMOutputs(hs, c.clone(), *(hs.new_empty(0) for _ in range(3)))
 
 
 def _with_plain_memory(inputs: LSTMInputs) -> LSTMInputs:
@@ -82,13 +81,13 @@ def _with_plain_memory(inputs: LSTMInputs) -> LSTMInputs:
     )
 
 
-def _forward_chunk(
+def _run_steps(
     inputs: LSTMInputs,
     hs: Tensor,
     recurrent: products.RecurrentWeight,
     saves_every_step: bool,
 ) -> LSTMSaved:
-    """Some steps of `_forward`, which fill `hs`.
+    """Run the steps of some inputs, which fill `hs`.
 
     Returns:
         What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step, and

@@ -27,6 +27,10 @@ class LSTMWeights(NamedTuple):
     bias: Tensor | None
 
 
+KERNEL_SITES = ("hidden", "candidate", "cell", "state", "hidden_update", "cell_update")
+"""The sites of a kernel's masks in order."""
+
+
 class LSTMMasks(NamedTuple):
     """The masks inside an LSTM, in the order of the operator's arguments."""
 
@@ -36,6 +40,11 @@ class LSTMMasks(NamedTuple):
     state: Tensor | None
     hidden_update: Tensor | None
     cell_update: Tensor | None
+
+    @property
+    def for_kernel(self) -> Sequence[Tensor | None]:
+        """The masks at `KERNEL_SITES`."""
+        return self
 
 
 class LSTMInputs(NamedTuple):
@@ -111,6 +120,11 @@ class GRUMasks(NamedTuple):
     candidate: Tensor | None
     state: Tensor | None
     hidden_update: Tensor | None
+
+    @property
+    def for_kernel(self) -> Sequence[Tensor | None]:
+        """The masks at `KERNEL_SITES`."""
+        return self.hidden, self.candidate, None, self.state, self.hidden_update, None
 
 
 class GRUInputs(NamedTuple):

@@ -14,9 +14,6 @@ from .kernel_memory import check_memory, make_contiguous
 from .operator_arguments import Masks
 from .products import RecurrentWeight
 
-KERNEL_SITES = ("hidden", "candidate", "cell", "state", "hidden_update", "cell_update")
-"""The sites of a kernel's masks in order."""
-
 
 class KernelArrays(NamedTuple):
     """The arrays that a kernel reads and fills, all contiguous; the names are those in `steps.c`.
@@ -71,7 +68,7 @@ class SequenceKernel(ABC):
     ) -> None:
         self.mode, self.order, self.saves_every_step = mode, list(order), saves_every_step
         self.h0 = check_memory("h0", make_contiguous(h0), tuple(h0.shape), h0)
-        self.masks = [self._expand_mask(getattr(masks, site, None)) for site in KERNEL_SITES]
+        self.masks = [self._expand_mask(mask) for mask in masks.for_kernel]
         self.masked_hidden = torch.empty_like(self.h0)
         """h times its mask, which the next matrix product takes."""
         shapes = self._shapes()

@@ -22,16 +22,15 @@ def step_order(steps: int, reverse: bool) -> Sequence[int]:
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 
-def split_steps(steps: int, batch: int, reverse: bool, whole: bool) -> list[slice]:
+def split_steps(steps: int, batch: int, reverse: bool) -> list[slice]:
     """The parts of a sequence whose gates are computed at once, in the order in which they run.
 
     Args:
         steps: T.
         batch: B.
         reverse: whether steps run from the last to the first.
-        whole: whether it must be one part.
     """
-    size = steps if whole else -(-steps // max(1, steps * batch // CHUNK_ROWS))
+    size = -(-steps // max(1, steps * batch // CHUNK_ROWS))
     chunks = [slice(first, first + size) for first in range(0, steps, size)]
     return chunks[::-1] if reverse else chunks
 
