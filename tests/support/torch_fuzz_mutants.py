@@ -125,18 +125,15 @@ def _negative_bit_ignored(patch: Patch) -> None:
 
 
 class _ForgetfulGates(sequence_operator.SavedGates):
-    """Gates that forget, once they are asked, that a pass overwrote them."""
-
-    _is_overwritten = False
+    """Gates that never know that a pass overwrote them."""
 
     @property
     def is_overwritten(self) -> bool:
-        now, self._is_overwritten = self._is_overwritten, False
-        return now
+        return False
 
     @is_overwritten.setter
     def is_overwritten(self, is_overwritten: bool) -> None:
-        self._is_overwritten = is_overwritten
+        pass
 
 
 def _retry_reads_what_was_overwritten(patch: Patch) -> None:
