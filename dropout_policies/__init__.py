@@ -14,9 +14,10 @@ from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .masks.sampling import average, monte_carlo, record, replay
 from .pictures.diagram import Diagram
-from .placement.apply_policy import apply, remove
+from .placement.apply_policy import apply, remove, wiring
 from .placement.plans import Slot
 from .placement.report import Applied
+from .placement.wirings import Wiring
 from .policies.catalog import (
     PolicyName,
     awd,
@@ -53,6 +54,7 @@ __all__ = [
     "Schedule",
     "Site",
     "Slot",
+    "Wiring",
     "apply",
     "audit",
     "average",
@@ -75,6 +77,7 @@ __all__ = [
     "show_config",
     "variational",
     "weight_drop",
+    "wiring",
     "zaremba",
     "zoneout",
 ]

@@ -9,9 +9,11 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
 - kinds of layers: `CellType` and the module `cell_types`;
 - where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
-- `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`, `RecurrentLayer`, `LayerUse`,
-  `find_stacks`, `place_layers`, `SwappedLayer`, and the report `Applied` with `Touched`,
-  `TouchedEmbedding` and `Skipped`;
+- `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`; how the layers of a model are
+  connected: `Wiring` with `RecurrentLayer`, `LayerUse`, `ExistingDropout` and `DropoutUse`; what
+  follows from it: `find_stacks`, `place_layers`, `notes_on_separate_layers`,
+  `plan_existing_dropout`; `SwappedLayer`, and the
+  report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
 - the audit: `Probe`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
@@ -27,6 +29,13 @@ from .masks.keyed import mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
 from .masks.tape import Tape
 from .placement.adapters import Adapter
+from .placement.connections import (
+    DropoutUse,
+    ExistingDropout,
+    LayerUse,
+    RecurrentLayer,
+)
+from .placement.existing_dropout import plan_existing_dropout
 from .placement.plans import (
     Geometry,
     Placement,
@@ -39,10 +48,16 @@ from .placement.plans import (
     plan_in_evaluation,
     plan_masks,
 )
-from .placement.report import Applied, Skipped, Touched, TouchedEmbedding
+from .placement.report import Applied, Skipped, TakenOver, Touched, TouchedEmbedding
 from .placement.selection import ApplyRequest, Choice, check_rates_are_used
-from .placement.stacks import LayerUse, RecurrentLayer, find_stacks, place_layers, stack_placement
+from .placement.stacks import (
+    find_stacks,
+    notes_on_separate_layers,
+    place_layers,
+    stack_placement,
+)
 from .placement.swapped_layer import SwappedLayer
+from .placement.wirings import Wiring
 from .policies import cell_types
 from .policies.catalog import PolicyName, resolve
 from .policies.cell_types import CUSTOM, CellType
@@ -63,6 +78,8 @@ __all__ = [
     "AuditableAdapter",
     "CellType",
     "Choice",
+    "DropoutUse",
+    "ExistingDropout",
     "Geometry",
     "LayerUse",
     "Parameter",
@@ -82,9 +99,11 @@ __all__ = [
     "Skipped",
     "Slot",
     "SwappedLayer",
+    "TakenOver",
     "Tape",
     "Touched",
     "TouchedEmbedding",
+    "Wiring",
     "cell_types",
     "check_rates_are_used",
     "check_seed",
@@ -95,9 +114,11 @@ __all__ = [
     "has_compiled_bits",
     "keyed",
     "mask_key",
+    "notes_on_separate_layers",
     "place_layers",
     "plan_at_call",
     "plan_embedding",
+    "plan_existing_dropout",
     "plan_in_evaluation",
     "plan_masks",
     "rate_at",

@@ -31,8 +31,8 @@ from .kernels.compiled import describe
 from .layer_cells import cells_of, check_cells, keras_cells, native_dropout, sites_of_cells
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .policy_layer import PolicyLayer
+from .structure import Layer, Wiring, directions_of, layers_of, retrace
 from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions, take_off
-from .wiring import Layer, Wiring, directions_of, layers_of, retrace
 
 SWAPS: dict[type[Layer], Any] = {
     stock: ours

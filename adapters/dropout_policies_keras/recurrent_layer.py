@@ -30,8 +30,8 @@ from .loops import LoopResult
 from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
+from .structure import find_producers
 from .tracing import Tensor
-from .wiring import find_producers
 
 POLICY_ATTRIBUTES = ("may_join", "loops_generically", "_in_stock_loop", "_layer_numbers")
 """The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""

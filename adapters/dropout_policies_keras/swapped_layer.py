@@ -13,7 +13,7 @@ from . import policy_layer, recurrent_layer
 from .embedding import CALL_SIGNATURE, update_call_signature
 from .layer_cells import cells_of, keras_cells
 from .policy_cells import CELL_TYPES, restore_cell
-from .wiring import Layer, retrace
+from .structure import Layer, retrace
 
 POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_ATTRIBUTES)
 """The attributes that a policy adds to a layer."""

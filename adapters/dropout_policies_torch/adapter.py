@@ -21,36 +21,32 @@ from dropout_policies.adapter import (
     Skipped,
     Touched,
     TouchedEmbedding,
+    Wiring,
     check_rates_are_used,
     check_sites,
     find_stacks,
+    notes_on_separate_layers,
     place_layers,
+    plan_existing_dropout,
 )
 
 from .auditing.probe import Probe
 from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
+from .existing_dropout import SwitchedOffDropout, kind_of, restore_rate
 from .kernels.compiled import describe
-from .layers import GRU, LSTM, RNN
+from .observation import observe_wiring
+from .policy_classes import REIMPLEMENTED, is_recurrent, swapped_class
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .recurrent_cell import check_step_rules, mode_of
-from .step_layers import GRUCell, LSTMCell, RNNCell
+from .structure import read_wiring
 from .swapped_layer import RestorableLayer, saved_attributes, take_off
-from .wiring import adjacent_dropouts, check_adjacent_dropouts, find_ambiguous_pairs, find_uses
 
-SWAPS: dict[type[nn.Module], Any] = {
-    stock: ours
-    for ours in (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell)
-    for stock in (ours, getattr(nn, ours.__name__))
-} | {Unrolled: Unrolled}
-"""Which class takes the place of which. Swapping an instance's `__class__` keeps the module
-object, its parameters, hooks and aliases what they are."""
-
-SUBCLASS = "a subclass; derive it from dropout_policies_torch's instead"
-
-EMBEDDINGS: dict[type[nn.Module], Any] = {nn.Embedding: Embedding, Embedding: Embedding}
-"""The same for embeddings, which a policy goes on if it has a rule for them."""
+PARAMETRIZED = (
+    "parametrized, which PyTorch's own layer does not run either: it keeps the weights that it was "
+    "made with"
+)
 
 
 class TorchAdapter:
@@ -69,36 +65,52 @@ class TorchAdapter:
             raise PolicyError(_nothing_found(model, request.policies, skipped))
         selection = request.select(found, embeddings, sites_of)
         check_layers(selection.layers)
-        pairs = find_ambiguous_pairs(model, found)
-        asked = [(a, b) for a, b in pairs if a in selection.layers and b in selection.layers]
-        groups = find_stacks(selection.layers, find_uses(model, found), asked, request.stacks)
+        wiring = see_wiring(model, found, request.example)
+        asked = wiring.pairs_among(list(selection.layers))
+        groups = find_stacks(selection.layers, wiring.uses, asked, request.stacks)
         places = place_layers(selection.layers, groups)
-        check_adjacent_dropouts(model, found, places)
-        skipped += selection.skipped
-        skipped += [
-            Skipped(name, _kind(module), f"p={module.p}; only forward knows what it falls on")
-            for name, module in adjacent_dropouts(model, found)
-        ]
+        existing = plan_existing_dropout(wiring, places, request.existing)
+        skipped += [*selection.skipped, *existing.kept]
         skipped += others if any(p.masks(Site.EMBEDDING) for p in request.policies) else []
         sizes = [(places[item], item.layers) for item in places]
         notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
+        notes += notes_on_separate_layers(places, wiring.unlikely_pairs, request.stacks)
         in_batch_first = batch_first(found, selection.embeddings)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
-        before = [
-            RestorableLayer(item.name, item.layer, swapped_class(item.layer))
+        swapped = [
+            RestorableLayer(item.name, item.layer, swapped_class(item.layer) or type(item.layer))
             for item in (*selection.layers, *selection.embeddings)
         ]
+        switched_off = [SwitchedOffDropout(one.layer) for one in existing.taken_over]
         for item in selection.layers:
             put_under_policy(item.layer, places[item], request.seed)
         for number, (item, policy) in enumerate(selection.embeddings.items()):
             put_under_policy(item.layer, Placement(policy, number), request.seed)
             item.layer.batch_first = in_batch_first
-        return Applied(request.policies, touched, skipped, before, words, notes)
+        for dropout in switched_off:
+            dropout.switch_off()
+        return Applied(
+            request.policies,
+            touched,
+            skipped,
+            [*swapped, *switched_off],
+            words,
+            [*notes, *wiring.notes],
+            existing.reported(),
+        )
+
+    def wiring(self, model: nn.Module, example: Any) -> Wiring:
+        found, skipped = find_layers(model)
+        if not found:
+            raise PolicyError(_nothing_found(model, [], skipped))
+        return see_wiring(model, found, example)
 
     def remove(self, model: nn.Module) -> None:
-        for module in self.under_policy(model).values():
-            take_off(module)
+        for layer in self.under_policy(model).values():
+            take_off(layer)
+        for module in model.modules():
+            restore_rate(module)
 
     def under_policy(self, model: nn.Module) -> dict[str, PolicyLayer]:
         return {
@@ -120,15 +132,24 @@ class TorchAdapter:
         return describe()
 
 
+def see_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
+    """How the layers are connected: seen in a run on an example, or read from the structure."""
+    if example is None:
+        return read_wiring(model, found)
+    return observe_wiring(model, found, example)
+
+
 def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The embeddings that a policy can go on, and those that it cannot."""
     found: list[RecurrentLayer] = []
     skipped: list[Skipped] = []
     for name, module in model.named_modules():
-        if type(module) in EMBEDDINGS:
-            found.append(RecurrentLayer(name or "model", module, _kind(module)))
-        elif isinstance(module, nn.Embedding):
-            skipped.append(Skipped(name, _kind(module), SUBCLASS))
+        if not isinstance(module, nn.Embedding):
+            continue
+        if swapped_class(module) is None:
+            skipped.append(Skipped(name, kind_of(module), REIMPLEMENTED))
+        else:
+            found.append(RecurrentLayer(name or "model", module, kind_of(module)))
     return found, skipped
 
 
@@ -165,22 +186,23 @@ def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
         inner for module in names if isinstance(module, Unrolled) for inner in module.cell.modules()
     }
     for module, (name, *aliases) in names.items():
-        if module in inside:
+        if module in inside or not is_recurrent(module):
             continue
-        kind = _kind(module)
-        if isinstance(module, nn.RNNBase) and (made := _generated_weight(module)):
-            why = f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
-            skipped.append(Skipped(name, kind, why))
-        elif type(module) in SWAPS:
+        if why := _reason_to_skip(module):
+            skipped.append(Skipped(name, kind_of(module), why))
+        else:
             layers = getattr(module, "num_layers", 1)
-            found.append(RecurrentLayer(name, module, kind, layers, tuple(aliases)))
-        elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
-            parametrized = "parametrized, and so of a class of its own" * (
-                parametrize.is_parametrized(module)
-            )
-            why = parametrized or SUBCLASS
-            skipped.append(Skipped(name, kind, why))
+            found.append(RecurrentLayer(name, module, kind_of(module), layers, tuple(aliases)))
     return found, skipped
+
+
+def _reason_to_skip(layer: nn.Module) -> str:
+    """Why a policy cannot go on a recurrent layer, or ""."""
+    if isinstance(layer, nn.RNNBase) and parametrize.is_parametrized(layer):
+        return PARAMETRIZED
+    if isinstance(layer, nn.RNNBase) and (made := _generated_weight(layer)):
+        return f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
+    return "" if swapped_class(layer) else REIMPLEMENTED
 
 
 def _generated_weight(layer: nn.RNNBase) -> str:
@@ -192,8 +214,7 @@ def _generated_weight(layer: nn.RNNBase) -> str:
         for which in ("ih", "hh")
         for direction in ("", "_reverse")[: 1 + layer.bidirectional]
     ]
-    parametrized = parametrize.is_parametrized(layer)
-    return "" if parametrized else next((name for name in names if name not in own), "")
+    return next((name for name in names if name not in own), "")
 
 
 def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
@@ -209,7 +230,7 @@ def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
         if isinstance(module, Embedding) and not any(p.masks(Site.EMBEDDING) for p in policies):
             continue
         raise PolicyError(
-            f"{name or 'model'} ({_kind(module)}) is under policy {placement.policy.name!r} "
+            f"{name or 'model'} ({kind_of(module)}) is under policy {placement.policy.name!r} "
             f"already. Call remove() on what apply returned, or dropout_policies.remove(model), "
             f"before applying {_names(policies)}."
         )
@@ -226,6 +247,8 @@ def _nothing_found(model: nn.Module, policies: Sequence[Policy], skipped: Sequen
 
 def _names(policies: Sequence[Policy]) -> str:
     names = ", ".join(dict.fromkeys(repr(policy.name) for policy in policies))
+    if not names:
+        return "a policy"
     return f"{'policy' if len(policies) == 1 else 'policies'} {names}"
 
 
@@ -254,12 +277,6 @@ def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
             check_sites(policy, name, sites_of(item))
 
 
-def swapped_class(module: nn.Module) -> type[nn.Module]:
-    """The class that a module gets under a policy."""
-    found: type[nn.Module] = (SWAPS | EMBEDDINGS)[type(module)]
-    return found
-
-
 def put_under_policy(module: Any, placement: Placement, seed: int | None) -> None:
     """Swap a module's class, and put it under a policy."""
     before = saved_attributes(module)
@@ -280,12 +297,6 @@ def native_dropout(module: nn.Module) -> str:
 
 def _touched(item: RecurrentLayer, placement: Placement) -> Touched:
     return Touched(item.name, item.kind, item.layers, placement, native_dropout(item.layer))
-
-
-def _kind(module: nn.Module) -> str:
-    kind = type(module)
-    where = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    return f"{where.removesuffix('.layers')}.{kind.__qualname__}"
 
 
 ADAPTER = TorchAdapter()

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from ..errors import PolicyError
 from .report import Applied
 from .selection import ApplyRequest
+from .wirings import Wiring
 
 GROUP = "dropout_policies.adapters"
 """The entry-point group; an entry is named after the module that its framework is imported as."""
@@ -29,6 +30,10 @@ class Adapter(Protocol):
 
     def apply(self, model: Any, request: ApplyRequest) -> Applied:
         """Do what the user asked for; check everything first, and change things only then."""
+
+    def wiring(self, model: Any, example: Any) -> Wiring:
+        """How its recurrent layers are connected: read from its structure, or seen in a run on an
+        example."""
 
     def remove(self, model: Any) -> None:
         """Make every layer under a policy the stock layer that it was, or would have been."""

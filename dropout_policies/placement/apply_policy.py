@@ -11,8 +11,10 @@ from ..policies.catalog import PolicyName
 from ..policies.policy import Policy
 from ..policies.rates import Rates
 from .adapters import find_adapter
+from .existing_dropout import Existing, check_existing
 from .report import Applied
 from .selection import ApplyRequest, Choice, Selector
+from .wirings import Wiring
 
 
 def apply(
@@ -22,8 +24,10 @@ def apply(
     *,
     only: Selector | None = None,
     skip: Selector | None = None,
-    seed: int | None = None,
+    example: Any = None,
+    existing: Existing = "take over",
     stacks: Sequence[Sequence[str]] | None = None,
+    seed: int | None = None,
 ) -> Applied:
     """Put a policy on the recurrent layers of an existing model, in place.
 
@@ -46,11 +50,18 @@ def apply(
         only: the layers that get a policy: a name, a pattern such as `"encoder.*"`, a list of
             them, or a function `(name, layer) -> bool`. A module's name stands for all in it.
         skip: the layers that get none, likewise.
+        example: an input of the model, on which it runs once, in evaluation mode and without
+            gradients, so that `apply` sees how its layers are connected; nothing of that run
+            remains. A tuple is taken as several inputs, a mapping as inputs by keyword; a function
+            without arguments is called to run the model.
+        existing: what to do with dropout of the model's own where the policy masks too:
+            `"take over"` switches it off until `remove()`, `"keep"` leaves it on, `"refuse"` is an
+            error that names all of it. The report says what was done.
+        stacks: which layers feed one another, by name, where the model does not show it:
+            `[["lstm1", "lstm2"]]`.
         seed: makes every mask a pure function of (seed, call, site, layer, direction) and of the
             element's place, equal in every framework; without it the framework's own random
             generator is used. An integer in [0, 2**32).
-        stacks: which layers feed one another, by name, where the model does not show it:
-            `[["lstm1", "lstm2"]]`.
 
     Returns:
         The report of what was touched; `remove()` on it undoes everything.
@@ -58,11 +69,14 @@ def apply(
     Raises:
         PolicyError: no adapter owns the model, it has no recurrent layer, a layer has a policy
             already or cannot have a site of this one, which layers form a stack is unclear, a name
-            or pattern matches nothing, or a rate given for a site falls nowhere.
+            or pattern matches nothing, a rate given for a site falls nowhere, dropout of the
+            model's own would be doubled and cannot be switched off, or the model does not run on
+            the example.
     """
     choices = _choices(policy, rate)
     checked = None if seed is None else check_seed(seed)
-    request = ApplyRequest(choices, checked, stacks, only, skip)
+    how = check_existing(existing)
+    request = ApplyRequest(choices, checked, stacks, only, skip, example, how)
     return find_adapter(model).apply(model, request)
 
 
@@ -101,3 +115,24 @@ def remove(model: Any) -> None:
             f"{type(model).__name__} has no layer under a policy, so there is none to remove."
         )
     adapter.remove(model)
+
+
+def wiring(model: Any, example: Any = None) -> Wiring:
+    """Show how the recurrent layers of a model are connected, and change nothing.
+
+    ```python
+    print(dp.wiring(model, example=batch))
+    ```
+
+    Args:
+        model: a `torch.nn.Module` or a `keras.Model`.
+        example: an input of the model, as `apply` takes it; without one, what the structure shows.
+
+    Returns:
+        Which layer feeds which, how each is called, and every dropout on the way.
+
+    Raises:
+        PolicyError: no adapter owns the model, it has no recurrent layer, or it does not run on the
+            example.
+    """
+    return find_adapter(model).wiring(model, example)

@@ -108,6 +108,23 @@ class Skipped:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenOver:
+    """A dropout of the model that was switched off, because a policy masks where it falls.
+
+    Args:
+        name: its name in the model.
+        kind: its class, as a user writes it.
+        rate: its rate as it was written, such as `p=0.5`.
+        place: the connection that it was on.
+    """
+
+    name: str
+    kind: str
+    rate: str
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stack:
     """Consecutive recurrent layers, one feeding the next."""
 
@@ -149,8 +166,10 @@ class Applied:
         before: Sequence[Restorable],
         embeddings: Sequence[TouchedEmbedding] = (),
         notes: Sequence[str] = (),
+        taken_over: Sequence[TakenOver] = (),
     ) -> None:
         self.policies = tuple(policies)
+        self.taken_over = tuple(taken_over)
         self.notes = tuple(notes)
         self.stacks = tuple(Stack(tuple(members)) for members in stacks)
         self.skipped = tuple(skipped)
@@ -244,6 +263,11 @@ class Applied:
         for words in self.embeddings:
             rule = rules_text(words.policy, frozenset({Site.EMBEDDING}))
             lines.append(f"  {words.name} ({words.kind}): {rule}")
+        lines.extend(
+            f"  taken over, back on remove(): {one.name} ({one.kind}, {one.rate}), which masked "
+            f"{one.place}"
+            for one in self.taken_over
+        )
         lines.extend(f"  {note}" for note in self.notes)
         lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
         return "\n".join(lines)

@@ -14,8 +14,9 @@ from ..policies.catalog import PolicyName, resolve
 from ..policies.policy import Policy
 from ..policies.rates import Rates
 from ..policies.sites import CELL_STATE, VERTICAL, Site
+from .connections import RecurrentLayer
+from .existing_dropout import Existing
 from .report import Skipped
-from .stacks import RecurrentLayer
 
 Selector = str | Sequence[str] | Callable[[str, Any], bool]
 """Which layers: a name, a pattern (`"encoder.*"`), a list of them, or a function of a layer's name
@@ -91,6 +92,8 @@ class ApplyRequest:
         stacks: which layers feed one another, or None.
         only: the layers that may get a policy, or None for all.
         skip: the layers that get none, or None.
+        example: what to run the model on to see how its layers are connected, or None.
+        existing: what to do with dropout that the policies would double.
     """
 
     choices: Mapping[str, Choice]
@@ -98,6 +101,8 @@ class ApplyRequest:
     stacks: Sequence[Sequence[str]] | None = None
     only: Selector | None = None
     skip: Selector | None = None
+    example: Any = None
+    existing: Existing = "take over"
 
     @property
     def policies(self) -> tuple[Policy, ...]:

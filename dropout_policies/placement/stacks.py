@@ -2,42 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..argument_checks import short_repr
 from ..errors import PolicyError
 from ..policies.policy import Policy
 from ..policies.sites import VERTICAL, Site
+from .connections import LayerUse, RecurrentLayer
 from .plans import Placement
-
-
-@dataclass(frozen=True, eq=False)
-class RecurrentLayer:
-    """A recurrent layer object that an adapter found in a model.
-
-    Args:
-        name: its name in the model, as a user writes it in `stacks=`.
-        layer: the object itself.
-        kind: its class, as a user writes it.
-        layers: how many layers it holds.
-        aliases: other names of the same object.
-    """
-
-    name: str
-    layer: Any
-    kind: str
-    layers: int = 1
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class LayerUse:
-    """One place in which a layer object runs, and the uses whose output comes into it."""
-
-    item: RecurrentLayer
-    fed_by: Sequence[LayerUse] = ()
 
 
 class Member(NamedTuple):
@@ -72,7 +46,9 @@ def find_stacks(
             stands in several places that call for different masks. The message shows the way out.
     """
     found = list(policies)
+    uses = list(uses)
     named = _parse_stacks(found, stacks)
+    _check_stacks_agree(named, uses)
     named_layers = {item for names in named for item in names}
     pairs = [(a, b) for a, b in ambiguous_pairs if _matters(policies[a], policies[b])]
     _check_pairs_are_decided(pairs, named, found)
@@ -80,7 +56,37 @@ def find_stacks(
         [Member(item, item is names[0], item is names[-1]) for item in names] for names in named
     ]
     unnamed = [item for item in found if item not in named_layers]
-    return _in_model_order([*groups, *_stacks_from_uses(unnamed, list(uses))], found)
+    groups = [*groups, *_stacks_from_uses(unnamed, uses)]
+    return _in_model_order(_keep_states_whole(groups, uses, policies), found)
+
+
+def notes_on_separate_layers(
+    placements: Mapping[RecurrentLayer, Placement],
+    pairs: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
+    stacks: Sequence[Sequence[str]] | None,
+) -> list[str]:
+    """What the report should say of pairs that were taken for separate, and would be masked twice
+    if they are not.
+
+    Args:
+        placements: each layer's placement.
+        pairs: the pairs.
+        stacks: the user's stacks; of what is named there nothing has to be said.
+    """
+    named = {name for names in stacks or () for name in names}
+    open_pairs = [
+        f"{a.name!r} into {b.name!r}"
+        for a, b in pairs
+        if a in placements and b in placements and not {a.name, b.name} & named
+        if placements[a].masks_output(a.layers) and placements[b].masks_input(b.layers)
+    ]
+    if not open_pairs:
+        return []
+    return [
+        f"taken for separate, since their widths differ: {', '.join(open_pairs)}. If one feeds the "
+        f"other, together with something else, its output is masked twice: example=batch shows it, "
+        f"or say so with stacks=."
+    ]
 
 
 def _matters(first: Policy, second: Policy) -> bool:
@@ -125,15 +131,71 @@ def _check_pairs_are_decided(
         raise PolicyError(
             f"{a.name!r} may feed {b.name!r}: the code that joins them cannot be seen from "
             f"outside, and one connection must not be masked twice. Say which it is: "
-            f"stacks={chain!r} if {a.name!r} feeds {b.name!r}, stacks={alone!r} if it does not."
+            f"stacks={chain!r} if {a.name!r} feeds {b.name!r}, stacks={alone!r} if it does not; or "
+            f"give apply an input of the model, and it sees for itself: example=batch."
         )
     listed = dict.fromkeys(f"{a.name!r} into {b.name!r}" for a, b in open_pairs)
     raise PolicyError(
         f"Some layers may feed one another: the code that joins them cannot be seen from outside, "
         f"and one connection must not be masked twice. Say how they are joined: stacks={chain!r} "
         f"if each feeds the next in this order, stacks={alone!r} if none feeds another, or name "
-        f"the stacks that there are. Open are: {', '.join(listed)}."
+        f"the stacks that there are. Or give apply an input of the model, and it sees for itself: "
+        f"example=batch. Open are: {', '.join(listed)}."
     )
+
+
+def _check_stacks_agree(
+    named: Sequence[Sequence[RecurrentLayer]], uses: Sequence[LayerUse]
+) -> None:
+    """Make sure that the user's stacks do not deny a connection that is plain to see.
+
+    Raises:
+        PolicyError: they do.
+    """
+    counts = Counter(use.item for use in uses)
+    for use in uses:
+        after = next((names for names in named if use.item in names), None)
+        for source in dict.fromkeys(source.item for source in use.fed_by):
+            before = next((names for names in named if source in names), None)
+            runs_once = counts[source] == counts[use.item] == 1  # or only the user can say
+            if not runs_once or (before is None and after is None):
+                continue
+            is_said = before is after is not None and (
+                before.index(source) < before.index(use.item)  # type: ignore[union-attr]
+            )
+            if not is_said:
+                names = [[item.name for item in stack] for stack in named]
+                raise PolicyError(
+                    f"stacks={names!r} contradicts the model: {source.name!r} feeds "
+                    f"{use.item.name!r}, so a stack must name {source.name!r} before "
+                    f"{use.item.name!r}, or stacks must name neither."
+                )
+
+
+def _keep_states_whole(
+    groups: list[list[Member]], uses: Sequence[LayerUse], policies: Mapping[RecurrentLayer, Policy]
+) -> list[list[Member]]:
+    """The same stacks; a layer whose output is used only as a state does not mask it.
+
+    Raises:
+        PolicyError: a layer's output is used as a state and otherwise too, and is masked.
+    """
+    goes: dict[RecurrentLayer, set[str]] = {}
+    for use in uses:
+        goes.setdefault(use.item, set()).update(use.output_goes)
+    for item in (member.item for members in groups for member in members if member.last):
+        others = goes.get(item, set()) - {"state"}
+        if policies[item].masks(Site.OUTPUT) and others and "state" in goes[item]:
+            raise PolicyError(
+                f"The output of {item.name!r} is used as an initial state and also otherwise, and "
+                f"policy {policies[item].name!r} would mask the state too. Take the state from "
+                f"what {item.name!r} returns as its last state, or do not mask its output: "
+                f"rate={{'output': 0}}."
+            )
+    return [
+        [m._replace(last=m.last and goes.get(m.item) != {"state"}) for m in members]
+        for members in groups
+    ]
 
 
 def _names(item: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]) -> bool:

@@ -17,7 +17,7 @@ ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
 SPARED = {
-    KERAS / "auditing" / "sources.py": {"torch"},
+    KERAS / "model_state.py": {"torch"},
     KERAS / "tracing.py": {"torch", "tensorflow", "jax"},
     KERAS / "kernels" / "compiled.py": {"torch", "tensorflow", "jax"},
     KERAS / "kernels" / "products.py": {"torch", "jax"},
@@ -62,8 +62,12 @@ TORCH_ROOMS = (
     "step_layers",
     "embedding",
     "checkpointing",
-    "wiring",
+    "existing_dropout",
+    "structure",
+    "model_state",
+    "observation",
     "auditing",
+    "policy_classes",
     "swapped_layer",
     "adapter",
     "__init__",
@@ -80,11 +84,12 @@ KERAS_ROOMS = (
     "recurrence",
     "policy_layer",
     "functional_graph",
-    "wiring",
+    "structure",
     "recurrent_layer",
     "keras_arguments",
     "layers",
     "embedding",
+    "model_state",
     "auditing",
     "swapped_layer",
     "adapter",
@@ -259,7 +264,7 @@ def test_both_adapters_have_the_same_rooms():
     keras_alone |= {"keras_arguments"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
-    in_both["auditing"] = {"__init__", "probe", "calling", "sources"}
+    in_both["auditing"] = {"__init__", "probe", "calling"}
     for room, files in in_both.items():
         for adapter in (TORCH, KERAS):
             assert files <= {file.stem for file in (adapter / room).glob("*.py")}

@@ -10,7 +10,7 @@ from keras import ops
 
 from dropout_policies.adapter import PolicyError
 
-from ..wiring import Layer
+from ..structure import Layer
 
 
 def find_sequence_input(layer: Layer, name: str, rank: int) -> int:

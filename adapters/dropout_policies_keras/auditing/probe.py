@@ -15,9 +15,9 @@ from keras import ops
 from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError
 
 from ..layers import Recurrent
-from ..wiring import Layer, layers_of
+from ..model_state import capture_state, restore_state
+from ..structure import Layer, layers_of
 from .calling import call_layer, find_sequence_input, with_zero_states
-from .sources import capture_noise, restore_noise
 
 SETTINGS: dict[type, dict[str, Any]] = {
     keras.layers.RNN: {"return_sequences": True, "stateful": False},
@@ -99,7 +99,7 @@ class Probe:
         self._attributes = [
             (layer, name, vars(layer).get(name, FROM_CLASS)) for layer, name, _ in changes
         ]
-        self._initial_noise = capture_noise(self._variables())
+        self._initial_noise = capture_state(self._variables())
         self._values: dict[str, Array] = {
             name: ops.convert_to_numpy(weight.value).astype(np.float64)
             for name, weight in self._weights.items()
@@ -114,7 +114,7 @@ class Probe:
                 object.__delattr__(layer, name)
             else:
                 object.__setattr__(layer, name, value)
-        restore_noise(self._initial_noise)
+        restore_state(self._initial_noise)
 
     def _variables(self) -> list[keras.Variable]:
         return list({id(v): v for v in (*self.layer.weights, *self.layer.variables)}.values())
@@ -169,10 +169,10 @@ class Probe:
 
     def noise(self) -> Any:
         weights = {id(weight) for weight in self.layer.weights}
-        return capture_noise(v for v in self._variables() if id(v) not in weights)
+        return capture_state(v for v in self._variables() if id(v) not in weights)
 
     def replay(self, noise: Any) -> None:
-        restore_noise(noise)
+        restore_state(noise)
 
 
 class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types

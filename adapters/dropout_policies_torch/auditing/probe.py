@@ -1,7 +1,7 @@
 """Runs a `torch.nn.Module` under audit: on other weights, with the same noise again and again.
 
 The probe first finds out how the module is called (`calling`), and which axis of its input is time.
-`sources` captures and restores what its noise depends on; `outputs` reads what it gives back.
+`model_state` captures and restores what its noise depends on; `outputs` reads what it gives back.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dropout_policies.adapter import Array, Parameter, PolicyError
 
+from ..model_state import capture_state, restore_state
 from ..recurrent_layer import Recurrent
 from .calling import (
     CallStyle,
@@ -26,7 +27,6 @@ from .calling import (
     state_as_arguments,
 )
 from .outputs import SoftmaxBypass, find_tensors
-from .sources import capture_noise, restore_noise
 
 
 class Probe:
@@ -238,10 +238,10 @@ class Probe:
         return bool(changed[[0, 2], 1].any()), bool(changed[1, [0, 2, 3, 4]].any())
 
     def noise(self) -> Any:
-        return capture_noise(self.module, getattr(self, "_initial_noise", None))
+        return capture_state(self.module, getattr(self, "_initial_noise", None))
 
     def replay(self, noise: Any) -> None:
-        restore_noise(noise)
+        restore_state(noise)
 
 
 def _possible_widths(module: nn.Module, first: Tensor) -> Iterator[int]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, permutations
 
 from torch import nn
 
 from dropout_policies.adapter import (
+    DropoutUse,
+    ExistingDropout,
     LayerUse,
-    Placement,
-    PolicyError,
     RecurrentLayer,
+    Wiring,
 )
+
+from .existing_dropout import find_dropouts
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
 """The modules whose order is the order in which values flow."""
-
-DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.AlphaDropout, nn.FeatureAlphaDropout)
 
 
 def find_uses(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[LayerUse]:
@@ -36,10 +38,10 @@ def find_uses(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[Lay
                 before = None
 
 
-def find_ambiguous_pairs(
+def find_possible_pairs(
     model: nn.Module, found: Sequence[RecurrentLayer]
 ) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
-    """Pairs of fitting width in one module of which only its `forward` knows how they are joined.
+    """Pairs in one module of which only its `forward` knows whether the first feeds the second.
 
     In a container, neighbours of which one is a module with a `forward` around a layer; anywhere
     else any two, in the order in which they were written first.
@@ -58,51 +60,70 @@ def find_ambiguous_pairs(
             pairs = sorted(permutations(known, 2), key=lambda ij: ij[0] > ij[1])
         for i, j in pairs:
             before, after = ends[i], ends[j]
-            if before is not None and after is not None and _widths_match(before[1], after[0]):
+            if before is not None and after is not None:
                 yield before[1], after[0]
 
 
-def check_adjacent_dropouts(
-    model: nn.Module, found: Sequence[RecurrentLayer], places: Mapping[RecurrentLayer, Placement]
-) -> None:
-    """A policy must not meet one of PyTorch's dropout modules on a connection that it masks.
+def find_dropout_uses(
+    model: nn.Module,
+    found: Sequence[RecurrentLayer],
+    dropouts: Mapping[nn.Module, ExistingDropout],
+) -> list[DropoutUse]:
+    """Where dropout modules run in containers: between which recurrent layers, through modules
+    without weights.
 
-    Args:
-        model: where the layers are.
-        found: the layers.
-        places: each layer's placement.
+    One that stands elsewhere too, or at an end of a container with no recurrent layer on its other
+    side, is left out: only code knows what it falls on.
     """
     by_id = {id(item.layer): item for item in found}
+    uses: list[DropoutUse] = []
+    is_open: set[ExistingDropout] = set()
     for line in _containers_in_order(model):
         before: RecurrentLayer | None = None
-        waiting: nn.Module | None = None
-        for module in line:
+        begins = True  # with what comes into the container
+        waiting: list[ExistingDropout] = []
+        for module in [*line, None]:
             item = by_id.get(id(module))
-            if isinstance(module, DROPOUTS) and module.p > 0.0:
-                waiting = module
-            if waiting is not None:
-                for clash, is_before in ((before, True), (item, False)):
-                    if clash is None:
-                        continue
-                    masks = Placement.masks_output if is_before else Placement.masks_input
-                    if masks(places[clash], clash.layers):
-                        raise PolicyError(_clash_message(clash, waiting, places[clash]))
-            if item is not None:
-                before, waiting = item, None
-            elif not _has_no_weights(module):
-                before = waiting = None
+            if module is not None and module in dropouts:
+                waiting.append(dropouts[module])
+            elif module is None or item is not None or not _has_no_weights(module):
+                after = [] if item is None else [item]
+                outputs = [] if before is None else [before]
+                uses += [DropoutUse(d, outputs, (), after, item is None) for d in waiting]
+                is_open |= set(waiting) if begins or module is None else set()
+                before, begins, waiting = item, False, []
+    places = Counter(use.dropout.layer for use in uses)
+    inside = Counter(
+        child
+        for parent in model.modules()
+        for child in parent._modules.values()
+        if child in dropouts
+    )
+    placed = [
+        u for u in uses if u.dropout.layer and places[u.dropout.layer] >= inside[u.dropout.layer]
+    ]
+    return [u for u in placed if u.outputs_of or u.inputs_of or u.dropout not in is_open]
 
 
-def adjacent_dropouts(
-    model: nn.Module, found: Sequence[RecurrentLayer]
-) -> Iterator[tuple[str, nn.Module]]:
-    """Dropout modules that are attributes beside a recurrent layer: only `forward` knows where."""
-    layers = {id(item.layer) for item in found}
-    for path, parent in model.named_modules():
-        if not isinstance(parent, CONTAINERS) and any(id(c) in layers for c in parent.children()):
-            for name, child in parent.named_children():
-                if isinstance(child, DROPOUTS) and child.p > 0.0:
-                    yield f"{path}.{name}" if path else name, child
+def read_wiring(model: nn.Module, found: Sequence[RecurrentLayer]) -> Wiring:
+    """What a model's structure shows of how its recurrent layers are connected.
+
+    Args:
+        model: the model.
+        found: its recurrent layers.
+    """
+    dropouts = find_dropouts(model, found)
+    uses = find_dropout_uses(model, found, dropouts)
+    placed = {use.dropout for use in uses}
+    pairs = list(find_possible_pairs(model, found))
+    return Wiring(
+        found,
+        list(find_uses(model, found)),
+        uses,
+        [dropout for dropout in dropouts.values() if dropout not in placed],
+        [pair for pair in pairs if _widths_match(*pair)],
+        [pair for pair in pairs if _may_be_widened(*pair)],
+    )
 
 
 def _containers_in_order(model: nn.Module) -> Iterator[list[nn.Module]]:
@@ -149,20 +170,22 @@ def _first_and_last(
     return None
 
 
-def _clash_message(item: RecurrentLayer, dropout: nn.Module, placement: Placement) -> str:
-    return (
-        f"{item.name} ({item.kind}) stands beside {type(dropout).__name__}(p={dropout.p}): policy "
-        f"{placement.policy.name!r} would mask the same connection a second time. Remove that "
-        f"{type(dropout).__name__}, or set its p to 0, first."
-    )
-
-
 def _widths_match(a: RecurrentLayer, b: RecurrentLayer) -> bool:
-    if isinstance(a.layer, nn.RNNBase):
-        width = (a.layer.proj_size or a.layer.hidden_size) * (1 + a.layer.bidirectional)
-    else:
-        width = a.layer.hidden_size
-    return bool(width == b.layer.input_size)
+    return bool(_width(a) == b.layer.input_size)
+
+
+def _may_be_widened(a: RecurrentLayer, b: RecurrentLayer) -> bool:
+    """Whether a may feed b together with something else, or by the sum of its directions."""
+    is_sum = getattr(a.layer, "bidirectional", False) and _width(a) == 2 * b.layer.input_size
+    return bool(is_sum or _width(a) < b.layer.input_size)
+
+
+def _width(item: RecurrentLayer) -> int:
+    """The width of what leaves a layer."""
+    layer = item.layer
+    if isinstance(layer, nn.RNNBase):
+        return int((layer.proj_size or layer.hidden_size) * (1 + layer.bidirectional))
+    return int(layer.hidden_size)
 
 
 def _has_no_weights(module: nn.Module) -> bool:

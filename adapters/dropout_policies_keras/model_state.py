@@ -11,15 +11,15 @@ import numpy as np
 from keras import ops
 
 
-def capture_noise(variables: Iterable[keras.Variable]) -> Any:
+def capture_state(variables: Iterable[keras.Variable]) -> Any:
     """Capture everything that the noise of a layer's next call depends on: these variables, among
     them those of seed generators, and the global generators."""
     values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables]
     return values, _global_generators()
 
 
-def restore_noise(noise: Any) -> None:
-    """Have the next call draw the same noise as the call that came after `capture_noise`."""
+def restore_state(noise: Any) -> None:
+    """Have the next call draw the same noise as the call that came after `capture_state`."""
     values, (python, numpy, backend) = noise
     for variable, value in values:
         variable.assign(value)

@@ -25,7 +25,7 @@ MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
 """The attributes of every module: they hold no noise, or are restored by themselves."""
 
 
-class NoiseState(NamedTuple):
+class ModelState(NamedTuple):
     """Everything that the noise of a module's next call depends on.
 
     Args:
@@ -43,7 +43,7 @@ class NoiseState(NamedTuple):
     parameters: list[tuple[nn.Module, list[tuple[str, nn.Parameter]]]]
 
 
-def capture_noise(module: nn.Module, initial: NoiseState | None = None) -> NoiseState:
+def capture_state(module: nn.Module, initial: ModelState | None = None) -> ModelState:
     """Capture everything that the noise of a module's next call depends on.
 
     Args:
@@ -66,11 +66,11 @@ def capture_noise(module: nn.Module, initial: NoiseState | None = None) -> Noise
         attributes = [(m, _update_sources(before.get(id(m), {}), now)) for m, now in attributes]
         floating = {(id(m), n): (b, v) for m, n, b, v in initial.buffers if b.is_floating_point()}
         buffers = [(m, n, *floating.get((id(m), n), (b, v))) for m, n, b, v in buffers]
-    return NoiseState(generators, cuda, attributes, buffers, parameters)
+    return ModelState(generators, cuda, attributes, buffers, parameters)
 
 
-def restore_noise(noise: NoiseState) -> None:
-    """Have the next call draw the same noise as the call that came after `capture_noise`."""
+def restore_state(noise: ModelState) -> None:
+    """Have the next call draw the same noise as the call that came after `capture_state`."""
     python, numpy, cpu = noise.generators
     random.setstate(python)
     np.random.set_state(numpy)

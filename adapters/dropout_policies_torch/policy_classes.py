@@ -1,0 +1,83 @@
+"""Which class a module gets under a policy: ours for a stock one, and one made on the fly for a
+class that a user derived from either."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+from .custom_cell import Unrolled
+from .embedding import Embedding
+from .layers import GRU, LSTM, RNN
+from .step_layers import GRUCell, LSTMCell, RNNCell
+
+RECURRENT: tuple[type[Any], ...] = (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Unrolled)
+"""Our recurrent classes; each but the last stands for the class of `torch.nn` of the same name."""
+
+REIMPLEMENTED = (
+    "its forward does not call super().forward(), and so a policy would not run; call that, or run "
+    "a cell of your own with dropout_policies_torch.Unrolled"
+)
+
+
+def is_recurrent(module: nn.Module) -> bool:
+    """Whether a module is a recurrent layer or cell of PyTorch's or ours, or derived from one."""
+    return isinstance(module, nn.RNNBase | nn.RNNCellBase | Unrolled)
+
+
+def swapped_class(module: nn.Module) -> type[Any] | None:
+    """The class that a module gets under a policy; None if none fits, as its `forward` leaves the
+    one that it is derived from aside.
+
+    Swapping an instance's `__class__` keeps the module object, its parameters, hooks and aliases
+    what they are.
+    """
+    kind: Any = type(module)
+    for ours in (*RECURRENT, Embedding):
+        stock = getattr(nn, ours.__name__, ours)
+        if kind in (ours, stock):
+            return ours
+        if isinstance(module, stock):
+            if not _calls_on(kind, stock):
+                return None
+            return kind if issubclass(kind, ours) else derived_class(kind, ours)
+    return None
+
+
+def _calls_on(kind: type[Any], stock: type[Any]) -> bool:
+    """Whether every `forward` that a class puts over that of a stock class calls the one below."""
+    for derived in kind.__mro__[: kind.__mro__.index(stock)]:
+        code = getattr(derived.__dict__.get("forward"), "__code__", None)
+        is_ours = derived.__module__.partition(".")[0] == __name__.partition(".")[0]
+        if code is not None and not is_ours and not {"super", "forward"} <= {*code.co_names}:
+            return False
+    return True
+
+
+@cache
+def derived_class(kind: Any, ours: Any) -> type[Any]:
+    """A user's class whose `super().forward()` is ours.
+
+    It has the user's name, and is pickled and copied as a user's instance that is given this class.
+    """
+
+    def reduce(self: Any, protocol: Any) -> Any:
+        function, arguments, *rest = super(made, self).__reduce_ex__(protocol)
+        if arguments == (made,):  # a new object of this class, which no name leads to
+            return (_new_instance, (kind, ours), *rest)
+        return (function, arguments, *rest)
+
+    names = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+    }
+    made: Any = type(kind.__name__, (kind, ours), {**names, "__reduce_ex__": reduce})
+    return made  # type: ignore[no-any-return]
+
+
+def _new_instance(kind: Any, ours: Any) -> Any:
+    made: Any = derived_class(kind, ours)
+    return made.__new__(made)

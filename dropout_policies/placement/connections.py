@@ -1,0 +1,99 @@
+"""How the recurrent layers of a model are connected: what an adapter saw of a model.
+
+An adapter reads it from the model's structure, or from one run of it on an example. It decides
+which layers form a stack (`stacks`), and which dropout of the model's own a policy would double
+(`existing_dropout`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+OutputUse = Literal["layer", "state", "elsewhere"]
+"""Where a layer's output goes: into another recurrent layer, into one as its initial state, or to
+anything else (an output layer, a loss, the model's own output)."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrentLayer:
+    """A recurrent layer object that an adapter found in a model.
+
+    Args:
+        name: its name in the model, as a user writes it in `stacks=`.
+        layer: the object itself.
+        kind: its class, as a user writes it.
+        layers: how many layers it holds.
+        aliases: other names of the same object.
+    """
+
+    name: str
+    layer: Any
+    kind: str
+    layers: int = 1
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class LayerUse:
+    """One sequence that a layer object runs over, in one call or in several that hand the state on.
+
+    Args:
+        item: the layer.
+        fed_by: the uses whose output comes into it, through operations without weights.
+        initial_state_from: the uses whose state or output it starts from, if they are seen.
+        output_goes: where its output goes, as far as it was seen.
+        calls: in how many calls it runs, if it was seen.
+        steps: T, the number of steps in all calls together, if it was seen.
+        state_is_used: whether anything but the layer itself takes its last state.
+    """
+
+    item: RecurrentLayer
+    fed_by: Sequence[LayerUse] = ()
+    initial_state_from: Sequence[LayerUse] = ()
+    output_goes: frozenset[OutputUse] = frozenset()
+    calls: int | None = None
+    steps: int | None = None
+    state_is_used: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ExistingDropout:
+    """A dropout that a model has already.
+
+    Args:
+        name: its name in the model, or where it stands in the code.
+        kind: its class, or the function.
+        rate: its rate as it is written, such as `p=0.5`.
+        layer: the object; None for a function that the model's code calls.
+        can_switch_off: whether its rate can be set to 0 from outside.
+    """
+
+    name: str
+    kind: str
+    rate: str
+    layer: Any = None
+    can_switch_off: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.kind}, {self.rate})"
+
+
+@dataclass(frozen=True, eq=False)
+class DropoutUse:
+    """One place in which a dropout runs.
+
+    Args:
+        dropout: which.
+        outputs_of: the layers whose output comes into it, through operations without weights.
+        states_of: the layers whose state comes into it so.
+        inputs_of: the layers that it comes into so.
+        goes_elsewhere: whether it also comes into something that is no recurrent layer.
+    """
+
+    dropout: ExistingDropout
+    outputs_of: Sequence[RecurrentLayer] = ()
+    states_of: Sequence[RecurrentLayer] = ()
+    inputs_of: Sequence[RecurrentLayer] = ()
+    goes_elsewhere: bool = False

@@ -1,0 +1,159 @@
+"""What becomes of the dropout that a model has already, so that no connection is masked twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from ..argument_checks import short_repr
+from ..errors import PolicyError
+from .connections import DropoutUse, ExistingDropout, RecurrentLayer
+from .plans import Placement
+from .report import Skipped, TakenOver
+from .wirings import Wiring
+
+Existing = Literal["take over", "keep", "refuse"]
+"""What `apply` does with a dropout on a connection that the policy masks: it switches it off,
+leaves it on, or refuses the model."""
+
+
+@dataclass(frozen=True)
+class ExistingDropoutPlan:
+    """What becomes of a model's own dropouts.
+
+    Args:
+        taken_over: those to switch off, with the connection that each one is on.
+        kept: those that stay on, with the reason.
+    """
+
+    taken_over: dict[ExistingDropout, str] = field(default_factory=dict)
+    kept: list[Skipped] = field(default_factory=list)
+
+    def reported(self) -> list[TakenOver]:
+        """What the report says of those that are switched off."""
+        return [TakenOver(d.name, d.kind, d.rate, at) for d, at in self.taken_over.items()]
+
+
+def check_existing(existing: object) -> Existing:
+    """Check the argument `existing` of `apply`.
+
+    Raises:
+        PolicyError: it is none of the three words.
+    """
+    for word in get_args(Existing):
+        if existing == word:
+            return word  # type: ignore[no-any-return]
+    raise PolicyError(
+        f"existing must be 'take over' (switch dropout off where the policy masks), 'keep' or "
+        f"'refuse'. Received: existing={short_repr(existing)}"
+    )
+
+
+def plan_existing_dropout(
+    wiring: Wiring, placements: Mapping[RecurrentLayer, Placement], existing: Existing
+) -> ExistingDropoutPlan:
+    """Decide what becomes of each dropout that a model has.
+
+    Args:
+        wiring: how the model's layers are connected, and where its dropouts are.
+        placements: the placement of each layer that gets a policy.
+        existing: what the user wants with those that a policy would double.
+
+    Raises:
+        PolicyError: the user refuses them, or one cannot be switched off, or not without being
+            missed elsewhere. One error names all.
+    """
+    plan = ExistingDropoutPlan()
+    if not any(p.masks_input(i.layers) or p.masks_output(i.layers) for i, p in placements.items()):
+        return plan
+    problems: list[str] = []
+    by_dropout: dict[ExistingDropout, list[DropoutUse]] = {}
+    for use in wiring.dropouts:
+        by_dropout.setdefault(use.dropout, []).append(use)
+    for dropout, uses in by_dropout.items():
+        masked = {use: list(_masked_places(use, placements)) for use in uses}
+        places = " and ".join(dict.fromkeys(place for p in masked.values() for place in p))
+        if not places:
+            plan.kept.append(_kept(dropout, f"it is {_where(uses)}, which no mask falls on"))
+        elif existing == "keep":
+            plan.kept.append(_kept(dropout, f"kept, and it masks {places} a second time"))
+        elif existing == "refuse":
+            problems.append(f"{dropout} masks {places}")
+        elif not dropout.can_switch_off:
+            problems.append(f"{dropout} masks {places} and cannot be switched off from outside")
+        elif any(_is_missed(use, masked[use], placements) for use in uses):
+            elsewhere = "it is also used where the policy does not mask"
+            problems.append(f"{dropout} masks {places}, and {elsewhere}")
+        else:
+            plan.taken_over[dropout] = places
+    if problems:
+        raise PolicyError(_refusal(problems, placements, existing))
+    hint = "" if wiring.observed else "; with example= apply sees where it falls"
+    plan.kept.extend(
+        _kept(dropout, f"still on, and it may mask a connection a second time{hint}")
+        for dropout in wiring.unplaced_dropouts
+    )
+    return plan
+
+
+def _masked_places(
+    use: DropoutUse, placements: Mapping[RecurrentLayer, Placement]
+) -> Iterator[str]:
+    """The connections that a dropout is on and that a policy masks."""
+    for item in use.inputs_of:
+        if item in placements and placements[item].masks_input(item.layers):
+            before = [repr(source.name) for source in use.outputs_of]
+            if before:
+                yield f"what goes from {' and '.join(before)} into {item.name!r}"
+            else:
+                yield f"the input of {item.name!r}"
+    for item in use.outputs_of:
+        if item in placements and placements[item].masks_output(item.layers):
+            yield f"the output of {item.name!r}"
+
+
+def _is_missed(
+    use: DropoutUse, masked: Sequence[str], placements: Mapping[RecurrentLayer, Placement]
+) -> bool:
+    """Whether something that a dropout falls on would be without any once it is switched off."""
+    if not masked:
+        return True
+    if any(i in placements and placements[i].masks_output(i.layers) for i in use.outputs_of):
+        return bool(use.states_of)
+    inputs = [i in placements and placements[i].masks_input(i.layers) for i in use.inputs_of]
+    return use.goes_elsewhere or not all(inputs)
+
+
+def _where(uses: Sequence[DropoutUse]) -> str:
+    """Where a dropout is, for the report."""
+    states = dict.fromkeys(repr(item.name) for use in uses for item in use.states_of)
+    into = dict.fromkeys(repr(item.name) for use in uses for item in use.inputs_of)
+    after = dict.fromkeys(repr(item.name) for use in uses for item in use.outputs_of)
+    if states:
+        return f"on the last state of {' and '.join(states)}"
+    if into:
+        return f"on the input of {' and '.join(into)}"
+    if after:
+        return f"on the output of {' and '.join(after)}"
+    return "on a connection between other layers"
+
+
+def _kept(dropout: ExistingDropout, why: str) -> Skipped:
+    return Skipped(dropout.name, dropout.kind, f"{dropout.rate}; {why}")
+
+
+def _refusal(
+    problems: Sequence[str], placements: Mapping[RecurrentLayer, Placement], existing: Existing
+) -> str:
+    names = " and ".join(dict.fromkeys(repr(p.policy.name) for p in placements.values()))
+    ways = (
+        "write existing='take over' to switch it off"
+        if existing == "refuse"
+        else "delete it from the model's code or set its rate to 0 there, give the policy's site "
+        "the rate 0, or write existing='keep' to have both"
+    )
+    return (
+        f"The model has dropout on connections that policy {names} masks too: "
+        f"{'; '.join(problems)}. One connection must not be masked twice: {ways}."
+    )
