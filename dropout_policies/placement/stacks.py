@@ -51,11 +51,11 @@ def find_stacks(
     _check_stacks_agree(named, uses)
     named_layers = {item for names in named for item in names}
     pairs = [(a, b) for a, b in ambiguous_pairs if _matters(policies[a], policies[b])]
-    _check_pairs_are_decided(pairs, named, found)
+    unnamed = [item for item in found if item not in named_layers]
+    _check_pairs_are_decided(pairs, named, _chains_seen(unnamed, uses), found)
     groups = [
         [Member(item, item is names[0], item is names[-1]) for item in names] for names in named
     ]
-    unnamed = [item for item in found if item not in named_layers]
     groups = [*groups, *_stacks_from_uses(unnamed, uses)]
     return _in_model_order(_keep_states_whole(groups, uses, policies), found)
 
@@ -105,9 +105,16 @@ def _matters(first: Policy, second: Policy) -> bool:
 def _check_pairs_are_decided(
     pairs: Sequence[tuple[RecurrentLayer, RecurrentLayer]],
     named: Sequence[Sequence[RecurrentLayer]],
+    seen: Sequence[Sequence[RecurrentLayer]],
     found: Sequence[RecurrentLayer],
 ) -> None:
     """Make sure that the user has said of each pair whether the first feeds the second.
+
+    Args:
+        pairs: the pairs.
+        named: the stacks that the user named.
+        seen: the chains that are plain to see, which the answers in the message repeat.
+        found: all layers.
 
     Raises:
         PolicyError: some are still open; one message for all of them, with both answers.
@@ -115,7 +122,8 @@ def _check_pairs_are_decided(
     open_pairs = [pair for pair in pairs if _is_open(*pair, named)]
     if not open_pairs:
         return
-    together: list[list[RecurrentLayer]] = [list(names) for names in named]
+    known = [*map(list, named), *map(list, seen)]
+    together = [*known]
     for a, b in open_pairs:
         before = next((names for names in together if a in names), [a])
         after = next((names for names in together if b in names), [b])
@@ -124,7 +132,10 @@ def _check_pairs_are_decided(
         together = [names for names in together if names is not before and names is not after]
         together.append([*before, *after])
     in_pairs = {item for pair in open_pairs for item in pair}
-    apart = [*map(list, named), *([x] for x in found if x in in_pairs and not _names(x, named))]
+    together, apart = (
+        [names for names in each if names in named or in_pairs & {*names}]
+        for each in (together, [*known, *([x] for x in found if not _names(x, known))])
+    )
     chain, alone = ([[item.name for item in names] for names in each] for each in (together, apart))
     if len({frozenset(pair) for pair in open_pairs}) == 1:
         a, b = open_pairs[0]
@@ -196,6 +207,18 @@ def _keep_states_whole(
         [m._replace(last=m.last and goes.get(m.item) != {"state"}) for m in members]
         for members in groups
     ]
+
+
+def _chains_seen(
+    unnamed: Sequence[RecurrentLayer], uses: Sequence[LayerUse]
+) -> list[list[RecurrentLayer]]:
+    """The chains of layers that are plain to see; none where a layer stands in several places,
+    which another message is about."""
+    try:
+        groups = _stacks_from_uses(unnamed, uses)
+    except PolicyError:
+        return []
+    return [[member.item for member in members] for members in groups if len(members) > 1]
 
 
 def _names(item: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]) -> bool:

@@ -26,6 +26,7 @@ from dropout_policies.adapter import (
     SwappedLayer,
     Tape,
     Touched,
+    Wiring,
     cell_types,
     check_rates_are_used,
     check_sites,
@@ -304,6 +305,12 @@ class TinyAdapter:
         touched = [[Touched(i.name, i.kind, i.layers, places[i]) for i in row] for row in rows]
         left_out = [*skipped, *selection.skipped]
         return Applied(request.policies, touched, left_out, before, notes=notes)
+
+    def wiring(self, model: Any, example: Any) -> Wiring:  # noqa: ARG002 - a chain shows all
+        found, skipped = find_layers(model)
+        if not found:
+            raise nothing_found(model, skipped)
+        return Wiring(found, uses(model, found))
 
     def remove(self, model: Any) -> None:
         for layer in self.under_policy(model).values():

@@ -509,5 +509,5 @@ def test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first(monkeypatch
 def test_what_goes_beside_a_policy_and_its_rate_must_be_named():
     kinds = {n: p.kind.name for n, p in inspect.signature(dp.apply).parameters.items()}
     named = [name for name, kind in kinds.items() if kind == "KEYWORD_ONLY"]
-    assert named == ["only", "skip", "seed", "stacks"]
+    assert named == ["only", "skip", "example", "existing", "stacks", "seed"]
     assert list(kinds)[:3] == ["model", "policy", "rate"]

@@ -58,14 +58,39 @@ def test_links_make_chains_in_the_models_order():
 
 
 def test_what_the_user_says_settles_the_layers_named():
-    said = find_stacks(under(A, B, C), used((A, B), (B, C)), [], [["a"]])
+    said = find_stacks(under(A, B, C), used((B, C)), [(A, B)], [["a"], ["b", "c"]])
     assert names(said) == [["a"], ["b", "c"]]
-    said = find_stacks(under(A, B, C), used((B, C)), [(A, B)], [["a"], ["b"]])
-    assert names(said) == [["a"], ["b"], ["c"]]
-    assert ends(said) == [["a", "b", "c"], ["a", "b", "c"]]
+    assert ends(said) == [["a", "b"], ["a", "c"]]
+    both = r"stacks=\[\['a', 'b', 'c'\]\] if.*stacks=\[\['b', 'c'\], \['a'\]\] if it does not"
+    with pytest.raises(dp.PolicyError, match=both):  # both answers agree with what is seen
+        find_stacks(under(A, B, C), used((B, C)), [(A, B)], None)
     said = find_stacks(under(A, B, C), [], [(A, B)], [["b", "a"]])
     assert names(said) == [["b", "a"], ["c"]]
     assert ends(said) == [["b", "c"], ["a", "c"]]
+
+
+@pytest.mark.parametrize(
+    "said", [[["b"]], [["a"]], [["a"], ["b", "c"]], [["b", "a"]], [["c", "b"]]]
+)
+def test_what_the_user_says_must_not_deny_what_is_seen(said):
+    seen = used((A, B), (B, C))
+    with pytest.raises(dp.PolicyError, match=r"contradicts the model: '[ab]' feeds '[bc]'"):
+        find_stacks(under(A, B, C), seen, [], said)
+    assert names(find_stacks(under(A, B, C), seen, [], [["a", "b", "c"]])) == [["a", "b", "c"]]
+    twice = [*seen, LayerUse(B)]  # in its second place nothing feeds b
+    assert names(find_stacks(under(A, B, C), twice, [], [["b"]]))
+
+
+def test_a_layer_whose_output_is_only_a_state_does_not_mask_it():
+    encoder = LayerUse(A, output_goes=frozenset({"state"}))
+    decoder = LayerUse(B, initial_state_from=[encoder], output_goes=frozenset({"elsewhere"}))
+    found = find_stacks(under(A, B), [encoder, decoder], [], None)
+    assert (names(found), ends(found)) == ([["a"], ["b"]], [["a", "b"], ["b"]])
+    both = LayerUse(A, output_goes=frozenset({"state", "elsewhere"}))
+    with pytest.raises(dp.PolicyError, match=r"output of 'a' is used as an initial state and also"):
+        find_stacks(under(A, B), [both, decoder], [], None)
+    whole = dp.zaremba().with_rates({"output": 0})
+    assert ends(find_stacks(under(A, B, policy=whole), [both, decoder], [], None))[1] == ["a", "b"]
 
 
 def test_forks_and_joins_mask_every_connection_once():
