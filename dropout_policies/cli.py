@@ -21,6 +21,8 @@ from .auditing.audits import audit as measure
 from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .pictures.diagram import Diagram
+from .placement.apply_policy import wiring as see_wiring
+from .placement.wirings import Wiring
 from .policies.catalog import names, resolve
 from .policies.policy import Policy
 from .policies.sites import Site
@@ -48,7 +50,7 @@ Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotl
 Name = Annotated[str, typer.Argument(help="A policy's name; `list` shows them.")]
 
 
-def _save(drawn: Diagram, *paths: Path | None) -> None:
+def _save(drawn: Diagram | Wiring, *paths: Path | None) -> None:
     for path in paths:
         if path is not None:
             try:
@@ -182,14 +184,51 @@ def audit(
         raise typer.Exit(1)
 
 
-def _build_module(target: str, args: str, kwargs: str, features: int) -> Any:
+@app.command()
+def wiring(
+    target: Annotated[str, typer.Argument(help="What makes the model: module:name.")],
+    args: Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")] = "[]",
+    kwargs: Annotated[str, typer.Option(help="Its named ones, as a JSON object.")] = "{}",
+    features: Annotated[
+        int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
+    ] = 16,
+    example: Annotated[
+        str | None,
+        typer.Option(help="An input of the model, or a function that makes one: module:name."),
+    ] = None,
+    svg: Svg = None,
+) -> None:
+    """How a model's recurrent layers are connected, and every dropout between them."""
+    model = _build_module(target, args, kwargs, features)
+    given = None
+    if example is not None:
+        found = _find_object(example)
+        given = found() if callable(found) else found
+    seen = see_wiring(model, given)
+    _save(seen, svg)
+    print(seen)
+
+
+def _find_object(target: str) -> Any:
+    """What a user means by module:name."""
     module, _, name = target.partition(":")
-    given, named = _parse_json("--args", args, list), _parse_json("--kwargs", kwargs, dict)
     if not module or not name:
         raise PolicyError(f"Write module:name, as torch.nn:LSTM. Received: {target}")
     sys.path.insert(0, "")  # a user's own module lies where the command is run
     try:
-        made = getattr(importlib.import_module(module), name)(*given, **named)
+        return getattr(importlib.import_module(module), name)
+    except (Exception, SystemExit) as error:  # whatever a user's code raises
+        raise PolicyError(
+            f"{target} cannot be imported: {_describe_error(error)}. Write module:name, as "
+            f"torch.nn:LSTM."
+        ) from error
+
+
+def _build_module(target: str, args: str, kwargs: str, features: int) -> Any:
+    given, named = _parse_json("--args", args, list), _parse_json("--kwargs", kwargs, dict)
+    kind = _find_object(target)
+    try:
+        made = kind(*given, **named)
         if hasattr(made, "built") and not made.built:
             made.build((None, None, features))
     except (Exception, SystemExit) as error:  # whatever a user's code raises

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
+from ..argument_checks import short_repr
+from ..errors import PolicyError
 from .connections import DropoutUse, ExistingDropout, LayerUse, RecurrentLayer
 from .wiring_picture import calls_text, draw_wiring
 
@@ -49,6 +52,20 @@ class Wiring:
     def svg(self) -> str:
         """A picture of it as an SVG document, for light and dark pages."""
         return draw_wiring(self.uses, self.dropouts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the picture to a file whose name ends with `.svg`.
+
+        Raises:
+            PolicyError: another ending.
+            OSError: the file cannot be written.
+        """
+        if Path(path).suffix != ".svg":
+            raise PolicyError(
+                f"A picture of the wiring is written to a file whose name ends with .svg. "
+                f"Received: {short_repr(path)}"
+            )
+        Path(path).write_text(self.svg(), encoding="utf-8")
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the picture, and the text."""

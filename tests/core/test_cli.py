@@ -35,6 +35,45 @@ def started(*arguments, **options):
     )
 
 
+WIRED = """
+import torch
+
+
+class Pair(torch.nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.low, self.high = torch.nn.LSTM(width, 4), torch.nn.LSTM(4, 4)
+        self.drop = torch.nn.Dropout(0.2)
+
+    def forward(self, x):
+        return self.high(self.drop(self.low(x)[0]))[0]
+
+
+def batch():
+    return torch.zeros(5, 2, 3)
+
+
+tensor = batch()
+"""
+
+
+@pytest.mark.parametrize("example", ["batch", "tensor", None])
+def test_wiring_shows_how_layers_are_connected(example, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wired.py").write_text(WIRED)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "wired", raising=False)
+    given = ["--example", f"wired:{example}"] if example else []
+    code, text, _ = run("wiring", "wired:Pair", "--args", "[3]", *given, "--svg", "w.svg")
+    assert code == 0
+    assert (tmp_path / "w.svg").read_text().startswith("<svg")
+    if example is None:
+        assert "low may feed high: only the code knows" in text
+    else:
+        assert "  high (torch.nn.LSTM): one call over 5 steps\n    input from low\n" in text
+        assert "drop (torch.nn.Dropout, p=0.2): from the output of low to the input of hi" in text
+
+
 def test_list_names_every_policy(run):
     code, text, _ = run("list")
     assert code == 0
@@ -117,11 +156,11 @@ class Unbuilt:
         (["show", "zaremba", "--svg", "a.jpg"], "ends with .svg"),
         (["show", "zaremba", "--depth", "3"], "No such option"),
         (["draw", "zaremba"], "No such command"),
-        (["audit", "nowhere:LSTM"], "nowhere:LSTM cannot be made: ModuleNotFoundError"),
-        (["audit", "..nowhere:LSTM"], "cannot be made"),
+        (["audit", "nowhere:LSTM"], "nowhere:LSTM cannot be imported: ModuleNotFoundError"),
+        (["audit", "..nowhere:LSTM"], "cannot be imported"),
         (["audit", "torch.nn"], "Write module:name"),
         (["audit", ":LSTM"], "Write module:name"),
-        (["audit", "torch.nn:LSTN"], "cannot be made: AttributeError"),
+        (["audit", "torch.nn:LSTN"], "cannot be imported: AttributeError"),
         (["audit", "torch.nn:LSTM"], "missing 2 required positional arguments"),
         (["audit", "torch.nn:LSTM", "--args", "[0, 3]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--args", "[3, -3]"], "cannot be"),
@@ -137,6 +176,12 @@ class Unbuilt:
         (["audit", "own_module:Unbuilt"], "RuntimeError: cannot be built for (None, None, 16)"),
         (["audit", "own_module:__name__"], "cannot be made: TypeError"),
         (["audit", "builtins:dict"], "Received: "),
+        (["wiring", "torch.nn:Linear", "--args", "[3, 3]"], "no recurrent layer"),
+        (["wiring", "torch.nn:LSTM", "--args", "[3, 3]", "--example", "nowhere:x"], "imported"),
+        (
+            ["wiring", "torch.nn:LSTM", "--args", "[3, 3]", "--example", "own_module:__name__"],
+            "does not run on the example",
+        ),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
