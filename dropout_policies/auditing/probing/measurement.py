@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,8 +29,16 @@ ENOUGH_ELEMENTS = 1500
 MIN_DRAWS, MAX_DRAWS = 8, 40
 """How many draws there are at least and at most."""
 
+FEWEST_DRAWS = 3
+"""How many draws of wide layers there are at least: one draw of a mask that all steps and samples
+share has as many elements there as several draws of a narrow layer."""
+
 COMPARED_DRAWS = 4
 """Draws in which training is compared with evaluation, if no masks are found."""
+
+IDENTICAL_DRAWS = 32
+"""Draws that have to be like evaluation before a module is said to have no noise, if the audit
+cannot see all of its sites."""
 
 WORD_DRAWS = 64
 """Draws in which words are looked at: a word may be dropped for a whole call."""
@@ -72,8 +81,11 @@ def measure_module(probe: Probe) -> Measurement:
         result = _without_lifetimes(result)
     if result.is_ambiguous or any(f.verdict == "masked" for f in result.findings):
         return result
-    if _training_equals_evaluation(probe, network, noise):
-        return result._replace(evaluation="identity")
+    is_unsure = any(f.verdict == "undecided" for f in result.findings)
+    draws = IDENTICAL_DRAWS if is_unsure else COMPARED_DRAWS
+    if _training_equals_evaluation(probe, network, noise, draws):
+        whole = [_without_noise(f, draws) for f in result.findings]
+        return result._replace(findings=whole, evaluation="identity")
     note = "training is otherwise than evaluation, and by no mask that the audit knows"
     doubtful = [replace(f, verdict="undecided", note=f.note or note) for f in result.findings]
     return result._replace(findings=doubtful, evaluation="undecided")
@@ -98,12 +110,13 @@ def _observe(
     gates: list[dict[Place, dict[Site, Array]]] = []
     projections: list[dict[Place, Array]] = []
     rows_agree = True
+    least = _least_draws(network)
     while len(draws) < MAX_DRAWS and (
-        len(draws) < MIN_DRAWS or _fewest_elements(draws) < ENOUGH_ELEMENTS
+        len(draws) < least or _fewest_elements(draws) < ENOUGH_ELEMENTS
     ):
         draw = make_draw(noise, True, single_steps)
         draws.append(observe_cells(draw))
-        if len(gates) < GATE_DRAWS:
+        if len(gates) < min(GATE_DRAWS, least - 1):
             gates.append(observe_gates(draw))
             projections.append({p: observe_projection(draw, c) for p, c in network.cells.items()})
             rows_agree = rows_agree and decoder_rows_agree(draw)
@@ -124,6 +137,13 @@ def _observe(
     )
 
 
+def _least_draws(network: Network) -> int:
+    """How many draws there are at least: so many that even masks that live for a whole call show
+    enough elements."""
+    narrowest = min(min(cell.width, cell.units) for cell in network.cells.values())
+    return max(FEWEST_DRAWS, min(MIN_DRAWS, math.ceil(ENOUGH_ELEMENTS / narrowest)))
+
+
 def _fewest_elements(draws: Sequence[Mapping[Place, CellObservation]]) -> int:
     """How many elements were seen of the mask of which fewest were."""
     counts = [
@@ -134,15 +154,26 @@ def _fewest_elements(draws: Sequence[Mapping[Place, CellObservation]]) -> int:
     return min(counts)
 
 
-def _training_equals_evaluation(probe: Probe, network: Network, noise: Any) -> bool:
-    """Whether training does what evaluation does, on random weights and a random input."""
+def _without_noise(finding: Finding, draws: int) -> Finding:
+    """The finding at a site of a module that gave the same in so many draws: at least one element a
+    draw was not dropped there, whether the audit could see it or not."""
+    if finding.verdict != "undecided":
+        return finding
+    elements = max(finding.elements, draws)
+    bounds = (0.0, 1.0 - 0.01 ** (1.0 / elements))
+    return replace(finding, verdict="whole", interval=bounds, elements=elements, note="")
+
+
+def _training_equals_evaluation(probe: Probe, network: Network, noise: Any, draws: int) -> bool:
+    """Whether training does what evaluation does in some draws, on random weights and a random
+    input."""
     random = np.random.default_rng(0)
     weights = {
         p.name: np.asarray(0.5 * random.standard_normal(p.shape)) for p in network.parameters
     }
     x = random.standard_normal((STEPS, probe.features))
     evaluated = probe.run(weights, x, BATCH, None, training=False)
-    for _ in range(COMPARED_DRAWS):
+    for _ in range(draws):
         probe.replay(noise)
         trained = probe.run(weights, x, BATCH, None, training=True)
         if not np.allclose(trained, evaluated, 1e-3, 1e-4):

@@ -21,6 +21,23 @@ def test_layers_without_biases_leave_something_undecided():
     assert {f.site.value for f in audit.undecided} >= {"cell", "candidate"}
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.LSTM(9, 8, 2, bias=False),
+        lambda: nn.GRU(9, 8, bias=False),
+        lambda: nn.RNN(9, 8, bias=False, bidirectional=True),
+        lambda: Loop("none", bias=False),
+    ],
+)
+def test_a_module_without_noise_is_called_none(make):
+    """Without biases the audit sees only some sites; but the outputs are the same in all draws."""
+    torch.manual_seed(0)
+    audit = dp.audit(make())
+    assert (audit.policy, audit.evaluation, audit.undecided) == ("none", "identity", ())
+    assert audit.verdict == "none"
+
+
 @pytest.mark.parametrize("seed", [3, 6, 10])
 def test_a_missing_input_is_not_a_dropped_hidden_state(seed):
     """Of eight units, the whole input is sometimes dropped where nobody can see it, because the
