@@ -9,7 +9,9 @@ applied.remove()
 ```
 """
 
-from .auditing.audits import Audit, audit
+from .auditing.audits import Audit
+from .auditing.measuring import audit
+from .auditing.model_audits import ModelAudit
 from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .masks.sampling import average, monte_carlo, record, replay
@@ -45,6 +47,7 @@ __all__ = [
     "Applied",
     "Audit",
     "Diagram",
+    "ModelAudit",
     "Policy",
     "PolicyError",
     "PolicyName",

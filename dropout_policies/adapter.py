@@ -15,12 +15,19 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
-- the audit: `Probe`, `Parameter`, `Array`, `INITIAL_STATE`;
+- the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
 
 from .argument_checks import check_seed
-from .auditing.probing.probe import INITIAL_STATE, Array, AuditableAdapter, Parameter, Probe
+from .auditing.probing.probe import (
+    INITIAL_STATE,
+    Array,
+    AuditableAdapter,
+    ModelPart,
+    Parameter,
+    Probe,
+)
 from .compilation.libraries import OPENMP, compilation_allowed, compiled_library
 from .errors import PolicyError
 from .masks import keyed
@@ -82,6 +89,7 @@ __all__ = [
     "ExistingDropout",
     "Geometry",
     "LayerUse",
+    "ModelPart",
     "Parameter",
     "Placement",
     "Plan",

@@ -8,16 +8,22 @@ import io
 import json
 import os
 import sys
+import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TimeElapsedColumn
 from rich.table import Table
 
 from . import __version__
-from .auditing.audits import audit as measure
+from .auditing.audits import Audit
+from .auditing.measuring import audit as measure
+from .auditing.model_audits import ModelAudit
 from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .pictures.diagram import Diagram
@@ -33,6 +39,9 @@ console = Console(highlight=False, soft_wrap=True)
 ASCII = dict(zip("│┊┃┇─╌━┅■□✗−–—×⊙·…’“”", '|:!;-.=~OoX---x*..\'""', strict=True))
 """What is printed for a character that a terminal's encoding does not have."""
 
+SLOW = 3.0
+"""Seconds after which a progress bar is shown."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -47,6 +56,10 @@ def _picture(ending: str, help_text: str) -> Any:
 
 Svg = Annotated[Path | None, _picture(".svg", "Write the picture to this file.")]
 Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotlib.")]
+Example = Annotated[
+    str | None,
+    typer.Option(help="An input of the model, or a function that makes one: module:name."),
+]
 Name = Annotated[str, typer.Argument(help="A policy's name; `list` shows them.")]
 
 
@@ -163,14 +176,26 @@ def audit(
     features: Annotated[
         int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
     ] = 16,
+    example: Example = None,
     expect: Annotated[str | None, typer.Option(help="The policy that it has to be.")] = None,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure where a recurrent layer masks. Exits with 1 if it is not what was expected."""
-    found = measure(_build_module(target, args, kwargs, features))
-    _save(found.diagram(expect), svg, png)
+    """Measure where a recurrent layer masks, or with --example every one of a model.
+
+    Exits with 1 if one is not what was expected."""
+    model = _build_module(target, args, kwargs, features)
+    given = None if example is None else _find_example(example)
+    with _progress_bar() as progress:
+        found = measure(model, given, progress=progress)
+    parts = found.parts if isinstance(found, ModelAudit) else {"": found}
+    if isinstance(found, Audit):
+        _save(found.diagram(expect), svg, png)
+    elif svg or png:
+        raise PolicyError(
+            "Each part of a model has a diagram of its own: --svg and --png go with one layer."
+        )
     if as_json:
         _print_json(found.to_dict())
     else:
@@ -179,9 +204,33 @@ def audit(
         for line in rest:
             masked = ": drop " in line or ": zoneout " in line
             console.print(line, style="yellow" if masked else "", markup=False)
-    if expect is not None and (differences := found.against(expect)):
-        print(f"not {expect}: {'; '.join(differences)}", file=sys.stderr)
+    if expect is None:
+        return
+    unlike = {name: found for name, part in parts.items() if (found := part.against(expect))}
+    for name, differences in unlike.items():
+        print(f"{name}{': ' * bool(name)}not {expect}: {'; '.join(differences)}", file=sys.stderr)
+    if unlike:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Callable[[float], None]]:
+    """A bar on standard error for what takes longer than a few seconds, if that is a terminal."""
+    bar = Progress(BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True)
+    task = bar.add_task("", total=1.0)
+    began = time.monotonic()
+
+    def show(share: float) -> None:
+        is_slow = time.monotonic() - began > SLOW
+        if is_slow and not bar.live.is_started and bar.console.is_terminal:
+            bar.start()
+        bar.update(task, completed=share)
+
+    try:
+        yield show
+    finally:
+        if bar.live.is_started:
+            bar.stop()
 
 
 @app.command()
@@ -192,21 +241,20 @@ def wiring(
     features: Annotated[
         int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
     ] = 16,
-    example: Annotated[
-        str | None,
-        typer.Option(help="An input of the model, or a function that makes one: module:name."),
-    ] = None,
+    example: Example = None,
     svg: Svg = None,
 ) -> None:
     """How a model's recurrent layers are connected, and every dropout between them."""
     model = _build_module(target, args, kwargs, features)
-    given = None
-    if example is not None:
-        found = _find_object(example)
-        given = found() if callable(found) else found
-    seen = see_wiring(model, given)
+    seen = see_wiring(model, None if example is None else _find_example(example))
     _save(seen, svg)
     print(seen)
+
+
+def _find_example(target: str) -> Any:
+    """The example that a user names: an object, or what a function makes."""
+    found = _find_object(target)
+    return found() if callable(found) else found
 
 
 def _find_object(target: str) -> Any:

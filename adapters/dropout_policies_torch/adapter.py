@@ -13,6 +13,7 @@ from dropout_policies.adapter import (
     CUSTOM,
     Applied,
     ApplyRequest,
+    ModelPart,
     Placement,
     Policy,
     PolicyError,
@@ -30,13 +31,14 @@ from dropout_policies.adapter import (
     plan_existing_dropout,
 )
 
+from .auditing.parts import find_parts
 from .auditing.probe import Probe
 from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
-from .existing_dropout import SwitchedOffDropout, kind_of, restore_rate
+from .existing_dropout import SwitchedOffDropout, find_dropouts, kind_of, restore_rate
 from .kernels.compiled import describe
-from .observation import observe_wiring
+from .observation import observe_runs, observe_wiring
 from .policy_classes import REIMPLEMENTED, is_recurrent, swapped_class
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .recurrent_cell import check_step_rules, mode_of
@@ -127,6 +129,13 @@ class TorchAdapter:
 
     def probe(self, model: nn.Module) -> Probe:
         return Probe(model)
+
+    def parts(self, model: nn.Module, example: Any) -> list[ModelPart]:
+        found, skipped = find_layers(model)
+        if not found:
+            raise PolicyError(_nothing_found(model, [], skipped))
+        seen, trained, _ = observe_runs(model, found, find_dropouts(model, found), example)
+        return find_parts(trained or seen)
 
     def describe(self) -> dict[str, Any]:
         return describe()

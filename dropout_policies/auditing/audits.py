@@ -1,26 +1,20 @@
-"""`dropout_policies.audit` measures where a recurrent module masks; an `Audit` is its answer."""
+"""An `Audit`: where a recurrent module masks, as `dropout_policies.audit` measured it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import PolicyError
 from ..pictures.diagram import Diagram
 from ..pictures.grid import corruptions
-from ..placement.adapters import find_adapter
 from ..policies import catalog
 from ..policies.policy import Policy
 from ..policies.sites import VERTICAL, Site
 from .audit_rows import make_rows
-from .comparison import find_differences, find_nearest_policy
-from .probing.findings import UNKNOWN_NOISE, Finding
-from .probing.probe import AuditableAdapter
-
-if TYPE_CHECKING:
-    from .probing.analysis import Measurement
+from .comparison import find_differences
+from .probing.findings import Finding
 
 MAX_NAME = 60
 """The longest name that `repr` shows whole."""
@@ -233,72 +227,3 @@ class Audit:
         """Whether what was found is known to differ from every policy of the catalogue."""
         nothing_decided = len(self.undecided) == len(self.findings)
         return not nothing_decided and self.policy is None and bool(self.differences)
-
-
-def audit(model: Any) -> Audit:
-    """Measure where a recurrent layer or model masks, whoever wrote it.
-
-    The audit runs the module on weights and inputs of its own, in training and in evaluation. Then
-    it puts everything back bit for bit, the random state of module and framework too. What it
-    cannot tell is `undecided`.
-
-    Args:
-        model: a `torch.nn.Module` or a `keras.layers.Layer` that runs LSTM, GRU or simple recurrent
-            cells over a sequence and gives an output for every step.
-
-    Returns:
-        The finding at each site: whether masks fall there, at which rate, how long they live and
-        who shares them; and the policy that this is, or the nearest one and the differences.
-
-    Raises:
-        PolicyError: no adapter owns the model, the audit cannot see into it, or its noise cannot
-            be played again.
-    """
-    from .probing.measurement import measure_module  # large, and needed for an audit alone
-
-    adapter = find_adapter(model)
-    if not isinstance(adapter, AuditableAdapter):
-        raise PolicyError(
-            f"{type(model).__name__} cannot be audited: its adapter, {type(adapter).__qualname__}, "
-            f"has no method probe(model)."
-        )
-    try:
-        with adapter.probe(model) as probe:
-            measurement = measure_module(probe)
-            name = probe.name
-    except PolicyError:
-        raise
-    except Exception as error:  # whatever a module raises that cannot be run so
-        raise PolicyError(
-            f"{type(model).__name__} cannot be run as the audit runs it, on an input of three axes "
-            f"alone, in training and in evaluation: {type(error).__name__}: {error}. Give the "
-            f"audit the recurrent layer alone."
-        ) from error
-    return _summarize(name, measurement)
-
-
-def _summarize(name: str, measurement: Measurement) -> Audit:
-    """The audit of a module: what was measured, and which policy that is."""
-    findings, network = measurement.findings, measurement.network
-    nearest, found = find_nearest_policy(findings)
-    differences = list(dict.fromkeys(map(str, found)))
-    expected = catalog.resolve(nearest).evaluation
-    if measurement.evaluation not in (expected, "undecided"):
-        differences.append(f"evaluation is {measurement.evaluation}, not {expected}")
-    differences += measurement.notes
-    is_decided = not measurement.is_ambiguous
-    is_decided = is_decided and any(f.verdict != "undecided" for f in findings)
-    is_decided = is_decided and not any(f.note in UNKNOWN_NOISE for f in findings)
-    cells, layers = network.cells, network.layers
-    is_bidirectional = any((layer, 0) in cells and (layer, 1) in cells for layer in range(layers))
-    return Audit(
-        name,
-        layers,
-        2 if is_bidirectional else 1,
-        tuple(findings),
-        measurement.evaluation,
-        tuple(measurement.notes),
-        nearest if is_decided and not differences else None,
-        nearest,
-        tuple(differences),
-    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..auditing.audits import Audit, audit
+from ..auditing.audits import Audit
+from ..auditing.measuring import audit
 from ..pictures.diagram import Diagram
 from ..policies.catalog import PolicyName, resolve
 from ..policies.policy import Policy

@@ -74,6 +74,21 @@ def test_wiring_shows_how_layers_are_connected(example, run, tmp_path, monkeypat
         assert "drop (torch.nn.Dropout, p=0.2): from the output of low to the input of hi" in text
 
 
+def test_audit_measures_the_parts_of_a_model(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wired.py").write_text(WIRED)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "wired", raising=False)
+    given = ["audit", "wired:Pair", "--args", "[3]", "--example", "wired:batch"]
+    code, text, _ = run(*given, "--json")
+    assert code == 0
+    assert list(json.loads(text)["parts"]) == ["low", "high"]
+    code, _, error = run(*given, "--expect", "none")
+    assert code == 1
+    assert "high: not none: input" in error
+    assert run(*given, "--svg", "a.svg")[0] == 2
+
+
 def test_list_names_every_policy(run):
     code, text, _ = run("list")
     assert code == 0

@@ -65,6 +65,7 @@ TORCH_ROOMS = (
     "existing_dropout",
     "structure",
     "model_state",
+    "observer",
     "observation",
     "auditing",
     "policy_classes",

@@ -27,6 +27,7 @@ from .calling import (
     state_as_arguments,
 )
 from .outputs import SoftmaxBypass, find_tensors
+from .parts import RecurrentPart
 
 
 class Probe:
@@ -259,6 +260,7 @@ def _possible_widths(module: nn.Module, first: Tensor) -> Iterator[int]:
 
 def _title(module: nn.Module) -> str:
     """The class, and of a recurrent layer the arguments that matter here."""
+    module = module.layer if isinstance(module, RecurrentPart) else module
     kind = type(module)
     prefix = "nn." if kind.__module__.startswith("torch.nn.") else ""
     arguments = []

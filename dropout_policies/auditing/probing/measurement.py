@@ -53,8 +53,12 @@ MakeDraw = Callable[..., ReplayedDraw]
 """`(noise, training, single_steps=False)` to a draw."""
 
 
-def measure_module(probe: Probe) -> Measurement:
+def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measurement:
     """Measure where a module masks.
+
+    Args:
+        probe: the module.
+        progress: is told the share that is done.
 
     Raises:
         PolicyError: the audit cannot see into it, or its noise cannot be played again.
@@ -71,7 +75,7 @@ def measure_module(probe: Probe) -> Measurement:
 
     check_replay(probe, make_draw(noise, True))
     for single_steps in (False, True):
-        observations = _observe(probe, network, make_draw, noise, single_steps)
+        observations = _observe(probe, network, make_draw, noise, single_steps, progress)
         analysis = NoiseAnalysis(observations)
         if not analysis.needs_single_steps:
             break
@@ -102,7 +106,12 @@ def _replaying_run(probe: Probe, noise: Any, training: bool) -> Callable[..., Ar
 
 
 def _observe(
-    probe: Probe, network: Network, make_draw: MakeDraw, noise: Any, single_steps: bool
+    probe: Probe,
+    network: Network,
+    make_draw: MakeDraw,
+    noise: Any,
+    single_steps: bool,
+    progress: Callable[[float], None],
 ) -> Observations:
     """Observe draws until enough is seen, and evaluation."""
     evaluation = make_draw(noise, False)
@@ -121,6 +130,7 @@ def _observe(
             projections.append({p: observe_projection(draw, c) for p, c in network.cells.items()})
             rows_agree = rows_agree and decoder_rows_agree(draw)
         noise = next_noise(probe, noise)
+        progress(0.1 + 0.8 * min(len(draws) / least, 1.0))
     word_arrivals: list[Array] = []
     has_tokens = probe.embedding is not None
     while has_tokens and len(draws) + len(word_arrivals) < WORD_DRAWS:

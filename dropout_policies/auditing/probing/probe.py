@@ -91,9 +91,24 @@ class Probe(Protocol):
     def __exit__(self, *error: object) -> None: ...
 
 
+class ModelPart(NamedTuple):
+    """A recurrent layer of a model, with the dropout around it, as something to audit."""
+
+    name: str
+    """The layer's name in the model."""
+    model: Any
+    """What the adapter's `probe` takes: the layer with the dropout around it."""
+    notes: tuple[str, ...] = ()
+    """What of the model is on the way and is not in it."""
+
+
 @runtime_checkable
 class AuditableAdapter(Protocol):
-    """An adapter whose models can be audited."""
+    """An adapter whose models can be audited.
+
+    It may also have a method `parts(model, example) -> Sequence[ModelPart]`: the recurrent layers
+    that run when the model runs on an example, for the audit of a whole model.
+    """
 
     def probe(self, model: Any) -> Probe:
         """The model under audit."""

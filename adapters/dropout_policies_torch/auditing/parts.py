@@ -1,0 +1,138 @@
+"""The recurrent layers of a model, each with the dropout around it, as modules to audit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dropout_policies.adapter import ModelPart, RecurrentLayer
+
+from ..observer import DropoutCall, LayerCall, Observer
+
+
+class RecurrentPart(nn.Module):
+    """A recurrent layer as it stands in a model: after some dropout, before some, and called once
+    or step by step.
+
+    Args:
+        layer: the layer, or a cell.
+        before: the dropout on its input, in order.
+        after: the dropout on its output.
+        step_by_step: whether the model calls it once for every step.
+    """
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        before: Sequence[nn.Module],
+        after: Sequence[nn.Module],
+        step_by_step: bool,
+    ) -> None:
+        super().__init__()
+        self.layer, self.step_by_step = layer, step_by_step
+        self.before, self.after = nn.ModuleList(before), nn.ModuleList(after)
+
+    def forward(self, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
+        """x `[T, B, D]`, or `[B, T, D]` as the layer takes it, to every h and the last state."""
+        if isinstance(self.layer, nn.RNNCellBase):
+            outputs = []
+            for step in x:
+                hx = self.layer(self._through(self.before, step), hx)
+                outputs.append(self._through(self.after, hx if isinstance(hx, Tensor) else hx[0]))
+            return torch.stack(outputs), hx
+        if not self.step_by_step:
+            y, hx = self.layer(self._through(self.before, x), hx)
+            return self._through(self.after, y), hx
+        axis = 1 if getattr(self.layer, "batch_first", False) else 0
+        outputs = []
+        for step in torch.split(x, 1, axis):
+            y, hx = self.layer(self._through(self.before, step), hx)
+            outputs.append(self._through(self.after, y))
+        return torch.cat(outputs, axis), hx
+
+    @staticmethod
+    def _through(dropouts: nn.ModuleList, x: Tensor) -> Tensor:
+        for dropout in dropouts:
+            x = dropout(x)
+        return x
+
+
+class FunctionDropout(nn.Module):
+    """A dropout function of a model's code, as a module.
+
+    Args:
+        name: the function's name in `torch.nn.functional`.
+        rate: its rate.
+    """
+
+    def __init__(self, name: str, rate: float) -> None:
+        super().__init__()
+        self.name, self.rate = name, rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x with elements dropped."""
+        dropped: Tensor = getattr(nn.functional, self.name)(x, self.rate, self.training)
+        return dropped
+
+
+def find_parts(observer: Observer) -> list[ModelPart]:
+    """The recurrent layers that ran, each with the dropout around it.
+
+    Args:
+        observer: what saw a run of the model.
+    """
+    return [
+        _part(item, [call for call in observer.layer_calls if call.item is item], observer)
+        for item in dict.fromkeys(call.item for call in observer.layer_calls)
+    ]
+
+
+def _part(item: RecurrentLayer, calls: Sequence[LayerCall], observer: Observer) -> ModelPart:
+    first = calls[0]
+    before: list[DropoutCall] = []
+    after: list[DropoutCall] = []
+    others: list[DropoutCall] = []
+    for dropout in observer.dropout_calls:
+        is_on_output = first in dropout.inputs.outputs
+        if dropout in first.inputs.dropouts:
+            found = before if _fits(dropout, first.shape) else others
+        elif is_on_output and _fits(dropout, first.output_shape):
+            found = [] if _is_next_input(dropout) else after
+        else:
+            found = others if is_on_output and not _is_next_input(dropout) else []
+        found.append(dropout)
+    seen_elsewhere = [d for d in others if any(_fits(d, c.output_shape) for c in d.inputs.outputs)]
+    notes = tuple(
+        f"{dropout.dropout} is next to {item.name} with its axes in another order, or at a rate "
+        f"that only the call knows; it was not measured there"
+        for dropout in others
+        if dropout not in seen_elsewhere
+    )
+    step_by_step = len(calls) > 1 and all(call.steps == 1 for call in calls)
+    part = RecurrentPart(
+        item.layer, list(map(_as_module, before)), list(map(_as_module, after)), step_by_step
+    )
+    return ModelPart(item.name, part, notes)
+
+
+def _is_next_input(dropout: DropoutCall) -> bool:
+    """Whether a dropout is measured on the input of the layer that it comes into."""
+    return any(_fits(dropout, call.shape) for call in dropout.comes_into)
+
+
+def _fits(dropout: DropoutCall, shape: tuple[int, ...]) -> bool:
+    """Whether a dropout sees what a layer sees, with the same axes in the same order, and can be
+    run without the model. (Of packed sequences only the width is known.)"""
+    is_known = dropout.dropout.layer is None or dropout.dropout.can_switch_off
+    same = dropout.shape == shape or (len(shape) == 1 and dropout.shape[-1:] == shape)
+    return is_known and same
+
+
+def _as_module(call: DropoutCall) -> nn.Module:
+    """The module to audit in a dropout's place."""
+    if isinstance(call.dropout.layer, nn.Module):
+        return call.dropout.layer
+    return FunctionDropout(call.dropout.kind.rpartition(".")[2], call.rate)
