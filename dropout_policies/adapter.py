@@ -11,7 +11,7 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
 - `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`; how the layers of a model are
   connected: `Wiring` with `RecurrentLayer`, `LayerUse`, `ExistingDropout` and `DropoutUse`; what
-  follows from it: `find_stacks`, `place_layers`, `notes_on_separate_layers`,
+  follows from it: `find_stacks`, `place_layers`, `notes_on_wiring`,
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
@@ -57,13 +57,9 @@ from .placement.plans import (
 )
 from .placement.report import Applied, Skipped, TakenOver, Touched, TouchedEmbedding
 from .placement.selection import ApplyRequest, Choice, check_rates_are_used
-from .placement.stacks import (
-    find_stacks,
-    notes_on_separate_layers,
-    place_layers,
-    stack_placement,
-)
+from .placement.stacks import find_stacks, place_layers, stack_placement
 from .placement.swapped_layer import SwappedLayer
+from .placement.wiring_notes import notes_on_wiring
 from .placement.wirings import Wiring
 from .policies import cell_types
 from .policies.catalog import PolicyName, resolve
@@ -122,7 +118,7 @@ __all__ = [
     "has_compiled_bits",
     "keyed",
     "mask_key",
-    "notes_on_separate_layers",
+    "notes_on_wiring",
     "place_layers",
     "plan_at_call",
     "plan_embedding",

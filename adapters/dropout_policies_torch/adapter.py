@@ -26,7 +26,7 @@ from dropout_policies.adapter import (
     check_rates_are_used,
     check_sites,
     find_stacks,
-    notes_on_separate_layers,
+    notes_on_wiring,
     place_layers,
     plan_existing_dropout,
 )
@@ -76,7 +76,7 @@ class TorchAdapter:
         skipped += others if any(p.masks(Site.EMBEDDING) for p in request.policies) else []
         sizes = [(places[item], item.layers) for item in places]
         notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
-        notes += notes_on_separate_layers(places, wiring.unlikely_pairs, request.stacks)
+        notes += notes_on_wiring(wiring, places, request.stacks)
         in_batch_first = batch_first(found, selection.embeddings)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
@@ -98,7 +98,7 @@ class TorchAdapter:
             skipped,
             [*swapped, *switched_off],
             words,
-            [*notes, *wiring.notes],
+            notes,
             existing.reported(),
         )
 

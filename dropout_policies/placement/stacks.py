@@ -60,35 +60,6 @@ def find_stacks(
     return _in_model_order(_keep_states_whole(groups, uses, policies), found)
 
 
-def notes_on_separate_layers(
-    placements: Mapping[RecurrentLayer, Placement],
-    pairs: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
-    stacks: Sequence[Sequence[str]] | None,
-) -> list[str]:
-    """What the report should say of pairs that were taken for separate, and would be masked twice
-    if they are not.
-
-    Args:
-        placements: each layer's placement.
-        pairs: the pairs.
-        stacks: the user's stacks; of what is named there nothing has to be said.
-    """
-    named = {name for names in stacks or () for name in names}
-    open_pairs = [
-        f"{a.name!r} into {b.name!r}"
-        for a, b in pairs
-        if a in placements and b in placements and not {a.name, b.name} & named
-        if placements[a].masks_output(a.layers) and placements[b].masks_input(b.layers)
-    ]
-    if not open_pairs:
-        return []
-    return [
-        f"taken for separate, since their widths differ: {', '.join(open_pairs)}. If one feeds the "
-        f"other, together with something else, its output is masked twice: example=batch shows it, "
-        f"or say so with stacks=."
-    ]
-
-
 def _matters(first: Policy, second: Policy) -> bool:
     """Whether it matters if a layer under one policy feeds a layer under another.
 

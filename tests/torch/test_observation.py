@@ -214,6 +214,13 @@ def test_a_layer_that_is_called_step_by_step_runs_over_one_sequence():
 def test_what_comes_back_at_the_next_step_is_told():
     model = Decoder(feeds_back=True)
     applied = dp.apply(model, "zaremba", 0.5, example=(X, WORDS))
+    assert "decoder is called 6 times over one sequence, each from" in str(applied)
+    assert "decoder starts from the state of encoder, which stays whole" in str(applied)
+    assert "encoder: only its last state is used, which no mask falls on" in str(applied)
+    assert "drawn anew each time" not in str(applied)
+    applied.remove()
+    held = str(dp.apply(model, "awd", example=(X, WORDS)))
+    assert "(input, between, output, embedding, recurrent_weight) is drawn anew each time" in held
     assert "what leaves decoder comes back into decoder at a later step" in str(applied)
     assert len(applied.stacks) == 2
 
@@ -229,7 +236,9 @@ def test_a_layer_used_twice_is_two_sequences():
 
     wiring = dp.wiring(Siamese(), example=(X, X))
     assert [(use.calls, use.steps) for use in wiring.uses] == [(1, 5), (1, 5)]
-    assert "1 stack;" in str(dp.apply(Siamese(), "zaremba", example=(X, X)))
+    text = str(dp.apply(Siamese(), "zaremba", example=(X, X)))
+    assert "1 stack;" in text
+    assert "rnn runs over 2 sequences with the same weights" in text
 
 
 def test_a_layer_in_two_roles_is_refused_with_the_way_out():
@@ -266,6 +275,9 @@ def test_a_state_that_is_handed_over_is_never_masked():
         model = States(form).train()
         applied = dp.apply(model, "zaremba", 0.5, example=X)
         assert len(applied.stacks) == 2
+        alone = "encoder: its output is used as an initial state alone, and no mask falls on it"
+        assert (alone in str(applied)) == (form == "output")
+        assert "decoder starts from the state of encoder, which stays whole" in str(applied)
         given = []
 
         def keep(_, args, given=given):
@@ -421,6 +433,8 @@ def test_layers_that_did_not_run_are_told():
 
     wiring = dp.wiring(Half(None), example=X)
     assert "high (torch.nn.LSTM)\n    did not run on the example" in str(wiring)
+    text = str(dp.apply(Half(None), "zaremba", example=X))
+    assert "high did not run on the example; it is taken for a stack of its own" in text
 
 
 def test_compiled_models_are_seen_as_written():
