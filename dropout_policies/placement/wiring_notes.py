@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ..policies.sites import VERTICAL, Site
 from .connections import LayerUse, RecurrentLayer
 from .plans import Placement
 from .wirings import Wiring
@@ -43,12 +44,14 @@ def _notes_on_calls(
 ) -> Iterator[str]:
     calls = max(use.calls or 1 for use in places)
     if calls > 1:
-        held = [
-            s.value for s, rule in placement.policy.items() if rule.active and rule.per != "step"
-        ]
-        drawn = (
-            f"; what is held for a sequence or a call ({', '.join(held)}) is drawn anew each time"
+        own = {site for site, _ in placement.vertical(item.layers)}
+        others = (VERTICAL | {Site.EMBEDDING}) - own
+        held = ", ".join(
+            site.value
+            for site, rule in placement.policy.items()
+            if rule.active and rule.per != "step" and site not in others
         )
+        drawn = f"; what is held for a sequence or a call ({held}) is drawn anew each time"
         yield (
             f"{item.name} is called {calls} times over one sequence, each from the state that the "
             f"call before left{drawn * bool(held)}"
