@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from dropout_policies.adapter import (
     CUSTOM,
@@ -36,19 +35,15 @@ from .auditing.probe import Probe
 from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
-from .existing_dropout import SwitchedOffDropout, find_dropouts, kind_of, restore_rate
+from .existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
 from .kernels.compiled import describe
+from .model_layers import find_embeddings, find_layers, kind_of
 from .observation import observe_runs, observe_wiring
-from .policy_classes import REIMPLEMENTED, is_recurrent, swapped_class
+from .policy_classes import swapped_class
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .recurrent_cell import check_step_rules, mode_of
 from .structure import read_wiring
 from .swapped_layer import RestorableLayer, saved_attributes, take_off
-
-PARAMETRIZED = (
-    "parametrized, which PyTorch's own layer does not run either: it keeps the weights that it was "
-    "made with"
-)
 
 
 class TorchAdapter:
@@ -64,7 +59,7 @@ class TorchAdapter:
         embeddings, others = find_embeddings(model)
         check_is_free(model, request.policies)
         if not found:
-            raise PolicyError(_nothing_found(model, request.policies, skipped))
+            raise PolicyError(nothing_found(model, request.policies, skipped))
         selection = request.select(found, embeddings, sites_of)
         check_layers(selection.layers)
         wiring = see_wiring(model, found, request.example)
@@ -105,7 +100,7 @@ class TorchAdapter:
     def wiring(self, model: nn.Module, example: Any) -> Wiring:
         found, skipped = find_layers(model)
         if not found:
-            raise PolicyError(_nothing_found(model, [], skipped))
+            raise PolicyError(nothing_found(model, [], skipped))
         return see_wiring(model, found, example)
 
     def remove(self, model: nn.Module) -> None:
@@ -133,7 +128,7 @@ class TorchAdapter:
     def parts(self, model: nn.Module, example: Any) -> list[ModelPart]:
         found, skipped = find_layers(model)
         if not found:
-            raise PolicyError(_nothing_found(model, [], skipped))
+            raise PolicyError(nothing_found(model, [], skipped))
         seen, trained, _ = observe_runs(model, found, find_dropouts(model, found), example)
         return find_parts(trained or seen)
 
@@ -146,20 +141,6 @@ def see_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) 
     if example is None:
         return read_wiring(model, found)
     return observe_wiring(model, found, example)
-
-
-def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The embeddings that a policy can go on, and those that it cannot."""
-    found: list[RecurrentLayer] = []
-    skipped: list[Skipped] = []
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.Embedding):
-            continue
-        if swapped_class(module) is None:
-            skipped.append(Skipped(name, kind_of(module), REIMPLEMENTED))
-        else:
-            found.append(RecurrentLayer(name or "model", module, kind_of(module)))
-    return found, skipped
 
 
 def batch_first(
@@ -184,48 +165,6 @@ def batch_first(
     return False
 
 
-def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
-    names: dict[nn.Module, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(module, []).append(path or "model")
-    found: list[RecurrentLayer] = []
-    skipped: list[Skipped] = []
-    inside = {
-        inner for module in names if isinstance(module, Unrolled) for inner in module.cell.modules()
-    }
-    for module, (name, *aliases) in names.items():
-        if module in inside or not is_recurrent(module):
-            continue
-        if why := _reason_to_skip(module):
-            skipped.append(Skipped(name, kind_of(module), why))
-        else:
-            layers = getattr(module, "num_layers", 1)
-            found.append(RecurrentLayer(name, module, kind_of(module), layers, tuple(aliases)))
-    return found, skipped
-
-
-def _reason_to_skip(layer: nn.Module) -> str:
-    """Why a policy cannot go on a recurrent layer, or ""."""
-    if isinstance(layer, nn.RNNBase) and parametrize.is_parametrized(layer):
-        return PARAMETRIZED
-    if isinstance(layer, nn.RNNBase) and (made := _generated_weight(layer)):
-        return f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
-    return "" if swapped_class(layer) else REIMPLEMENTED
-
-
-def _generated_weight(layer: nn.RNNBase) -> str:
-    """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
-    own = dict(layer.named_parameters(recurse=False))
-    names = [
-        f"weight_{which}_l{number}{direction}"
-        for number in range(layer.num_layers)
-        for which in ("ih", "hh")
-        for direction in ("", "_reverse")[: 1 + layer.bidirectional]
-    ]
-    return next((name for name in names if name not in own), "")
-
-
 def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
     """Make sure that no layer of the model is under a policy.
 
@@ -245,7 +184,7 @@ def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
         )
 
 
-def _nothing_found(model: nn.Module, policies: Sequence[Policy], skipped: Sequence[Skipped]) -> str:
+def nothing_found(model: nn.Module, policies: Sequence[Policy], skipped: Sequence[Skipped]) -> str:
     others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
     return (
         f"{type(model).__name__} has no recurrent layer that {_names(policies)} can go on"

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from dropout_policies.adapter import ExistingDropout, RecurrentLayer
 
+from .model_layers import kind_of
+
 RATE_NAMES = (
     *("p", "rate", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),
     *("dropout_rate", "dropout_prob", "dropout_p", "p_dropout"),
@@ -66,13 +68,6 @@ def rate_attribute(module: nn.Module) -> str | None:
 def _is_plain(module: nn.Module, attribute: str) -> bool:
     """Whether a rate is an ordinary attribute, and so can be set."""
     return attribute in vars(module)
-
-
-def kind_of(module: nn.Module) -> str:
-    """A module's class as a user writes it, such as `torch.nn.Dropout`."""
-    kind = type(module)
-    where = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
-    return f"{where.removesuffix('.layers')}.{kind.__qualname__}"
 
 
 class SwitchedOffDropout:

@@ -77,7 +77,10 @@ def apply(
     checked = None if seed is None else check_seed(seed)
     how = check_existing(existing)
     request = ApplyRequest(choices, checked, stacks, only, skip, example, how)
-    return find_adapter(model).apply(model, request)
+    adapter = find_adapter(model)
+    applied = adapter.apply(model, request)
+    applied.watch(adapter, model)
+    return applied
 
 
 def _choices(policy: Any, rate: Rates | None) -> dict[str, Choice]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from types import TracebackType
+from typing import Any
 
+from ..errors import PolicyError
 from ..pictures.diagram import Diagram
 from ..pictures.grid import Row
 from ..policies.policy import Policy
@@ -168,6 +170,8 @@ class Applied:
         notes: Sequence[str] = (),
         taken_over: Sequence[TakenOver] = (),
     ) -> None:
+        self._adapter: Any = None
+        self._model: Any = None
         self.policies = tuple(policies)
         self.taken_over = tuple(taken_over)
         self.notes = tuple(notes)
@@ -215,6 +219,33 @@ class Applied:
     def active(self) -> bool:
         """Whether the policy is still on the model."""
         return self._before is not None
+
+    def changes(self) -> list[str]:
+        """Recurrent layers that came into the model since, without a policy, or went out of it."""
+        if self._model is None or not self.active:
+            return []
+        try:
+            now = [item.name for item in self._adapter.wiring(self._model, None).layers]
+        except PolicyError:  # no recurrent layer is left
+            now = []
+        masked = [f"{name}/" for name in self._adapter.under_policy(self._model)]
+        skipped = {layer.name for layer in self.skipped}
+        is_masked = {name: any(one.startswith(f"{name}/") for one in masked) for name in now}
+        added = [name for name in now if not is_masked[name] and name not in skipped]
+        gone = [layer.name for layer in self.touched if layer.name not in now]
+        return [
+            *(f"added since, without a policy: {name}" for name in added),
+            *(f"no longer in the model: {name}" for name in gone),
+        ]
+
+    def watch(self, adapter: Any, model: Any) -> None:
+        """Have the report say what changes in the model from now on.
+
+        Args:
+            adapter: the adapter that applied the policy.
+            model: the model.
+        """
+        self._adapter, self._model = adapter, model
 
     def remove(self) -> None:
         """Put every layer back exactly as it was before; a second call does nothing.
@@ -269,6 +300,7 @@ class Applied:
             for one in self.taken_over
         )
         lines.extend(f"  {note}" for note in self.notes)
+        lines.extend(f"  {change}" for change in self.changes())
         lines.extend(f"  skipped {left.name} ({left.kind}): {left.why}" for left in self.skipped)
         return "\n".join(lines)
 

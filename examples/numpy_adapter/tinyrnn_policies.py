@@ -181,7 +181,7 @@ def find_layers(model: Any) -> tuple[list[RecurrentLayer], list[Skipped]]:
         names.setdefault(layer, []).append(name)
     found, skipped = [], []
     for layer, (name, *aliases) in names.items():
-        if type(layer) is tinyrnn.LSTM:
+        if type(layer) in (tinyrnn.LSTM, PolicyLSTM):
             found.append(RecurrentLayer(name, layer, "tinyrnn.LSTM", aliases=tuple(aliases)))
         elif isinstance(layer, tinyrnn.LSTM):
             why = "a subclass, whose own steps would be lost"

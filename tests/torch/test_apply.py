@@ -456,3 +456,51 @@ def test_so_is_a_layer_of_two_directions_whose_weights_a_wrapper_makes(weight):
     setattr(model.rnn, weight, raw.detach().clone())
     with pytest.raises(dp.PolicyError, match=f"rnn .*: {weight} is no parameter of its own"):
         dp.apply(model, "zaremba")
+
+
+def test_layers_that_come_or_go_after_apply_are_in_the_report():
+    model = Parts(rnn=nn.LSTM(D, D), other=nn.GRU(D, D), head=nn.Linear(D, D))
+    applied = dp.apply(model, "zaremba", 0.5, skip="other")
+    assert applied.changes() == []
+    model.late = nn.LSTM(D, D)
+    assert "added since, without a policy: late" in str(applied)
+    del model.late
+    model.rnn = nn.LSTM(D, D)  # of the same name, and a stock layer
+    assert applied.changes() == ["added since, without a policy: rnn"]
+    del model.rnn, model.other
+    assert applied.changes() == ["no longer in the model: rnn"]
+    applied.remove()
+    assert applied.changes() == []
+
+
+class LiGRU(nn.Module):
+    """A recurrent module of somebody's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.w, self.u = nn.Linear(D, D), nn.Linear(D, D, bias=False)
+
+    def forward(self, x):
+        h, out = torch.zeros_like(x[0]), []
+        for step in x:
+            h = torch.tanh(self.w(step) + self.u(h))
+            out.append(h)
+        return torch.stack(out)
+
+
+class CRNN(nn.Module):
+    """A whole model that is called after what it has inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(D, D)
+
+
+def test_recurrent_modules_that_no_policy_can_go_on_are_told():
+    model = Parts(own=LiGRU(), rnn=CRNN(), scripted=torch.jit.script(nn.LSTM(D, D)))
+    applied = dp.apply(model, "zaremba")
+    assert [s.name for s in applied.skipped] == ["own", "scripted"]
+    assert "own (tests.torch.test_apply.LiGRU): recurrent by its name, and not PyT" in str(applied)
+    assert "scripted, and so not Python any more" in str(applied)
+    with pytest.raises(dp.PolicyError, match=r"LiGRU has no recurrent layer.*Unrolled"):
+        dp.apply(LiGRU(), "zaremba")

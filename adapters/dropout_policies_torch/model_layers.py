@@ -1,0 +1,110 @@
+"""The recurrent layers and embeddings of a model, and those that no policy can go on."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from dropout_policies.adapter import RecurrentLayer, Skipped
+
+from .custom_cell import Unrolled
+from .policy_classes import REIMPLEMENTED, is_recurrent, swapped_class
+
+PARAMETRIZED = (
+    "parametrized, which PyTorch's own layer does not run either: it keeps the weights that it was "
+    "made with"
+)
+
+SCRIPTED = "scripted, and so not Python any more: put the policy on before torch.jit.script"
+
+OWN_RECURRENCE = (
+    "recurrent by its name, and not PyTorch's: a policy cannot go inside. If it is a cell, run it "
+    "with dropout_policies_torch.Unrolled"
+)
+
+RECURRENT_NAME = re.compile("RNN|LSTM|GRU|Recurrent")
+"""How the classes of recurrent modules are called."""
+
+
+def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The embeddings that a policy can go on, and those that it cannot."""
+    found: list[RecurrentLayer] = []
+    skipped: list[Skipped] = []
+    for name, module in model.named_modules():
+        if not isinstance(module, nn.Embedding):
+            continue
+        if swapped_class(module) is None:
+            skipped.append(Skipped(name, kind_of(module), REIMPLEMENTED))
+        else:
+            found.append(RecurrentLayer(name or "model", module, kind_of(module)))
+    return found, skipped
+
+
+def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
+    names: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(path or "model")
+    found: list[RecurrentLayer] = []
+    skipped: list[Skipped] = []
+    inside = {
+        inner for module in names if isinstance(module, Unrolled) for inner in module.cell.modules()
+    }
+    for module, (name, *aliases) in names.items():
+        if module in inside:
+            continue
+        if not is_recurrent(module):
+            why = _looks_recurrent(module)
+            skipped += [Skipped(name, kind_of(module), why)] if why else []
+        elif why := _reason_to_skip(module):
+            skipped.append(Skipped(name, kind_of(module), why))
+        else:
+            layers = getattr(module, "num_layers", 1)
+            found.append(RecurrentLayer(name, module, kind_of(module), layers, tuple(aliases)))
+    return found, skipped
+
+
+def _looks_recurrent(module: nn.Module) -> str:
+    """What to say of a module that seems to be recurrent and is none that a policy can go on, or
+    ""."""
+    if isinstance(module, torch.jit.ScriptModule):
+        name = getattr(module, "original_name", "")
+        return SCRIPTED if hasattr(nn, name) and RECURRENT_NAME.search(name) else ""
+    has_others = any(is_recurrent(inner) for inner in module.modules())
+    own = any(True for _ in module.parameters())
+    inner = any(
+        RECURRENT_NAME.search(type(m).__name__) for m in module.modules() if m is not module
+    )
+    is_named = RECURRENT_NAME.search(type(module).__name__) is not None
+    return OWN_RECURRENCE if is_named and own and not has_others and not inner else ""
+
+
+def _reason_to_skip(layer: nn.Module) -> str:
+    """Why a policy cannot go on a recurrent layer, or ""."""
+    if isinstance(layer, nn.RNNBase) and parametrize.is_parametrized(layer):
+        return PARAMETRIZED
+    if isinstance(layer, nn.RNNBase) and (made := _generated_weight(layer)):
+        return f"{made} is no parameter of its own: a wrapper makes it anew, and may mask it"
+    return "" if swapped_class(layer) else REIMPLEMENTED
+
+
+def _generated_weight(layer: nn.RNNBase) -> str:
+    """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
+    own = dict(layer.named_parameters(recurse=False))
+    names = [
+        f"weight_{which}_l{number}{direction}"
+        for number in range(layer.num_layers)
+        for which in ("ih", "hh")
+        for direction in ("", "_reverse")[: 1 + layer.bidirectional]
+    ]
+    return next((name for name in names if name not in own), "")
+
+
+def kind_of(module: nn.Module) -> str:
+    """A module's class as a user writes it, such as `torch.nn.Dropout`."""
+    kind = type(module)
+    where = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
+    return f"{where.removesuffix('.layers')}.{kind.__qualname__}"
