@@ -41,12 +41,12 @@ def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str
         parts.extend(_line(rows[s], row, "") for s in use.fed_by if s in rows)
         parts.extend(_line(rows[s], row, "4 4") for s in use.initial_state_from if s in rows)
         for is_input in (True, False):
-            found = [
+            found = dict.fromkeys(
                 one.dropout
                 for one in dropouts
                 if use.item in (one.inputs_of if is_input else one.outputs_of)
                 and (is_input or not one.inputs_of)
-            ]
+            )
             label = ", ".join(f"{dropout.name} {dropout.rate}" for dropout in found)
             if label:
                 parts.append(

@@ -90,7 +90,10 @@ def _lines(wiring: Wiring) -> Iterator[str]:
             yield f"    {unseen}"
     for a, b in wiring.ambiguous_pairs:
         yield f"  {a.name} may feed {b.name}: only the code knows"
-    yield from (f"  dropout {use.dropout}: {_dropout_text(use)}" for use in wiring.dropouts)
+    # One line for a dropout that a loop runs at every step.
+    yield from dict.fromkeys(
+        f"  dropout {use.dropout}: {_dropout_text(use)}" for use in wiring.dropouts
+    )
     for dropout in wiring.unplaced_dropouts:
         yield f"  dropout {dropout}: only the code knows what it falls on"
     yield from (f"  {note}" for note in wiring.notes)

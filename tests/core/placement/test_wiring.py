@@ -1,0 +1,226 @@
+"""What is made of a model's connections: existing dropout, notes of the report, and pictures."""
+
+import re
+
+import pytest
+
+import dropout_policies as dp
+from dropout_policies.placement.connections import (
+    DropoutUse,
+    ExistingDropout,
+    LayerUse,
+    RecurrentLayer,
+)
+from dropout_policies.placement.existing_dropout import plan_existing_dropout
+from dropout_policies.placement.stacks import find_stacks, place_layers
+from dropout_policies.placement.wiring_notes import notes_on_wiring
+from dropout_policies.placement.wirings import Wiring
+
+A, B = RecurrentLayer("a", object(), "LSTM"), RecurrentLayer("b", object(), "GRU")
+DROP = ExistingDropout("drop", "Dropout", "p=0.2", object())
+CALLED = ExistingDropout("model.py:3", "F.dropout", "p=0.4", None, can_switch_off=False)
+
+
+def chain(**more):
+    """a feeds b."""
+    first = LayerUse(A, output_goes=frozenset({"layer"}))
+    return [first, LayerUse(B, [first], output_goes=frozenset({"elsewhere"}), **more)]
+
+
+def placed(uses, policy="zaremba", rate=None):
+    policies = dict.fromkeys((A, B), dp.resolve(policy, rate))
+    return place_layers(policies, find_stacks(policies, uses, [], None))
+
+
+def plan(*dropouts, existing="take over", policy="zaremba", uses=None, **more):
+    uses = chain() if uses is None else uses
+    wiring = Wiring((A, B), uses, dropouts, **more)
+    return plan_existing_dropout(wiring, placed(uses, policy), existing)
+
+
+BETWEEN = DropoutUse(DROP, [A], (), [B])
+
+
+@pytest.mark.parametrize(
+    ("use", "place"),
+    [
+        (BETWEEN, "what goes from 'a' into 'b'"),
+        (DropoutUse(DROP, (), (), [A]), "the input of 'a'"),
+        (DropoutUse(DROP, [B], (), (), goes_elsewhere=True), "the output of 'b'"),
+        (DropoutUse(DROP, (), (), [A, B]), "the input of 'a' and the input of 'b'"),
+        (
+            DropoutUse(DROP, [A, B], (), [B]),
+            "what goes from 'a' and 'b' into 'b' and the output of",
+        ),
+    ],
+)
+def test_a_dropout_on_a_masked_connection_is_taken_over(use, place):
+    found = plan(use)
+    assert found.kept == []
+    assert list(found.taken_over) == [DROP]
+    assert found.taken_over[DROP].startswith(place)
+    (one,) = found.reported()
+    assert (one.name, one.kind, one.rate) == ("drop", "Dropout", "p=0.2")
+
+
+@pytest.mark.parametrize(
+    ("use", "why"),
+    [
+        (
+            DropoutUse(DROP, [A], (), (), goes_elsewhere=True),
+            "it is on the output of 'a', which no",
+        ),
+        (
+            DropoutUse(DROP, (), [B], (), goes_elsewhere=True),
+            "it is on the last state of 'b', whic",
+        ),
+        (DropoutUse(DROP, goes_elsewhere=True), "it is on a connection between other layers, whic"),
+    ],
+)
+def test_a_dropout_elsewhere_stays_and_is_reported(use, why):
+    found = plan(use)
+    assert not found.taken_over
+    (kept,) = found.kept
+    assert kept.why.startswith(f"p=0.2; {why}")
+    assert (kept.name, kept.kind) == ("drop", "Dropout")
+
+
+def test_only_policies_that_mask_connections_look_at_dropout():
+    for policy in ("zoneout", "weight_drop", "none"):
+        found = plan(BETWEEN, policy=policy, unplaced_dropouts=[DROP])
+        assert (found.taken_over, found.kept) == ({}, [])
+    found = plan(DropoutUse(DROP, (), (), [A]), policy=dp.Policy(output=dp.drop(0.5)))
+    assert "it is on the input of 'a', which no mask falls on" in found.kept[0].why
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        [DropoutUse(DROP, [A], (), [B], goes_elsewhere=True)],
+        [BETWEEN, DropoutUse(DROP, goes_elsewhere=True)],
+        [DropoutUse(DROP, [B], [B], (), goes_elsewhere=True)],
+        [DropoutUse(DROP, (), (), [RecurrentLayer("other", None, "RNN"), A])],
+    ],
+)
+def test_a_dropout_that_would_be_missed_elsewhere_is_not_switched_off(uses):
+    with pytest.raises(dp.PolicyError, match=r"drop \(Dropout, p=0.2\) masks .*, and it is also"):
+        plan(*uses)
+    assert "a second time" in plan(*uses, existing="keep").kept[0].why
+
+
+def test_what_cannot_be_switched_off_is_an_error_that_names_everything():
+    uses = [DropoutUse(CALLED, [A], (), [B]), DropoutUse(DROP, [B], [B], (), goes_elsewhere=True)]
+    with pytest.raises(dp.PolicyError) as error:
+        plan(*uses)
+    text = str(error.value)
+    assert "policy 'zaremba' masks too: model.py:3 (F.dropout, p=0.4) masks what goes f" in text
+    assert "cannot be switched off from outside; drop (Dropout, p=0.2) masks the output" in text
+    assert "write existing='keep' to have both" in text
+    assert len(plan(*uses, existing="keep").kept) == 2
+
+
+def test_the_user_may_refuse_all_dropout():
+    with pytest.raises(dp.PolicyError, match=r"p=0.2\) masks what.*existing='take over' to switch"):
+        plan(BETWEEN, existing="refuse")
+    assert not plan(DropoutUse(DROP), existing="refuse").taken_over
+
+
+@pytest.mark.parametrize("observed", [True, False])
+def test_dropout_that_nothing_places_is_reported(observed):
+    (kept,) = plan(unplaced_dropouts=[DROP], observed=observed).kept
+    assert "still on, and it may mask a connection a second time" in kept.why
+    assert ("with example= apply sees" in kept.why) != observed
+
+
+def notes(uses, policy="zaremba", stacks=None, **more):
+    return notes_on_wiring(Wiring((A, B), uses, **more), placed(uses, policy), stacks)
+
+
+def test_an_ordinary_model_needs_no_notes():
+    assert notes(chain(calls=1, steps=5), observed=True) == []
+    assert notes([]) == []
+
+
+def test_notes_say_how_layers_are_called():
+    (note,) = notes(chain(calls=3, steps=3))
+    assert (
+        note
+        == "b is called 3 times over one sequence, each from the state that the call before left"
+    )
+    (note,) = notes(chain(calls=3, steps=3), "awd")
+    assert note.endswith("(between, output, recurrent_weight) is drawn anew each time")
+    two = [LayerUse(A, calls=1), LayerUse(A, calls=1)]
+    assert notes(two) == ["a runs over 2 sequences with the same weights"]
+    assert notes([LayerUse(A), LayerUse(A)]) == []  # two places in a container, of no known number
+    assert "b did not run on the example; it" in notes([LayerUse(A, calls=1)], observed=True)[0]
+
+
+def test_notes_say_which_states_stay_whole():
+    encoder = LayerUse(A, output_goes=frozenset({"state"}), calls=1)
+    decoder = LayerUse(B, (), [encoder], frozenset({"elsewhere"}), calls=1)
+    assert notes([encoder, decoder]) == [
+        "a: its output is used as an initial state alone, and no mask falls on it",
+        "b starts from the state of a, which stays whole",
+    ]
+    classifier = LayerUse(A, calls=1, state_is_used=True)
+    assert notes([classifier])[0].startswith("a: only its last state is used")
+    assert notes([classifier], "zoneout") == []
+    assert notes([LayerUse(A, calls=1)]) == []  # nobody takes either: the run shows only a part
+
+
+def test_notes_tell_of_layers_that_may_be_joined_all_the_same():
+    apart = [LayerUse(A), LayerUse(B)]
+    (note,) = notes(apart, unlikely_pairs=[(A, B)])
+    assert "'a' into 'b'" in note
+    assert "example=batch shows it" in note
+    assert notes(apart, unlikely_pairs=[(A, B)], stacks=[["a"], ["b"]]) == []
+    assert notes(apart, "zoneout", unlikely_pairs=[(A, B)]) == []
+    assert notes(apart, notes=["what was seen"]) == ["what was seen"]
+
+
+def shown():
+    first, second = chain(calls=2, steps=6)
+    third = LayerUse(B, (), [first], calls=1, steps=1, state_is_used=True)
+    return Wiring((A, B), [first, second, third], [BETWEEN] * 2, [CALLED], [(A, B)], observed=True)
+
+
+def test_the_text_has_every_connection_and_dropout():
+    assert str(shown()).splitlines() == [
+        "2 recurrent layers, seen in a run on the example",
+        "  a (LSTM)",
+        "  b (GRU): 2 calls over 6 steps, each from the state that the one before left",
+        "    input from a",
+        "  b (GRU): one call over 1 step",
+        "    initial state from a",
+        "    its output is not used, its last state is",
+        "  a may feed b: only the code knows",
+        "  dropout drop (Dropout, p=0.2): from the output of a to the input of b",
+        "  dropout model.py:3 (F.dropout, p=0.4): only the code knows what it falls on",
+    ]
+    read = str(
+        Wiring((A,), [], [DropoutUse(DROP), DropoutUse(DROP, (), [A], (), True)], notes=["n"])
+    )
+    assert read.splitlines() == [
+        "1 recurrent layer, read from the model's structure",
+        "  a (LSTM)",
+        "    only the code knows what feeds it",
+        "  dropout drop (Dropout, p=0.2): not next to a recurrent layer",
+        "  dropout drop (Dropout, p=0.2): from the last state of a to other layers",
+        "  n",
+    ]
+
+
+def test_the_picture_has_a_box_for_each_layer_and_a_line_for_each_connection(tmp_path):
+    wiring = shown()
+    svg = wiring.svg()
+    assert svg.count("<rect") == 3
+    lines = re.findall(r'<path d="([^"]*)"( stroke-dasharray="4 4")?/>', svg)
+    assert lines == [("M240 74V106", ""), ("M150 52H102V204H150", ' stroke-dasharray="4 4"')]
+    assert svg.count("drop p=0.2") == 2  # on the input of b, in both of its places
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+    assert texts[:2] == ["a", "LSTM"]
+    wiring.save(tmp_path / "w.svg")
+    assert (tmp_path / "w.svg").read_text() == svg
+    assert svg in wiring._repr_html_()
+    with pytest.raises(dp.PolicyError, match=r"ends with \.svg\. Received: 'w\.png'"):
+        wiring.save("w.png")
