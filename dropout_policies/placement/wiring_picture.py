@@ -7,17 +7,6 @@ from html import escape
 
 from .connections import DropoutUse, LayerUse
 
-
-def calls_text(use: LayerUse) -> str:
-    """How a layer is called, where a run showed it, or ""."""
-    if use.calls is None:
-        return ""
-    steps = "" if use.steps is None else f" over {use.steps} step{'s' * (use.steps != 1)}"
-    if use.calls == 1:
-        return f": one call{steps}"
-    return f": {use.calls} calls{steps}, each from the state that the one before left"
-
-
 WIDTH, HEIGHT, GAP = 220, 44, 76
 """Of one box of the picture, in pixels, and the height from one box to the next."""
 
@@ -26,7 +15,7 @@ def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str
     """A picture: a box for each layer in the order of the run, lines for what feeds it (a solid one
     for inputs, a dashed one for states), and a mark with its rate for each dropout on the way."""
     rows = {use: number for number, use in enumerate(uses)}
-    height = GAP * max(len(rows), 1) + 40
+    height = GAP * max(len(rows), 1) + 50
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 520 {height}" width="520" '
         f'font-family="sans-serif" font-size="13" fill="none" stroke="#888888">'
@@ -36,7 +25,7 @@ def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str
         parts.append(
             f'<rect x="150" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="6"/>'
             + _text(260, top + 19, use.item.name)
-            + _text(260, top + 35, f"{use.item.kind.rpartition('.')[2]}{calls_text(use)}", 10)
+            + _text(260, top + 35, f"{use.item.kind.rpartition('.')[2]}{_calls(use)}", 10)
         )
         parts.extend(_line(rows[s], row, "") for s in use.fed_by if s in rows)
         parts.extend(_line(rows[s], row, "4 4") for s in use.initial_state_from if s in rows)
@@ -52,7 +41,16 @@ def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str
                 parts.append(
                     _text(385, top - 8 if is_input else top + HEIGHT + 14, label, 10, "start")
                 )
+    legend = "solid: what comes in; dashed: the initial state" if len(rows) > 1 else ""
+    parts.append(_text(260, height - 8, legend, 10))
     return "".join([*parts, "</svg>"])
+
+
+def _calls(use: LayerUse) -> str:
+    """How often a layer is called, and over how many steps, if that was seen."""
+    if use.calls is None:
+        return ""
+    return f", {use.calls} call{'s' * (use.calls != 1)}, T = {use.steps}"
 
 
 def _line(source: int, target: int, dashes: str) -> str:

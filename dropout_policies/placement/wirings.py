@@ -10,7 +10,7 @@ from pathlib import Path
 from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .connections import DropoutUse, ExistingDropout, LayerUse, RecurrentLayer
-from .wiring_picture import calls_text, draw_wiring
+from .wiring_picture import draw_wiring
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _lines(wiring: Wiring) -> Iterator[str]:
     count = len(wiring.layers)
     yield f"{count} recurrent layer{'s' * (count != 1)}, {how}"
     for use in wiring.uses:
-        yield f"  {use.item.name} ({use.item.kind}){calls_text(use)}"
+        yield f"  {use.item.name} ({use.item.kind}){_calls_text(use)}"
         yield from (f"    {fact}" for fact in _facts(use))
     used = {use.item for use in wiring.uses}
     unseen = (
@@ -97,6 +97,16 @@ def _lines(wiring: Wiring) -> Iterator[str]:
     for dropout in wiring.unplaced_dropouts:
         yield f"  dropout {dropout}: only the code knows what it falls on"
     yield from (f"  {note}" for note in wiring.notes)
+
+
+def _calls_text(use: LayerUse) -> str:
+    """How a layer is called, where a run showed it, or ""."""
+    if use.calls is None:
+        return ""
+    steps = "" if use.steps is None else f" over {use.steps} step{'s' * (use.steps != 1)}"
+    if use.calls == 1:
+        return f": one call{steps}"
+    return f": {use.calls} calls{steps}, each from the state that the one before left"
 
 
 def _facts(use: LayerUse) -> Iterator[str]:

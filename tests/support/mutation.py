@@ -84,6 +84,10 @@ CORE_TESTS = {
     "argument_checks": "rates diagram strange_values",
     "catalog": "policy strange_values",
     "stacks": "stacks strange_values",
+    "existing_dropout": "wiring",
+    "wiring_notes": "wiring",
+    "wirings": "wiring",
+    "wiring_picture": "wiring",
     "selection": "selection",
     "sampling": "sampling",
     "nested": "sampling",
@@ -105,8 +109,13 @@ CORE_TESTS = {
 
 ADAPTER_TESTS = {
     "masks": "masks embedding own_cell cell cells sampling",
-    "wiring": "wiring apply",
-    "policy_layer": "embedding own_cell cell cells sampling apply tracing",
+    "structure": "existing_dropout wiring apply",
+    "existing_dropout": "existing_dropout observation",
+    "observation": "observation existing_dropout",
+    "observer": "observation existing_dropout",
+    "model_layers": "apply subclasses",
+    "policy_classes": "subclasses",
+    "policy_layer": "embedding own_cell cell cells sampling apply tracing layers",
     "adapter": "apply selection embedding own_cell cells",
 }
 """The same for modules of the adapters; not every framework has each of these files."""
