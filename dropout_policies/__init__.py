@@ -15,6 +15,7 @@ from .auditing.model_audits import ModelAudit
 from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .masks.sampling import average, monte_carlo, record, replay
+from .masks.sequences import hold, sequence
 from .pictures.diagram import Diagram
 from .placement.apply_policy import apply, remove, wiring
 from .placement.plans import Slot
@@ -63,6 +64,7 @@ __all__ = [
     "average",
     "awd",
     "drop",
+    "hold",
     "locked",
     "monte_carlo",
     "naive",
@@ -77,6 +79,7 @@ __all__ = [
     "rnndrop",
     "schedule",
     "semeniuta",
+    "sequence",
     "show_config",
     "variational",
     "weight_drop",

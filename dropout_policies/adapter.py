@@ -3,7 +3,8 @@
 Write `from dropout_policies.adapter import ...` and import no other module of the core. The guide
 "Write an adapter" shows a whole one. In the order in which an adapter meets them:
 
-- the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `check_seed`;
+- the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `PolicyWarning`,
+  `check_seed`;
 - policies: `Policy`, `PolicyName`, `Site` and its groups, `Rate`, `Rates`, `Schedule`, `rate_at`,
   `resolve`;
 - kinds of layers: `CellType` and the module `cell_types`;
@@ -14,7 +15,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   follows from it: `find_stacks`, `place_layers`, `notes_on_wiring`,
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
-- masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
+- masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
+  `dp.sequence` and `dp.hold`: `SharedMasks` and `SHARED`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -29,11 +31,12 @@ from .auditing.probing.probe import (
     Probe,
 )
 from .compilation.libraries import OPENMP, compilation_allowed, compiled_library
-from .errors import PolicyError
+from .errors import PolicyError, PolicyWarning
 from .masks import keyed
 from .masks.compiled_bits import has_compiled_bits, write_keep_bits
 from .masks.keyed import mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
+from .masks.sequences import SHARED, SharedMasks
 from .masks.tape import Tape
 from .placement.adapters import Adapter
 from .placement.connections import (
@@ -72,6 +75,7 @@ __all__ = [
     "CUSTOM",
     "INITIAL_STATE",
     "OPENMP",
+    "SHARED",
     "VERTICAL",
     "WEIGHTS",
     "Adapter",
@@ -94,11 +98,13 @@ __all__ = [
     "PolicyError",
     "PolicyLayer",
     "PolicyName",
+    "PolicyWarning",
     "Probe",
     "Rate",
     "Rates",
     "RecurrentLayer",
     "Schedule",
+    "SharedMasks",
     "Site",
     "Skipped",
     "Slot",

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from .policy_layer import MaskKeys, PolicyLayer
+from dropout_policies.adapter import SharedMasks
+
+from .mask_keys import MaskKeys
+from .policy_layer import PolicyLayer
 
 
 @dataclass(frozen=True)
 class MaskSource:
-    """Where a module's masks come from: its keys, their count, and how far a tape has run."""
+    """Where a module's masks come from: its keys, their count, how far a tape has run, and what its
+    calls share."""
 
     keys: MaskKeys | None
     calls: int
     position: int
+    shared: SharedMasks | None
 
     @classmethod
     def of(cls, module: PolicyLayer) -> MaskSource:
-        return cls(module.keys, module.calls, 0 if module.tape is None else module.tape.position)
+        position = 0 if module.tape is None else module.tape.position
+        shared = module.shared
+        return cls(module.keys, module.calls, position, shared and replace(shared))
 
     def restore(self, module: PolicyLayer) -> None:
         module.keys = self.keys
@@ -48,14 +55,14 @@ class SameMasks:
         self.now = now
         for module, moment in zip(self.modules, self.first, strict=True):
             moment.restore(module)
-            module.recomputing = True
+            module.recomputing, module.recomputed = True, moment.shared and replace(moment.shared)
 
     def __exit__(self, *_: object) -> None:
         if not self.again:
             return
         for module, moment in zip(self.modules, self.now, strict=True):
             moment.restore(module)
-            module.recomputing = False
+            module.recomputing, module.recomputed = False, None
 
 
 def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:

@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
     CUSTOM,
+    SHARED,
     Geometry,
     Policy,
     PolicyError,
@@ -23,7 +24,7 @@ from dropout_policies.adapter import (
 
 from .cells import SiteMasks, States, apply_drop, apply_zoneout, loop_over_steps
 from .masks import Mask, mask_values
-from .policy_layer import PolicyLayer, policy_repr, resolve_policy
+from .policy_layer import PolicyLayer, policy_repr, resolve_policy, run_eagerly
 from .recurrence import Packing, apply_packed_mask, batch_size, pad_packed
 from .scripting import symbolic_call
 from .tensor_checks import check_packed
@@ -109,6 +110,11 @@ class Unrolled(PolicyLayer, nn.Module):
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node  # type: ignore[no-any-return]
+        if torch.compiler.is_compiling() and SHARED.entered:
+            return run_eagerly(self._run, input, hx)  # type: ignore[no-any-return]
+        return self._run(input, hx)
+
+    def _run(self, input: Tensor | PackedSequence, hx: Any) -> tuple[Tensor | PackedSequence, Any]:
         x = input.data if isinstance(input, PackedSequence) else input
         self.check_call(x)
         packing = None
@@ -151,7 +157,7 @@ class Unrolled(PolicyLayer, nn.Module):
             back = packing.sorted_indices.argsort()
             end = tuple(state[back] for state in end)
         y = apply_packed_mask(y, leaving, packing)
-        self.count()
+        self.count(len(x))
         last = end[0] if is_tensor else end
         if isinstance(input, PackedSequence):
             return PackedSequence(y, *input[1:]), last

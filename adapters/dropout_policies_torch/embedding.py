@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dropout_policies.adapter import (
+    SHARED,
     Placement,
     Policy,
     PolicyError,
@@ -18,7 +19,7 @@ from dropout_policies.adapter import (
 )
 
 from .masks import mask_values
-from .policy_layer import PolicyLayer, policy_repr, resolve_policy
+from .policy_layer import PolicyLayer, policy_repr, resolve_policy, run_eagerly
 from .scripting import embedding_forward, symbolic_call
 
 
@@ -103,6 +104,11 @@ class Embedding(PolicyLayer, nn.Embedding):
         node = symbolic_call(self, input)
         if node is not None:
             return node  # type: ignore[no-any-return]
+        if torch.compiler.is_compiling() and SHARED.entered:
+            return run_eagerly(self._run, input)  # type: ignore[no-any-return]
+        return self._run(input)
+
+    def _run(self, input: Tensor) -> Tensor:
         rows = super().forward(input)
         if not self.is_active:
             return rows

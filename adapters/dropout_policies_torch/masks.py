@@ -19,6 +19,7 @@ from dropout_policies.adapter import (
     PlannedMask,
     Rate,
     Schedule,
+    SharedMasks,
     Slot,
     has_compiled_bits,
     mask_key,
@@ -82,6 +83,7 @@ def draw(
     row_offset: int,
     device: torch.device,
     dtype: torch.dtype,
+    shared: SharedCall | None = None,
 ) -> Masks:
     """Draw the masks of one call.
 
@@ -95,16 +97,19 @@ def draw(
         row_offset: the number of the first row of the batch.
         device: where the masks are wanted.
         dtype: the type of their values.
+        shared: what a call shares with others, if it shares its masks.
 
     Returns:
         The masks by slot, each of its planned shape; `PlannedMask` says what they hold.
     """
     drawn: Masks = {}
     for slot, mask in plan.items():
-        offset = row_offset if mask.by_sample else 0
-        if seed is None:
+        if shared is not None:
+            keep = _draw_shared_bits(slot, mask, shared, row_offset, device)
+        elif seed is None:
             keep = _draw_unkeyed_bits(mask, call, device)
         else:
+            offset = row_offset if mask.by_sample else 0
             key, least = _mask_key(seed, call, slot), _at_call(mask.rate, call, _least_word)
             keep = keep_bits(key, least, mask.shape, offset, device)
         kept_value, dropped_value = _mask_values_at_call(mask, call)
@@ -114,6 +119,36 @@ def draw(
             values = keep.to(dtype).mul_(kept_value - dropped_value)
             drawn[slot] = values.add_(dropped_value) if mask.rule.kind == "zoneout" else values
     return drawn
+
+
+@dataclass(frozen=True)
+class SharedCall:
+    """A call that shares its masks with others.
+
+    Args:
+        masks: what they share.
+        back: how many steps before the next one it begins.
+    """
+
+    masks: SharedMasks
+    back: int = 0
+
+
+def _draw_shared_bits(
+    slot: Slot, mask: PlannedMask, shared: SharedCall, row_offset: int, device: torch.device
+) -> Tensor:
+    """Which elements are kept in a call that shares its masks with others."""
+    steps, batch, width = mask.shape
+    masks, back = shared.masks, shared.back
+    groups = masks.row_groups(batch, row_offset, back) if mask.by_sample else [masks.whole(0, back)]
+    least = _at_call(mask.rate, masks.call, _least_word)
+    parts = []
+    for group in groups:
+        shape = (steps, batch if group.rows is None else group.rows, width)
+        first_step = group.first_step if mask.rule.per == "step" else 0
+        key = _mask_key(group.seed, masks.call, slot)
+        parts.append(keep_bits(key, least, shape, group.row_offset, device, first_step))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def _stays_bits(slot: Slot, mask: PlannedMask) -> bool:
@@ -202,6 +237,7 @@ def keep_bits(
     shape: tuple[int, int, int],
     row_offset: int,
     device: torch.device,
+    first_step: int = 0,
 ) -> Tensor:
     """Which elements of a mask `[T, B, F]` are kept, bit for bit as in the core.
 
@@ -211,21 +247,29 @@ def keep_bits(
         shape: T, B and F.
         row_offset: the number of the first row.
         device: where the mask is wanted.
+        first_step: the number of the first step.
     """
     if not is_observed():
         keep = torch.empty(shape, dtype=torch.bool, device=device)
         if has_memory(keep) and has_compiled_bits():
             key_words, unsigned_least = (int(key[0]), int(key[1])), int(least_word) + 2**31
-            write_keep_bits(key_words, unsigned_least, shape, row_offset, keep.data_ptr())
+            write_keep_bits(
+                key_words, unsigned_least, shape, row_offset, keep.data_ptr(), first_step
+            )
             return keep
         if device.type == "cuda" and load_triton_kernels() is not None:
-            return _keep_bits_on_gpu(key, least_word, row_offset, keep)
+            return _keep_bits_on_gpu(key, least_word, row_offset, keep, first_step)
     steps, batch, width = shape
-    blocks = -(-steps * width // 2)
+    # A block of two elements may begin before the first step. (Graphs, whose sizes may be symbols,
+    # are of first steps alone: no arithmetic for the others there.)
+    skipped, odd = divmod(first_step * width, 2) if first_step else (0, 0)
+    blocks = -(-(steps * width + odd) // 2) if odd else -(-steps * width // 2)
     # PyTorch has no arithmetic on uint32; int32 wraps alike.
     counter = torch.meshgrid(
         torch.arange(row_offset, row_offset + batch, device=device).to(torch.int32),
-        torch.arange(blocks, device=device, dtype=torch.int32),
+        torch.arange(skipped, skipped + blocks, device=device, dtype=torch.int32)
+        if skipped
+        else torch.arange(blocks, device=device, dtype=torch.int32),
         indexing="ij",
     )
     k0, k1 = (word.to(device) for word in key)
@@ -233,7 +277,7 @@ def keep_bits(
     least = least_word.to(device) if isinstance(least_word, Tensor) else least_word
     # An unsigned comparison: 2**31 is subtracted on both sides.
     kept = torch.stack([word.bitwise_xor_(-(2**31)) >= least for word in words], dim=-1)
-    kept = kept.reshape(batch, 2 * blocks)[:, : steps * width]
+    kept = kept.reshape(batch, 2 * blocks)[:, odd : odd + steps * width]
     return kept.reshape(batch, steps, width).transpose(0, 1)
 
 
@@ -242,15 +286,20 @@ BLOCK = 512
 
 
 def _keep_bits_on_gpu(
-    key: tuple[Tensor, Tensor], least_word: float | Tensor, row_offset: int, keep: Tensor
+    key: tuple[Tensor, Tensor],
+    least_word: float | Tensor,
+    row_offset: int,
+    keep: Tensor,
+    first_step: int = 0,
 ) -> Tensor:
     """Fill `keep` by a Triton kernel, without waiting for the device."""
     steps, batch, width = keep.shape
-    pairs = batch * -(-steps * width // 2)
+    first = first_step * width
+    pairs = batch * -(-(first % 2 + steps * width) // 2)
     # The kernel takes signed words, and reads the bits of an unsigned least word.
     k0, k1, least = (int(word) for word in (*key, least_word))
     least += 2**31 if least < 0 else -(2**31)
-    numbers = (k0, k1, least, int(_to_int32(row_offset)))
+    numbers = (k0, k1, least, int(_to_int32(row_offset)), first)
     with torch.cuda.device_of(keep):  # type: ignore[no-untyped-call]
         launch_kernel(
             "keep_bits", keep, pairs, BLOCK, keep.view(torch.uint8), *numbers, *keep.shape

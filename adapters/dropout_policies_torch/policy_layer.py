@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from dropout_policies.adapter import (
+    SHARED,
     Choice,
     Placement,
     Plan,
@@ -19,102 +20,35 @@ from dropout_policies.adapter import (
     PolicyError,
     PolicyName,
     Rates,
+    SharedMasks,
     Tape,
     check_seed,
     plan_at_call,
 )
 
 from . import masks
+from .mask_keys import MaskKeys
+from .masks import Masks, SharedCall
 from .scripting import check_scriptable
 from .tracing import (
-    export_tracer,
     in_backward_pass,
     in_cuda_graph,
     in_make_fx,
     in_trace,
     is_vmapped,
-    shared_memory,
 )
 
-POLICY_ATTRIBUTES = ("placement", "keys", "row_offset", "tape", "recomputing", "before_policy")
+POLICY_ATTRIBUTES = (
+    "placement",
+    "keys",
+    "row_offset",
+    "tape",
+    "recomputing",
+    "recomputed",
+    "told_of_steps",
+    "before_policy",
+)
 """The attributes that a policy adds to a module."""
-
-
-class MaskKeys:
-    """What the masks of a module's calls are drawn from.
-
-    Args:
-        seed: for keyed masks; None for PyTorch's own generator.
-        number: how many calls there were.
-        hold: every call has the masks of the first.
-        always: masks fall in evaluation too.
-        rates_at: the call whose rates hold, where a schedule is not to move; None for each its own.
-
-    Attributes:
-        calls: the number of calls, as a scalar that compiled graphs read and count up.
-    """
-
-    def __init__(
-        self,
-        seed: int | None,
-        number: int = 0,
-        hold: bool = False,
-        always: bool = False,
-        rates_at: int | None = None,
-    ) -> None:
-        self.seed, self.hold, self.always, self.rates_at = seed, hold, always, rates_at
-        self._exported: ExportedCalls | None = None
-        # One number for both: outside graphs it is read and counted past PyTorch's operators, of
-        # which torch.func allows none in place.
-        self._number = np.array(number, np.int64)
-        self.calls = shared_memory(self._number)
-
-    @property
-    def number(self) -> int:
-        return int(self._number)
-
-    @number.setter
-    def number(self, number: int) -> None:
-        self._number[()] = number
-
-    def in_graph(self) -> Tensor:
-        """The number of calls as a graph reads it; that of an exported program is its own."""
-        tracer = export_tracer()
-        if tracer is None:
-            return self.calls
-        if self._exported is None or self._exported.tracer() is not tracer:
-            self._exported = ExportedCalls(tracer, self.number)
-        return self._exported.calls
-
-    def count_in_graph(self) -> None:
-        """Have a graph count a call."""
-        self.in_graph().add_(1)
-        if self._exported is not None and export_tracer() is not None:
-            self._exported.reset(self.number)  # only what runs later is a call
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return MaskKeys, (self.seed, self.number, self.hold, self.always, self.rates_at)
-
-
-class ExportedCalls:
-    """The counter of one exported program, which goes on from the number that the layer was at.
-
-    Args:
-        tracer: what records the program.
-        number: how many calls there were.
-
-    Attributes:
-        calls: the counter, which the program keeps as a constant of its own.
-    """
-
-    def __init__(self, tracer: Any, number: int) -> None:
-        self.tracer = weakref.ref(tracer)
-        self._number = np.array(number, np.int64)
-        self.calls = shared_memory(self._number)
-
-    def reset(self, number: int) -> None:
-        """Set the counter past PyTorch's operators, which would be recorded."""
-        self._number[()] = number
 
 
 class PolicyLayer:
@@ -124,6 +58,8 @@ class PolicyLayer:
         placement: Placement | None
         keys: MaskKeys | None
         tape: Tape | None
+        recomputed: SharedMasks | None
+        told_of_steps: bool
         training: bool
         __jit_unused_properties__: list[str]
 
@@ -133,6 +69,10 @@ class PolicyLayer:
     tape = None
     recomputing = False
     """Whether activation checkpointing runs the call again, with its number put back."""
+    told_of_steps = False
+    """Whether a warning was given that masks are not held from step to step."""
+    recomputed = None
+    """What a call shared with others that activation checkpointing runs again."""
     before_policy = None
     """What the module was before `apply`; None where it was made with its policy."""
 
@@ -179,6 +119,11 @@ class PolicyLayer:
 
     def sample(self, seed: int, hold: bool) -> MaskKeys | None:
         """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
+        if self.shared is not None:
+            raise PolicyError(
+                f"{type(self).__name__}: its calls share masks already. Sample first, and share "
+                f"inside: with dp.monte_carlo(model), dp.sequence(model): ..."
+            )
         before = self.keys
         at = self.calls if before is None or before.rates_at is None else before.rates_at
         self.keys = MaskKeys(seed, hold=hold, always=True, rates_at=at)
@@ -215,16 +160,19 @@ class PolicyLayer:
 
     def masks(
         self, plan: Plan, device: torch.device, dtype: torch.dtype, for_output: bool = False
-    ) -> masks.Masks:
+    ) -> Masks:
         """The masks of a call, or what stands for them in evaluation.
 
         Args:
-            wanted: what is planned.
+            plan: what is planned.
             device, dtype: where and as what.
-            leaving: whether they belong to the call that was before.
+            for_output: whether they belong to the step that was before.
         """
         keys = self.keys
         assert keys is not None, "there is a plan under a policy only"
+        shared = None if torch.compiler.is_compiling() else self.shared
+        if shared is not None and plan and self.masks_apply:
+            return self._shared_masks(shared, plan, device, dtype, for_output)
         call: masks.CallNumber = 0
         if not keys.hold and torch.compiler.is_compiling():
             call = (keys.in_graph() - int(for_output)).clamp_min(0)
@@ -235,9 +183,19 @@ class PolicyLayer:
         if not self.masks_apply:
             return masks.means(plan, call, device, dtype)
 
-        def draw() -> masks.Masks:
+        def draw() -> Masks:
             return masks.draw(plan, keys.seed, call, self.row_offset, device, dtype)
 
+        return self._taped(plan, draw, device, dtype)
+
+    def _taped(
+        self,
+        plan: Plan,
+        draw: Callable[[], Masks],
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> Masks:
+        """Masks that are drawn, or that a tape gives in their place."""
         if self.tape is None:
             return draw()
         return self.tape.masks(
@@ -247,10 +205,54 @@ class PolicyLayer:
             lambda array: torch.as_tensor(array).to(device, dtype),
         )
 
-    def count(self) -> None:
-        """A call is over."""
+    @property
+    def shared(self) -> SharedMasks | None:
+        """What the calls share now, inside `dp.sequence` or `dp.hold`; None outside."""
+        return self.recomputed or SHARED.of(self.keys)
+
+    def share_masks(self, shared: SharedMasks) -> AbstractContextManager[None]:
+        """Have calls share masks; see `SharingLayer` of the core."""
+        return SHARED.enter(self.keys, shared)
+
+    def _shared_masks(
+        self,
+        shared: SharedMasks,
+        plan: Plan,
+        device: torch.device,
+        dtype: torch.dtype,
+        for_output: bool,
+    ) -> Masks:
+        """The masks of a call that shares them with others: keyed in any case, by a seed of
+        PyTorch's generator where the layer has none."""
+        keys = self.keys
+        assert keys is not None
+        if shared.seed is None:
+            number = 0 if keys.hold else keys.number
+            if keys.seed is None:
+                shared.seed = int(torch.randint(2**32, ()))
+            else:
+                shared.seed, shared.call = keys.seed, number
+            shared.rates_at = number if keys.rates_at is None else keys.rates_at
+            keys.number += 1  # the calls inside are one
+        plan = plan_at_call(plan, shared.rates_at)
+        call = SharedCall(shared, int(for_output and shared.goes_on))
+
+        def draw() -> Masks:
+            return masks.draw(plan, shared.seed, 0, self.row_offset, device, dtype, call)
+
+        return self._taped(plan, draw, device, dtype)
+
+    def count(self, steps: int = 1) -> None:
+        """A call is over.
+
+        Args:
+            steps: T.
+        """
         keys = self.keys
         if keys is None or not (self.training or keys.always):
+            return
+        if not torch.compiler.is_compiling() and self.shared is not None:
+            self.shared.advance(steps)
             return
         if torch.compiler.is_exporting() and not self._is_counted:
             return
@@ -326,6 +328,15 @@ class PolicyLayer:
 
     def _own_parameters(self: Any) -> Iterator[Tensor]:
         return self.parameters()  # type: ignore[no-any-return]
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def run_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:
+    """A call outside of any compiled graph: of a layer that Dynamo does not see into, and would
+    compile function by function; and of calls that share masks, as no graph has the step that they
+    are at. (Who asks for it says `is_compiling()` himself: in a function of its own, Dynamo would
+    compile that one, and the answer would be yes.)"""
+    return function(*arguments)
 
 
 def _to_numpy(mask: Tensor | masks.BitMask) -> npt.NDArray[Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dropout_policies.adapter import (
+    SHARED,
     WEIGHTS,
     Choice,
     Geometry,
@@ -19,7 +21,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import CELL_TYPES, STEP_FUNCTIONS, States, Weights, compute_input_gates
-from .policy_layer import PolicyLayer, policy_repr
+from .policy_layer import PolicyLayer, policy_repr, run_eagerly
 from .scripting import symbolic_call
 from .tensor_checks import cell_shapes, check_tensors
 
@@ -35,8 +37,8 @@ class RecurrentCell(PolicyLayer):
     y = cell.mask_output(h)  # what leaves
     ```
 
-    Each step is a call, which `calls` counts. A rule that lives longer than a step needs a layer
-    that sees the whole sequence.
+    Each step is a call, which `calls` counts; inside `dropout_policies.sequence` all steps are one.
+    A rule that lives longer than a step runs inside of it only.
     """
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
@@ -66,10 +68,17 @@ class RecurrentCell(PolicyLayer):
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node
+        if torch.compiler.is_compiling() and SHARED.entered:
+            return run_eagerly(self._run, input, hx)
+        return self._run(input, hx)
+
+    def _run(self: Any, input: Tensor, hx: Any) -> Any:
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if not self.is_active or not self._input_fits(input, states):
             return super().forward(input, hx)  # type: ignore[misc] # which refuses what does not fit
         self.check_call(input)
+        if not torch.compiler.is_compiling():
+            check_masks_can_be_held(self)
         check_tensors(self, cell_shapes(self, CELL_TYPES[self.mode].gates), input, states)
         batched = input.dim() == 2
         x = input if batched else input[None]
@@ -174,19 +183,30 @@ def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None 
         without: a site that it does not have where it stands.
 
     Raises:
-        PolicyError: it does not have a site, or a rule lives longer than a step.
+        PolicyError: it does not have a site.
     """
     sites = CELL_TYPES[mode_of(cell)].sites - WEIGHTS - {without}
-    longer = [site.value for site, rule in policy.items() if rule.active and rule.per != "step"]
-    longer = [site for site in longer if site != Site.EMBEDDING]
-    if longer:
-        raise PolicyError(
-            f"{name} sees one step at a time and cannot hold a mask per sequence or call "
-            f"(site {', '.join(longer)} of policy {policy.name!r}). Use "
-            f"{mode_of(cell).split('_')[0]}."
-        )
     advice = (
-        f"Make it a dropout_policies_torch.{type(cell).__name__} with the policy, and mask h "
-        f"where it leaves with mask_output; or apply a policy of those sites alone."
+        f"Give the output the rate 0: rate={{'output': 0}}. Or make it a "
+        f"dropout_policies_torch.{type(cell).__name__} with the policy, and mask h where it leaves "
+        f"with mask_output. Or leave it out: skip='...'."
     )
     check_sites(policy, name, sites, advice if without else "")
+
+
+def check_masks_can_be_held(cell: Any) -> None:
+    """Make sure that somebody says how long masks live that are to live longer than a step.
+
+    Raises:
+        PolicyError: nobody does: the call is not inside `dropout_policies.sequence`.
+    """
+    policy = cell.placement.policy
+    longer = [s.value for s, rule in policy.items() if rule.active and rule.per != "step"]
+    longer = [site for site in longer if site != Site.EMBEDDING]
+    is_open = cell.shared is None and cell.tape is None and cell.masks_apply
+    if longer and is_open:
+        raise PolicyError(
+            f"{type(cell).__name__} sees one step at a time, and policy {policy.name!r} holds "
+            f"masks for longer (site {', '.join(longer)}). Say which steps are one sequence: "
+            f"with dp.sequence(model): ..., around the loop."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,16 +10,19 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
+    SHARED,
     Choice,
     Geometry,
+    Plan,
     PolicyError,
+    PolicyWarning,
     check_sites,
     plan_masks,
     stack_placement,
 )
 
 from .cells import CELL_TYPES, States
-from .policy_layer import PolicyLayer, policy_repr
+from .policy_layer import PolicyLayer, policy_repr, run_eagerly
 from .recurrence import Packing, batch_size, run_layers
 from .scripting import symbolic_call
 from .tensor_checks import check_packed, check_tensors, layer_shapes
@@ -69,9 +73,10 @@ class Recurrent(PolicyLayer):
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node  # type: ignore[no-any-return]
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() and not SHARED.entered:
             return self._run(input, hx)  # type: ignore[no-any-return]
-        return _run_eagerly(self, input, hx)  # type: ignore[no-any-return]
+        # Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn).
+        return run_eagerly(self._run, input, hx)  # type: ignore[no-any-return]
 
     def _run(
         self: Any, input: Tensor | PackedSequence, hx: Any
@@ -102,13 +107,15 @@ class Recurrent(PolicyLayer):
         # Not len(x), which a trace would hold as a constant.
         steps = x.shape[0] if packing is None else len(packing.batch_sizes)
         plan = plan_masks(self.placement, self._geometry(steps, batch_size(x, packing)))
+        if not torch.compiler.is_compiling():
+            _check_sequence(self, plan, steps, states)
         drawn = self.masks(plan, x.device, self.weight_ih_l0.dtype)
         if not drawn:
             return super().forward(input, hx)  # type: ignore[misc, no-any-return]
         y, end = run_layers(
             self, x, self._initial_states(x, states, packing), packing, self.placement, drawn
         )
-        self.count()
+        self.count(steps)
         if isinstance(input, PackedSequence):
             back = input.unsorted_indices
             end = end if back is None else tuple(state.index_select(1, back) for state in end)
@@ -165,11 +172,34 @@ class Recurrent(PolicyLayer):
         return f"{super().extra_repr()}{policy_repr(self)}"  # type: ignore[misc]
 
 
-# Dynamo does not see into nn.RNNBase unless it is told to (allow_rnn), and would then compile the
-# functions that a call runs through one by one, with every number that changes a new graph.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def _run_eagerly(layer: Any, input: Tensor | PackedSequence, hx: Any) -> Any:
-    return layer._run(input, hx)
+def _check_sequence(layer: Any, plan: Plan, steps: int, states: States | None) -> None:
+    """Look whether a call is one of several over one sequence.
+
+    Raises:
+        PolicyError: the layer is bidirectional, and the sequence is in its second call.
+    """
+    shared, name = layer.shared, type(layer).__name__
+    if shared is not None:
+        if shared.goes_on and shared.step > 0 and layer.bidirectional:
+            raise PolicyError(
+                f"{name}: a bidirectional layer needs the whole sequence in one call, because its "
+                f"backward direction begins at the end. Call it once inside "
+                f"dp.sequence, or leave it out of the scope."
+            )
+        return
+    held = [slot.site.value for slot, mask in plan.items() if mask.rule.per != "step"]
+    is_own = layer.masks_apply and layer.tape is None and not layer.keys.hold
+    if held and is_own and steps == 1 and states is not None and not layer.told_of_steps:
+        layer.told_of_steps = True
+        sites = ", ".join(dict.fromkeys(held))
+        warnings.warn(
+            f"{name} is called for one step from a given state, and policy "
+            f"{layer.placement.policy.name!r} draws new masks in every call that it is to hold "
+            f"({sites}). If these steps are one sequence, run them inside "
+            f"with dp.sequence(model): ...",
+            PolicyWarning,
+            stacklevel=5,
+        )
 
 
 def _states(hx: Any) -> States | None:

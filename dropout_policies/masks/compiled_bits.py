@@ -16,7 +16,12 @@ def has_compiled_bits() -> bool:
 
 
 def write_keep_bits(
-    key: tuple[int, int], least: int, shape: tuple[int, int, int], row_offset: int, address: int
+    key: tuple[int, int],
+    least: int,
+    shape: tuple[int, int, int],
+    row_offset: int,
+    address: int,
+    first_step: int = 0,
 ) -> None:
     """The bits of `keyed.keep_bits`, written where they are wanted.
 
@@ -26,6 +31,7 @@ def write_keep_bits(
         shape: T, B and F.
         row_offset: the number of the first row.
         address: of T·B·F bytes in the machine's memory, in the order of `[T, B, F]`.
+        first_step: the number of the first step.
     """
     functions = compiled_library(SOURCE)
     assert functions is not None, "asked for where it cannot be had"
@@ -33,5 +39,6 @@ def write_keep_bits(
         *(ctypes.c_uint32(word) for word in (*key, least)),
         *(ctypes.c_int64(size) for size in shape),
         ctypes.c_uint32(row_offset),
+        ctypes.c_int64(first_step),
         ctypes.c_void_p(address),
     )

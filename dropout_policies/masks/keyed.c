@@ -29,17 +29,18 @@ static void threefry(
     }
 }
 
-/* Fills kept [T, B, F] with 1 where the word of an element is at least `least`, else with 0. */
+/* Fills kept [T, B, F] with 1 where the word of an element is at least `least`, else with 0; its
+   first step is number `first_step` of the mask. */
 void keep_bits(
     uint32_t k0, uint32_t k1, uint32_t least, int64_t steps, int64_t batch, int64_t width,
-    uint32_t row_offset, uint8_t *restrict kept
+    uint32_t row_offset, int64_t first_step, uint8_t *restrict kept
 ) {
     uint32_t words[2 * BLOCKS];
     for (int64_t t = 0; t < steps; t++) {
         for (int64_t b = 0; b < batch; b++) {
             uint8_t *restrict row = kept + (t * batch + b) * width;
             /* Elements first to first + width of the row b; the first may be a block's second. */
-            int64_t first = t * width, done = 0;
+            int64_t first = (first_step + t) * width, done = 0;
             while (done < width) {
                 int64_t block = (first + done) / 2, odd = (first + done) % 2;
                 int64_t there = 2 * BLOCKS - odd, left = width - done;

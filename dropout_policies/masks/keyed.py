@@ -100,17 +100,32 @@ def derived_seed(seed: int, number: int) -> int:
 
 
 def keep_bits(
-    key: tuple[int, int], rate: float, shape: tuple[int, int, int], row_offset: int = 0
+    key: tuple[int, int],
+    rate: float,
+    shape: tuple[int, int, int],
+    row_offset: int = 0,
+    first_step: int = 0,
 ) -> npt.NDArray[np.bool_]:
-    """Which elements of a mask `[T, B, F]` are kept: True with probability 1 − rate."""
+    """Which elements of a mask `[T, B, F]` are kept: True with probability 1 − rate.
+
+    Args:
+        key: two 32-bit words.
+        rate: in [0, 1).
+        shape: T, B and F.
+        row_offset: the number of the first row.
+        first_step: the number of the first step: a mask from step 3 on has the bits that a longer
+            one has there.
+    """
     steps, batch, width = shape
-    blocks = -(-steps * width // 2)
+    # A block of two elements may begin before the first step.
+    first, end = first_step * width, (first_step + steps) * width
+    blocks = range(first // 2, -(-end // 2))
     rows = np.arange(row_offset, row_offset + batch, dtype=np.uint32)[:, None]  # [B, 1]
-    columns = np.arange(blocks, dtype=np.uint32)[None, :]  # [1, ceil(T*F/2)]
+    columns = np.arange(blocks.start, blocks.stop, dtype=np.uint32)[None, :]
     k0, k1 = (np.array([[word]], np.uint32) for word in key)
     counter = np.broadcast_arrays(rows, columns)
     words = np.stack(threefry2x32((k0, k1), (counter[0], counter[1]), rotate_left), axis=-1)
-    flat = words.reshape(batch, 2 * blocks)[:, : steps * width]
+    flat = words.reshape(batch, 2 * len(blocks))[:, first % 2 : first % 2 + steps * width]
     return (flat >= np.uint32(threshold(rate))).reshape(batch, steps, width).swapaxes(0, 1)
 
 

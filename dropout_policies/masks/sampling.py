@@ -31,7 +31,12 @@ class PolicyLayer(Protocol):
     def resume(self, before: Any) -> None: ...
 
 
-def _policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
+def policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
+    """The adapter of a model, and its layers under a policy by name.
+
+    Raises:
+        PolicyError: it has none.
+    """
     adapter = find_adapter(model)
     layers = adapter.under_policy(model)
     if not layers:
@@ -61,7 +66,7 @@ def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> I
         PolicyError: the model has no layer under a policy, a cell that runs step by step is to
             hold its masks, or the seed is out of range.
     """
-    adapter, layers = _policy_layers(model)
+    adapter, layers = policy_layers(model)
     chosen = adapter.random_seed() if seed is None else check_seed(seed)
     before: list[tuple[PolicyLayer, Any]] = []
     try:
@@ -199,7 +204,7 @@ def record(model: Any) -> Iterator[Record]:
     Raises:
         PolicyError: the model has no layer under a policy.
     """
-    adapter, layers = _policy_layers(model)
+    adapter, layers = policy_layers(model)
     calls: Record = {name: [] for name in layers}
     tapes = {name: Recorder(calls[name], layer.tape) for name, layer in layers.items()}
     with _with_tapes(adapter, model, layers, tapes):
@@ -223,7 +228,7 @@ def replay(
             or, once it is called, a mask is missing, unplanned or of another shape; or, at the
             end, there were fewer calls than masks.
     """
-    adapter, layers = _policy_layers(model)
+    adapter, layers = policy_layers(model)
     recorded = list(masks.values()) if isinstance(masks, Mapping) else [None]
     if not all(isinstance(calls, list | tuple) for calls in recorded):
         raise PolicyError(

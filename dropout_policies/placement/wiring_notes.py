@@ -51,7 +51,8 @@ def _notes_on_calls(
             for site, rule in placement.policy.items()
             if rule.active and rule.per != "step" and site not in others
         )
-        drawn = f"; what is held for a sequence or a call ({held}) is drawn anew each time"
+        drawn = f"; what is held for a sequence or a call ({held}) is drawn anew each time, "
+        drawn += "unless the calls are inside dp.sequence(model)"
         yield (
             f"{item.name} is called {calls} times over one sequence, each from the state that the "
             f"call before left{drawn * bool(held)}"

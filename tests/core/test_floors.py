@@ -53,6 +53,7 @@ TORCH_ROOMS = (
     "tensor_checks",
     "scripting",
     "masks",
+    "mask_keys",
     "policy_layer",
     "recurrence",
     "recurrent_layer",

@@ -140,3 +140,13 @@ def test_the_key_of_a_mask_without_a_seed_may_be_any_two_words(monkeypatch):
     share, _ = np.histogram(keys, bins=4, range=(-(2**31), 2**31))
     assert share.sum() == 1000
     np.testing.assert_allclose(share / 1000, 0.25, atol=0.07)
+
+
+@pytest.mark.usefixtures("bits")
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes, st.integers(0, 9))
+def test_a_mask_may_begin_at_a_later_step(shape, first_step):
+    key = masks._to_int32(11), masks._to_int32(12)
+    got = masks.keep_bits(key, keyed.threshold(0.5) - 2**31, shape, 2, CPU, first_step)
+    expected = keyed.keep_bits((11, 12), 0.5, shape, 2, first_step)
+    np.testing.assert_array_equal(got.numpy(), expected)

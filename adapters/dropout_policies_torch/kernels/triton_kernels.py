@@ -217,22 +217,24 @@ def _rounds_of_odd_group(x0, x1):
 
 @kernel
 def keep_bits(
-    keep, k0, k1, least, row_offset, steps, batch, width,
+    keep, k0, k1, least, row_offset, first_element, steps, batch, width,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """The keep bits `[T, B, F]`, a byte each, by Threefry-2x32-20: a block of it decides two
     elements.
 
     `k0` and `k1` are the key, `least` is the least word that keeps an element, `row_offset` is the
-    number of the first row: 32 bits each, passed as signed."""
+    number of the first row: 32 bits each, passed as signed. `first_element` is the number of a
+    row's first element: that of its first step, times F; a block may begin before it."""
     length = steps * width
-    blocks = (length + 1) // 2
+    odd = first_element % 2
+    blocks = (odd + length + 1) // 2
     number = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     row, block = number // blocks, number % blocks
     k0, k1 = k0.to(tl.uint32), k1.to(tl.uint32)
     k2 = k0 ^ k1 ^ 0x1BD11BDA
     x0 = row.to(tl.uint32) + row_offset.to(tl.uint32) + k0
-    x1 = block.to(tl.uint32) + k1
+    x1 = (block + first_element // 2).to(tl.uint32) + k1
     x0, x1 = _rounds_of_even_group(x0, x1)
     x0, x1 = _rounds_of_odd_group(x0 + k1, x1 + k2 + 1)
     x0, x1 = _rounds_of_even_group(x0 + k2, x1 + k0 + 2)
@@ -240,9 +242,9 @@ def keep_bits(
     x0, x1 = _rounds_of_even_group(x0 + k1, x1 + k2 + 4)
     x0, x1 = x0 + k2, x1 + k0 + 5
     in_range = row < batch
-    first, second = 2 * block, 2 * block + 1
+    first, second = 2 * block - odd, 2 * block - odd + 1
     least = least.to(tl.uint32)
     index = (first // width * batch + row) * width + first % width
-    tl.store(keep + index, (x0 >= least).to(tl.uint8), mask=in_range)
+    tl.store(keep + index, (x0 >= least).to(tl.uint8), mask=in_range & (first >= 0))
     index = (second // width * batch + row) * width + second % width
     tl.store(keep + index, (x1 >= least).to(tl.uint8), mask=in_range & (second < length))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import dropout_policies as dp
 from dropout_policies.argument_checks import check_seed
-from dropout_policies.masks import keyed
+from dropout_policies.masks import compiled_bits, keyed
 from dropout_policies.placement.plans import Geometry, Placement, Slot, plan_embedding, plan_masks
 from dropout_policies.policies.sites import Site
 
@@ -276,3 +276,22 @@ def test_seeds_made_of_one_are_unlike_and_known():
     assert keyed.derived_seed(7, 3) == 2021455403
     assert keyed.derived_seed(0x01234567, 0x89AB) == 2744054864
     assert threefry_by_definition((0x01234567, 0), (0x89AB, 0xFFFFFFFF))[0] == 2744054864
+
+
+@given(
+    first=st.integers(0, 9),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 7)),
+    row_offset=st.sampled_from([0, 3, 2**32 - 2]),
+)
+def test_a_mask_from_a_later_step_on_is_the_end_of_a_longer_one(first, shape, row_offset):
+    """In NumPy and in C, blocks that begin before the first step included."""
+    steps, batch, width = shape
+    key = keyed.mask_key(3, 1, SLOT)
+    whole = keyed.keep_bits(key, 0.5, (first + steps, batch, width), row_offset)
+    part = keyed.keep_bits(key, 0.5, shape, row_offset, first)
+    np.testing.assert_array_equal(part, whole[first:])
+    assert compiled_bits.has_compiled_bits()
+    written = np.zeros(shape, np.uint8)
+    least, address = keyed.threshold(0.5), written.ctypes.data
+    compiled_bits.write_keep_bits(key, least, shape, row_offset, address, first)
+    np.testing.assert_array_equal(written.astype(bool), part)

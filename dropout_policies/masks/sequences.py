@@ -1,0 +1,258 @@
+"""`dropout_policies.sequence` and `hold`: several calls that share their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..argument_checks import short_repr
+from ..errors import PolicyError
+from .keyed import derived_seed
+from .sampling import policy_layers
+
+
+class RowGroup(NamedTuple):
+    """Rows of a batch whose masks are drawn together.
+
+    Args:
+        rows: how many there are; None for all of the batch.
+        seed: the seed of their masks.
+        row_offset: the number of the first of them, by which its masks are keyed.
+        first_step: the step of the sequence at which the call begins.
+    """
+
+    rows: int | None
+    seed: int
+    row_offset: int
+    first_step: int
+
+
+@dataclass
+class SharedMasks:
+    """What calls of one layer share inside `sequence` or `hold`.
+
+    Args:
+        goes_on: whether each call goes on at the step at which the one before ended, as in
+            `sequence`; else each begins at step 0, as in `hold`.
+        rows: the numbers of the batch's rows, by which masks are keyed; None for 0, 1, ...
+
+    Attributes:
+        seed: the seed of the masks; None before the first call.
+        call: the number of the call that all of them are, as their masks are keyed.
+        rates_at: the call whose rates hold.
+        step: how many steps were made.
+        episodes, starts: by row, how often it was reset, and the step of the last time; None where
+            no row was.
+    """
+
+    goes_on: bool
+    rows: npt.NDArray[np.int64] | None = None
+    seed: int | None = None
+    call: int = 0
+    rates_at: int = 0
+    step: int = 0
+    episodes: npt.NDArray[np.int64] | None = None
+    starts: npt.NDArray[np.int64] | None = field(default=None)
+
+    def advance(self, steps: int) -> None:
+        """A call of some steps is over."""
+        if self.goes_on:
+            self.step += steps
+
+    def reset(self, rows: npt.NDArray[np.bool_]) -> None:
+        """Begin a new episode in some rows, `[B]`."""
+        if self.episodes is None or self.starts is None:
+            self.episodes = np.zeros(len(rows), np.int64)
+            self.starts = np.zeros(len(rows), np.int64)
+        if len(rows) != len(self.episodes):
+            raise PolicyError(
+                f"reset takes one truth value for each of the {len(self.episodes)} rows of the "
+                f"batch. Received: {len(rows)}"
+            )
+        self.episodes = self.episodes + rows
+        self.starts = np.where(rows, self.step, self.starts)
+
+    def row_groups(self, batch: int, row_offset: int, back: int = 0) -> list[RowGroup]:
+        """The rows of a call, in groups whose masks can be drawn together.
+
+        Args:
+            batch: B.
+            row_offset: the number of the first row, where rows have no numbers of their own.
+            back: how many steps before the next one the call begins.
+
+        Raises:
+            PolicyError: there are more rows than the sequence began with.
+        """
+        step = self.step - back
+        if self.rows is None and self.episodes is None:
+            return [self.whole(row_offset, back)]
+        known = [len(x) for x in (self.rows, self.episodes) if x is not None]
+        if batch > min(known):
+            raise PolicyError(
+                f"The sequence has {min(known)} rows. Received: a call with {batch}. Write "
+                f"dp.sequence(model, rows=[...]) with a number for each row."
+            )
+        numbers = self.rows if self.rows is not None else np.arange(batch) + row_offset
+        groups = []
+        for row in range(batch):
+            episode = 0 if self.episodes is None else int(self.episodes[row])
+            start = 0 if self.starts is None else int(self.starts[row])
+            seed = self._seed if episode == 0 else derived_seed(self._seed, episode)
+            groups.append(RowGroup(1, seed, int(numbers[row]), max(step - start, 0)))
+        return groups
+
+    def whole(self, row_offset: int, back: int = 0) -> RowGroup:
+        """What masks are drawn from that no row has for itself; arguments as above."""
+        return RowGroup(None, self._seed, row_offset, self.step - back)
+
+    @property
+    def _seed(self) -> int:
+        assert self.seed is not None, "masks are drawn in a call"
+        return self.seed
+
+
+class SharingLayer(Protocol):
+    """A layer under a policy whose calls may share masks.
+
+    `share_masks` has its calls share them from now on, within the current thread or task; what it
+    returns undoes that.
+    """
+
+    def share_masks(self, shared: SharedMasks) -> Any: ...
+
+
+class SharedState:
+    """Which layers share masks now: a value for each thread and each task of asyncio."""
+
+    def __init__(self) -> None:
+        self.entered = 0
+        """How many scopes there are now, in all threads."""
+        self._now: ContextVar[dict[int, SharedMasks]] = ContextVar("shared", default={})  # noqa: B039
+
+    def of(self, keys: object) -> SharedMasks | None:
+        """What the calls share that draw by some keys."""
+        now = self._now.get()
+        return now.get(id(keys)) if now else None
+
+    @contextmanager
+    def enter(self, keys: object, shared: SharedMasks) -> Iterator[None]:
+        """Have the calls share masks that draw by some keys."""
+        token = self._now.set({**self._now.get(), id(keys): shared})
+        self.entered += 1
+        try:
+            yield
+        finally:
+            self.entered -= 1
+            self._now.reset(token)
+
+
+SHARED = SharedState()
+"""The state that all adapters share."""
+
+
+class SequenceScope:
+    """What `with dropout_policies.sequence(model) as scope` gives."""
+
+    def __init__(self, shared: Sequence[SharedMasks]) -> None:
+        self._shared = shared
+
+    def reset(self, rows: Any) -> None:
+        """Begin a new sequence in some rows of the batch: they get new masks, and are at step 0.
+
+        Args:
+            rows: a truth value for each row, `[B]`, such as an environment's `done`.
+
+        Raises:
+            PolicyError: it is nothing of that form, or of another length than before.
+        """
+        array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
+        if array.ndim != 1 or not len(array) or not np.isin(array, (0, 1)).all():
+            raise PolicyError(
+                f"reset takes a truth value for each row of the batch: reset(done). "
+                f"Received: {short_repr(rows)}"
+            )
+        if array.any():
+            for shared in self._shared:
+                shared.reset(array.astype(bool))
+
+
+@contextmanager
+def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
+    """Make all calls inside one sequence: a model that runs step by step has the masks that it
+    would have in one call over the whole sequence.
+
+    ```python
+    with dp.sequence(model):
+        for x in steps:
+            y, state = model(x, state)
+    ```
+
+    Masks per sequence and per call are drawn once and held; masks per step go on from step to step;
+    `calls` moves by one. With a seed, the masks are bit for bit those of the whole-sequence call.
+
+    Args:
+        model: one that has layers under a policy.
+        rows: the number of each row of the batch, `[B]`, by which its masks are keyed; 0, 1, ... if
+            left out. For batches that are parts of a larger one.
+
+    Yields:
+        a scope whose `reset(rows)` begins a new sequence in some rows.
+
+    Raises:
+        PolicyError: the model has no layer under a policy, or `rows` are no numbers.
+    """
+    numbers = None if rows is None else _row_numbers(rows)
+    with _sharing(model, SharedMasks(goes_on=True, rows=numbers)) as shared:
+        yield SequenceScope(shared)
+
+
+@contextmanager
+def hold(model: Any) -> Iterator[None]:
+    """Give all calls inside the same masks: both twins of a siamese network, or a second look at
+    one batch.
+
+    ```python
+    with dp.hold(model):
+        loss = distance(model(first), model(second))
+    ```
+
+    Each call begins at step 0, and together they count as one. Call the model on batches of the
+    same rows: a mask belongs to its row.
+
+    Args:
+        model: one that has layers under a policy.
+
+    Raises:
+        PolicyError: the model has no layer under a policy.
+    """
+    with _sharing(model, SharedMasks(goes_on=False)):
+        yield
+
+
+@contextmanager
+def _sharing(model: Any, like: SharedMasks) -> Iterator[list[SharedMasks]]:
+    _, layers = policy_layers(model)
+    with ExitStack() as stack:
+        every = []
+        for layer in layers.values():
+            shared = SharedMasks(like.goes_on, like.rows)
+            stack.enter_context(layer.share_masks(shared))  # type: ignore[attr-defined]
+            every.append(shared)
+        yield every
+
+
+def _row_numbers(rows: Any) -> npt.NDArray[np.int64]:
+    array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
+    is_valid = array.ndim == 1 and array.dtype.kind in "iu" and len(array) > 0
+    if not is_valid or (array < 0).any() or (array >= 2**32).any():
+        raise PolicyError(
+            f"rows takes the number of each row of the batch, from 0 on: rows=[4, 5, 6]. "
+            f"Received: rows={short_repr(rows)}"
+        )
+    return array.astype(np.int64)
