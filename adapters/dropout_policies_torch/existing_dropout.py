@@ -13,7 +13,7 @@ from .model_layers import kind_of
 
 RATE_NAMES = (
     *("p", "rate", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),
-    *("dropout_rate", "dropout_prob", "dropout_p", "p_dropout"),
+    *("dropout_rate", "dropout_prob", "dropout_p", "p_dropout", "dropprob", "droprate"),
 )
 """The attributes that hold a dropout's rate, in PyTorch and in people's own classes."""
 

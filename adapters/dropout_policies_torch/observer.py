@@ -243,12 +243,11 @@ class Observer(TorchFunctionMode):
             self._set_origin(result, NOWHERE)
             return
         tensors = list(find_values(result))
-        if not tensors and name in ("item", "tolist", "numpy", "__array__"):
+        values = [t for t in tensors if t.is_floating_point() or t.is_complex()]
+        # Whole numbers beside values are lengths or places, as those of packing or sorting.
+        if not values and (tensors or name in ("item", "tolist", "numpy", "__array__")):
             self._consume(origin)
-        for tensor in tensors:
-            if not (tensor.is_floating_point() or tensor.is_complex()):
-                self._consume(origin)
-                continue
+        for tensor in values:
             self._set_origin(tensor, origin)
             changed = tensor._base if name.endswith("_") else None  # a view that was written to
             if changed is not None:

@@ -364,3 +364,38 @@ def test_a_schedule_or_two_policies_decide_what_is_masked():
     with dp.apply(model, "zaremba", only="0") as applied:
         assert [one.place for one in applied.taken_over] == ["the output of '0'"]
     assert drop.p == 0.2
+
+
+class Packed(nn.Module):
+    """Words of several lengths, as taggers have them: dropout, packing, LSTM, padding, dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.drop, self.rnn, self.head = nn.Dropout(0.3), nn.LSTM(H, H), nn.Linear(H, 2)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(self.drop(x), lengths, enforce_sorted=False)
+        y, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0])
+        return self.head(self.drop(y))
+
+
+def test_a_dropout_before_packing_is_taken_over():
+    model = Packed()
+    applied = dp.apply(model, "zaremba", 0.5, example=(X, torch.tensor([7, 9, 2, 5])))
+    assert model.drop.p == 0.0, applied
+    use = dp.wiring(Packed(), example=(X, torch.tensor([9, 9, 2, 5]))).dropouts[0]
+    assert not use.goes_elsewhere
+
+
+@pytest.mark.parametrize("name", ["p", "rate", "dropprob", "dropout_rate", "drop_prob"])
+def test_a_rate_is_found_under_the_names_that_people_give_it(name):
+    class OwnDropout(nn.Module):
+        def forward(self, x):
+            return F.dropout(x, getattr(self, name), self.training)
+
+    drop = OwnDropout()
+    setattr(drop, name, 0.3)
+    model = nn.Sequential(drop, nn.LSTM(H, H))
+    with dp.apply(model, "zaremba", 0.5, example=X):
+        assert getattr(drop, name) == 0.0
+    assert getattr(drop, name) == 0.3
