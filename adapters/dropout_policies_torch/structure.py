@@ -116,13 +116,16 @@ def read_wiring(model: nn.Module, found: Sequence[RecurrentLayer]) -> Wiring:
     uses = find_dropout_uses(model, found, dropouts)
     placed = {use.dropout for use in uses}
     pairs = list(find_possible_pairs(model, found))
+    asked = {pair for pair in pairs if _widths_match(*pair)}
+    # Where b may feed a, the question is whether they are joined; a may feed b by another width.
+    asked |= {pair for pair in pairs if _may_be_widened(*pair) and pair[::-1] in asked}
     return Wiring(
         found,
         list(find_uses(model, found)),
         uses,
         [dropout for dropout in dropouts.values() if dropout not in placed],
-        [pair for pair in pairs if _widths_match(*pair)],
-        [pair for pair in pairs if _may_be_widened(*pair)],
+        [pair for pair in pairs if pair in asked],
+        [pair for pair in pairs if _may_be_widened(*pair) and pair not in asked],
     )
 
 
@@ -153,7 +156,7 @@ def _first_and_last(
     module: nn.Module, by_id: Mapping[int, RecurrentLayer]
 ) -> tuple[RecurrentLayer, RecurrentLayer] | None:
     """The first and the last recurrent layer of a module that is one, holds a row of them, or has
-    one and no other weights."""
+    some and no other weights."""
     if id(module) in by_id:
         return by_id[id(module)], by_id[id(module)]
     if isinstance(module, CONTAINERS):
@@ -165,8 +168,8 @@ def _first_and_last(
         return (inner[0][0], inner[-1][1]) if inner else None
     layers = [by_id[id(inner)] for inner in module.modules() if id(inner) in by_id]
     weights = {id(weight) for weight in module.parameters()}
-    if len(layers) == 1 and weights == {id(weight) for weight in layers[0].layer.parameters()}:
-        return layers[0], layers[0]
+    if layers and weights == {id(w) for item in layers for w in item.layer.parameters()}:
+        return layers[0], layers[-1]
     return None
 
 

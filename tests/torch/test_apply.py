@@ -166,8 +166,28 @@ def test_unseen_wiring_must_be_said():
     assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low", "high"]])) == [(2, 3)]
     assert stacks(dp.apply(Pair(), "zaremba", stacks=[["low"], ["high"]])) == [(1, 2), (1, 2)]
     assert stacks(dp.apply(Pair(between=4, top=5), "zaremba")) == [(1, 2), (1, 2)]
-    with pytest.raises(dp.PolicyError, match="'high' may feed 'low'"):
-        dp.apply(Pair(between=4), "zaremba")
+    with pytest.raises(dp.PolicyError, match="'low' may feed 'high'"):
+        dp.apply(Pair(between=4), "zaremba")  # widened, which is as likely as 'high' into 'low'
+
+
+class Dilated(nn.Module):
+    """A module of several layers and no other weights, as dilated RNNs are built."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells = nn.Sequential(nn.LSTM(D, D), nn.LSTM(D, D))
+
+    def forward(self, x):
+        for cell in self.cells:
+            x, _ = cell(x)
+        return x
+
+
+def test_modules_of_several_layers_in_a_container_are_asked_about():
+    model = nn.Sequential(Dilated(), Dilated())
+    with pytest.raises(dp.PolicyError, match=r"'0\.cells\.1' may feed '1\.cells\.0'"):
+        dp.apply(model, "zaremba")
+    assert stacks(dp.apply(model, "zaremba", example=torch.randn(5, 3, D))) == [(4, 5)]
 
 
 @pytest.mark.parametrize("said", [[["low", "middle"]], [["low", "high", "low"]]])
