@@ -198,7 +198,8 @@ def _as_layer_uses(
 
 def _as_dropout_use(call: DropoutCall) -> DropoutUse:
     def items(calls: Iterable[LayerCall]) -> list[RecurrentLayer]:
-        return list(dict.fromkeys(call.item for call in calls))
+        in_order = sorted(calls, key=lambda layer_call: layer_call.number)
+        return list(dict.fromkeys(layer_call.item for layer_call in in_order))
 
     return DropoutUse(
         call.dropout,

@@ -57,6 +57,7 @@ class LayerCall:
     """One call of a recurrent layer.
 
     Args:
+        number: how many calls of recurrent layers there were before it.
         item: the layer.
         steps: T.
         inputs: where its input comes from.
@@ -67,6 +68,7 @@ class LayerCall:
         state_is_used: whether another layer, or an operation with weights, took its last state.
     """
 
+    number: int
     item: RecurrentLayer
     steps: int
     inputs: Origin
@@ -332,7 +334,8 @@ class Observer(TorchFunctionMode):
         inputs, state = self.origin(sequence), self.origin(named.get("hx"))
         result = output[0] if isinstance(output, tuple) else output
         steps = _steps(item.layer, sequence)
-        call = LayerCall(item, steps, inputs, state, shape_of(sequence), shape_of(result))
+        shapes = shape_of(sequence), shape_of(result)
+        call = LayerCall(len(self.layer_calls), item, steps, inputs, state, *shapes)
         self.layer_calls.append(call)
         for source in inputs.outputs:
             source.output_goes.add("layer")

@@ -89,11 +89,13 @@ def plan_existing_dropout(
             plan.taken_over[dropout] = places
     if problems:
         raise PolicyError(_refusal(problems, placements, existing))
-    hint = "" if wiring.observed else "; with example= apply sees where it falls"
-    plan.kept.extend(
-        _kept(dropout, f"still on, and it may mask a connection a second time{hint}")
-        for dropout in wiring.unplaced_dropouts
+    why = (
+        "still on; it did not run on the example"
+        if wiring.observed
+        else "still on, and it may mask a connection a second time; with example= apply sees where "
+        "it falls"
     )
+    plan.kept.extend(_kept(dropout, why) for dropout in wiring.unplaced_dropouts)
     return plan
 
 

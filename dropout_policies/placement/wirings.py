@@ -95,7 +95,9 @@ def _lines(wiring: Wiring) -> Iterator[str]:
         f"  dropout {use.dropout}: {_dropout_text(use)}" for use in wiring.dropouts
     )
     for dropout in wiring.unplaced_dropouts:
-        yield f"  dropout {dropout}: only the code knows what it falls on"
+        not_run = "it did not run on the example"
+        where = not_run if wiring.observed else "only the code knows what it falls on"
+        yield f"  dropout {dropout}: {where}"
     yield from (f"  {note}" for note in wiring.notes)
 
 

@@ -399,3 +399,33 @@ def test_a_rate_is_found_under_the_names_that_people_give_it(name):
     with dp.apply(model, "zaremba", 0.5, example=X):
         assert getattr(drop, name) == 0.0
     assert getattr(drop, name) == 0.3
+
+
+def test_a_dropout_that_the_example_does_not_run_is_reported_as_such():
+    model = AboveAndBelow(nn.Dropout(0.4), nn.LSTM(H, H))
+    model.unused = nn.Dropout(0.2)
+    text = str(dp.apply(model, "zaremba", example=X))
+    assert (
+        "skipped unused (torch.nn.Dropout): p=0.2; still on; it did not run on the example" in text
+    )
+
+
+class ByHand(nn.Module):
+    """Cells in a loop, with a dropout between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.low, self.high, self.drop = nn.GRUCell(H, H), nn.GRUCell(H, H), nn.Dropout(0.3)
+
+    def forward(self, x):
+        h, g = x.new_zeros(2, x.shape[1], H)
+        for step in x:
+            h = self.low(step, h)
+            g = self.high(self.drop(h), g)
+        return g
+
+
+def test_a_dropout_in_a_loop_is_one_line():
+    text = str(dp.wiring(ByHand(), example=X))
+    assert text.count("dropout drop") == 1
+    assert dp.wiring(ByHand(), example=X).svg().count("drop p=0.3") == 1
