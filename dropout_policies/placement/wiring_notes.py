@@ -69,8 +69,8 @@ def _notes_on_states(
     unused = all(use.calls is not None and not use.output_goes for use in places)
     if unused and placement.masks_output(item.layers) and any(u.state_is_used for u in places):
         yield (
-            f"{item.name}: only its last state is used, which no mask falls on; what masks its "
-            f"output has no effect"
+            f"the output of {item.name} is masked and not used: what is used is its last state, "
+            f"which no mask falls on"
         )
     sources = dict.fromkeys(source.item.name for use in places for source in use.initial_state_from)
     if sources:

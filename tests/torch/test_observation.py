@@ -216,7 +216,9 @@ def test_what_comes_back_at_the_next_step_is_told():
     applied = dp.apply(model, "zaremba", 0.5, example=(X, WORDS))
     assert "decoder is called 6 times over one sequence, each from" in str(applied)
     assert "decoder starts from the state of encoder, which stays whole" in str(applied)
-    assert "encoder: only its last state is used, which no mask falls on" in str(applied)
+    assert "the output of encoder is masked and not used: what is used is its last state" in str(
+        applied
+    )
     assert "drawn anew each time" not in str(applied)
     applied.remove()
     held = str(dp.apply(model, "awd", example=(X, WORDS)))
@@ -508,3 +510,23 @@ def test_the_wiring_is_shown_as_text_and_as_a_picture():
 def test_a_model_without_recurrent_layers_has_no_wiring():
     with pytest.raises(dp.PolicyError, match="no recurrent layer that a policy can go on"):
         dp.wiring(nn.Linear(2, 2), example=torch.ones(2))
+
+
+class LastState(nn.Module):
+    """What it takes of its layer is the last state, or the output too."""
+
+    def __init__(self, with_output):
+        super().__init__()
+        self.rnn, self.head, self.with_output = nn.GRU(H, H), nn.Linear(H, 2), with_output
+
+    def forward(self, x):
+        y, h = self.rnn(x)
+        return self.head(y[-1] + h[-1] if self.with_output else h[-1])
+
+
+def test_the_report_says_that_a_masked_output_is_not_used():
+    said = "the output of rnn is masked and not used: what is used is its last state"
+    assert said in str(dp.apply(LastState(False), "zaremba", example=X))
+    assert "not used" not in str(dp.apply(LastState(True), "zaremba", example=X))
+    assert "not used" not in str(dp.apply(LastState(False), "zaremba", {"output": 0}, example=X))
+    assert "not used" not in str(dp.apply(LastState(False), "zaremba"))

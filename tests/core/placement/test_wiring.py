@@ -163,7 +163,7 @@ def test_notes_say_which_states_stay_whole():
         "b starts from the state of a, which stays whole",
     ]
     classifier = LayerUse(A, calls=1, state_is_used=True)
-    assert notes([classifier])[0].startswith("a: only its last state is used")
+    assert notes([classifier])[0].startswith("the output of a is masked and not used")
     assert notes([classifier], "zoneout") == []
     assert notes([LayerUse(A, calls=1)]) == []  # nobody takes either: the run shows only a part
 
