@@ -1,0 +1,1 @@
+"""Public models with recurrent layers: what `apply` does with each, with and without an example."""
