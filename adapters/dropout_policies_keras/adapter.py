@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -20,33 +18,46 @@ from dropout_policies.adapter import (
     Skipped,
     Touched,
     TouchedEmbedding,
+    Wiring,
     check_rates_are_used,
     find_stacks,
+    notes_on_separate_layers,
     place_layers,
+    plan_existing_dropout,
 )
 
 from .auditing.probe import Probe
 from .embedding import Embedding, update_call_signature
+from .existing_dropout import SwitchedOffDropout, dropouts_by_name, rate_attribute, restore_rate
 from .kernels.compiled import describe
 from .layer_cells import cells_of, check_cells, keras_cells, native_dropout, sites_of_cells
-from .layers import GRU, LSTM, RNN, SimpleRNN
+from .model_layers import (
+    RECURRENT_LAYERS,
+    Layer,
+    directions_of,
+    ids_inside,
+    kind_of,
+    layers_of,
+    unique_names,
+)
+from .observation import observe_wiring
+from .policy_classes import reason_to_skip, swapped_class
 from .policy_layer import PolicyLayer
-from .structure import Layer, Wiring, directions_of, layers_of, retrace
-from .swapped_layer import POLICY_ATTRIBUTES, RestorableLayer, TracedFunctions, take_off
+from .structure import is_fully_read, read_wiring
+from .swapped_layer import (
+    POLICY_ATTRIBUTES,
+    ModelsToUpdate,
+    RestorableLayer,
+    take_off,
+    update_models,
+)
 
-SWAPS: dict[type[Layer], Any] = {
-    stock: ours
-    for ours in (LSTM, GRU, SimpleRNN, RNN)
-    for stock in (ours, getattr(keras.layers, ours.__name__))
-}
-"""Which class takes the place of which. Swapping an instance's `__class__` keeps the layer
-object, its variables, their paths and the optimizer's slots what they are."""
-
-EMBEDDINGS: dict[type[Layer], Any] = {keras.layers.Embedding: Embedding, Embedding: Embedding}
-"""The same for embeddings, which a policy goes on if it has a rule for them."""
-
-RECURRENT_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional)
-"""The layers that are whole recurrent networks; the layers inside them are their own."""
+CELLS = (
+    keras.layers.LSTMCell,
+    keras.layers.GRUCell,
+    keras.layers.SimpleRNNCell,
+    keras.layers.StackedRNNCells,
+)
 
 
 class KerasAdapter:
@@ -60,58 +71,72 @@ class KerasAdapter:
 
     def apply(self, model: Layer, request: ApplyRequest) -> Applied:
         found, skipped = find_layers(model)
+        embeddings, others = find_embeddings(model)
         check_is_free(model, request.policies)
         if not found:
             raise PolicyError(_nothing_found(model, request.policies, skipped))
-        selection = request.select(found, find_embeddings(model), sites_of)
+        selection = request.select(found, embeddings, sites_of)
         check_layers(selection.layers)
-        wiring = Wiring(model, found)
-        ambiguous = [
-            (a, b)
-            for a, b in wiring.find_ambiguous_pairs()
-            if a in selection.layers and b in selection.layers
-        ]
-        groups = find_stacks(selection.layers, wiring.find_uses(), ambiguous, request.stacks)
-        placements = place_layers(selection.layers, groups)
-        wiring.check_adjacent_dropouts(placements)
-        skipped += selection.skipped
-        skipped += [
-            Skipped(
-                layer.name, _kind(layer), f"rate={layer.rate:g}; only call knows what it falls on"
-            )
-            for layer in wiring.adjacent_dropouts()
-        ]
-        sizes = [(placements[item], item.layers) for item in placements]
+        wiring = see_wiring(model, found, request.example)
+        asked = wiring.pairs_among(list(selection.layers))
+        groups = find_stacks(selection.layers, wiring.uses, asked, request.stacks)
+        places = place_layers(selection.layers, groups)
+        existing = plan_existing_dropout(wiring, places, request.existing)
+        skipped += [*selection.skipped, *existing.kept]
+        skipped += others if any(p.masks(Site.EMBEDDING) for p in request.policies) else []
+        sizes = [(places[item], item.layers) for item in places]
         notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
-        touched = [
-            [_touched(member.item, placements[member.item]) for member in members]
-            for members in groups
-        ]
+        notes += notes_on_separate_layers(places, wiring.unlikely_pairs, request.stacks)
+        touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
+        switched_off = [
+            SwitchedOffDropout(dropout, list(_neighbours(wiring, dropout, places)))
+            for dropout in existing.taken_over
+        ]
         pairs = [(item, layer) for item in selection.layers for layer in directions_of(item.layer)]
         pairs += [(item, item.layer) for item in selection.embeddings]
-        placements |= {
+        places |= {
             item: Placement(policy, number)
             for number, (item, policy) in enumerate(selection.embeddings.items())
         }
-        swaps = SWAPS | EMBEDDINGS
-        restorable = [
-            RestorableLayer(item.name, layer, swaps[type(layer)]) for item, layer in pairs
+        swapped = [
+            RestorableLayer(item.name, layer, swapped_class(layer) or type(layer))
+            for item, layer in pairs
         ]
-        for (item, layer), before in zip(pairs, restorable, strict=True):
-            put_under_policy(layer, placements[item], request.seed)
+        for (item, layer), before in zip(pairs, swapped, strict=True):
+            put_under_policy(layer, places[item], request.seed)
             layer.__dict__["_before_policy"] = before
-        retrace(model)
-        traced = TracedFunctions(model)
-        return Applied(request.policies, touched, skipped, [*restorable, traced], words, notes)
+        for dropout in switched_off:
+            dropout.switch_off()
+        update_models(model)
+        return Applied(
+            request.policies,
+            touched,
+            skipped,
+            [*swapped, *switched_off, ModelsToUpdate(model)],
+            words,
+            [*notes, *wiring.notes],
+            existing.reported(),
+        )
+
+    def wiring(self, model: Layer, example: Any) -> Wiring:
+        found, skipped = find_layers(model)
+        if not found:
+            raise PolicyError(_nothing_found(model, [], skipped))
+        return see_wiring(model, found, example)
 
     def remove(self, model: Layer) -> None:
+        taken_over: dict[str, Sequence[Any]] = {}
         for layer in self.under_policy(model).values():
+            taken_over |= layer.dropouts_taken_over  # a loaded dropout does not remember its rate
             take_off(layer)
-        retrace(model)
+        for name, layer in dropouts_by_name(model):
+            is_off = getattr(layer, rate_attribute(layer) or "", None) == 0.0
+            restore_rate(layer, taken_over.get(name) if is_off else None)
+        update_models(model)
 
     def under_policy(self, model: Layer) -> dict[str, PolicyLayer]:
-        all_layers = list(dict.fromkeys(layers_of(model)))
+        all_layers = layers_of(model)
         bidirectional = {
             id(direction): (layer, suffix)
             for layer in all_layers
@@ -125,8 +150,8 @@ class KerasAdapter:
         ]
         outer = [bidirectional.get(id(layer), (layer, "")) for layer in policy_layers]
         distinct = list(dict.fromkeys(layer for layer, _ in outer))
-        named = _with_unique_names([RecurrentLayer(x.name, x, "") for x in distinct], all_layers)
-        names = {id(item.layer): item.name for item in named}
+        unique = unique_names(distinct, all_layers)
+        names = {id(x): name for x, name in zip(distinct, unique, strict=True)}
         return {
             f"{names[id(whole)]}{suffix}": layer
             for layer, (whole, suffix) in zip(policy_layers, outer, strict=True)
@@ -137,7 +162,7 @@ class KerasAdapter:
         return int(keras.ops.convert_to_numpy(keras.random.SeedGenerator(name="seed").state)[0])
 
     def changed(self, model: Layer) -> None:
-        retrace(model)
+        update_models(model)
 
     def probe(self, model: Layer) -> Probe:
         return Probe(model)
@@ -146,72 +171,80 @@ class KerasAdapter:
         return describe()
 
 
-def find_embeddings(model: Layer) -> list[RecurrentLayer]:
-    """The embeddings that a policy can go on."""
-    all_layers = list(dict.fromkeys(layers_of(model)))
-    inside = _ids_inside(all_layers)
-    found = [x for x in all_layers if type(x) in EMBEDDINGS and id(x) not in inside]
-    return _with_unique_names([RecurrentLayer(x.name, x, _kind(x)) for x in found], all_layers)
+def see_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
+    """How the layers are connected: read from the structure, or seen in a run on an example where
+    that does not show everything."""
+    is_built = all(layer.built for layer in layers_of(model))
+    if example is None or (is_built and is_fully_read(model, found)):
+        return read_wiring(model, found)
+    return observe_wiring(model, found, example)
+
+
+def _neighbours(
+    wiring: Wiring, dropout: Any, places: Mapping[RecurrentLayer, Placement]
+) -> Iterator[Layer]:
+    """The layers under a policy next to a dropout."""
+    for use in wiring.dropouts:
+        if use.dropout is dropout:
+            for item in (*use.inputs_of, *use.outputs_of):
+                yield from directions_of(item.layer) if item in places else ()
+
+
+def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The embeddings that a policy can go on, and those that it cannot, with the reason."""
+    all_layers = layers_of(model)
+    wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
+    skipped = [
+        Skipped(layer.name, kind_of(layer), "an embedding inside TimeDistributed gets no policy")
+        for layer in wrappers
+        if any(isinstance(inner, keras.layers.Embedding) for inner in layers_of(layer))
+    ]
+    inside = ids_inside(all_layers, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
+    found = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
+    skipped += [Skipped(x.name, kind_of(x), why) for x in found if (why := reason_to_skip(x))]
+    return _named([x for x in found if not reason_to_skip(x)], all_layers), skipped
 
 
 def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
-    found: list[RecurrentLayer] = []
+    found: list[Layer] = []
     skipped: list[Skipped] = []
-    all_layers = list(dict.fromkeys(layers_of(model)))
-    inside = _ids_inside(all_layers)
+    all_layers = layers_of(model)
+    inside = ids_inside(all_layers, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
     for layer in all_layers:
-        reason = _skip_reason(layer)
-        if isinstance(layer, keras.layers.TimeDistributed):
-            if any(isinstance(inner, RECURRENT_LAYERS) for inner in layers_of(layer)):
-                reason = (
-                    "a recurrent layer inside TimeDistributed runs once for every step of another"
-                )
-                skipped.append(Skipped(layer.name, _kind(layer), reason))
-        elif id(layer) in inside or not isinstance(layer, RECURRENT_LAYERS):
-            continue
-        elif reason:
-            skipped.append(Skipped(layer.name, _kind(layer), reason))
-        else:
-            count = len(cells_of(directions_of(layer)[0]))
-            found.append(RecurrentLayer(layer.name, layer, _kind(layer), count))
-    return _with_unique_names(found, all_layers), skipped
+        reason = _reason_to_skip(layer) if id(layer) not in inside else None
+        if reason:
+            skipped.append(Skipped(layer.name, kind_of(layer), reason))
+        elif reason is not None:
+            found.append(layer)
+    return _named(found, all_layers), skipped
 
 
-def _ids_inside(all_layers: Sequence[Layer]) -> set[int]:
-    """The ids of the layers inside a recurrent layer, which no policy goes on by themselves."""
-    return {
-        id(inner)
-        for outer in all_layers
-        if isinstance(outer, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
-        for inner in layers_of(outer)
-        if inner is not outer
-    }
+def _named(found: Sequence[Layer], all_layers: Sequence[Layer]) -> list[RecurrentLayer]:
+    return [
+        RecurrentLayer(name, layer, kind_of(layer), _count_layers(layer))
+        for name, layer in zip(unique_names(found, all_layers), found, strict=True)
+    ]
 
 
-def _with_unique_names(
-    found: list[RecurrentLayer], all_layers: Sequence[Layer]
-) -> list[RecurrentLayer]:
-    """The same layers; those of one name in several models get their model's name before it."""
-    counts = Counter(item.name for item in found)
-    models = [layer for layer in all_layers if isinstance(layer, keras.Model)]
-
-    def name(item: RecurrentLayer) -> str:
-        holders = [m.name for m in models if any(item.layer is inner for inner in m.layers)]
-        return "/".join([*holders[-1:], item.name]) if counts[item.name] > 1 else item.name
-
-    return [replace(item, name=name(item)) for item in found]
+def _count_layers(layer: Layer) -> int:
+    return len(cells_of(directions_of(layer)[0])) if isinstance(layer, RECURRENT_LAYERS) else 1
 
 
-def _skip_reason(layer: Layer) -> str:
-    """Why a policy cannot go on a recurrent layer, or ""."""
-    kinds = [type(direction) for direction in directions_of(layer)]
-    if all(kind in SWAPS for kind in kinds):
-        return ""
-    custom = [kind for kind in kinds if not kind.__module__.startswith("keras.")]
-    if any(issubclass(kind, tuple(SWAPS)) for kind in custom):
-        return "a subclass; derive it from dropout_policies_keras's instead"
-    return "policies run on LSTM, GRU, SimpleRNN and RNN"
+def _reason_to_skip(layer: Layer) -> str | None:
+    """Why a policy cannot go on a recurrent layer; "" if it can, None if it is no such layer."""
+    if isinstance(layer, RECURRENT_LAYERS):
+        return next(filter(None, map(reason_to_skip, directions_of(layer))), "")
+    if isinstance(layer, keras.layers.TimeDistributed):
+        inner = any(isinstance(each, RECURRENT_LAYERS) for each in layers_of(layer))
+        reason = "a recurrent layer inside TimeDistributed runs once for every step of another"
+        return reason if inner else None
+    if isinstance(layer, CELLS) or hasattr(layer, "state_size"):
+        return (
+            "a cell that code calls step by step gets no policy; run it in keras.layers.RNN, and "
+            "that can"
+        )
+    return None
 
 
 def check_is_free(model: Layer, policies: Sequence[Policy]) -> None:
@@ -220,14 +253,14 @@ def check_is_free(model: Layer, policies: Sequence[Policy]) -> None:
     Raises:
         PolicyError: one is.
     """
-    for layer in dict.fromkeys(layers_of(model)):
+    for layer in layers_of(model):
         placement = layer.placement if isinstance(layer, PolicyLayer) else None
         if placement is None:
             continue
         if isinstance(layer, Embedding) and not any(p.masks(Site.EMBEDDING) for p in policies):
             continue
         raise PolicyError(
-            f"{layer.name} ({_kind(layer)}) is under policy {placement.policy.name!r} already. "
+            f"{layer.name} ({kind_of(layer)}) is under policy {placement.policy.name!r} already. "
             f"Call remove() on what apply returned, or dropout_policies.remove(model), before "
             f"applying {_names(policies)}."
         )
@@ -244,6 +277,8 @@ def _nothing_found(model: Layer, policies: Sequence[Policy], skipped: Sequence[S
 
 def _names(policies: Sequence[Policy]) -> str:
     names = ", ".join(dict.fromkeys(repr(policy.name) for policy in policies))
+    if not names:
+        return "a policy"
     return f"{'policy' if len(policies) == 1 else 'policies'} {names}"
 
 
@@ -273,7 +308,7 @@ def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> No
     """
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)
-    layer.__class__ = (SWAPS | EMBEDDINGS)[type(layer)]
+    layer.__class__ = swapped_class(layer)
     if isinstance(layer, Embedding):
         update_call_signature(layer)
     cells = keras_cells(layer)
@@ -288,15 +323,6 @@ def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> No
 def _touched(item: RecurrentLayer, placement: Placement) -> Touched:
     native = dict.fromkeys(native_dropout(layer) for layer in directions_of(item.layer))
     return Touched(item.name, item.kind, item.layers, placement, ", ".join(filter(None, native)))
-
-
-def _kind(layer: Layer) -> str:
-    """A layer's class as a user writes it, such as "keras.layers.Bidirectional(LSTM)"."""
-    kind = type(layer)
-    package, _, _ = kind.__module__.partition(".")
-    module = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
-    inner = f"({type(layer.forward_layer).__name__})" if len(directions_of(layer)) == 2 else ""
-    return f"{module}.{kind.__qualname__}{inner}"
 
 
 ADAPTER = KerasAdapter()

@@ -180,7 +180,11 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
 
 def update_call_signature(layer: Any) -> None:
     """Make Keras pass `training` to an embedding if its class, which was swapped, takes it."""
-    constructed = vars(type(layer)(1, 1, name="embedding"))
+    by_call = {kind.call: kind for kind in (Embedding, keras.layers.Embedding)}
+    kind = by_call.get(type(layer).call)
+    if kind is None:
+        return  # a user's own call, of which Keras noted everything already
+    constructed = vars(kind(1, 1, name="embedding"))
     for name in CALL_SIGNATURE:
         vars(layer).pop(name, None)
     vars(layer).update({name: constructed[name] for name in CALL_SIGNATURE if name in constructed})

@@ -1,9 +1,10 @@
-"""Everything that the noise of a layer's next call depends on: captured, and restored."""
+"""Everything that a layer's next call depends on, and that a call may change: captured, and
+restored."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import keras
@@ -29,6 +30,47 @@ def restore_state(noise: Any) -> None:
         import torch
 
         torch.set_rng_state(backend)
+
+
+def capture_attributes(layers: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
+    """Capture the attributes of layers, and what lists, dicts and sets among them hold."""
+    return [
+        (layer, {name: (value, _contents(value)) for name, value in vars(layer).items()})
+        for layer in layers
+    ]
+
+
+def restore_attributes(captured: Sequence[tuple[Any, dict[str, Any]]]) -> None:
+    """Give layers back the attributes that they had."""
+    for layer, attributes in captured:
+        now = vars(layer)
+        for name in [name for name in now if name not in attributes]:
+            del now[name]
+        for name, (value, contents) in attributes.items():
+            now[name] = value
+            if contents is not None:
+                _restore_contents(value, contents)
+
+
+def _contents(value: Any) -> Any:
+    """A copy of a list, dict or set; None of anything else."""
+    for kind in (list, dict, set):
+        if isinstance(value, kind):
+            return kind(value)
+    return None
+
+
+def _restore_contents(value: Any, contents: Any) -> None:
+    # By the methods of the plain types: Keras's own lists and dicts would track what comes back,
+    # which they track already.
+    if isinstance(value, list):
+        list.__setitem__(value, slice(None), contents)
+    elif isinstance(value, dict):
+        dict.clear(value)
+        dict.update(value, contents)
+    else:
+        set.clear(value)
+        set.update(value, contents)
 
 
 def _global_generators() -> tuple[Any, Any, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
@@ -32,6 +34,7 @@ POLICY_ATTRIBUTES = (
     "sampling",
     "hold_masks",
     "rates_at",
+    "dropouts_taken_over",
     "_mask_generator",
     "_before_policy",
 )
@@ -60,6 +63,9 @@ class PolicyLayer:
     """Whether every call has the masks of the first."""
     rates_at: int | None = None
     """The call whose rates all calls have, while a schedule stands still; None for its own."""
+    dropouts_taken_over: Mapping[str, Sequence[Any]] = MappingProxyType({})
+    """The dropout layers next to this one that the policy has switched off: by name, the attribute
+    and the value to restore. They are saved with the policy."""
     name: str
 
     def set_placement(self, placement: Placement, seed: int | None) -> None:

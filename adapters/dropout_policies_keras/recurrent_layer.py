@@ -259,6 +259,9 @@ class Recurrent(PolicyLayer):
                 "seed": self.mask_seed,
                 "loops_generically": self.loops_generically,
             }
+            if self.dropouts_taken_over:
+                taken_over = {name: list(saved) for name, saved in self.dropouts_taken_over.items()}
+                config["placement"]["dropouts_taken_over"] = taken_over
         return config  # type: ignore[no-any-return]
 
     @classmethod
@@ -272,6 +275,8 @@ class Recurrent(PolicyLayer):
             layer.add_generator()
             layer.set_placement(placement, saved["seed"])
             layer.loops_generically = saved["loops_generically"]
+            if "dropouts_taken_over" in saved:
+                layer.__dict__["dropouts_taken_over"] = dict(saved["dropouts_taken_over"])
         return layer  # type: ignore[no-any-return]
 
 

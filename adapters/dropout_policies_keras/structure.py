@@ -1,4 +1,4 @@
-"""How the recurrent layers of a Keras model feed one another, as far as that can be read."""
+"""What can be read of how the recurrent layers of a Keras model feed one another."""
 
 from __future__ import annotations
 
@@ -8,178 +8,225 @@ from typing import Any
 
 import keras
 
-from dropout_policies.adapter import (
-    LayerUse,
-    Placement,
-    PolicyError,
-    RecurrentLayer,
-)
+from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer, Wiring
 
-from .functional_graph import Frame, LayerCall, find_frames, graph_of
+from .existing_dropout import find_dropouts, is_dropout
+from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
+from .layer_calls import (
+    NOWHERE,
+    DropoutCall,
+    LayerCall,
+    Origin,
+    as_dropout_use,
+    as_layer_uses,
+    consume,
+    count_outputs,
+    note_uses,
+    returns_sequences,
+    sequence_and_state,
+    union,
+)
+from .model_layers import Layer, directions_of, layers_of
 from .policy_cells import CELL_TYPES
 from .policy_layer import PolicyLayer
 
-Layer = Any
-"""A `keras.layers.Layer`; Keras has no types to check against."""
 
-DROPOUTS = (
-    keras.layers.Dropout,
-    keras.layers.SpatialDropout1D,
-    keras.layers.GaussianDropout,
-    keras.layers.AlphaDropout,
-)
-
-
-def layers_of(parent: Layer, recursive: bool = True) -> list[Layer]:
-    """The layers inside a layer or model, at every depth or at the first."""
-    # Private, because the public `layers` exists on models only, and a layer of the user's own
-    # may hold recurrent layers too.
-    return list(parent._flatten_layers(include_self=recursive, recursive=recursive))
-
-
-def directions_of(layer: Layer) -> list[Layer]:
-    """The layer itself, or both directions of a `Bidirectional`."""
-    if isinstance(layer, keras.layers.Bidirectional):
-        return [layer.forward_layer, layer.backward_layer]
-    return [layer]
-
-
-class Wiring:
-    """How the recurrent layers of a model feed one another.
+def read_wiring(model: Layer, found: Sequence[RecurrentLayer]) -> Wiring:
+    """What a model's structure shows of how its recurrent layers are connected.
 
     Args:
         model: the model.
         found: its recurrent layers.
     """
+    dropouts = find_dropouts(model, found)
+    reader = GraphReader(found, dropouts)
+    for root in _outermost_graphs(model):
+        reader.read(root, is_whole=root is model)
+    parents = parents_with_own_call(model, found)
+    in_code = {id(layer) for parent in parents for layer in layers_of(parent, recursive=False)}
+    placed = [
+        call
+        for call in reader.dropout_calls
+        if id(call.dropout.layer) not in in_code and call not in reader.open_calls
+    ]
+    is_placed = {call.dropout for call in placed}
+    pairs = list(dict.fromkeys([*reader.pairs, *_pairs_in_code(parents, found)]))
+    uses, _ = as_layer_uses(reader.layer_calls)
+    return Wiring(
+        found,
+        uses,
+        [as_dropout_use(call) for call in placed],
+        [d for d in dict.fromkeys(dropouts.values()) if d not in is_placed],
+        [pair for pair in pairs if _widths_match(*pair)],
+        [pair for pair in pairs if _may_be_widened(*pair)],
+    )
 
-    def __init__(self, model: Layer, found: Sequence[RecurrentLayer]) -> None:
-        self.model = model
-        self.by_id = {id(item.layer): item for item in found}
-        self.frames = list(find_frames(list(dict.fromkeys(layers_of(model)))))
 
-    def find_uses(self) -> list[LayerUse]:
-        """Where layers run in sequential and functional models, and which layers feed them there,
-        through layers without weights."""
-        uses: dict[tuple[Frame, LayerCall], LayerUse] = {}
+def is_fully_read(model: Layer, found: Sequence[RecurrentLayer]) -> bool:
+    """Whether a model's structure shows everything: no recurrent layer or dropout is in a layer
+    with a `call` of its own."""
+    dropouts = find_dropouts(model, found)
+    return not any(
+        id(inner) in dropouts or any(inner is item.layer for item in found)
+        for parent in parents_with_own_call(model, found)
+        for inner in layers_of(parent)
+    )
 
-        def use_at(frame: Frame, call: LayerCall) -> LayerUse:
-            if (frame, call) not in uses:
-                feeding, _ = self._find_feeding(frame, call)
-                item = self.by_id[id(frame.graph.layers[call.name])]
-                uses[frame, call] = LayerUse(item, [use_at(*source) for source in feeding])
-            return uses[frame, call]
 
-        for frame in self.frames:
-            for call in frame.graph.sources:
-                if id(frame.graph.layers.get(call.name)) in self.by_id:
-                    use_at(frame, call)
-        return list(uses.values())
+def _outermost_graphs(model: Layer) -> list[Layer]:
+    """The models whose graph can be read, and that are in no other such model."""
+    graphs = {id(x): graph for x in layers_of(model) if (graph := graph_of(x)) is not None}
+    inside = {id(call.layer) for graph in graphs.values() for call in graph.calls}
+    return [x for x in layers_of(model) if id(x) in graphs and id(x) not in inside]
 
-    def find_ambiguous_pairs(self) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
-        """Pairs of layers whose widths match in a model or layer with a `call` of its own, which
-        alone knows whether the first feeds the second."""
-        for parent in self._parents_with_own_call():
-            inner = layers_of(parent, recursive=False)
-            ends = [each for layer in inner if (each := self._first_and_last(layer)) is not None]
-            order = sorted(permutations(range(len(ends)), 2), key=lambda ij: ij[0] > ij[1])
-            for i, j in order:
-                before, after = ends[i][1], ends[j][0]
-                if before is not after and _widths_match(before, after):
-                    yield before, after
 
-    def check_adjacent_dropouts(self, places: Mapping[RecurrentLayer, Placement]) -> None:
-        """Make sure that no dropout layer falls on a connection that a policy masks.
+def parents_with_own_call(model: Layer, found: Sequence[RecurrentLayer]) -> list[Layer]:
+    """The layers and models that hold others and alone know how they call them."""
+    known = {id(item.layer) for item in found}
+    known |= {id(each) for item in found for each in directions_of(item.layer)}
+    wrappers = keras.layers.RNN | keras.layers.Bidirectional | keras.layers.TimeDistributed
+    return [
+        parent
+        for parent in layers_of(model)
+        if id(parent) not in known and not isinstance(parent, wrappers)
+        if graph_of(parent) is None and layers_of(parent, recursive=False)
+    ]
+
+
+class GraphReader:
+    """Follows values through the graphs of functional and sequential models.
+
+    Args:
+        found: the recurrent layers.
+        dropouts: the active dropout layers, by their ids.
+    """
+
+    def __init__(
+        self, found: Sequence[RecurrentLayer], dropouts: Mapping[int, ExistingDropout]
+    ) -> None:
+        self.items = {id(item.layer): item for item in found}
+        self.dropouts = dropouts
+        self.layer_calls: list[LayerCall] = []
+        self.dropout_calls: list[DropoutCall] = []
+        self.open_calls: set[DropoutCall] = set()
+        """The dropouts that lie at an end of a graph, beyond which only code knows more."""
+        self.pairs: list[tuple[RecurrentLayer, RecurrentLayer]] = []
+        """Pairs of which only the code of a layer knows whether the first feeds the second."""
+
+    def read(self, model: Layer, is_whole: bool) -> None:
+        """Follow values through a model.
 
         Args:
-            places: each layer's placement.
-
-        Raises:
-            PolicyError: one does; the message names both layers.
+            model: one whose graph can be read.
+            is_whole: whether it is the whole model, and not a part of one whose code is not seen.
         """
-        for frame in self.frames:
-            for call in frame.graph.sources:
-                layer = frame.graph.layers.get(call.name)
-                feeding, dropouts = self._find_feeding(frame, call)
-                item = self.by_id.get(id(layer))
-                if item is not None and dropouts and places[item].masks_input(item.layers):
-                    raise PolicyError(_clash_message(item, dropouts[0], places[item]))
-                for source_frame, source in feeding if is_dropout(layer) else ():
-                    item = self.by_id[id(source_frame.graph.layers[source.name])]
-                    if places[item].masks_output(item.layers):
-                        raise PolicyError(_clash_message(item, layer, places[item]))
+        graph = graph_of(model)
+        assert graph is not None
+        outside = DropoutCall(ExistingDropout("", "", ""), NOWHERE)
+        begin = NOWHERE if is_whole else Origin(dropouts=frozenset({outside}))
+        first = len(self.dropout_calls)
+        leaving = self._run(graph, [begin] * len(graph.inputs))
+        consume(union(leaving))
+        if is_whole:
+            return
+        at_end = union(leaving).dropouts
+        for call in self.dropout_calls[first:]:
+            has_neighbour = call.inputs.outputs or call.inputs.states or call.items
+            if not has_neighbour and (outside in call.inputs.dropouts or call in at_end):
+                self.open_calls.add(call)
 
-    def adjacent_dropouts(self) -> Iterator[Layer]:
-        """Dropout layers next to a recurrent one in a model or layer with a `call` of its own,
-        which alone knows what they fall on."""
-        for parent in self._parents_with_own_call():
-            inner = layers_of(parent, recursive=False)
-            if any(self._first_and_last(layer) is not None for layer in inner):
-                yield from (layer for layer in inner if is_dropout(layer))
+    def _run(self, graph: Graph, inputs: Sequence[Origin]) -> list[Origin]:
+        """Follow values through a graph; gives what is known of its outputs."""
+        known: dict[int, Origin] = {
+            id(value): origin for value, origin in zip(graph.inputs, inputs, strict=True)
+        }
 
-    def _parents_with_own_call(self) -> Iterator[Layer]:
-        for parent in dict.fromkeys(layers_of(self.model)):
-            is_recurrent = isinstance(parent, keras.layers.RNN | keras.layers.Bidirectional)
-            if id(parent) not in self.by_id and not is_recurrent and graph_of(parent) is None:
-                yield parent
+        def origins(arguments: Any) -> list[Origin]:
+            return [known.get(id(value), NOWHERE) for value in values_in(arguments)]
 
-    def _first_and_last(self, layer: Layer) -> tuple[RecurrentLayer, RecurrentLayer] | None:
-        """The first and the last recurrent layer of a layer that is one, of a model whose graph
-        can be read, or of a layer that has one and no other weights."""
-        if id(layer) in self.by_id:
-            return self.by_id[id(layer)], self.by_id[id(layer)]
-        inner = [self.by_id[id(part)] for part in layers_of(layer) if id(part) in self.by_id]
-        if inner and graph_of(layer) is None:
-            own = {id(weight) for weight in inner[0].layer.weights}
-            has_no_others = {id(weight) for weight in layer.weights} == own
-            return (inner[0], inner[0]) if len(inner) == 1 and has_no_others else None
-        return (inner[0], inner[-1]) if inner else None
+        for call in graph.calls:
+            kwargs = {name: value for name, value in call.kwargs.items() if name != "mask"}
+            given = origins((call.args, kwargs))
+            for value, origin in self._call(call, given, origins):
+                known[id(value)] = origin
+        return [known.get(id(value), NOWHERE) for value in graph.outputs]
 
-    def _find_feeding(
-        self, frame: Frame, call: LayerCall
-    ) -> tuple[list[tuple[Frame, LayerCall]], list[Layer]]:
-        """The recurrent layers that feed a call, directly or through layers without weights.
+    def _call(
+        self, call: GraphCall, given: list[Origin], origins: Any
+    ) -> Iterator[tuple[Value, Origin]]:
+        """What is known of the outputs of one call."""
+        layer, together = call.layer, union(given)
+        inner = graph_of(layer)
+        if id(layer) in self.items:
+            sequence, state = sequence_and_state(call.args, call.kwargs)
+            yield from self._see_layer(call, union(origins(sequence)), union(origins(state)))
+        elif id(layer) in self.dropouts:
+            dropout = DropoutCall(self.dropouts[id(layer)], together)
+            self.dropout_calls.append(dropout)
+            after = together | Origin(dropouts=frozenset({dropout}))
+            yield from ((value, after) for value in call.outputs)
+        elif inner is not None:
+            same = len(given) == len(inner.inputs)
+            leaving = self._run(inner, given if same else [together] * len(inner.inputs))
+            yield from zip(call.outputs, leaving, strict=True)
+        elif getattr(layer, "weights", None) or not getattr(layer, "built", True):
+            consume(together)
+            after = self._see_code(layer, together)
+            yield from ((value, after) for value in call.outputs)
+        else:
+            yield from ((value, together) for value in call.outputs)
 
-        Returns:
-            The calls of those layers, and the dropout layers on the way.
-        """
-        feeding: list[tuple[Frame, LayerCall]] = []
-        dropouts: list[Layer] = []
-        visited: set[tuple[Frame, LayerCall]] = set()
-        queue = [(frame, source) for source in frame.graph.sources[call]]
-        while queue:
-            place = queue.pop(0)
-            if place in visited:
-                continue
-            visited.add(place)
-            at, source = place
-            layer = at.graph.layers.get(source.name)
-            if layer is None or isinstance(layer, keras.layers.InputLayer):
-                if at.outer is not None:
-                    outer, outer_call = at.outer
-                    queue += [(outer, further) for further in outer.graph.sources[outer_call]]
-            elif id(layer) in self.by_id:
-                feeding.append(place)
-            elif source in at.inner:
-                queue += [(at.inner[source], last) for last in at.inner[source].graph.outputs]
-            elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
-                dropouts += [layer] * is_dropout(layer)
-                queue += [(at, further) for further in at.graph.sources.get(source, ())]
-        return feeding, dropouts
+    def _see_layer(
+        self, call: GraphCall, inputs: Origin, state: Origin
+    ) -> Iterator[tuple[Value, Origin]]:
+        item = self.items[id(call.layer)]
+        made = LayerCall(item, None, inputs, state)
+        self.layer_calls.append(made)
+        note_uses(made)
+        self.pairs += [(before, item) for before in inputs.hidden]
+        count, mine = count_outputs(call.layer), frozenset({made})
+        for number, value in enumerate(call.outputs):
+            yield value, Origin(outputs=mine) if number < count else Origin(states=mine)
+
+    def _see_code(self, layer: Layer, inputs: Origin) -> Origin:
+        """What comes out of a layer whose code alone knows what it does."""
+        ends = _first_and_last(layer, self.items)
+        if ends is None:
+            return NOWHERE
+        before = {call.item: None for call in inputs.outputs} | dict.fromkeys(inputs.hidden)
+        self.pairs += [(each, ends[0]) for each in before]
+        return Origin(hidden=frozenset({ends[1]}))
 
 
-def is_dropout(layer: Layer) -> bool:
-    """Whether a layer is one of Keras's dropout or noise layers, with a rate above 0."""
-    return isinstance(layer, DROPOUTS) and float(layer.rate) > 0.0
+def _pairs_in_code(
+    parents: Sequence[Layer], found: Sequence[RecurrentLayer]
+) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
+    """Pairs of layers in a model or layer with a `call` of its own, which alone knows whether the
+    first feeds the second; in the order in which they were written first."""
+    by_id = {id(item.layer): item for item in found}
+    for parent in parents:
+        inner = layers_of(parent, recursive=False)
+        ends = [each for layer in inner if (each := _first_and_last(layer, by_id)) is not None]
+        order = sorted(permutations(range(len(ends)), 2), key=lambda ij: ij[0] > ij[1])
+        for i, j in order:
+            before, after = ends[i][1], ends[j][0]
+            if before is not after:
+                yield before, after
 
 
-def retrace(model: Layer) -> None:
-    """Make compiled models trace their steps again: after a change, the old traces are wrong."""
-    for inner in layers_of(model):
-        if isinstance(inner, keras.Model):
-            # At once for a step that is traced already: a running `fit` calls it again.
-            for step in ("train", "test", "predict"):
-                if getattr(inner, f"{step}_function", None) is not None:
-                    getattr(inner, f"make_{step}_function")(force=True)
+def _first_and_last(
+    layer: Layer, by_id: Mapping[int, RecurrentLayer]
+) -> tuple[RecurrentLayer, RecurrentLayer] | None:
+    """The first and the last recurrent layer of a layer that is one, of a model whose graph can be
+    read, or of a layer that has one and no other weights."""
+    if id(layer) in by_id:
+        return by_id[id(layer)], by_id[id(layer)]
+    inner = [by_id[id(part)] for part in layers_of(layer) if id(part) in by_id]
+    if inner and graph_of(layer) is None:
+        own = {id(weight) for weight in inner[0].layer.weights}
+        has_no_others = {id(weight) for weight in layer.weights} == own
+        return (inner[0], inner[0]) if len(inner) == 1 and has_no_others else None
+    return (inner[0], inner[-1]) if inner else None
 
 
 def find_producers(tensor: Any) -> list[Any]:
@@ -226,28 +273,34 @@ def _is_policy_layer(layer: Layer) -> bool:
 
 
 def _widths_match(before: RecurrentLayer, after: RecurrentLayer) -> bool:
-    first, second = directions_of(before.layer), directions_of(after.layer)
-    if not first[0].return_sequences:
+    """Whether one layer could feed another directly."""
+    if not returns_sequences(before.layer):
         return False
-    is_doubled = len(first) == 2 and before.layer.merge_mode == "concat"
+    width = _input_width(after.layer)
+    return width is None or width == _output_width(before.layer)
+
+
+def _may_be_widened(before: RecurrentLayer, after: RecurrentLayer) -> bool:
+    """Whether one layer could feed another together with something else."""
+    width = _input_width(after.layer)
+    return (
+        returns_sequences(before.layer)
+        and width is not None
+        and _output_width(before.layer) < width
+    )
+
+
+def _output_width(layer: Layer) -> int:
+    first = directions_of(layer)
+    is_doubled = len(first) == 2 and layer.merge_mode == "concat"
     shape = first[0].compute_output_shape((None, None, None))
-    width = (shape[0] if first[0].return_state else shape)[-1] * (2 if is_doubled else 1)
-    input_width = _input_width(second[0])
-    return input_width is None or bool(input_width == width)
+    return int((shape[0] if first[0].return_state else shape)[-1]) * (2 if is_doubled else 1)
 
 
 def _input_width(layer: Layer) -> int | None:
     """The width of a recurrent layer's input; None if it takes any, or if only a user's own cell
     knows."""
-    cell = layer.cell
+    cell = directions_of(layer)[0].cell
     first = cell.cells[0] if isinstance(cell, keras.layers.StackedRNNCells) else cell
     is_known = type(first) in CELL_TYPES and first.built
-    return first.kernel.shape[0] if is_known else None
-
-
-def _clash_message(item: RecurrentLayer, dropout: Layer, placement: Placement) -> str:
-    return (
-        f"{item.name} ({item.kind}) stands beside {dropout.name} ({type(dropout).__name__}, rate "
-        f"{float(dropout.rate):g}): policy {placement.policy.name!r} would mask the same "
-        f"connection a second time. Remove that layer, or set its rate to 0, first."
-    )
+    return int(first.kernel.shape[0]) if is_known else None

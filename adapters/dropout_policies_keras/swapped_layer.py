@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import keras
@@ -12,8 +13,9 @@ from dropout_policies.adapter import SwappedLayer
 from . import policy_layer, recurrent_layer
 from .embedding import CALL_SIGNATURE, update_call_signature
 from .layer_cells import cells_of, keras_cells
+from .model_layers import Layer, layers_of
 from .policy_cells import CELL_TYPES, restore_cell
-from .structure import Layer, retrace
+from .saving_warnings import update_saving_warnings
 
 POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_ATTRIBUTES)
 """The attributes that a policy adds to a layer."""
@@ -86,8 +88,37 @@ def take_off(layer: Layer) -> None:
             update_call_signature(layer)
 
 
-class TracedFunctions:
-    """The traced functions of a model, which are wrong once its layers change.
+def update_models(model: Layer) -> None:
+    """Tell every model that runs layers of a model that they have changed: what was traced of it is
+    wrong now, and what it says when it is saved may be.
+
+    Args:
+        model: a model or a layer.
+    """
+    changed = {id(layer) for layer in layers_of(model)}
+    models = {id(each): each for each in (model, *_live_models())}
+    for each in models.values():
+        if not any(id(layer) in changed for layer in layers_of(each)):
+            continue
+        update_saving_warnings(each)
+        # At once for a step that is traced already: a running `fit` calls it again.
+        for step in ("train", "test", "predict"):
+            if getattr(each, f"{step}_function", None) is not None:
+                getattr(each, f"make_{step}_function")(force=True)
+
+
+def _live_models() -> list[Layer]:
+    """Every model of this process: a layer does not know which models it is in."""
+    return [
+        value
+        for value in gc.get_objects()
+        # Not isinstance, which would ask a proxy what it stands for; and no half-made model.
+        if issubclass(type(value), keras.Model) and hasattr(value, "_layers")
+    ]
+
+
+class ModelsToUpdate:
+    """The models that run a model's layers, which must hear of every change.
 
     Args:
         model: the model.
@@ -100,5 +131,5 @@ class TracedFunctions:
         """Nothing can be wrong."""
 
     def restore(self) -> None:
-        """Trace them again."""
-        retrace(self.model)
+        """Tell them."""
+        update_models(self.model)

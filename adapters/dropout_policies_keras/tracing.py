@@ -6,7 +6,8 @@ Keras has no public way to ask, so this module asks each backend.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -23,6 +24,43 @@ def is_traced() -> bool:
     except (TypeError, AttributeError, NotImplementedError, RuntimeError):
         return True
     return False
+
+
+def has_no_value(tensor: Tensor) -> bool:
+    """Whether a tensor has no value yet, because the function that makes it is traced."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return is_traced_in_jax(tensor)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.is_tensor(tensor) and not hasattr(tensor, "numpy")
+    return False
+
+
+@contextmanager
+def values_only() -> Iterator[None]:
+    """Have functions of the user's run as they are written, on values, and keep no gradients.
+
+    (What `jax.jit` compiles stays compiled.)
+    """
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        before = tf.config.functions_run_eagerly()
+        tf.config.run_functions_eagerly(True)
+        try:
+            yield
+        finally:
+            tf.config.run_functions_eagerly(before)
+    elif backend == "torch":
+        import torch
+
+        with torch.no_grad():
+            yield
+    else:
+        yield
 
 
 def replica_number() -> Tensor | None:

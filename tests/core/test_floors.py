@@ -87,13 +87,20 @@ KERAS_ROOMS = (
     "recurrence",
     "policy_layer",
     "functional_graph",
+    "model_layers",
+    "existing_dropout",
+    "layer_calls",
     "structure",
     "recurrent_layer",
     "keras_arguments",
     "layers",
     "embedding",
     "model_state",
+    "watched_run",
+    "observation",
     "auditing",
+    "saving_warnings",
+    "policy_classes",
     "swapped_layer",
     "adapter",
     "__init__",
@@ -260,11 +267,13 @@ def test_no_module_has_the_name_of_a_public_function():
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: PyTorch cells that are called step by step, activation
     checkpointing, TorchScript, checks of tensors before its own operators; Keras cells inside
-    layers (their classes, checks and plans), a graph to look at, loops to choose from, and
-    constructors whose arguments Keras itself reads."""
+    layers (their classes, checks and plans), a graph to look at beside a run, so that both are told
+    as calls, layers to look for inside layers, loops to choose from, constructors whose arguments
+    Keras itself reads, and a file format that only knows what `get_config` says."""
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
-    keras_alone |= {"keras_arguments"}
+    keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "watched_run"}
+    keras_alone |= {"saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling"}

@@ -322,8 +322,8 @@ def test_a_site_that_the_layer_cannot_have_is_refused():
 
 @keras.saving.register_keras_serializable(package="tests")
 class Special(layers.LSTM):
-    def call(self, sequences, initial_state=None, mask=None, training=False):
-        return super().call(2 * sequences, initial_state, mask, training)
+    def call(self, sequences, initial_state=None, mask=None, training=False):  # noqa: ARG002
+        return ops.mean(sequences, axis=1)
 
 
 def test_what_cannot_be_touched_is_skipped_with_the_reason():
@@ -346,28 +346,6 @@ def test_a_layer_that_runs_once_a_step_is_skipped():
     applied = dp.apply(model, "zaremba", stacks=[["low", "high"]])
     assert [t.name for t in applied.touched] == ["low", "high"]
     assert "skipped each (keras.layers.TimeDistributed): a recurrent layer inside" in str(applied)
-
-
-@pytest.mark.parametrize("where", ["before", "between", "after"])
-@pytest.mark.parametrize("functional_api", [False, True])
-def test_a_dropout_layer_on_a_masked_connection_is_refused_until_it_is_off(where, functional_api):
-    drop = layers.Dropout(0.2, name="drop")
-    low = layers.LSTM(D, return_sequences=True, name="low")
-    parts = {"before": [drop, low], "between": [low, drop], "after": [low]}[where]
-    parts = [*parts, layers.LSTM(D, name="high"), *([drop] if where == "after" else [])]
-    if functional_api:
-        start = keras.Input((T, D))
-        out = start
-        for part in [*parts, layers.Dense(2)]:
-            out = part(out)
-        model = keras.Model(start, out)
-    else:
-        model = keras.Sequential([keras.Input((T, D)), *parts, layers.Dense(2)])
-    with pytest.raises(dp.PolicyError, match=r"drop \(Dropout, rate 0.2\)"):
-        dp.apply(model, "zaremba")
-    dp.apply(model, dp.Policy(hidden=dp.drop(0.5))).remove()
-    drop.rate = 0.0
-    assert [s.masked for s in dp.apply(model, "zaremba").stacks] == [3]
 
 
 def test_the_policy_of_an_applied_model_trains():

@@ -58,8 +58,8 @@ def test_a_model_in_front_of_a_layer_is_looked_into():
     assert ends(applied) == [["a"], ["b"]]
     drop = keras.Sequential([keras.Input((T, D)), inner, layers.Dropout(0.5, name="drop")])
     applied.remove()
-    with pytest.raises(dp.PolicyError, match=r"a .*stands beside drop"):
-        dp.apply(drop, "zaremba")
+    with pytest.raises(dp.PolicyError, match=r"drop .*masks the output of 'a'"):
+        dp.apply(drop, "zaremba", existing="refuse")
 
 
 def test_a_fork_masks_each_way_once_and_always_alike():
@@ -144,9 +144,9 @@ def test_layers_that_may_feed_one_another_unseen_must_be_said(model, first, seco
 
 def test_dropout_that_only_call_knows_is_reported():
     model = Parts(low=lstm("low"), drop=layers.Dropout(0.5, name="drop"))
-    assert "skipped drop (keras.layers.Dropout): rate=0.5; only call knows" in str(
-        dp.apply(model, "zaremba")
-    )
+    text = str(dp.apply(model, "zaremba"))
+    assert "skipped drop (keras.layers.Dropout): rate=0.5; still on, and it may mask" in text
+    assert "example=" in text
 
 
 def test_dropout_on_a_connection_that_the_policy_leaves_whole_is_allowed():

@@ -10,7 +10,7 @@ from keras import ops
 
 from dropout_policies.adapter import PolicyError
 
-from ..structure import Layer
+from ..model_layers import Layer
 
 
 def find_sequence_input(layer: Layer, name: str, rank: int) -> int:

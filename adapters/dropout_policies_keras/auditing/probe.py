@@ -15,8 +15,8 @@ from keras import ops
 from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError
 
 from ..layers import Recurrent
+from ..model_layers import Layer, layers_of
 from ..model_state import capture_state, restore_state
-from ..structure import Layer, layers_of
 from .calling import call_layer, find_sequence_input, with_zero_states
 
 SETTINGS: dict[type, dict[str, Any]] = {

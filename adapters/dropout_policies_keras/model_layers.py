@@ -1,0 +1,67 @@
+"""The layers of a model: which there are, and what they are called."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+Layer = Any
+"""A `keras.layers.Layer`; Keras has no types to check against."""
+
+RECURRENT_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional)
+"""The layers that are whole recurrent networks; the layers inside them are their own."""
+
+
+def layers_of(parent: Layer, recursive: bool = True) -> list[Layer]:
+    """The layers inside a layer or model, at every depth or at the first."""
+    # Private, because the public `layers` exists on models only, and a layer of the user's own
+    # may hold recurrent layers too.
+    inner = parent._flatten_layers(include_self=recursive, recursive=recursive)
+    return list(dict.fromkeys(inner))
+
+
+def directions_of(layer: Layer) -> list[Layer]:
+    """The layer itself, or both directions of a `Bidirectional`."""
+    if isinstance(layer, keras.layers.Bidirectional):
+        return [layer.forward_layer, layer.backward_layer]
+    return [layer]
+
+
+def kind_of(layer: Layer) -> str:
+    """A layer's class as a user writes it, such as "keras.layers.Bidirectional(LSTM)"."""
+    kind = type(layer)
+    package, _, _ = kind.__module__.partition(".")
+    module = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
+    inner = f"({type(layer.forward_layer).__name__})" if len(directions_of(layer)) == 2 else ""
+    return f"{module}.{kind.__qualname__}{inner}"
+
+
+def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[str]:
+    """The names of some layers; those of one name in several models get their model's name first.
+
+    Args:
+        layers: the layers.
+        all_layers: all layers of the model that they are in, the models inside it among them.
+    """
+    counts = Counter(layer.name for layer in layers)
+    models = [layer for layer in all_layers if isinstance(layer, keras.Model)]
+
+    def name(layer: Layer) -> str:
+        holders = [m.name for m in models if any(layer is inner for inner in m.layers)]
+        return "/".join([*holders[-1:], layer.name]) if counts[layer.name] > 1 else layer.name
+
+    return [name(layer) for layer in layers]
+
+
+def ids_inside(all_layers: Sequence[Layer], kinds: tuple[type[Layer], ...]) -> set[int]:
+    """The ids of the layers inside layers of some classes."""
+    return {
+        id(inner)
+        for outer in all_layers
+        if isinstance(outer, kinds)
+        for inner in layers_of(outer)
+        if inner is not outer
+    }

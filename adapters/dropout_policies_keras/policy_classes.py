@@ -1,0 +1,128 @@
+"""Which class a layer gets under a policy: ours for a stock one, and one made on the fly for a
+class that a user derived from either."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from functools import cache
+from types import CodeType
+from typing import Any
+
+import keras
+
+from .embedding import Embedding
+from .layers import GRU, LSTM, RNN, SimpleRNN
+from .model_layers import Layer
+from .saving_warnings import warn_of_lost_policy
+
+RECURRENT: tuple[type[Any], ...] = (LSTM, GRU, SimpleRNN, RNN)
+"""Our recurrent classes; each stands for the class of `keras.layers` of the same name, and `RNN`,
+from which Keras derives the others, comes last."""
+
+OTHER_CLASSES = tuple(
+    getattr(keras.layers, name)
+    for name in ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "ReversibleEmbedding")
+    if hasattr(keras.layers, name)
+)
+"""Classes of Keras that derive from those, and that no policy goes on."""
+
+
+def swapped_class(layer: Layer) -> type[Any] | None:
+    """The class that a layer gets under a policy; None if none fits, as `reason_to_skip` says.
+
+    Swapping an instance's `__class__` keeps the layer object, its variables, their paths and the
+    optimizer's slots what they are.
+    """
+    kind: Any = type(layer)
+    ours = _class_for(kind)
+    if ours is None or reason_to_skip(layer):
+        return None
+    made: type[Any] = ours
+    if kind not in (ours, _stock(ours)):
+        made = kind if issubclass(kind, ours) else derived_class(kind, ours)
+    return made
+
+
+def reason_to_skip(layer: Layer) -> str:
+    """Why a policy cannot go on a recurrent layer or an embedding, or ""."""
+    kind: Any = type(layer)
+    ours = _class_for(kind)
+    if ours is None:
+        return "policies run on LSTM, GRU, SimpleRNN and RNN"
+    for name in ("call", "inner_loop"):
+        for code in _overridden(kind, ours, name):
+            if not _calls_on(code, name, _stock(ours)):
+                return (
+                    f"its {name} does not call super().{name}(), and so a policy would not run; "
+                    f"call that, or run a cell of your own with dropout_policies_keras.RNN"
+                )
+    if any(_overridden(kind, ours, "call")):
+        parameters = inspect.signature(kind.call).parameters.values()
+        if not any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters):
+            return (
+                "its call takes no training, and so a policy would never mask; write "
+                "call(self, ..., training=False), and pass it on to super().call()"
+            )
+    return ""
+
+
+def _class_for(kind: type[Any]) -> Any:
+    """Our class that stands for the one that a class derives from, or None."""
+    if issubclass(kind, OTHER_CLASSES):
+        return None
+    matching = (ours for ours in (*RECURRENT, Embedding) if issubclass(kind, _stock(ours)))
+    return next(matching, None)
+
+
+def _stock(ours: type[Any]) -> type[Any]:
+    stock: type[Any] = getattr(keras.layers, ours.__name__)
+    return stock
+
+
+def _overridden(kind: type[Any], ours: type[Any], name: str) -> Iterator[CodeType]:
+    """The code of a method in each class that a user put over a stock one or over ours."""
+    for derived in kind.__mro__[: kind.__mro__.index(_stock(ours))]:
+        method = derived.__dict__.get(name)
+        code = None if method is None else getattr(inspect.unwrap(method), "__code__", None)
+        is_ours = derived.__module__.partition(".")[0] == __name__.partition(".")[0]
+        if code is not None and not is_ours:
+            yield code
+
+
+def _calls_on(code: CodeType, name: str, stock: type[Any]) -> bool:
+    """Whether a method calls the one below, or, as a policy of a recurrent layer runs in its loop,
+    that loop."""
+    names = {*code.co_names, *code.co_freevars}
+    if {"super", name} <= names:
+        return True
+    by_class = {name, stock.__name__} <= names or "inner_loop" in names
+    return name == "call" and by_class and issubclass(stock, keras.layers.RNN)
+
+
+@cache
+def derived_class(kind: Any, ours: Any) -> type[Any]:
+    """A user's class whose `super().call()` is ours.
+
+    It has the user's name, and is saved as a layer of the user's, without the policy.
+    """
+
+    def get_config(self: Any) -> dict[str, Any]:
+        config: dict[str, Any] = super(made, self).get_config()
+        if config.pop("placement", None) is not None:
+            warn_of_lost_policy(f"{self.name} ({kind.__name__})", self.placement.policy.name)
+        return config
+
+    names = {
+        "__module__": kind.__module__,
+        "__qualname__": kind.__qualname__,
+        "__doc__": kind.__doc__,
+        "get_config": get_config,
+    }
+    made: Any = type(kind.__name__, (kind, ours), names)
+    package, is_registered, name = keras.saving.get_registered_name(kind).partition(">")
+    if is_registered:
+        # Both classes have one name in files; reading one gives the user's.
+        keras.saving.register_keras_serializable(package, name)(made)
+        keras.saving.get_custom_objects()[f"{package}>{name}"] = kind
+    return made  # type: ignore[no-any-return]

@@ -1,0 +1,301 @@
+"""A run of a model in which calls of its layers are watched: recorded, or repeated with changes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+from keras import ops
+
+from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer
+
+from .layer_calls import sequence_and_state, takes_keyword
+from .model_layers import Layer, layers_of
+from .tracing import has_no_value
+
+FUNCTIONS = (
+    ("keras.random", "dropout"),
+    ("tensorflow.nn", "dropout"),
+    ("torch.nn.functional", "dropout"),
+)
+"""The functions that are dropout, where a model's code finds them."""
+
+FRAMEWORKS = tuple(
+    str(Path(package).parent)
+    for name in ("keras", "tensorflow", "torch", "jax")
+    if (package := getattr(sys.modules.get(name), "__file__", None))
+)
+
+
+class CodeDiffers(Exception):  # noqa: N818  it ends a run, and is no error
+    """A run again did not make the calls that the recorded run made."""
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The layers of a model that are watched.
+
+    Args:
+        items: its recurrent layers, by their ids.
+        dropouts: its active dropouts, likewise.
+        containers: the ids of layers that hold others of these, and so are looked into.
+        functions: the functions that were seen to be dropout, by file and line.
+    """
+
+    items: Mapping[int, RecurrentLayer]
+    dropouts: Mapping[int, ExistingDropout]
+    containers: frozenset[int]
+    functions: dict[tuple[str, int], ExistingDropout] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: Layer,
+        found: Sequence[RecurrentLayer],
+        dropouts: Mapping[int, ExistingDropout],
+    ) -> Targets:
+        """The targets of a model, its recurrent layers and its dropouts given."""
+        items = {id(item.layer): item for item in found}
+        containers = frozenset(
+            id(layer)
+            for layer in layers_of(model)
+            if any(
+                id(inner) in items or id(inner) in dropouts
+                for inner in layers_of(layer)
+                if inner is not layer
+            )
+        )
+        return cls(items, dropouts, containers | {id(model)} - items.keys())
+
+
+@dataclass(eq=False)
+class WatchedCall:
+    """One call that was recorded.
+
+    Args:
+        role: what is called: a recurrent layer, a dropout, or anything else with weights.
+        target: the recurrent layer, the dropout, or the layer.
+        inputs: the tensors that come in.
+        state: those of the initial state.
+        output: what it gives.
+    """
+
+    role: Literal["layer", "dropout", "weights"]
+    target: Any
+    inputs: list[Any]
+    state: list[Any]
+    output: Any = None
+
+
+@dataclass
+class Recording:
+    """The calls of a run in their order, and what it gave."""
+
+    calls: list[WatchedCall] = field(default_factory=list)
+    result: Any = None
+
+
+class WatchedRun:
+    """A run of a model.
+
+    Args:
+        targets: the layers to watch.
+        training: the mode of the run.
+        recording: where calls are recorded.
+        change: None to record. Otherwise the calls that give something else than what is recorded,
+            by their number; all calls are then answered from the recording.
+    """
+
+    def __init__(
+        self,
+        targets: Targets,
+        training: bool,
+        recording: Recording,
+        change: Mapping[int, Any] | None = None,
+    ) -> None:
+        self.targets, self.training = targets, training
+        self.recording, self.change = recording, change
+        self.changed: set[tuple[int, str]] = set()
+        """The calls whose "inputs" or initial "state" differed from the recorded ones."""
+        self.result_differs = False
+        self.stopped = ""
+        """Why a run again ended early, or ""."""
+        self._number = 0
+        self._depth = 0
+        self._inside = False
+        self._thread = threading.get_ident()
+
+    def run(self, function: Callable[[], Any]) -> None:
+        """Run a model's code under watch.
+
+        Args:
+            function: runs it.
+        """
+        with self._watching():
+            if self.change is None:
+                self.recording.result = function()
+                return
+            try:
+                result = function()
+                self.result_differs = _any_differ(result, self.recording.result)
+            except Exception as error:
+                # Not every code runs on values that no layer gives.
+                self.stopped = f"{type(error).__name__}: {error}"
+
+    @contextmanager
+    def _watching(self) -> Iterator[None]:
+        layer_type: Any = keras.layers.Layer
+        original = layer_type.__call__
+
+        def watched(layer: Layer, *args: Any, **kwargs: Any) -> Any:
+            if threading.get_ident() != self._thread:
+                return original(layer, *args, **kwargs)
+            return self._call(original, layer, args, kwargs)
+
+        with ExitStack() as stack:
+            layer_type.__call__ = watched
+            stack.callback(setattr, layer_type, "__call__", original)
+            for module_name, name in FUNCTIONS if self.training else ():
+                module = _module(module_name)
+                if module is not None:
+                    function = getattr(module, name)
+                    setattr(module, name, self._watched_function(f"{module_name}.{name}", function))
+                    stack.callback(setattr, module, name, function)
+            yield
+
+    def _call(
+        self, original: Any, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """What a layer's call gives in this run."""
+        if self._depth == 0 and kwargs.get("training") is None and takes_keyword(layer, "training"):
+            kwargs = {**kwargs, "training": self.training}
+        call = None if self._inside else self._as_watched(layer, args, kwargs)
+        if call is not None:
+            return self._answer(call, args[:1], lambda: original(layer, *args, **kwargs))
+        self._depth += 1
+        try:
+            return original(layer, *args, **kwargs)
+        finally:
+            self._depth -= 1
+
+    def _as_watched(
+        self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> WatchedCall | None:
+        """A call as it is recorded; None if it is not watched."""
+        if id(layer) in self.targets.items:
+            sequence, state = sequence_and_state(args, kwargs)
+            item = self.targets.items[id(layer)]
+            return WatchedCall("layer", item, tensors_in(sequence), tensors_in(state))
+        given = tensors_in((args, kwargs))
+        if id(layer) in self.targets.dropouts:
+            return WatchedCall("dropout", self.targets.dropouts[id(layer)], given, [])
+        if id(layer) in self.targets.containers or not layer.weights:
+            return None
+        return WatchedCall("weights", layer, given, [])
+
+    def _answer(self, call: WatchedCall, given: Sequence[Any], run: Callable[[], Any]) -> Any:
+        """Run a call and record it; or compare it with what is recorded, and give that."""
+        number, self._number = self._number, self._number + 1
+        if self.change is None:
+            if any(map(has_no_value, (*call.inputs, *call.state))):
+                raise PolicyError(
+                    f"{call.target.name} runs inside a function that the backend compiles, where "
+                    f"values cannot be seen. Call the model itself: example=lambda: model(x)"
+                )
+            self._inside, self._depth = True, self._depth + 1
+            try:
+                call.output = run()
+            finally:
+                self._inside, self._depth = False, self._depth - 1
+            self.recording.calls.append(call)
+            return call.output
+        calls = self.recording.calls
+        recorded = calls[number] if number < len(calls) else None
+        if recorded is None or recorded.target is not call.target:
+            raise CodeDiffers("it calls other layers for other values")
+        inputs_differ = _any_differ(call.inputs, recorded.inputs)
+        self.changed |= {(number, "inputs")} if inputs_differ else set()
+        self.changed |= {(number, "state")} if _any_differ(call.state, recorded.state) else set()
+        if number in self.change:
+            return self.change[number]
+        if recorded.role == "dropout" and inputs_differ:
+            return given[0]  # without noise, so that nothing else differs from run to run
+        return recorded.output
+
+    def _watched_function(self, title: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that is dropout, under watch. It drops nothing, and so draws nothing from a
+        generator that nobody could put back."""
+
+        def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            rate = args[0] if args else kwargs.get("rate", kwargs.get("p", 0.5))
+            names = ("rate", "training") if title.startswith("torch") else ("rate",)
+            named = dict(zip(names, args, strict=False)) | kwargs
+            is_off = (
+                not named.get("training", True) or not isinstance(rate, int | float) or not rate
+            )
+            if self._inside or is_off or threading.get_ident() != self._thread:
+                return function(inputs, *args, **kwargs)
+            place = _caller()
+            if place not in self.targets.functions:
+                self.targets.functions[place] = ExistingDropout(
+                    f"{Path(place[0]).name}:{place[1]}", title, f"rate={rate:g}", None, False
+                )
+            call = WatchedCall("dropout", self.targets.functions[place], [inputs], [])
+            # A tensor of its own, so that it is told apart from what came in.
+            return self._answer(call, [inputs], lambda: inputs)
+
+        return watched
+
+
+def _module(name: str) -> Any:
+    """A module that is loaded, such as `tensorflow.nn`; None if it is not."""
+    package, *parts = name.split(".")
+    module = sys.modules.get(package)
+    for part in parts:
+        module = getattr(module, part, None)
+    return module
+
+
+def _caller() -> tuple[str, int]:
+    """The file and line of the model's code that called a function of a framework."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((*FRAMEWORKS, __file__)):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno
+
+
+def tensors_in(value: Any) -> list[Any]:
+    """The tensors and arrays in a structure of tuples, lists, mappings and objects."""
+    found = []
+    for each in keras.tree.flatten(value):
+        if ops.is_tensor(each) or isinstance(each, np.ndarray):
+            found.append(each)
+        elif hasattr(each, "__dict__") and not isinstance(each, type | keras.layers.Layer):
+            found += [x for x in vars(each).values() if ops.is_tensor(x)]
+    return found
+
+
+def _any_differ(first: Any, second: Any) -> bool:
+    """Whether two structures hold different values."""
+    one, two = tensors_in(first), tensors_in(second)
+    return len(one) != len(two) or any(map(differ, one, two))
+
+
+def differ(first: Any, second: Any) -> bool:
+    """Whether two tensors differ anywhere."""
+    if first is second:
+        return False
+    one, two = (_numpy(tensor) for tensor in (first, second))
+    return one.shape != two.shape or not np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
+
+
+def _numpy(tensor: Any) -> np.ndarray[Any, Any]:
+    array = np.asarray(ops.convert_to_numpy(tensor))
+    return array.astype("float32") if "float" in str(array.dtype) else array
