@@ -313,9 +313,12 @@ def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> No
         update_call_signature(layer)
     cells = keras_cells(layer)
     loops_generically = any(cell.recurrent_dropout > 0.0 for cell in cells)
+    rates = [(cell.dropout, cell.recurrent_dropout) for cell in cells]
     for cell in cells:
         cell.dropout = cell.recurrent_dropout = 0.0
     layer.set_placement(placement, seed)
+    if cells:
+        layer.__dict__["native_rates"] = rates
     if loops_generically:
         layer.loops_generically = True
 

@@ -5,7 +5,6 @@ A graph that is read and a run that is watched are both told as these calls.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,12 +132,6 @@ def count_outputs(layer: Layer) -> int:
     """How many of the values that a recurrent layer gives are outputs; the others are states."""
     is_pair = isinstance(layer, keras.layers.Bidirectional) and layer.merge_mode is None
     return 2 if is_pair else 1
-
-
-def takes_keyword(layer: Layer, name: str) -> bool:
-    """Whether a layer's `call` takes an argument."""
-    parameters = inspect.signature(layer.call).parameters.values()
-    return any(p.name == name or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def returns_sequences(layer: Layer) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -37,6 +38,25 @@ def kind_of(layer: Layer) -> str:
     module = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
     inner = f"({type(layer.forward_layer).__name__})" if len(directions_of(layer)) == 2 else ""
     return f"{module}.{kind.__qualname__}{inner}"
+
+
+def takes_training(layer: Layer) -> bool:
+    """Whether a layer's `call` lists `training`, so that Keras passes it on."""
+    return "training" in inspect.signature(layer.call).parameters
+
+
+def variables_of(model: Layer) -> list[keras.Variable]:
+    """The variables of a model, those among them that Keras does not list: a `stateful` layer's
+    states, and what a user's layer holds as an attribute."""
+    listed = list(model.variables)
+    held = [
+        value
+        for layer in layers_of(model)
+        for attribute in vars(layer).values()
+        for value in (attribute if isinstance(attribute, list | tuple) else [attribute])
+        if isinstance(value, keras.Variable)
+    ]
+    return list({id(variable): variable for variable in [*listed, *held]}.values())
 
 
 def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[str]:

@@ -31,7 +31,7 @@ from .layer_calls import (
     count_outputs,
     note_uses,
 )
-from .model_layers import Layer, layers_of
+from .model_layers import Layer, layers_of, variables_of
 from .model_state import (
     capture_attributes,
     capture_state,
@@ -107,7 +107,9 @@ def as_function(model: Layer, example: Any) -> Callable[[], Any]:
     if callable(example) and not isinstance(example, keras.layers.Layer | Mapping):
         return example  # type: ignore[no-any-return]
     if hasattr(example, "__next__"):
-        example = next(example)
+        example = next(example, None)
+        if example is None:
+            raise PolicyError("example is an iterator that has nothing left. Give it a new one.")
     names, takes_any = _inputs_of(model)
     if isinstance(example, tuple) and not hasattr(example, "_fields"):
         if takes_any or len(names) >= len(example) > 1:
@@ -134,7 +136,7 @@ def _build(model: Layer, run: Callable[[], Any]) -> None:
     if not unbuilt:
         return
     # Not the global generators: the initial weights of this model must not come again in another.
-    values = [(v, ops.convert_to_numpy(v.value).copy()) for v in model.variables]
+    values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables_of(model)]
     with _errors_named(model), values_only():
         run()
     for variable, value in values:
@@ -196,8 +198,8 @@ def _observe(
         training: the mode.
         known: what was seen in the other mode; where the same dropouts run, there is no more.
     """
-    state = capture_state(model.variables)
-    changing = capture_state(v for v in model.variables if not v.trainable)
+    state = capture_state(variables_of(model))
+    changing = capture_state(v for v in variables_of(model) if not v.trainable)
     attributes = capture_attributes(layers_of(model))
 
     def run_again(change: Mapping[int, Any]) -> WatchedRun:
@@ -257,9 +259,8 @@ class _Connections:
             call.inputs = self.origins.get((number, "inputs"), Origin())
         of_dropouts = [(group, self._reach(group, "outputs")) for group in self._alike_dropouts()]
         for group, places in of_dropouts:
+            new = Origin(dropouts=frozenset({self.dropout_calls[group[0]]}))
             for place in places:
-                made_by = self.dropout_calls[_latest_before(place[0], group)]
-                new = Origin(dropouts=frozenset({made_by}))
                 self.origins[place] = self.origins.get(place, Origin()) | new
         self._note_uses()
         return Seen(
@@ -301,14 +302,14 @@ class _Connections:
         return list(together.values())
 
     def _alike_dropouts(self) -> list[list[int]]:
-        """The calls of dropouts, those of one dropout on one connection together."""
+        """The calls of dropouts, those of one dropout on what comes from the same layers together;
+        they count as one."""
         alike: dict[Any, list[int]] = {}
         for number, call in self.dropout_calls.items():
             before = frozenset(c.item for c in call.inputs.outputs)
             states = frozenset(c.item for c in call.inputs.states)
             alike.setdefault((call.dropout, before, states), []).append(number)
-        if len(alike) * 2 > len(self.dropout_calls) and len(self.dropout_calls) <= MOST_RUNS:
-            return [[number] for number in self.dropout_calls]
+        self.dropout_calls = {group[0]: self.dropout_calls[group[0]] for group in alike.values()}
         return list(alike.values())
 
     def _reach(self, group: Sequence[int], part: str) -> set[tuple[int, str]]:

@@ -13,7 +13,7 @@ import keras
 
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
-from .model_layers import Layer
+from .model_layers import Layer, takes_training
 from .saving_warnings import warn_of_lost_policy
 
 RECURRENT: tuple[type[Any], ...] = (LSTM, GRU, SimpleRNN, RNN)
@@ -57,13 +57,16 @@ def reason_to_skip(layer: Layer) -> str:
                     f"its {name} does not call super().{name}(), and so a policy would not run; "
                     f"call that, or run a cell of your own with dropout_policies_keras.RNN"
                 )
-    if any(_overridden(kind, ours, "call")):
-        parameters = inspect.signature(kind.call).parameters.values()
-        if not any(p.name == "training" or p.kind is p.VAR_KEYWORD for p in parameters):
-            return (
-                "its call takes no training, and so a policy would never mask; write "
-                "call(self, ..., training=False), and pass it on to super().call()"
-            )
+    if ours is Embedding and any(_overridden(kind, ours, "call")) and not issubclass(kind, ours):
+        return (
+            "its call cannot pass training on, which Keras's Embedding does not take; derive it "
+            "from dropout_policies_keras.Embedding"
+        )
+    if any(_overridden(kind, ours, "call")) and not takes_training(layer):
+        return (
+            "its call takes no training, and so a policy would never mask; write "
+            "call(self, ..., training=False), and pass it on to super().call()"
+        )
     return ""
 
 
@@ -113,11 +116,15 @@ def derived_class(kind: Any, ours: Any) -> type[Any]:
             warn_of_lost_policy(f"{self.name} ({kind.__name__})", self.placement.policy.name)
         return config
 
+    def from_config(cls: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ARG001  a class method
+        return kind.from_config(*args, **kwargs)
+
     names = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
         "get_config": get_config,
+        "from_config": classmethod(from_config),
     }
     made: Any = type(kind.__name__, (kind, ours), names)
     package, is_registered, name = keras.saving.get_registered_name(kind).partition(">")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -33,7 +33,9 @@ from .recurrence import run_cells
 from .structure import find_producers
 from .tracing import Tensor
 
-POLICY_ATTRIBUTES = ("may_join", "loops_generically", "_in_stock_loop", "_layer_numbers")
+POLICY_ATTRIBUTES = (
+    *("may_join", "loops_generically", "native_rates", "_in_stock_loop", "_layer_numbers"),
+)
 """The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""
 
 
@@ -71,6 +73,8 @@ class Recurrent(PolicyLayer):
     loops_generically: bool = False
     """Whether the stock layer would run Keras's generic loop, as it does with a
     `recurrent_dropout`. Where a policy replaced that, evaluation stays the same, bit for bit."""
+    native_rates: Sequence[tuple[float, float]] = ()
+    """The `dropout` and `recurrent_dropout` of each of Keras's cells that a policy took over."""
 
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
@@ -258,6 +262,7 @@ class Recurrent(PolicyLayer):
                 "depth": placement.depth,
                 "seed": self.mask_seed,
                 "loops_generically": self.loops_generically,
+                "native_rates": [list(rates) for rates in self.native_rates],
             }
             if self.dropouts_taken_over:
                 taken_over = {name: list(saved) for name, saved in self.dropouts_taken_over.items()}
@@ -275,6 +280,7 @@ class Recurrent(PolicyLayer):
             layer.add_generator()
             layer.set_placement(placement, saved["seed"])
             layer.loops_generically = saved["loops_generically"]
+            layer.__dict__["native_rates"] = [tuple(r) for r in saved.get("native_rates", ())]
             if "dropouts_taken_over" in saved:
                 layer.__dict__["dropouts_taken_over"] = dict(saved["dropouts_taken_over"])
         return layer  # type: ignore[no-any-return]

@@ -75,8 +75,10 @@ def take_off(layer: Layer) -> None:
         layer.__dict__.setdefault(
             "use_cudnn", "auto"
         )  # ours is a property, the stock layer's is not
-    for cell in keras_cells(layer):
-        restore_cell(cell, getattr(type(cell), "stock", type(cell)), 0.0, 0.0)
+    cells = keras_cells(layer)
+    rates = vars(layer).get("native_rates") or [(0.0, 0.0)] * len(cells)
+    for cell, native in zip(cells, rates, strict=True):
+        restore_cell(cell, getattr(type(cell), "stock", type(cell)), *native)
     layer.remove_generator()
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)

@@ -16,8 +16,8 @@ from keras import ops
 
 from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer
 
-from .layer_calls import sequence_and_state, takes_keyword
-from .model_layers import Layer, layers_of
+from .layer_calls import sequence_and_state
+from .model_layers import Layer, layers_of, takes_training
 from .tracing import has_no_value
 
 FUNCTIONS = (
@@ -162,7 +162,7 @@ class WatchedRun:
         with ExitStack() as stack:
             layer_type.__call__ = watched
             stack.callback(setattr, layer_type, "__call__", original)
-            for module_name, name in FUNCTIONS if self.training else ():
+            for module_name, name in FUNCTIONS:
                 module = _module(module_name)
                 if module is not None:
                     function = getattr(module, name)
@@ -174,7 +174,7 @@ class WatchedRun:
         self, original: Any, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """What a layer's call gives in this run."""
-        if self._depth == 0 and kwargs.get("training") is None and takes_keyword(layer, "training"):
+        if self._depth == 0 and kwargs.get("training") is None and takes_training(layer):
             kwargs = {**kwargs, "training": self.training}
         call = None if self._inside else self._as_watched(layer, args, kwargs)
         if call is not None:
@@ -240,8 +240,10 @@ class WatchedRun:
             is_off = (
                 not named.get("training", True) or not isinstance(rate, int | float) or not rate
             )
-            if self._inside or is_off or threading.get_ident() != self._thread:
+            if is_off or threading.get_ident() != self._thread:
                 return function(inputs, *args, **kwargs)
+            if self._inside:
+                return inputs
             place = _caller()
             if place not in self.targets.functions:
                 self.targets.functions[place] = ExistingDropout(
