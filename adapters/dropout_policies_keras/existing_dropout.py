@@ -59,9 +59,12 @@ def _is_made_by_keras(layer: Layer) -> bool:
     return type(layer).__module__.startswith("keras.") and not is_open and graph_of(layer) is None
 
 
-def is_dropout(layer: Layer) -> bool:
-    """Whether a layer is dropout or noise, with a rate above 0 that can be set to 0."""
-    return _is_active(layer) and rate_attribute(layer) is not None
+def active_dropout(layer: Layer) -> ExistingDropout | None:
+    """A layer as a dropout, alone or in `TimeDistributed`; None if it is none, or is off."""
+    inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
+    if not isinstance(inner, keras.layers.Layer) or not _is_active(inner):
+        return None
+    return ExistingDropout(inner.name, kind_of(inner), *_rate_text(inner))
 
 
 def dropouts_by_name(model: Layer) -> Iterator[tuple[str, Layer]]:

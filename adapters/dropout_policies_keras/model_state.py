@@ -61,16 +61,28 @@ def _contents(value: Any) -> Any:
 
 
 def _restore_contents(value: Any, contents: Any) -> None:
-    # By the methods of the plain types: Keras's own lists and dicts would track what comes back,
-    # which they track already.
-    if isinstance(value, list):
-        list.__setitem__(value, slice(None), contents)
-    elif isinstance(value, dict):
-        dict.clear(value)
-        dict.update(value, contents)
+    """Have a list, dict or set hold what it held."""
+    if _same(_contents(value), contents):
+        return
+    # By the methods of the plain types: Keras's own would track what comes back, which they track
+    # already. TensorFlow's stand for others, which their own methods reach.
+    is_its_own = type(value).__module__.partition(".")[0] in ("builtins", "keras")
+    kind = type(contents) if is_its_own else type(value)
+    if isinstance(contents, list):
+        kind.__setitem__(value, slice(None), contents)
     else:
-        set.clear(value)
-        set.update(value, contents)
+        kind.clear(value)
+        kind.update(value, contents)
+
+
+def _same(first: Any, second: Any) -> bool:
+    """Whether two lists, dicts or sets hold the same objects."""
+    if isinstance(first, dict):
+        first, second = (
+            [x for p in first.items() for x in p],
+            [x for p in second.items() for x in p],
+        )
+    return len(first) == len(second) and all(a is b for a, b in zip(first, second, strict=True))
 
 
 def _global_generators() -> tuple[Any, Any, Any]:

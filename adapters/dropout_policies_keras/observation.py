@@ -9,8 +9,7 @@ ends at them, and all these runs together cost little.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +19,7 @@ from keras import ops
 
 from dropout_policies.adapter import PolicyError, RecurrentLayer, Wiring
 
+from .example_calls import as_function, build, name_errors
 from .existing_dropout import find_dropouts
 from .layer_calls import (
     DropoutCall,
@@ -40,7 +40,6 @@ from .model_state import (
 )
 from .tracing import values_only
 from .watched_run import (
-    CodeDiffers,
     Recording,
     Targets,
     WatchedCall,
@@ -51,9 +50,6 @@ from .watched_run import (
 MOST_RUNS = 100
 """Where more calls of layers than this would be changed one by one, all calls of a layer are
 changed together."""
-
-SPECIAL_ARGUMENTS = ("training", "mask")
-"""The arguments of `call` that are no inputs."""
 
 
 def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
@@ -71,17 +67,19 @@ def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) 
         PolicyError: the model does not run on the example.
     """
     run = as_function(model, example)
-    _build(model, run)
+    build(model, run)
     dropouts = find_dropouts(model, found)
     targets = Targets.of(model, found, dropouts)
     seen = _observe(model, targets, run, training=False)
-    notes = list(seen.notes)
+    notes = [*_notes_on_own_weights(model, targets), *seen.notes]
     calls = seen.dropout_calls
     try:
         trained = _observe(model, targets, run, training=True, known=seen)
     except PolicyError as error:
         notes.append(f"seen in evaluation alone: in training {error}")
     else:
+        if trained.items != seen.items:
+            notes.append("in training the code calls its layers otherwise; this is evaluation")
         again = {call.dropout for call in trained.dropout_calls}
         calls = [call for call in calls if call.dropout not in again] + trained.dropout_calls
     uses, feedback = as_layer_uses(seen.layer_calls)
@@ -101,49 +99,15 @@ def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) 
     )
 
 
-def as_function(model: Layer, example: Any) -> Callable[[], Any]:
-    """What runs a model on an example: the example itself if it is a function, or a call with it as
-    one input, several, or keywords, as the model's `call` can take it."""
-    if callable(example) and not isinstance(example, keras.layers.Layer | Mapping):
-        return example  # type: ignore[no-any-return]
-    if hasattr(example, "__next__"):
-        example = next(example, None)
-        if example is None:
-            raise PolicyError("example is an iterator that has nothing left. Give it a new one.")
-    names, takes_any = _inputs_of(model)
-    if isinstance(example, tuple) and not hasattr(example, "_fields"):
-        if takes_any or len(names) >= len(example) > 1:
-            return lambda: model(*example)
-        example = example[0] if len(example) == 1 else list(example)
-    if isinstance(example, Mapping) and example and set(example) <= {*names, *SPECIAL_ARGUMENTS}:
-        keywords = dict(example)
-        first = keywords.pop(names[0]) if names and names[0] in keywords else None
-        return lambda: model(**keywords) if first is None else model(first, **keywords)
-    return lambda: model(example)
-
-
-def _inputs_of(model: Layer) -> tuple[list[str], bool]:
-    """The names of the arguments of a model's `call`, and whether it takes any number."""
-    parameters = inspect.signature(model.call).parameters.values()
-    named = [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    takes_any = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return [name for name in named if name not in SPECIAL_ARGUMENTS], takes_any
-
-
-def _build(model: Layer, run: Callable[[], Any]) -> None:
-    """Run a model that is not built yet once, so that it is; that is all that remains."""
-    unbuilt = [layer for layer in layers_of(model) if not layer.built]
-    if not unbuilt:
-        return
-    # Not the global generators: the initial weights of this model must not come again in another.
-    values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables_of(model)]
-    with _errors_named(model), values_only():
-        run()
-    for variable, value in values:
-        variable.assign(value)
-    for layer in unbuilt:
-        if getattr(layer, "stateful", False) and hasattr(layer, "reset_state"):
-            layer.reset_state()
+def _notes_on_own_weights(model: Layer, targets: Targets) -> Iterator[str]:
+    """What cannot be seen: weights that code uses itself, between layers that it calls."""
+    for layer in layers_of(model):
+        inner = {id(w) for part in layers_of(layer, recursive=False) for w in part.weights}
+        if id(layer) in targets.containers and any(id(w) not in inner for w in layer.weights):
+            yield (
+                f"{layer.name} has weights of its own: what its code puts through them counts as "
+                f"one connection, and stacks= can say otherwise"
+            )
 
 
 @dataclass
@@ -154,32 +118,15 @@ class Seen:
         layer_calls: the calls of recurrent layers.
         dropout_calls: the calls of dropouts.
         dropouts: the dropouts in the order of their calls.
+        items: the recurrent layers likewise.
         notes: what could not be seen.
     """
 
     layer_calls: list[LayerCall] = field(default_factory=list)
     dropout_calls: list[DropoutCall] = field(default_factory=list)
     dropouts: list[Any] = field(default_factory=list)
+    items: list[Any] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-
-class _errors_named:  # noqa: N801  a context manager that reads as a word
-    """Turns any error of a model's run into one that says how an example is given."""
-
-    def __init__(self, model: Layer) -> None:
-        self.model = model
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CodeDiffers):
-            raise PolicyError(
-                f"{type(self.model).__name__} does not run on the example: "
-                f"{type(error).__name__}: {error}. Write example=x for one input, example=(x, y) "
-                f"for several, example={{'name': x}} for keywords or a dictionary, or "
-                f"example=lambda: model(...) for any call."
-            ) from error
 
 
 def _observe(
@@ -211,13 +158,15 @@ def _observe(
 
     try:
         recording = Recording()
-        with _errors_named(model), values_only():
-            WatchedRun(targets, training, recording).run(run)
+        with values_only():
+            with name_errors(model):
+                WatchedRun(targets, training, recording).run(run)
             dropouts = [call.target for call in recording.calls if call.role == "dropout"]
-            if known is not None and dropouts == known.dropouts:
+            items = [call.target for call in recording.calls if call.role == "layer"]
+            if known is not None and (dropouts, items) == (known.dropouts, known.items):
                 return known
             seen = _Connections(recording, run_again).find()
-        seen.dropouts = dropouts
+        seen.dropouts, seen.items = dropouts, items
         return seen
     finally:
         restore_state(state)

@@ -10,7 +10,7 @@ import keras
 
 from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer, Wiring
 
-from .existing_dropout import find_dropouts, is_dropout
+from .existing_dropout import active_dropout, find_dropouts
 from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
 from .layer_calls import (
     NOWHERE,
@@ -238,7 +238,7 @@ def find_producers(tensor: Any) -> list[Any]:
             would mask the connection too.
     """
     producers: list[Any] = []
-    dropouts: list[Layer] = []
+    dropouts: list[ExistingDropout] = []
     queue = [tensor] if isinstance(tensor, keras.KerasTensor) else []
     while queue:
         # Private, because nothing public says where a tensor comes from before there is a model.
@@ -257,13 +257,13 @@ def find_producers(tensor: Any) -> list[Any]:
                     f"next."
                 )
         elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
-            dropouts += [layer] * is_dropout(layer)
+            dropout = active_dropout(layer)
+            dropouts += [] if dropout is None else [dropout]
             queue += layer._inbound_nodes[node].input_tensors
     if producers and dropouts:
         raise PolicyError(
-            f"{dropouts[0].name} ({type(dropouts[0]).__name__}, rate {float(dropouts[0].rate):g}) "
-            f"stands between {producers[0].name} and another layer under a policy, which would "
-            f"mask the same connection a second time. Leave it out."
+            f"{dropouts[0]} stands between {producers[0].name} and another layer under a policy, "
+            f"which would mask the same connection a second time. Leave it out."
         )
     return list(dict.fromkeys(producers))
 

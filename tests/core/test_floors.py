@@ -97,10 +97,12 @@ KERAS_ROOMS = (
     "embedding",
     "model_state",
     "watched_run",
+    "example_calls",
     "observation",
     "auditing",
     "saving_warnings",
     "policy_classes",
+    "found_layers",
     "swapped_layer",
     "adapter",
     "__init__",
@@ -273,7 +275,7 @@ def test_both_adapters_have_the_same_rooms():
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "watched_run"}
-    keras_alone |= {"saving_warnings"}
+    keras_alone |= {"example_calls", "found_layers", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling"}

@@ -1,0 +1,85 @@
+"""The layers of a model that a policy can go on, and those that it cannot, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from dropout_policies.adapter import RecurrentLayer, Skipped
+
+from .layer_cells import cells_of
+from .model_layers import (
+    RECURRENT_LAYERS,
+    Layer,
+    directions_of,
+    ids_inside,
+    kind_of,
+    layers_of,
+    unique_names,
+)
+from .policy_classes import reason_to_skip
+
+CELLS = (
+    keras.layers.LSTMCell,
+    keras.layers.GRUCell,
+    keras.layers.SimpleRNNCell,
+    keras.layers.StackedRNNCells,
+)
+
+
+def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The embeddings that a policy can go on, and those that it cannot, with the reason."""
+    all_layers = layers_of(model)
+    wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
+    skipped = [
+        Skipped(layer.name, kind_of(layer), "an embedding inside TimeDistributed gets no policy")
+        for layer in wrappers
+        if any(isinstance(inner, keras.layers.Embedding) for inner in layers_of(layer))
+    ]
+    inside = ids_inside(all_layers, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
+    found = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
+    skipped += [Skipped(x.name, kind_of(x), why) for x in found if (why := reason_to_skip(x))]
+    return _named([x for x in found if not reason_to_skip(x)], all_layers), skipped
+
+
+def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
+    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
+    found: list[Layer] = []
+    skipped: list[Skipped] = []
+    all_layers = layers_of(model)
+    inside = ids_inside(all_layers, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
+    for layer in all_layers:
+        reason = _reason_to_skip(layer) if id(layer) not in inside else None
+        if reason:
+            skipped.append(Skipped(layer.name, kind_of(layer), reason))
+        elif reason is not None:
+            found.append(layer)
+    return _named(found, all_layers), skipped
+
+
+def _named(found: Sequence[Layer], all_layers: Sequence[Layer]) -> list[RecurrentLayer]:
+    return [
+        RecurrentLayer(name, layer, kind_of(layer), _count_layers(layer))
+        for name, layer in zip(unique_names(found, all_layers), found, strict=True)
+    ]
+
+
+def _count_layers(layer: Layer) -> int:
+    return len(cells_of(directions_of(layer)[0])) if isinstance(layer, RECURRENT_LAYERS) else 1
+
+
+def _reason_to_skip(layer: Layer) -> str | None:
+    """Why a policy cannot go on a recurrent layer; "" if it can, None if it is no such layer."""
+    if isinstance(layer, RECURRENT_LAYERS):
+        return next(filter(None, map(reason_to_skip, directions_of(layer))), "")
+    if isinstance(layer, keras.layers.TimeDistributed):
+        inner = any(isinstance(each, RECURRENT_LAYERS) for each in layers_of(layer))
+        reason = "a recurrent layer inside TimeDistributed runs once for every step of another"
+        return reason if inner else None
+    if isinstance(layer, CELLS) or hasattr(layer, "state_size"):
+        return (
+            "a cell that code calls step by step gets no policy; run it in keras.layers.RNN, and "
+            "that can"
+        )
+    return None
