@@ -189,6 +189,8 @@ class _Connections:
         self.origins: dict[tuple[int, str], Origin] = {}
         self.layer_calls: dict[int, LayerCall] = {}
         self.dropout_calls: dict[int, DropoutCall] = {}
+        self.random: set[tuple[int, str]] = set()
+        """The inputs that differ from run to run anyway."""
 
     def find(self) -> Seen:
         """Find all connections."""
@@ -196,6 +198,14 @@ class _Connections:
         for n in numbers:
             self.layer_calls[n] = _new_layer_call(self.calls[n])
         groups = self._sequences(numbers)
+        unchanged = self.run_again({})
+        self.random = unchanged.changed | ({END} if unchanged.result_differs else set())
+        if self.random - {END}:
+            names = {self.calls[n].target.name: None for n, _ in self.random - {END}}
+            self.notes.append(
+                f"what comes into {', '.join(names)} is random in every call, so what feeds it "
+                f"could not be seen: say so with stacks="
+            )
         for number in [n for n, call in enumerate(self.calls) if call.role == "dropout"]:
             self.dropout_calls[number] = DropoutCall(self.calls[number].target, Origin())
         reached = [(group, part, self._reach(group, part)) for group in groups for part in PARTS]
@@ -276,10 +286,8 @@ class _Connections:
                 f"the code after {self.calls[group[0]].target.name} depends on values, and was "
                 f"seen only in part: {again.stopped}"
             )
-        places = again.changed
-        if again.result_differs:
-            places = places | {END}
-        return places
+        places = again.changed | ({END} if again.result_differs else set())
+        return places - self.random
 
 
 PARTS = ("outputs", "states")
@@ -317,4 +325,5 @@ def _other_values(tensor: Any) -> Any:
     if "float" not in dtype:
         return tensor
     noise = np.random.default_rng(0).standard_normal(tuple(tensor.shape)).astype("float32")
-    return ops.add(tensor, ops.cast(ops.convert_to_tensor(noise + np.sign(noise)), dtype))
+    by = ops.cast(ops.convert_to_tensor(noise + np.sign(noise)), dtype)
+    return tensor + by * (1 + ops.abs(tensor))  # large enough to show in sums and after rounding

@@ -10,7 +10,6 @@ from typing import Any
 
 from dropout_policies.adapter import PolicyWarning
 
-from .functional_graph import graph_of
 from .model_layers import Layer, layers_of
 from .policy_layer import PolicyLayer
 
@@ -40,10 +39,10 @@ def update_saving_warnings(model: Layer) -> None:
 
 
 def _saves_by_own_config(layer: Layer) -> bool:
-    """Whether a layer holds others and says itself what a file knows of them. (Keras's wrappers
-    and the models whose graph can be read save the layers inside.)"""
+    """Whether a layer is of a class that may say itself what a file knows of the layers inside;
+    Keras's own classes save those."""
     is_keras = type(layer).__module__.startswith("keras.")
-    return not is_keras and not isinstance(layer, PolicyLayer) and graph_of(layer) is None
+    return not is_keras and not isinstance(layer, PolicyLayer)
 
 
 def _policies_in(layer: Layer) -> list[str]:
