@@ -351,6 +351,41 @@ def test_code_that_depends_on_values_is_told():
     assert "depends on values, and was seen only in part" in str(dp.wiring(model, example=x()))
 
 
+def test_what_is_random_in_every_call_is_told():
+    generator = np.random.RandomState(1)  # which no run can know of
+
+    def call(self, inputs, training):  # noqa: ARG001
+        noise = generator.standard_normal((B, T, H)).astype("float32")
+        return self.head(self.b(self.a(inputs) + noise))
+
+    model = Model(call, a=lstm("a"), b=lstm("b"), head=layers.Dense(2))
+    assert "what comes into b" in str(dp.wiring(model, example=x()))
+
+
+def test_weights_that_code_uses_itself_are_told():
+    class Scores(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = lstm("a"), lstm("b")
+            self.weight = self.add_weight(shape=(H, H), name="weight")
+
+        def call(self, inputs):
+            return self.b(ops.matmul(self.a(inputs), self.weight))
+
+    wiring = dp.wiring(Scores(), example=x())
+    assert feeding(wiring) == {"a": [], "b": ["a"]}
+    assert "has weights of its own" in str(wiring)
+
+
+def test_code_that_calls_layers_otherwise_in_training_is_told():
+    def call(self, inputs, training):
+        y = self.a(inputs)
+        return self.head(self.b(y) if training else y)
+
+    model = Model(call, a=lstm("a"), b=lstm("b"), head=layers.Dense(2))
+    assert "in training the code calls its layers otherwise" in str(dp.wiring(model, example=x()))
+
+
 def test_wiring_changes_nothing_and_can_be_drawn():
     model = two(JOINED["concatenation"])
     wiring = dp.wiring(model, example=x())

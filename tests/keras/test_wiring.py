@@ -52,6 +52,101 @@ def test_a_state_that_is_handed_on_is_no_vertical_connection():
     assert [(s.layers, s.masked) for s in applied.stacks] == [(1, 2), (1, 2)]
 
 
+def encoder_decoder(states_of, also=lambda _: None):
+    """A functional model whose decoder begins with what `states_of` gives."""
+    start, target = keras.Input((T, D)), keras.Input((T, D))
+    states = states_of(start)
+    decoded = layers.GRU(D, return_sequences=True, name="decoder")(target, initial_state=states)
+    outputs = [layers.Dense(2)(decoded), also(states)]
+    return keras.Model([start, target], [out for out in outputs if out is not None])
+
+
+STATES = {
+    "the output": lambda x: layers.GRU(D, name="encoder")(x),
+    "the output, repeated": lambda x: layers.Activation("tanh")(layers.GRU(D, name="encoder")(x)),
+    "a state": lambda x: layers.GRU(D, return_state=True, name="encoder")(x)[1],
+    "both directions": lambda x: layers.Add()(
+        layers.Bidirectional(layers.GRU(D, return_state=True), name="encoder")(x)[1:]
+    ),
+}
+
+
+@pytest.mark.parametrize("way", STATES)
+def test_a_state_on_its_way_to_another_layer_stays_whole(way):
+    model = encoder_decoder(STATES[way])
+    applied = dp.apply(model, "zaremba", 0.5)
+    assert [s.layers for s in applied.stacks] == [1, 1]
+    encoder, decoder = (model.get_layer(name) for name in ("encoder", "decoder"))
+    placement = getattr(encoder, "forward_layer", encoder).placement
+    assert placement.last == (way in ("a state", "both directions")), "an output that is not used"
+    assert decoder.placement.first
+    assert decoder.placement.last
+    x = np.random.default_rng(0).standard_normal((3, T, D)).astype("float32")
+    part = keras.Model(model.inputs[0], decoder._inbound_nodes[0].arguments.kwargs["initial_state"])
+    assert (ops.convert_to_numpy(part(x, training=True)) != 0).all()
+
+
+def test_an_output_that_is_a_state_and_more_is_refused_with_the_ways_out():
+    model = encoder_decoder(STATES["the output"], layers.Dense(3))
+    with pytest.raises(dp.PolicyError, match=r"'encoder' is used as an initial state and also"):
+        dp.apply(model, "zaremba", 0.5)
+    dp.apply(model, "zaremba", {"output": 0.0})
+
+
+def test_wiring_shows_what_a_graph_holds():
+    text = str(dp.wiring(encoder_decoder(STATES["a state"])))
+    assert "2 recurrent layers, read from the model's structure" in text
+    assert "initial state from encoder" in text
+    model = keras.Sequential(
+        [keras.Input((T, D)), lstm("a"), layers.Dropout(0.5, name="drop"), lstm("b")]
+    )
+    text = str(dp.wiring(model))
+    assert (
+        "dropout drop (keras.layers.Dropout, rate=0.5): from the output of a to the input" in text
+    )
+    assert "input from a" in text
+
+
+def test_a_layer_without_a_config_hides_no_graph():
+    class Own(layers.Layer):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def call(self, inputs):
+            return self.function(inputs)
+
+    start = keras.Input((T, D))
+    model = keras.Model(start, lstm("b")(Own(ops.tanh)(lstm("a")(start))))
+    assert ends(dp.apply(model, "zaremba")) == [["a"], ["b"]]
+
+
+class Around(layers.Layer):
+    """A layer of its own around a recurrent one."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def call(self, inputs):
+        return inputs + self.inner(inputs)
+
+
+def test_a_layer_of_ones_own_in_a_graph_is_asked_about():
+    start = keras.Input((T, D))
+    model = keras.Model(start, lstm("c")(Around(lstm("b"))(lstm("a")(start))))
+    with pytest.raises(dp.PolicyError, match=r"Open are: 'a' into 'b', 'b' into 'c'"):
+        dp.apply(model, "zaremba")
+    assert ends(dp.apply(model, "zaremba", stacks=[["a", "b", "c"]])) == [["a"], ["c"]]
+
+
+def test_layers_that_may_be_joined_with_something_else_are_told():
+    wide = layers.LSTM(4, name="wide")
+    wide.build((None, T, 2 * D))
+    text = str(dp.apply(Parts(narrow=lstm("narrow"), wide=wide), "zaremba"))
+    assert "taken for separate, since their widths differ: 'narrow' into 'wide'" in text
+
+
 def test_a_model_in_front_of_a_layer_is_looked_into():
     inner = keras.Sequential([keras.Input((T, D)), lstm("a")], name="inner")
     applied = dp.apply(keras.Sequential([keras.Input((T, D)), inner, lstm("b")]), "zaremba")
