@@ -21,7 +21,7 @@ from dropout_policies.adapter import (
     Wiring,
     check_rates_are_used,
     find_stacks,
-    notes_on_separate_layers,
+    notes_on_wiring,
     place_layers,
     plan_existing_dropout,
 )
@@ -78,7 +78,7 @@ class KerasAdapter:
         skipped += others if any(p.masks(Site.EMBEDDING) for p in request.policies) else []
         sizes = [(places[item], item.layers) for item in places]
         notes = check_rates_are_used(request, sizes, bool(selection.embeddings))
-        notes += notes_on_separate_layers(places, wiring.unlikely_pairs, request.stacks)
+        notes += notes_on_wiring(wiring, places, request.stacks)
         touched = [[_touched(member.item, places[member.item]) for member in row] for row in groups]
         words = [TouchedEmbedding(i.name, i.kind, p) for i, p in selection.embeddings.items()]
         switched_off = [
@@ -107,7 +107,7 @@ class KerasAdapter:
             skipped,
             [*swapped, *switched_off, ModelsToUpdate(model)],
             words,
-            [*notes, *wiring.notes],
+            notes,
             existing.reported(),
         )
 

@@ -38,14 +38,14 @@ from .model_state import (
     restore_attributes,
     restore_state,
 )
-from .tracing import values_only
-from .watched_run import (
+from .observer import (
     Recording,
     Targets,
     WatchedCall,
     WatchedRun,
     tensors_in,
 )
+from .tracing import values_only
 
 MOST_RUNS = 100
 """Where more calls of layers than this would be changed one by one, all calls of a layer are

@@ -36,8 +36,8 @@ from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
 from .existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
+from .found_layers import find_embeddings, find_layers, kind_of
 from .kernels.compiled import describe
-from .model_layers import find_embeddings, find_layers, kind_of
 from .observation import observe_runs, observe_wiring
 from .policy_classes import swapped_class
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer

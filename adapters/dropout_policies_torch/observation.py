@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
 from dropout_policies.adapter import (
     DropoutUse,
@@ -21,6 +19,7 @@ from dropout_policies.adapter import (
     Wiring,
 )
 
+from .example_calls import as_function
 from .existing_dropout import find_dropouts
 from .model_state import capture_state, restore_state
 from .observer import DropoutCall, LayerCall, Observer, find_values
@@ -82,40 +81,6 @@ def observe_runs(
         return seen, _observe(model, found, dropouts, run, training=True), []
     except PolicyError as error:
         return seen, None, [f"seen in evaluation mode alone: in training {error}"]
-
-
-def as_function(model: nn.Module, example: Any) -> Callable[[], Any]:
-    """What runs a model on an example: the example itself if it is a function, or a call with it as
-    one input, several, or keywords, as the model's `forward` can take it."""
-    is_data = isinstance(example, Tensor | PackedSequence | Mapping | nn.Module)
-    if callable(example) and not is_data:
-        return example  # type: ignore[no-any-return]
-    model = _unwrapped(model)
-    if hasattr(example, "__next__"):
-        example = next(example)
-    many: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((example,), {})]
-    if isinstance(example, tuple) and not hasattr(example, "_fields"):
-        many.insert(0, (example, {}))
-    elif isinstance(example, Mapping) and all(isinstance(key, str) for key in example):
-        many.insert(0, ((), dict(example)))
-    signature = inspect.signature(model.forward)
-    args, kwargs = next((one for one in many if _binds(signature, *one)), many[0])
-    return lambda: model(*args, **kwargs)
-
-
-def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError:
-        return False
-    return True
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of DDP or DataParallel, whose call may wait for other processes."""
-    while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
-        model = model.module
-    return model
 
 
 def _observe(

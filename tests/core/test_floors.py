@@ -64,11 +64,12 @@ TORCH_ROOMS = (
     "embedding",
     "checkpointing",
     "policy_classes",
-    "model_layers",
+    "found_layers",
     "existing_dropout",
     "structure",
     "model_state",
     "observer",
+    "example_calls",
     "observation",
     "auditing",
     "swapped_layer",
@@ -96,7 +97,7 @@ KERAS_ROOMS = (
     "layers",
     "embedding",
     "model_state",
-    "watched_run",
+    "observer",
     "example_calls",
     "observation",
     "auditing",
@@ -271,11 +272,12 @@ def test_both_adapters_have_the_same_rooms():
     checkpointing, TorchScript, checks of tensors before its own operators; Keras cells inside
     layers (their classes, checks and plans), a graph to look at beside a run, so that both are told
     as calls, layers to look for inside layers, loops to choose from, constructors whose arguments
-    Keras itself reads, and a file format that only knows what `get_config` says."""
+    Keras itself reads, and a file format that only knows what `get_config` says. (The number of a
+    call is a file of PyTorch's, and a variable in Keras.)"""
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
+    torch_alone |= {"mask_keys"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
-    keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "watched_run"}
-    keras_alone |= {"example_calls", "found_layers", "saving_warnings"}
+    keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling"}

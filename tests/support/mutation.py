@@ -113,7 +113,7 @@ ADAPTER_TESTS = {
     "existing_dropout": "existing_dropout observation",
     "observation": "observation existing_dropout",
     "observer": "observation existing_dropout",
-    "model_layers": "apply subclasses",
+    "found_layers": "apply subclasses",
     "policy_classes": "subclasses",
     "policy_layer": "embedding own_cell cell cells sampling apply tracing layers",
     "adapter": "apply selection embedding own_cell cells",
