@@ -94,7 +94,9 @@ def test_masks_fall_once_on_a_connection_that_was_seen():
 
     spy = Spy()
     model = two(lambda _, a: spy(a))
-    dp.apply(model, "zaremba", 0.5, example=x())
+    # Not the input: where all of the first step is dropped, an LSTM gives zeros.
+    policy = dp.Policy(between=dp.drop(0.5), output=dp.drop(0.5))
+    dp.apply(model, policy, seed=1, example=x())
     model(x(), training=True)
     assert seen["share"] == 0, "b masks what comes in, and so a leaves it whole"
     assert 0.3 < (numpy(model.b(numpy(model.a(x())), training=True)) == 0).mean() < 0.7
