@@ -28,7 +28,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: help
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,20 @@ start: $(READY) ## Compare the first 200 steps of all four backends from one sta
 speed: $(READY) ## Time policies beside the stock layers and other libraries (an hour; alone on the machine)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --group peers
 	$(RUN) -m benchmarks.speed --resume
+
+PUBLIC_MODELS = build/public-models
+
+# Without their dependencies, which would bring other versions of PyTorch; and without what was
+# compiled for CUDA, which no PyTorch for CPUs loads.
+.PHONY: public-models
+public-models: $(READY) ## Try apply on public models from their packages, and write docs/public-models.md
+	@echo "Models are built from their packages one after another (half an hour). The packages lie"
+	@echo "in $(PUBLIC_MODELS), 2 GB, and leave $(VENV) as it is. Models of repositories that no package"
+	@echo "holds come from PUBLIC_MODELS_DIR=FOLDER, as owner/name/file; without it they are skipped."
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(PUBLIC_MODELS) --group public-models
+	rm -f $(PUBLIC_MODELS)/torchaudio/lib/*.so $(PUBLIC_MODELS)/torchvision/*.so
+	PYTHONPATH=$(abspath $(PUBLIC_MODELS)) $(RUN) -m benchmarks.public_models
+	KERAS_BACKEND=torch $(RUN) -m benchmarks.public_models --framework keras
 
 .PHONY: results
 results: $(READY) ## Write docs/results.md and docs/performance.md from benchmarks/results

@@ -17,7 +17,13 @@ from ..output import new_console, print_line
 from . import page
 from .entries import NotInstalledError
 
-Framework = StrEnum("Framework", {name: name for name in ("torch", "keras")})  # type: ignore[misc]
+
+class Framework(StrEnum):
+    """What a model is written in."""
+
+    torch = "torch"
+    keras = "keras"
+
 
 RESULTS = Path(__file__).parents[1] / "results" / "public-models.jsonl"
 PAGE = Path(__file__).parents[2] / "docs" / "public-models.md"

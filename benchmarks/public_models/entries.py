@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -21,10 +23,15 @@ SOURCES = "PUBLIC_MODELS_DIR"
 GitHub's owner/name lies in owner/name there."""
 
 
+@cache
 def define_missing_operators() -> None:
-    """Define torchvision's operator that its Python code names, where its library is for CUDA and
-    PyTorch is not; no model here calls it."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    """Define the operators that torchvision's Python code names, where its library is not there,
+    being for CUDA; no model here calls them."""
+    spec = importlib.util.find_spec("torchvision")
+    folders = spec.submodule_search_locations if spec is not None else None
+    if not folders or any(any(Path(folder).glob("_C*.so")) for folder in folders):
+        return
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     _LIBRARIES.append(library)

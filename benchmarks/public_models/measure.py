@@ -76,11 +76,16 @@ def measure_masks(
             return None
         values = (after.nonzero / after.elements) / (before.nonzero / before.elements)
         gradients = (after.reached / after.nonzero) / (before.reached / before.nonzero)
-        if end == "input" and getattr(layers[name], "bidirectional", False):
+        if end == "input" and _is_bidirectional(layers[name]):
             gradients = 1 - math.sqrt(max(1 - gradients, 0.0))
         return (math.log(values) + math.log(gradients)) / math.log(1 - rate)
 
     return [Masks(name, masks("input", name), masks("output", name)) for name in layers]
+
+
+def _is_bidirectional(layer: Any) -> bool:
+    """Whether it is one of PyTorch's or Keras's that run in both directions."""
+    return bool(getattr(layer, "bidirectional", False)) or hasattr(layer, "backward_layer")
 
 
 def _passes(

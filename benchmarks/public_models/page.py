@@ -14,12 +14,13 @@ this page comes from `benchmarks/results/public-models.jsonl`, which `make publi
 Each model is built from its published package, small and with random weights, and gets `zaremba`
 with the rate 0.5.
 
-- *Without an example*, *with an example*: what `dp.apply(model, "zaremba", 0.5)` gives, and the same
-  with `example=`.
+- *Without an example*, *with an example*: what `dp.apply(model, "zaremba", 0.5)` gives, and the
+  same with `example=`.
 - *Stacks*: the layers of each stack, and how many of its vertical connections are masked.
 - *Masks*: the most masks that were measured on one connection. A mask before a tensor leaves zeros
   in its values, and one after it leaves zeros in its gradients. The share of elements that are zero
-  in neither, in training over evaluation, tells how many masks there are.
+  in neither, in training over evaluation, tells how many masks there are. Dropout of the model's
+  own that stays counts by what it masks, so that a rate below 0.5 is a part of a mask.
 """
 
 FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras"}
@@ -55,8 +56,9 @@ def _section(title: str, results: Sequence[Result]) -> Iterator[str]:
     ran = [result for result in results if "skipped" not in result]
     skipped = [result for result in results if "skipped" in result]
     yield f"## {title}"
-    yield _counts(ran)
-    yield TABLE + "\n".join(map(_row, ran))
+    if ran:
+        yield _counts(ran)
+        yield TABLE + "\n".join(map(_row, ran))
     to_write = [result for result in ran if "written" in result]
     if to_write:
         yield f"### What to write, {title}"
@@ -84,7 +86,7 @@ def _counts(ran: Sequence[Result]) -> str:
 
 
 def _row(result: Result) -> str:
-    last = result.get("written", result["example"])
+    last: Result = result["written" if "written" in result else "example"]
     most = most_masks(result)
     cells = [
         f"{result['name']} ({result['package']} {result['version']}".rstrip() + ")",
@@ -119,4 +121,5 @@ def _written(result: Result) -> str:
     first = f"{result['first']}\n" if result["first"] else ""
     note = f" {result['note']}" if result["note"] else ""
     call = ", ".join(["model", *given, "example=batch"])
-    return f"**{result['name']}** ({result['package']}).{note}\n\n```python\n{first}dp.apply({call})\n```"
+    code = f"```python\n{first}dp.apply({call})\n```"
+    return f"**{result['name']}** ({result['package']}).{note}\n\n{code}"
