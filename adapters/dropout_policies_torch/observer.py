@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,8 @@ def find_values(value: Any) -> Iterator[Tensor]:
         yield from chain.from_iterable(map(find_values, value.values()))
     elif isinstance(value, list | tuple | set | frozenset):
         yield from chain.from_iterable(map(find_values, value))
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from chain.from_iterable(find_values(getattr(value, f.name)) for f in fields(value))
     elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
         for part in vars(value).values():
             if isinstance(part, Tensor | list | tuple | dict):
@@ -329,9 +331,10 @@ class Observer(TorchFunctionMode):
     def _see_layer(
         self, item: RecurrentLayer, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
     ) -> None:
-        named = dict(zip(("input", "hx"), args, strict=False)) | dict(kwargs)
-        sequence = named["input"]
-        inputs, state = self.origin(sequence), self.origin(named.get("hx"))
+        given = [*args, *kwargs.values()]  # which a subclass may call by other names
+        sequence = kwargs["input"] if "input" in kwargs else given[0]
+        states = [value for value in given if value is not sequence]
+        inputs, state = self.origin(sequence), self.origin(*states)
         result = output[0] if isinstance(output, tuple) else output
         steps = _steps(item.layer, sequence)
         shapes = shape_of(sequence), shape_of(result)

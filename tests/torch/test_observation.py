@@ -530,3 +530,46 @@ def test_the_report_says_that_a_masked_output_is_not_used():
     assert "not used" not in str(dp.apply(LastState(True), "zaremba", example=X))
     assert "not used" not in str(dp.apply(LastState(False), "zaremba", {"output": 0}, example=X))
     assert "not used" not in str(dp.apply(LastState(False), "zaremba"))
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a model returns, as forecasting libraries make it."""
+
+    prediction: torch.Tensor
+    state: torch.Tensor
+
+
+class Answering(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.GRU(H, H)
+
+    def forward(self, x):
+        return Answer(*self.rnn(x))
+
+
+def test_values_in_data_classes_with_slots_are_seen():
+    (use,) = dp.wiring(Answering(), example=X).uses
+    assert use.output_goes == {"elsewhere"}
+
+
+class OtherNames(nn.LSTM):
+    """A subclass whose arguments have names of their own."""
+
+    def forward(self, sequence, lengths=None, state=None):  # noqa: ARG002
+        return super().forward(sequence, state)
+
+
+def test_arguments_of_a_subclass_may_have_other_names():
+    low, high = OtherNames(H, H), OtherNames(H, H)
+    lengths = torch.tensor([5, 5, 5])
+
+    class Model(nn.ModuleList):
+        def forward(self, x):
+            y, state = low(sequence=x)
+            return high(y, lengths=lengths, state=state)[0]
+
+    first, second = dp.wiring(Model([low, high]), example=X).uses
+    assert list(second.fed_by) == [first]
+    assert list(second.initial_state_from) == [first]
