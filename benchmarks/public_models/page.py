@@ -17,10 +17,9 @@ with the rate 0.5.
 - *Without an example*, *with an example*: what `dp.apply(model, "zaremba", 0.5)` gives, and the
   same with `example=`.
 - *Stacks*: the layers of each stack, and how many of its vertical connections are masked.
-- *Masks*: the most masks that were measured on one connection. A mask before a tensor leaves zeros
-  in its values, and one after it leaves zeros in its gradients. The share of elements that are zero
-  in neither, in training over evaluation, tells how many masks there are. Dropout of the model's
-  own that stays counts by what it masks, so that a rate below 0.5 is a part of a mask.
+- *Masks*: the most masks that were measured on one of the connections that the policy masks. A
+  mask before a tensor leaves zeros in its values, and one after it leaves zeros in its gradients.
+  The shares that are not zero, in training over evaluation, tell how many masks there are.
 """
 
 FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras"}
@@ -42,12 +41,12 @@ def page(results: Sequence[Result]) -> str:
 
 
 def most_masks(result: Result) -> float | None:
-    """The most masks that were measured on a connection; None if none was measured."""
+    """The most masks that were measured on a connection that the policy masks; None if none was."""
     found = [
-        value
-        for masks in result.get("masks", [])
-        for value in (masks["on_input"], masks["on_output"])
-        if value is not None
+        one[f"on_{end}"]
+        for one in result.get("masks", [])
+        for end in ("input", "output")
+        if one[f"on_{end}"] is not None and one[f"masks_{end}"]
     ]
     return max(found, default=None)
 

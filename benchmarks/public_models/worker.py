@@ -65,7 +65,7 @@ def trial(side: Any, framework: str, entry: Entry) -> dict[str, Any]:
     if last["outcome"] == "applied":
         with _apply(model, {"example": example, **entry.write}) as applied:
             masks = side.measure(model, example, applied, RATE)
-            found["masks"] = [asdict(one) for one in masks]
+            found["masks"] = [asdict(one) | _masked(applied, one.layer) for one in masks]
             found["doubled"] = doubled(model, example, applied)
     return found
 
@@ -111,6 +111,16 @@ def _kind(message: str) -> str:
     if "no recurrent layer" in message:
         return "no layer for a policy"
     return "refused"
+
+
+def _masked(applied: dp.Applied, layer: str) -> dict[str, bool]:
+    """Whether the policy masks a layer's input, and its output."""
+    (member,) = [member for member in applied.touched if member.name == layer]
+    here = member.placement
+    return {
+        "masks_input": here.masks_input(member.layers),
+        "masks_output": here.masks_output(member.layers),
+    }
 
 
 def doubled(model: Any, example: Any, applied: dp.Applied) -> list[str]:
