@@ -650,7 +650,7 @@ def doctr_crnn() -> Built:
     return made, lambda: made(images, ["ab", "cd"], return_model_output=True)
 
 
-@MODELS("SAR", "python-doctr", rate={"output": 0})
+@MODELS("SAR", "python-doctr", rate={"output": 0}, stacks=[["decoder.lstm_cell"]])
 def doctr_sar() -> Built:
     kind = imported("doctr.models.recognition.sar.pytorch")
     made = kind.sar_resnet31(pretrained=False, pretrained_backbone=False)
