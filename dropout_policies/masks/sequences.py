@@ -237,7 +237,12 @@ def hold(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _sharing(model: Any, like: SharedMasks) -> Iterator[list[SharedMasks]]:
-    _, layers = policy_layers(model)
+    adapter, layers = policy_layers(model)
+    if not all(hasattr(layer, "share_masks") for layer in layers.values()):
+        raise PolicyError(
+            f"{type(adapter).__name__} cannot have calls share masks yet. Give the layer the whole "
+            f"sequence in one call."
+        )
     with ExitStack() as stack:
         every = []
         for layer in layers.values():
