@@ -241,3 +241,22 @@ def test_the_report_counts_connections_and_masks():
     applied.remove()
     assert undone == ["check 1", "check 2", 1, 2]
     assert str(applied).startswith("policy mine (removed): ")
+
+
+def test_between_two_policies_a_pair_matters_where_both_would_mask_it():
+    policies = {A: dp.zaremba(0.5), B: dp.locked(0.5)}
+    with pytest.raises(dp.PolicyError, match="'a' may feed 'b'"):
+        find_stacks(policies, [], [(A, B)], None)
+    for first, second in ((dp.zoneout(), dp.zaremba()), (dp.zaremba(), dp.zoneout())):
+        assert len(find_stacks({A: first, B: second}, [], [(A, B)], None)) == 2
+    between = dp.Policy(between=dp.drop(0.5))
+    with pytest.raises(dp.PolicyError, match="'a' may feed 'b'"):  # under one, masks between too
+        find_stacks({A: between, B: between}, [], [(A, B)], None)
+
+
+def test_an_answer_repeats_only_the_chains_that_it_is_about():
+    d, e = (RecurrentLayer(name, object(), "LSTM") for name in "de")
+    with pytest.raises(dp.PolicyError) as error:
+        find_stacks(under(A, B, d, e), used((d, e)), [(A, B)], None)
+    assert "stacks=[['a', 'b']] if" in str(error.value)
+    assert "'d'" not in str(error.value)

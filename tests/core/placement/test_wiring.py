@@ -1,5 +1,6 @@
 """What is made of a model's connections: existing dropout, notes of the report, and pictures."""
 
+import dataclasses
 import re
 
 import pytest
@@ -11,7 +12,7 @@ from dropout_policies.placement.connections import (
     LayerUse,
     RecurrentLayer,
 )
-from dropout_policies.placement.existing_dropout import plan_existing_dropout
+from dropout_policies.placement.existing_dropout import check_existing, plan_existing_dropout
 from dropout_policies.placement.stacks import find_stacks, place_layers
 from dropout_policies.placement.wiring_notes import notes_on_wiring
 from dropout_policies.placement.wirings import Wiring
@@ -225,3 +226,109 @@ def test_the_picture_has_a_box_for_each_layer_and_a_line_for_each_connection(tmp
     assert svg in wiring._repr_html_()
     with pytest.raises(dp.PolicyError, match=r"ends with \.svg\. Received: 'w\.png'"):
         wiring.save("w.png")
+
+
+def drawn(wiring):
+    """The shapes of a picture, and its texts with their places."""
+    svg = wiring.svg()
+    head = re.match(r'<svg xmlns="http://www.w3.org/2000/svg" viewBox="([^"]*)" width="520"', svg)
+    boxes = re.findall(r'<rect x="150" y="(\d+)" width="220" height="44" rx="6"/>', svg)
+    lines = re.findall(r'<path d="([^"]*)"', svg)
+    pattern = r'<text x="(\d+)" y="(\d+)" font-size="(\d+)" text-anchor="(\w+)"[^>]*>([^<]*)</text>'
+    return head.group(1), boxes, lines, re.findall(pattern, svg)
+
+
+def test_the_picture_is_laid_out_so():
+    before = DropoutUse(DROP, (), (), [A])
+    after = DropoutUse(DROP, [B], (), (), goes_elsewhere=True)
+    first = LayerUse(A, calls=1, steps=1)
+    second = LayerUse(B, [first], [first], calls=2, steps=5)
+    far = LayerUse(A, [first], [second])
+    last = LayerUse(B, [first, second])
+    seen = drawn(Wiring((A, B), [first, second, far, last], [before, after]))
+    assert seen[0] == "0 0 520 354"
+    assert seen[1] == ["30", "106", "182", "258"]
+    assert seen[2] == [
+        "M240 74V106",
+        "M280 74V106",
+        "M150 52H102V204H150",
+        "M280 150V182",
+        "M150 52H78V280H150",
+        "M150 128H102V280H150",
+    ]
+    assert [text for text in seen[3] if text[4] != "drop p=0.2"] == [
+        ("260", "49", "13", "middle", "a"),
+        ("260", "65", "10", "middle", "LSTM, 1 call, T = 1"),
+        ("260", "125", "13", "middle", "b"),
+        ("260", "141", "10", "middle", "GRU, 2 calls, T = 5"),
+        ("260", "201", "13", "middle", "a"),
+        ("260", "217", "10", "middle", "LSTM"),
+        ("260", "277", "13", "middle", "b"),
+        ("260", "293", "10", "middle", "GRU"),
+        ("260", "346", "10", "middle", "solid: what comes in; dashed: the initial state"),
+    ]
+    marks = [text[:4] for text in seen[3] if text[4] == "drop p=0.2"]
+    assert marks == [
+        ("385", "22", "10", "start"),
+        ("385", "164", "10", "start"),
+        ("385", "174", "10", "start"),
+        ("385", "316", "10", "start"),
+    ]
+    one = drawn(Wiring((A,), [LayerUse(A)]))
+    assert one[0] == "0 0 520 126"
+    assert one[3][-1][4] == ""  # one box needs no legend
+    assert drawn(Wiring((A,), []))[0] == "0 0 520 126"
+    many = [LayerUse(A) for _ in range(9)]
+    fork = LayerUse(B, [many[0]])
+    assert drawn(Wiring((A, B), [*many, fork]))[2] == ["M150 52H30V736H150"]  # no further out
+
+
+def test_only_pairs_of_layers_that_are_asked_for_are_open():
+    c = RecurrentLayer("c", None, "RNN")
+    wiring = Wiring((A, B, c), [], ambiguous_pairs=[(A, B), (B, c), (c, A)])
+    assert wiring.pairs_among([A, B]) == [(A, B)]
+    assert wiring.pairs_among([c]) == []
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        wiring.observed = True
+
+
+def test_the_text_tells_one_from_many():
+    uses = [LayerUse(A, calls=1, steps=0), LayerUse(A, calls=0, steps=2), LayerUse(A, calls=1)]
+    lines = str(Wiring((), uses)).splitlines()
+    assert lines[:2] == [
+        "0 recurrent layers, read from the model's structure",
+        "  a (LSTM): one call over 0 steps",
+    ]
+    assert lines[3].startswith("  a (LSTM): 0 calls over 2 steps")
+    assert "  a (LSTM): one call" in lines
+    both = LayerUse(A, output_goes=frozenset({"state", "elsewhere"}))
+    assert "as a state only" not in str(Wiring((A,), [both]))
+    alone = LayerUse(A, output_goes=frozenset({"state"}))
+    assert "its output is used as a state only" in str(Wiring((A,), [alone]))
+    ends = [DropoutUse(DROP, [A]), DropoutUse(DROP, (), (), [A])]
+    text = str(Wiring((A,), [], ends))
+    assert "from the output of a to nothing" in text
+    assert "from other layers to the input of a" in text
+
+
+@pytest.mark.parametrize("existing", ["take over", "keep", "refuse"])
+def test_the_three_words_are_taken_as_they_are(existing):
+    assert check_existing(existing) == existing
+
+
+@pytest.mark.parametrize("existing", ["", "a", "zz", "Keep", None, 1])
+def test_no_other_word_is_taken(existing):
+    with pytest.raises(dp.PolicyError, match="existing must be 'take over'"):
+        check_existing(existing)
+
+
+def test_two_steps_in_one_call_and_layers_of_another_policy_are_no_notes():
+    assert len(notes(chain(calls=2, steps=2))) == 1
+    both = [LayerUse(A, output_goes=frozenset({"state", "layer"}), calls=1)]
+    policies = {A: dp.Policy(input=dp.drop(0.5)), B: dp.zaremba(0.5)}
+    apart = place_layers(policies, find_stacks(policies, [], [], None))
+    assert notes_on_wiring(Wiring((A, B), both), apart, None) == []
+    assert notes_on_wiring(Wiring((A, B), [], unlikely_pairs=[(A, B)]), apart, None) == []
+    half = [LayerUse(A, calls=1), LayerUse(A)]
+    assert notes(half) == ["a runs over 2 sequences with the same weights"]
+    assert notes(half[::-1]) == []
