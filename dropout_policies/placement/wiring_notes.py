@@ -66,7 +66,7 @@ def _notes_on_states(
 ) -> Iterator[str]:
     if all(use.output_goes == {"state"} for use in places):
         yield f"{item.name}: its output is used as an initial state alone, and no mask falls on it"
-    unused = all(use.calls is not None and not use.output_goes for use in places)
+    unused = all(not use.output_goes for use in places)
     if unused and placement.masks_output(item.layers) and any(u.state_is_used for u in places):
         yield (
             f"the output of {item.name} is masked and not used: what is used is its last state, "

@@ -62,6 +62,8 @@ def test_a_dropout_on_a_masked_connection_is_taken_over(use, place):
     assert found.taken_over[DROP].startswith(place)
     (one,) = found.reported()
     assert (one.name, one.kind, one.rate) == ("drop", "Dropout", "p=0.2")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        found.kept = []
 
 
 @pytest.mark.parametrize(
