@@ -12,10 +12,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from ..errors import BenchmarkError
 from ..files import write_atomically
-from ..output import new_console, print_line
+from ..output import new_console, print_error, print_line
 from . import page
-from .entries import NotInstalledError
 
 
 class Framework(StrEnum):
@@ -52,7 +52,11 @@ def public_models(
     console = new_console()
     lines = read(out)
     for key in model or _keys(framework.value):
-        result = _trial(framework.value, key)
+        try:
+            result = _trial(framework.value, key)
+        except BenchmarkError as error:
+            print_error(error)
+            continue
         print_line(console, f"{key}: {_summary(result)}")
         _keep(lines, result)
         write_atomically(out, "".join(json.dumps(line) + "\n" for line in lines.values()))
@@ -77,7 +81,8 @@ def _trial(framework: str, key: str) -> dict[str, Any]:
     try:
         result: dict[str, Any] = json.loads(line)
     except ValueError:
-        raise NotInstalledError(f"{key} gave no result: {done.stderr[-2000:]}") from None
+        last = done.stderr.strip().rpartition("\n")[2]
+        raise BenchmarkError(f"{key} gave no result: {last}") from None
     return result | {"key": key}
 
 

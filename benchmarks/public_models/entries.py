@@ -131,9 +131,11 @@ def source(path: str) -> dict[str, Any]:
     file = Path(os.environ.get(SOURCES, "")) / path
     if not os.environ.get(SOURCES) or not file.is_file():
         raise NotInstalledError(f"{path} is not below the folder that {SOURCES} names")
-    names: dict[str, Any] = {"__name__": file.stem, "__file__": str(file)}
+    module = ModuleType(path.replace("/", "_").removesuffix(".py"))
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # where data classes look for it
     try:
-        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), names)
+        exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), vars(module))
     except ImportError as error:
         raise NotInstalledError(str(error)) from error
-    return names
+    return vars(module)

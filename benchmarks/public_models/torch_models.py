@@ -772,9 +772,9 @@ def gluonts_tft() -> Built:
         context_length=6, prediction_length=4, d_var=8, d_hidden=16, num_heads=2
     )
     inputs = {
-        name: torch.randn(spec.shape)
-        if spec.dtype.is_floating_point
-        else torch.zeros(spec.shape, dtype=spec.dtype)
+        name: torch.ones(spec.shape, dtype=spec.dtype)
+        if name == "past_observed_values"
+        else torch.rand(spec.shape).to(spec.dtype)
         for name, spec in made.describe_inputs(3).items()
     }
     return made, inputs
