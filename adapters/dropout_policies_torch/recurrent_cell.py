@@ -189,7 +189,8 @@ def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None 
     advice = (
         f"Give the output the rate 0: rate={{'output': 0}}. Or make it a "
         f"dropout_policies_torch.{type(cell).__name__} with the policy, and mask h where it leaves "
-        f"with mask_output. Or leave it out: skip='...'."
+        f"with mask_output, and run its loop inside: with dp.sequence(model): ... Or leave it out: "
+        f"skip='...'."
     )
     check_sites(policy, name, sites, advice if without else "")
 
