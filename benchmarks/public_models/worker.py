@@ -16,7 +16,7 @@ from typing import Any
 
 import dropout_policies as dp
 
-from ..machine import versions
+from ..machine import machine, versions
 from .entries import Entry, NotInstalledError
 
 RATE = 0.5
@@ -50,6 +50,7 @@ def trial(side: Any, framework: str, entry: Entry) -> dict[str, Any]:
         "note": entry.note,
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
+        "machine": machine(),
     }
     try:
         model, example = side.build(entry)
