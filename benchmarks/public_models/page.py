@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -116,7 +117,11 @@ def _stacks(one: Result) -> str:
 def _written(result: Result) -> str:
     options = dict(result["write"])
     policy, rate = options.pop("policy", "zaremba"), options.pop("rate", 0.5)
-    given = [f'"{policy}"', str(rate), *(f"{name}={value!r}" for name, value in options.items())]
+    given = [
+        f'"{policy}"',
+        json.dumps(rate),
+        *(f"{name}={json.dumps(value)}" for name, value in options.items()),
+    ]
     first = f"{result['first']}\n" if result["first"] else ""
     note = f" {result['note']}" if result["note"] else ""
     call = ", ".join(["model", *given, "example=batch"])

@@ -531,7 +531,7 @@ def _opennmt(input_feed: bool) -> Built:
 @MODELS(
     "LSTM encoder and decoder",
     "fairseq",
-    first="model['decoder'].dropout_out_module.p = 0.0",
+    first='model["decoder"].dropout_out_module.p = 0.0',
     rate={"output": 0},
 )
 def fairseq_lstm() -> Built:

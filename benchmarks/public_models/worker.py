@@ -19,7 +19,7 @@ import dropout_policies as dp
 from ..machine import machine, versions
 from .entries import Entry, NotInstalledError
 
-RATE = 0.5
+RATE, SEED = 0.5, 0
 
 
 def main(framework: str, key: str) -> None:
@@ -51,6 +51,7 @@ def trial(side: Any, framework: str, entry: Entry) -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "versions": versions(),
         "machine": machine(),
+        "seed": SEED,
     }
     try:
         model, example = side.build(entry)

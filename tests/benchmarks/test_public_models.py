@@ -64,9 +64,7 @@ def test_what_to_write_is_tried_and_shown():
     assert result["written"]["stacks"] == [["low"]]
     text = page.page([result])
     assert "**Stack** (torch). A note." in text
-    assert (
-        "model.drop.p = 0.0\ndp.apply(model, \"zaremba\", 0.5, skip='high', example=batch)" in text
-    )
+    assert 'model.drop.p = 0.0\ndp.apply(model, "zaremba", 0.5, skip="high", example=batch)' in text
 
 
 def test_a_model_that_is_not_installed_is_skipped():
