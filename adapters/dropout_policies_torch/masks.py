@@ -140,11 +140,13 @@ def _draw_shared_bits(
     """Which elements are kept in a call that shares its masks with others."""
     steps, batch, width = mask.shape
     masks, back = shared.masks, shared.back
-    groups = masks.row_groups(batch, row_offset, back) if mask.by_sample else [masks.whole(0, back)]
+    groups = [masks.whole(batch, 0, back)]
+    if mask.by_sample:
+        groups = masks.row_groups(batch, row_offset, back)
     least = _at_call(mask.rate, masks.call, _least_word)
     parts = []
     for group in groups:
-        shape = (steps, batch if group.rows is None else group.rows, width)
+        shape = (steps, group.rows, width)
         first_step = group.first_step if mask.rule.per == "step" else 0
         key = _mask_key(group.seed, masks.call, slot)
         parts.append(keep_bits(key, least, shape, group.row_offset, device, first_step))

@@ -21,16 +21,20 @@ class RowGroup(NamedTuple):
     """Rows of a batch whose masks are drawn together.
 
     Args:
-        rows: how many there are; None for all of the batch.
+        rows: how many there are.
         seed: the seed of their masks.
         row_offset: the number of the first of them, by which its masks are keyed.
         first_step: the step of the sequence at which the call begins.
     """
 
-    rows: int | None
+    rows: int
     seed: int
     row_offset: int
     first_step: int
+
+    def next_row(self) -> RowGroup:
+        """The row that comes after it, and is alike."""
+        return self._replace(rows=1, row_offset=self.row_offset + self.rows)
 
 
 @dataclass
@@ -91,7 +95,7 @@ class SharedMasks:
         """
         step = self.step - back
         if self.rows is None and self.episodes is None:
-            return [self.whole(row_offset, back)]
+            return [self.whole(batch, row_offset, back)]
         known = [len(x) for x in (self.rows, self.episodes) if x is not None]
         if batch > min(known):
             raise PolicyError(
@@ -99,17 +103,22 @@ class SharedMasks:
                 f"dp.sequence(model, rows=[...]) with a number for each row."
             )
         numbers = self.rows if self.rows is not None else np.arange(batch) + row_offset
-        groups = []
+        groups: list[RowGroup] = []
         for row in range(batch):
             episode = 0 if self.episodes is None else int(self.episodes[row])
             start = 0 if self.starts is None else int(self.starts[row])
             seed = self._seed if episode == 0 else derived_seed(self._seed, episode)
-            groups.append(RowGroup(1, seed, int(numbers[row]), max(step - start, 0)))
+            group = RowGroup(1, seed, int(numbers[row]), max(step - start, 0))
+            # Rows that are alike are drawn together.
+            if groups and group == groups[-1].next_row():
+                groups[-1] = groups[-1]._replace(rows=groups[-1].rows + 1)
+            else:
+                groups.append(group)
         return groups
 
-    def whole(self, row_offset: int, back: int = 0) -> RowGroup:
-        """What masks are drawn from that no row has for itself; arguments as above."""
-        return RowGroup(None, self._seed, row_offset, self.step - back)
+    def whole(self, rows: int, row_offset: int = 0, back: int = 0) -> RowGroup:
+        """Rows of which none has a number or an episode of its own; arguments as above."""
+        return RowGroup(rows, self._seed, row_offset, self.step - back)
 
     @property
     def _seed(self) -> int:
@@ -133,17 +142,18 @@ class SharedState:
     def __init__(self) -> None:
         self.entered = 0
         """How many scopes there are now, in all threads."""
-        self._now: ContextVar[dict[int, SharedMasks]] = ContextVar("shared", default={})  # noqa: B039
+        self._now: ContextVar[dict[int, tuple[object, SharedMasks]]] = ContextVar("shared")
 
     def of(self, keys: object) -> SharedMasks | None:
         """What the calls share that draw by some keys."""
-        now = self._now.get()
-        return now.get(id(keys)) if now else None
+        _, shared = self._now.get({}).get(id(keys), (None, None))
+        return shared
 
     @contextmanager
     def enter(self, keys: object, shared: SharedMasks) -> Iterator[None]:
         """Have the calls share masks that draw by some keys."""
-        token = self._now.set({**self._now.get(), id(keys): shared})
+        # With the keys, so that no other object gets their number meanwhile.
+        token = self._now.set({**self._now.get({}), id(keys): (keys, shared)})
         self.entered += 1
         try:
             yield

@@ -52,8 +52,8 @@ def apply(
         skip: the layers that get none, likewise.
         example: an input of the model. The model runs on it without gradients, in evaluation mode
             and, for dropout that code calls only there, in training mode, so that `apply` sees how
-            its layers are connected; nothing of that remains. A tuple is taken as several inputs, a mapping as inputs by keyword; a function
-            without arguments is called to run the model.
+            its layers are connected; nothing of that remains. A tuple is taken as several inputs, a
+            mapping as inputs by keyword; a function without arguments is called to run the model.
         existing: what to do with dropout of the model's own where the policy masks too:
             `"take over"` switches it off until `remove()`, `"keep"` leaves it on, `"refuse"` is an
             error that names all of it. The report says what was done.

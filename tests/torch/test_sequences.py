@@ -93,7 +93,11 @@ MUTANTS = {
         "advance",
         lambda self, steps: setattr(self, "step", self.step + steps - 1),
     ),
-    "another call": (SharedMasks, "whole", lambda self, o, b=0: RowGroup(None, 99, o, self.step)),
+    "another call": (
+        SharedMasks,
+        "whole",
+        lambda self, rows, o=0, b=0: RowGroup(rows, 99, o, self.step),
+    ),
 }
 
 
