@@ -10,6 +10,7 @@ import keras
 from dropout_policies.adapter import (
     Applied,
     ApplyRequest,
+    ModelPart,
     Placement,
     Policy,
     PolicyError,
@@ -26,6 +27,7 @@ from dropout_policies.adapter import (
     plan_existing_dropout,
 )
 
+from .auditing.parts import find_parts
 from .auditing.probe import Probe
 from .embedding import Embedding, update_call_signature
 from .existing_dropout import SwitchedOffDropout, dropouts_by_name, rate_attribute, restore_rate
@@ -158,6 +160,9 @@ class KerasAdapter:
 
     def probe(self, model: Layer) -> Probe:
         return Probe(model)
+
+    def parts(self, model: Layer, example: Any) -> list[ModelPart]:
+        return find_parts(self.wiring(model, example))
 
     def describe(self) -> dict[str, Any]:
         return describe()

@@ -22,6 +22,7 @@ class Adapter(Protocol):
     torch backend is a `torch.nn.Module` too.)
 
     It may also have a method `describe() -> dict[str, Any]`: what `show_config` prints of it.
+    `wiring` lists layers under a policy too.
     """
 
     precedence: int

@@ -584,7 +584,7 @@ def test_the_page_lists_what_an_adapter_offers():
     text = PAGE.read_text(encoding="utf-8")
     rows = [line.split("`")[1].partition("(")[0] for line in text.splitlines() if "| `" in line[:3]]
     offered = [name for name in vars(Adapter) | vars(AuditableAdapter) if name[0] != "_"]
-    optional = {"describe"}
+    optional = {"describe", "parts"}
     assert set(rows) == {*offered, *Adapter.__annotations__, *optional}
 
 

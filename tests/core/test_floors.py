@@ -280,7 +280,7 @@ def test_both_adapters_have_the_same_rooms():
     keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
-    in_both["auditing"] = {"__init__", "probe", "calling"}
+    in_both["auditing"] = {"__init__", "probe", "calling", "parts"}
     for room, files in in_both.items():
         for adapter in (TORCH, KERAS):
             assert files <= {file.stem for file in (adapter / room).glob("*.py")}

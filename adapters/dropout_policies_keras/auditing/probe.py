@@ -18,6 +18,7 @@ from ..layers import Recurrent
 from ..model_layers import Layer, layers_of
 from ..model_state import capture_state, restore_state
 from .calling import call_layer, find_sequence_input, with_zero_states
+from .parts import RecurrentPart
 
 SETTINGS: dict[type, dict[str, Any]] = {
     keras.layers.RNN: {"return_sequences": True, "stateful": False},
@@ -204,6 +205,7 @@ class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types
 
 def _title(layer: Layer) -> str:
     """The class, and of a recurrent layer the arguments that matter here."""
+    layer = layer.layer if isinstance(layer, RecurrentPart) else layer
     arguments = []
     if isinstance(layer, keras.layers.Bidirectional):
         return f"Bidirectional({_title(layer.forward_layer)})"
