@@ -11,7 +11,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
 - where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
 - `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`; how the layers of a model are
-  connected: `Wiring` with `RecurrentLayer`, `LayerUse`, `ExistingDropout` and `DropoutUse`; what
+  connected: `Wiring` with `RecurrentLayer`, `LayerUse`, `ExistingDropout` and `DropoutUse`, made
+  of calls: `LayerCall`, `DropoutCall`, `Origin` and what follows them; what
   follows from it: `find_stacks`, `place_layers`, `notes_on_wiring`,
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
@@ -46,6 +47,17 @@ from .placement.connections import (
     RecurrentLayer,
 )
 from .placement.existing_dropout import plan_existing_dropout
+from .placement.layer_calls import (
+    NOWHERE,
+    DropoutCall,
+    LayerCall,
+    Origin,
+    as_dropout_use,
+    as_layer_uses,
+    consume,
+    note_uses,
+    union,
+)
 from .placement.plans import (
     Geometry,
     Placement,
@@ -74,6 +86,7 @@ from .policies.sites import VERTICAL, WEIGHTS, Site
 __all__ = [
     "CUSTOM",
     "INITIAL_STATE",
+    "NOWHERE",
     "OPENMP",
     "SHARED",
     "VERTICAL",
@@ -85,11 +98,14 @@ __all__ = [
     "AuditableAdapter",
     "CellType",
     "Choice",
+    "DropoutCall",
     "DropoutUse",
     "ExistingDropout",
     "Geometry",
+    "LayerCall",
     "LayerUse",
     "ModelPart",
+    "Origin",
     "Parameter",
     "Placement",
     "Plan",
@@ -114,16 +130,20 @@ __all__ = [
     "Touched",
     "TouchedEmbedding",
     "Wiring",
+    "as_dropout_use",
+    "as_layer_uses",
     "cell_types",
     "check_rates_are_used",
     "check_seed",
     "check_sites",
     "compilation_allowed",
     "compiled_library",
+    "consume",
     "find_stacks",
     "has_compiled_bits",
     "keyed",
     "mask_key",
+    "note_uses",
     "notes_on_wiring",
     "place_layers",
     "plan_at_call",
@@ -137,5 +157,6 @@ __all__ = [
     "tag",
     "threefry2x32",
     "threshold",
+    "union",
     "write_keep_bits",
 ]

@@ -17,20 +17,22 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropout_policies.adapter import PolicyError, RecurrentLayer, Wiring
-
-from .example_calls import as_function, build, name_errors
-from .existing_dropout import find_dropouts
-from .layer_calls import (
+from dropout_policies.adapter import (
     DropoutCall,
     LayerCall,
     Origin,
+    PolicyError,
+    RecurrentLayer,
+    Wiring,
     as_dropout_use,
     as_layer_uses,
     consume,
-    count_outputs,
     note_uses,
 )
+
+from .call_arguments import count_outputs
+from .example_calls import as_function, build, name_errors
+from .existing_dropout import find_dropouts
 from .model_layers import Layer, layers_of, variables_of
 from .model_state import (
     capture_attributes,

@@ -16,7 +16,7 @@ from keras import ops
 
 from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer
 
-from .layer_calls import sequence_and_state
+from .call_arguments import sequence_and_state
 from .model_layers import Layer, layers_of, takes_training
 from .tracing import has_no_value
 

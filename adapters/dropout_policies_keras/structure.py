@@ -8,24 +8,25 @@ from typing import Any
 
 import keras
 
-from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer, Wiring
-
-from .existing_dropout import active_dropout, find_dropouts
-from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
-from .layer_calls import (
+from dropout_policies.adapter import (
     NOWHERE,
     DropoutCall,
+    ExistingDropout,
     LayerCall,
     Origin,
+    PolicyError,
+    RecurrentLayer,
+    Wiring,
     as_dropout_use,
     as_layer_uses,
     consume,
-    count_outputs,
     note_uses,
-    returns_sequences,
-    sequence_and_state,
     union,
 )
+
+from .call_arguments import count_outputs, returns_sequences, sequence_and_state
+from .existing_dropout import active_dropout, find_dropouts
+from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
 from .model_layers import Layer, directions_of, layers_of
 from .policy_cells import CELL_TYPES
 from .policy_layer import PolicyLayer
@@ -131,7 +132,7 @@ class GraphReader:
             return
         at_end = union(leaving).dropouts
         for call in self.dropout_calls[first:]:
-            has_neighbour = call.inputs.outputs or call.inputs.states or call.items
+            has_neighbour = call.inputs.outputs or call.inputs.states or call.comes_into
             if not has_neighbour and (outside in call.inputs.dropouts or call in at_end):
                 self.open_calls.add(call)
 

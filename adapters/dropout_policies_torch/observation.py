@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from dropout_policies.adapter import (
-    DropoutUse,
     ExistingDropout,
-    LayerUse,
     PolicyError,
     RecurrentLayer,
     Wiring,
+    as_dropout_use,
+    as_layer_uses,
 )
 
 from .example_calls import as_function
 from .existing_dropout import find_dropouts
 from .model_state import capture_state, restore_state
-from .observer import DropoutCall, LayerCall, Observer, find_values
+from .observer import Observer, find_values
 
 
 def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
@@ -47,7 +47,7 @@ def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: A
         calls = [c for c in calls if c.dropout.layer is not None and c.dropout.layer not in again]
         calls += [call for call in trained.dropout_calls if call.is_active]
     ran = {call.dropout for call in calls}
-    uses, feedback = _as_layer_uses(seen.layer_calls)
+    uses, feedback = as_layer_uses(seen.layer_calls)
     notes += [
         f"what leaves {source.name} comes back into {target.name} at a later step: a mask on the "
         f"output of the one and a mask on the input of the other both fall on it"
@@ -56,7 +56,7 @@ def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: A
     return Wiring(
         found,
         uses,
-        [_as_dropout_use(call) for call in calls],
+        [as_dropout_use(call) for call in calls],
         [dropout for dropout in dropouts.values() if dropout not in ran],
         notes=notes,
         observed=True,
@@ -116,60 +116,3 @@ def _run_uncompiled() -> AbstractContextManager[Any]:
     """Have what `torch.compile` compiled run as it was written, so that it can be seen."""
     is_used = "torch._dynamo" in sys.modules  # which nothing should load for this alone
     return torch.compiler.set_stance("force_eager") if is_used else nullcontext()
-
-
-def _as_layer_uses(
-    calls: Sequence[LayerCall],
-) -> tuple[list[LayerUse], list[tuple[RecurrentLayer, RecurrentLayer]]]:
-    """The sequences that calls make: a call that starts from the state that an earlier call of the
-    same layer left goes on with its sequence.
-
-    Returns:
-        The sequences in the order in which they began, and the pairs of layers of which the first
-        feeds the second only at later steps.
-    """
-    sequences: list[list[LayerCall]] = []
-    numbers: dict[LayerCall, int] = {}
-    for call in calls:
-        given = call.state.states | call.state.outputs
-        number = next((numbers[c] for c in given if c.item is call.item), len(sequences))
-        if number == len(sequences):
-            sequences.append([])
-        sequences[number].append(call)
-        numbers[call] = number
-    uses: list[LayerUse] = []
-    feedback: list[tuple[RecurrentLayer, RecurrentLayer]] = []
-    for number, sequence in enumerate(sequences):
-        inputs = [c for call in sequence for c in call.inputs.outputs]
-        states = [c for call in sequence for c in call.state.states | call.state.outputs]
-        feedback += [(c.item, sequence[0].item) for c in inputs if numbers[c] >= number]
-        earlier_inputs, earlier_states = (
-            [uses[n] for n in sorted({numbers[c] for c in found if numbers[c] < number})]
-            for found in (inputs, states)
-        )
-        uses.append(
-            LayerUse(
-                sequence[0].item,
-                earlier_inputs,
-                earlier_states,
-                frozenset().union(*(call.output_goes for call in sequence)),
-                calls=len(sequence),
-                steps=sum(call.steps for call in sequence),
-                state_is_used=any(call.state_is_used for call in sequence),
-            )
-        )
-    return uses, list(dict.fromkeys(feedback))
-
-
-def _as_dropout_use(call: DropoutCall) -> DropoutUse:
-    def items(calls: Iterable[LayerCall]) -> list[RecurrentLayer]:
-        in_order = sorted(calls, key=lambda layer_call: layer_call.number)
-        return list(dict.fromkeys(layer_call.item for layer_call in in_order))
-
-    return DropoutUse(
-        call.dropout,
-        items(call.inputs.outputs),
-        items(call.inputs.states),
-        items(call.comes_into),
-        call.goes_elsewhere,
-    )

@@ -11,7 +11,7 @@ import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,17 @@ from torch.nn.modules.module import (
 from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from dropout_policies.adapter import ExistingDropout, RecurrentLayer
+from dropout_policies.adapter import (
+    NOWHERE,
+    DropoutCall,
+    ExistingDropout,
+    LayerCall,
+    Origin,
+    RecurrentLayer,
+    consume,
+    note_uses,
+    union,
+)
 
 DROPOUT_FUNCTIONS = frozenset(
     name + suffix
@@ -50,83 +60,6 @@ LIKE_FIRST = frozenset(
 
 MADE_NEW = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "rand", "zero_", "fill_")
 """How functions begin that take nothing of their argument but its form."""
-
-
-@dataclass(eq=False)
-class LayerCall:
-    """One call of a recurrent layer.
-
-    Args:
-        number: how many calls of recurrent layers there were before it.
-        item: the layer.
-        steps: T.
-        inputs: where its input comes from.
-        state: where its initial state comes from.
-        shape: of the input; of a packed sequence only the last axis.
-        output_shape: likewise.
-        output_goes: where its output was seen to go.
-        state_is_used: whether another layer, or an operation with weights, took its last state.
-    """
-
-    number: int
-    item: RecurrentLayer
-    steps: int
-    inputs: Origin
-    state: Origin
-    shape: tuple[int, ...] = ()
-    output_shape: tuple[int, ...] = ()
-    output_goes: set[Any] = field(default_factory=set)
-    state_is_used: bool = False
-
-
-@dataclass(eq=False)
-class DropoutCall:
-    """One call of a dropout.
-
-    Args:
-        dropout: which.
-        inputs: where its input comes from.
-        shape: of its input.
-        rate: of a function, its rate.
-        is_active: whether a function was told to drop.
-        comes_into: the calls of recurrent layers whose input it was seen on.
-        goes_elsewhere: whether it was seen to come into something else.
-    """
-
-    dropout: ExistingDropout
-    inputs: Origin
-    shape: tuple[int, ...] = ()
-    rate: float = 0.0
-    is_active: bool = True
-    comes_into: list[LayerCall] = field(default_factory=list)
-    goes_elsewhere: bool = False
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What is known of a tensor.
-
-    Args:
-        outputs: the layer calls whose output it comes from, through operations without weights.
-        states: the layer calls whose last state it comes from so.
-        dropouts: the dropout calls on the way.
-        is_weight: whether it is a parameter, or made of parameters alone.
-    """
-
-    outputs: frozenset[LayerCall] = frozenset()
-    states: frozenset[LayerCall] = frozenset()
-    dropouts: frozenset[DropoutCall] = frozenset()
-    is_weight: bool = False
-
-    def __or__(self, other: Origin) -> Origin:
-        return Origin(
-            self.outputs | other.outputs,
-            self.states | other.states,
-            self.dropouts | other.dropouts,
-        )
-
-
-NOWHERE = Origin()
 
 
 def find_values(value: Any) -> Iterator[Tensor]:
@@ -165,7 +98,6 @@ class Observer(TorchFunctionMode):
         self.dropouts = dropouts
         self.layer_calls: list[LayerCall] = []
         self.dropout_calls: list[DropoutCall] = []
-        self._names = {module: name for name, module in model.named_modules()}
         self._functions: dict[tuple[str, int], ExistingDropout] = {}
         self._inside: list[nn.Module] = []
         # By identity, and only as long as a tensor lives: a run under observation needs no more
@@ -186,19 +118,11 @@ class Observer(TorchFunctionMode):
     def origin(self, *values: Any) -> Origin:
         """What is known of some tensors together."""
         known = [self._origin_of(tensor) for tensor in find_values(values)]
-        return _union(known)
+        return union(known)
 
     def consume(self, *tensors: Tensor) -> None:
         """Some tensors come into something that is no recurrent layer and ends the connection."""
-        self._consume(self.origin(*tensors))
-
-    def _consume(self, origin: Origin) -> None:
-        for call in origin.outputs:
-            call.output_goes.add("elsewhere")
-        for call in origin.states:
-            call.state_is_used = True
-        for dropout in origin.dropouts:
-            dropout.goes_elsewhere = True
+        consume(self.origin(*tensors))
 
     def _known_origin(self, tensor: Tensor) -> Origin | None:
         if id(tensor) in self._weights:
@@ -241,16 +165,16 @@ class Observer(TorchFunctionMode):
             if known:
                 self._set_origin(result, Origin(is_weight=True))
             return
-        origin = _union(known)
+        origin = union(known)
         if any(with_weights) and name not in ASSEMBLING:
-            self._consume(origin)
+            consume(origin)
             self._set_origin(result, NOWHERE)
             return
         tensors = list(find_values(result))
         values = [t for t in tensors if t.is_floating_point() or t.is_complex()]
         # Whole numbers beside values are lengths or places, as those of packing or sorting.
         if not values and (tensors or name in ("item", "tolist", "numpy", "__array__")):
-            self._consume(origin)
+            consume(origin)
         for tensor in values:
             self._set_origin(tensor, origin)
             changed = tensor._base if name.endswith("_") else None  # a view that was written to
@@ -324,7 +248,7 @@ class Observer(TorchFunctionMode):
         if inputs == NOWHERE or not unknown:
             return
         if next(module.parameters(), None) is not None:
-            self._consume(inputs)
+            consume(inputs)
         else:
             self._set_origin(unknown, inputs)
 
@@ -338,20 +262,9 @@ class Observer(TorchFunctionMode):
         result = output[0] if isinstance(output, tuple) else output
         steps = _steps(item.layer, sequence)
         shapes = shape_of(sequence), shape_of(result)
-        call = LayerCall(len(self.layer_calls), item, steps, inputs, state, *shapes)
+        call = LayerCall(item, steps, inputs, state, *shapes)
         self.layer_calls.append(call)
-        for source in inputs.outputs:
-            source.output_goes.add("layer")
-        for source in inputs.states:
-            source.state_is_used = True
-        for source in state.outputs - state.states:  # a cell's h is both
-            source.output_goes.add("state")
-        for source in state.states:
-            source.state_is_used |= source.item is not item
-        for dropout in inputs.dropouts:
-            dropout.comes_into.append(call)
-        for dropout in state.dropouts:
-            dropout.goes_elsewhere = True
+        note_uses(call)
         mine = frozenset({call})
         if isinstance(item.layer, nn.RNNCellBase):
             h, *others = (output,) if isinstance(output, Tensor) else output
@@ -360,13 +273,6 @@ class Observer(TorchFunctionMode):
         else:
             self._set_origin(output[0], Origin(outputs=mine))
             self._set_origin(output[1], Origin(states=mine))
-
-
-def _union(known: Sequence[Origin]) -> Origin:
-    together = NOWHERE
-    for origin in known:
-        together = together | origin
-    return together
 
 
 def shape_of(value: Any) -> tuple[int, ...]:

@@ -90,7 +90,7 @@ KERAS_ROOMS = (
     "functional_graph",
     "model_layers",
     "existing_dropout",
-    "layer_calls",
+    "call_arguments",
     "structure",
     "recurrent_layer",
     "keras_arguments",
@@ -277,7 +277,7 @@ def test_both_adapters_have_the_same_rooms():
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
     torch_alone |= {"mask_keys"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
-    keras_alone |= {"keras_arguments", "model_layers", "layer_calls", "saving_warnings"}
+    keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "parts"}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dropout_policies.adapter import ModelPart, RecurrentLayer
+from dropout_policies.adapter import DropoutCall, LayerCall, ModelPart, RecurrentLayer
 
-from ..observer import DropoutCall, LayerCall, Observer
+from ..observer import Observer
 
 
 class RecurrentPart(nn.Module):

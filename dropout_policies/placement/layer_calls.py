@@ -1,19 +1,18 @@
 """Calls of a model's layers, and what is known of the values between them.
 
-A graph that is read and a run that is watched are both told as these calls.
+An adapter tells a graph that it reads, or a run that it watches, as these calls. `as_layer_uses`
+and `as_dropout_use` make the connections of a `Wiring` of them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import count
 
-import keras
+from .connections import DropoutUse, ExistingDropout, LayerUse, OutputUse, RecurrentLayer
 
-from dropout_policies.adapter import DropoutUse, ExistingDropout, LayerUse, RecurrentLayer
-
-from .model_layers import Layer, directions_of
+_numbers = count()
 
 
 @dataclass(eq=False)
@@ -25,16 +24,22 @@ class LayerCall:
         steps: T, if it is known.
         inputs: where its input comes from.
         state: where its initial state comes from.
-        output_goes: where its output goes: "layer", "state" or "elsewhere".
+        shape: of its input, if it is known; of a packed sequence only the last axis.
+        output_shape: likewise.
+        output_goes: where its output was seen to go.
         state_is_used: whether anything but the layer itself takes its last state.
+        number: tells calls apart in the order in which they were made.
     """
 
     item: RecurrentLayer
     steps: int | None
     inputs: Origin
     state: Origin
-    output_goes: set[Any] = field(default_factory=set)
+    shape: tuple[int, ...] = ()
+    output_shape: tuple[int, ...] = ()
+    output_goes: set[OutputUse] = field(default_factory=set)
     state_is_used: bool = False
+    number: int = field(default_factory=_numbers.__next__)
 
 
 @dataclass(eq=False)
@@ -44,13 +49,19 @@ class DropoutCall:
     Args:
         dropout: which.
         inputs: where its input comes from.
-        items: the recurrent layers that its output comes into.
-        goes_elsewhere: whether it also comes into something else.
+        shape: of its input, if it is known.
+        rate: of a function, its rate.
+        is_active: whether a function was told to drop.
+        comes_into: the calls of recurrent layers whose input it was seen on.
+        goes_elsewhere: whether it was seen to come into something else.
     """
 
     dropout: ExistingDropout
     inputs: Origin
-    items: list[RecurrentLayer] = field(default_factory=list)
+    shape: tuple[int, ...] = ()
+    rate: float = 0.0
+    is_active: bool = True
+    comes_into: list[LayerCall] = field(default_factory=list)
     goes_elsewhere: bool = False
 
 
@@ -63,12 +74,14 @@ class Origin:
         states: the layer calls whose last state it comes from so.
         dropouts: the dropout calls on the way.
         hidden: the recurrent layers of which only code knows whether it comes from them.
+        is_weight: whether it is a weight, or made of weights alone.
     """
 
     outputs: frozenset[LayerCall] = frozenset()
     states: frozenset[LayerCall] = frozenset()
     dropouts: frozenset[DropoutCall] = frozenset()
     hidden: frozenset[RecurrentLayer] = frozenset()
+    is_weight: bool = False
 
     def __or__(self, other: Origin) -> Origin:
         return Origin(
@@ -80,6 +93,7 @@ class Origin:
 
 
 NOWHERE = Origin()
+"""The origin of a value that comes from no recurrent layer and no dropout."""
 
 
 def union(origins: Iterable[Origin]) -> Origin:
@@ -106,37 +120,14 @@ def note_uses(call: LayerCall) -> None:
         source.output_goes.add("layer")
     for source in call.inputs.states:
         source.state_is_used = True
-    for source in call.state.outputs:
+    for source in call.state.outputs - call.state.states:  # a cell's h is both
         source.output_goes.add("state")
     for source in call.state.states:
         source.state_is_used |= source.item is not call.item
     for dropout in call.inputs.dropouts:
-        if call.item not in dropout.items:
-            dropout.items.append(call.item)
+        dropout.comes_into.append(call)
     for dropout in call.state.dropouts:
         dropout.goes_elsewhere = True
-
-
-def sequence_and_state(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The input of a recurrent layer's call, and its initial state or None.
-
-    A user's own layer may take further arguments; they count as its input.
-    """
-    named = dict(zip(("sequences", "initial_state", "mask"), args, strict=False)) | kwargs
-    state = named.pop("initial_state", None)
-    named.pop("mask", None)
-    return (list(args[3:]), *named.values()), state
-
-
-def count_outputs(layer: Layer) -> int:
-    """How many of the values that a recurrent layer gives are outputs; the others are states."""
-    is_pair = isinstance(layer, keras.layers.Bidirectional) and layer.merge_mode is None
-    return 2 if is_pair else 1
-
-
-def returns_sequences(layer: Layer) -> bool:
-    """Whether a recurrent layer returns the output of every step."""
-    return bool(directions_of(layer)[0].return_sequences)
 
 
 def as_layer_uses(
@@ -186,13 +177,14 @@ def as_layer_uses(
 def as_dropout_use(call: DropoutCall) -> DropoutUse:
     """A call of a dropout as the core takes it."""
 
-    def items(calls: frozenset[LayerCall]) -> list[RecurrentLayer]:
-        return list(dict.fromkeys(each.item for each in calls))
+    def items(calls: Iterable[LayerCall]) -> list[RecurrentLayer]:
+        in_order = sorted(calls, key=lambda layer_call: layer_call.number)
+        return list(dict.fromkeys(layer_call.item for layer_call in in_order))
 
     return DropoutUse(
         call.dropout,
         items(call.inputs.outputs),
         items(call.inputs.states),
-        call.items,
+        items(call.comes_into),
         call.goes_elsewhere,
     )

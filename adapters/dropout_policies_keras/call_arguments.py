@@ -1,0 +1,32 @@
+"""What the arguments and results of a recurrent layer's call are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from .model_layers import Layer, directions_of
+
+
+def sequence_and_state(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The input of a recurrent layer's call, and its initial state or None.
+
+    A user's own layer may take further arguments; they count as its input.
+    """
+    named = dict(zip(("sequences", "initial_state", "mask"), args, strict=False)) | kwargs
+    state = named.pop("initial_state", None)
+    named.pop("mask", None)
+    return (list(args[3:]), *named.values()), state
+
+
+def count_outputs(layer: Layer) -> int:
+    """How many of the values that a recurrent layer gives are outputs; the others are states."""
+    is_pair = isinstance(layer, keras.layers.Bidirectional) and layer.merge_mode is None
+    return 2 if is_pair else 1
+
+
+def returns_sequences(layer: Layer) -> bool:
+    """Whether a recurrent layer returns the output of every step."""
+    return bool(directions_of(layer)[0].return_sequences)
