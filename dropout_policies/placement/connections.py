@@ -90,6 +90,8 @@ class DropoutUse:
         states_of: the layers whose state comes into it so.
         inputs_of: the layers that it comes into so.
         goes_elsewhere: whether it also comes into something that is no recurrent layer.
+        initial_states_of: the layers that start from it, as one does that carries its state from
+            call to call.
     """
 
     dropout: ExistingDropout
@@ -97,3 +99,4 @@ class DropoutUse:
     states_of: Sequence[RecurrentLayer] = ()
     inputs_of: Sequence[RecurrentLayer] = ()
     goes_elsewhere: bool = False
+    initial_states_of: Sequence[RecurrentLayer] = ()

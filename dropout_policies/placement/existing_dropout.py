@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from ..argument_checks import short_repr
 from ..errors import PolicyError
+from ..policies.sites import Site
 from .connections import DropoutUse, ExistingDropout, RecurrentLayer
 from .plans import Placement
 from .report import Skipped, TakenOver
@@ -65,7 +66,10 @@ def plan_existing_dropout(
             missed elsewhere. One error names all.
     """
     plan = ExistingDropoutPlan()
-    if not any(p.masks_input(i.layers) or p.masks_output(i.layers) for i, p in placements.items()):
+    if not any(
+        p.masks_input(i.layers) or p.masks_output(i.layers) or _masks_state(p)
+        for i, p in placements.items()
+    ):
         return plan
     problems: list[str] = []
     by_dropout: dict[ExistingDropout, list[DropoutUse]] = {}
@@ -113,25 +117,37 @@ def _masked_places(
     for item in use.outputs_of:
         if item in placements and placements[item].masks_output(item.layers):
             yield f"the output of {item.name!r}"
+    for item in use.initial_states_of:
+        if item in placements and _masks_state(placements[item]):
+            yield f"the state of {item.name!r}"
+
+
+def _masks_state(placement: Placement) -> bool:
+    """Whether a policy drops what a layer carries from step to step."""
+    return any(placement.policy.masks(site) for site in (Site.HIDDEN, Site.STATE, Site.CELL))
 
 
 def _is_missed(
     use: DropoutUse, masked: Sequence[str], placements: Mapping[RecurrentLayer, Placement]
 ) -> bool:
     """Whether something that a dropout falls on would be without any once it is switched off."""
-    if not masked:
-        return True
+    if not masked:  # of the last step of a loop nothing may be taken
+        return bool(use.goes_elsewhere or use.inputs_of or use.initial_states_of)
     if any(i in placements and placements[i].masks_output(i.layers) for i in use.outputs_of):
         return bool(use.states_of)
     inputs = [i in placements and placements[i].masks_input(i.layers) for i in use.inputs_of]
-    return use.goes_elsewhere or not all(inputs)
+    states = [i in placements and _masks_state(placements[i]) for i in use.initial_states_of]
+    return use.goes_elsewhere or not all(inputs) or not all(states)
 
 
 def _where(uses: Sequence[DropoutUse]) -> str:
     """Where a dropout is, for the report."""
+    starts = dict.fromkeys(repr(item.name) for use in uses for item in use.initial_states_of)
     states = dict.fromkeys(repr(item.name) for use in uses for item in use.states_of)
     into = dict.fromkeys(repr(item.name) for use in uses for item in use.inputs_of)
     after = dict.fromkeys(repr(item.name) for use in uses for item in use.outputs_of)
+    if starts:
+        return f"on the state that {' and '.join(starts)} starts from"
     if states:
         return f"on the last state of {' and '.join(states)}"
     if into:

@@ -53,6 +53,7 @@ class DropoutCall:
         rate: of a function, its rate.
         is_active: whether a function was told to drop.
         comes_into: the calls of recurrent layers whose input it was seen on.
+        starts: the calls of recurrent layers whose initial state it was seen on.
         goes_elsewhere: whether it was seen to come into something else.
     """
 
@@ -62,6 +63,7 @@ class DropoutCall:
     rate: float = 0.0
     is_active: bool = True
     comes_into: list[LayerCall] = field(default_factory=list)
+    starts: list[LayerCall] = field(default_factory=list)
     goes_elsewhere: bool = False
 
 
@@ -127,7 +129,7 @@ def note_uses(call: LayerCall) -> None:
     for dropout in call.inputs.dropouts:
         dropout.comes_into.append(call)
     for dropout in call.state.dropouts:
-        dropout.goes_elsewhere = True
+        dropout.starts.append(call)
 
 
 def as_layer_uses(
@@ -187,4 +189,5 @@ def as_dropout_use(call: DropoutCall) -> DropoutUse:
         items(call.inputs.states),
         items(call.comes_into),
         call.goes_elsewhere,
+        items(call.starts),
     )

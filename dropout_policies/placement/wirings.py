@@ -126,6 +126,7 @@ def _dropout_text(use: DropoutUse) -> str:
     before = [f"the output of {item.name}" for item in use.outputs_of]
     before += [f"the last state of {item.name}" for item in use.states_of]
     after = [f"the input of {item.name}" for item in use.inputs_of]
+    after += [f"the initial state of {item.name}" for item in use.initial_states_of]
     after += ["other layers"] * (use.goes_elsewhere and bool(before or after))
     if not before and not after:
         return "not next to a recurrent layer"

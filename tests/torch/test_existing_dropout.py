@@ -429,3 +429,34 @@ def test_a_dropout_in_a_loop_is_one_line():
     text = str(dp.wiring(ByHand(), example=X))
     assert text.count("dropout drop") == 1
     assert dp.wiring(ByHand(), example=X).svg().count("drop p=0.3") == 1
+
+
+class StepByStep(nn.Module):
+    """A cell whose h is dropped on its way to the next step, by a module or by a function."""
+
+    def __init__(self, drop=None):
+        super().__init__()
+        self.cell, self.drop = nn.GRUCell(H, H), drop
+
+    def forward(self, x):
+        h, out = None, []
+        for step in x:
+            h = self.cell(step, h)
+            out.append(h)
+            h = self.drop(h) if self.drop else F.dropout(h, 0.1, self.training)
+        return torch.stack(out)
+
+
+def test_dropout_on_the_state_of_a_loop_is_seen():
+    policy = dp.Policy(hidden=dp.drop(0.5))
+    model = StepByStep(nn.Dropout(0.1))
+    applied = dp.apply(model, policy, example=X)
+    assert [one.place for one in applied.taken_over] == ["the state of 'cell'"]
+    applied.remove()
+    assert rates(model) == [0.1]
+    kept = str(dp.apply(model, dp.Policy(input=dp.drop(0.5)), example=X))
+    assert "it is on the state that 'cell' starts from, which no mask falls on" in kept
+    with pytest.raises(
+        dp.PolicyError, match=r"p=0.1\) masks the state of 'cell' and cannot be swi"
+    ):
+        dp.apply(StepByStep(), policy, example=X)

@@ -334,3 +334,18 @@ def test_two_steps_in_one_call_and_layers_of_another_policy_are_no_notes():
     half = [LayerUse(A, calls=1), LayerUse(A)]
     assert notes(half) == ["a runs over 2 sequences with the same weights"]
     assert notes(half[::-1]) == []
+
+
+def test_dropout_on_the_carried_state_is_looked_at_by_policies_that_mask_it():
+    use = DropoutUse(DROP, (), [A], initial_states_of=[A])
+    for policy in ("variational", "naive"):
+        assert plan(use, policy=policy).taken_over[DROP] == "the state of 'a'"
+    only = dp.Policy(hidden=dp.drop(0.5))
+    assert plan(use, policy=only).taken_over[DROP] == "the state of 'a'"
+    (kept,) = plan(use).kept  # zaremba leaves the state whole
+    assert "it is on the state that 'a' starts from, which no mask falls on" in kept.why
+    elsewhere = DropoutUse(DROP, (), [A], goes_elsewhere=True, initial_states_of=[A])
+    with pytest.raises(dp.PolicyError, match="also used where the policy does not mask"):
+        plan(elsewhere, policy="variational")
+    text = str(Wiring((A,), [], [use]))
+    assert "from the last state of a to the initial state of a" in text
