@@ -130,7 +130,7 @@ def deepspeech2() -> Built:
     return keras.Model(inputs, outputs), _numbers(4, 20, 16)
 
 
-@MODELS("Anomaly detection by an LSTM autoencoder", "curiousily: time series anomalies")
+@MODELS("Anomaly detection by an LSTM autoencoder", "as in tutorials on anomalies in time series")
 def autoencoder() -> Built:
     made = keras.Sequential(
         [
@@ -146,7 +146,7 @@ def autoencoder() -> Built:
     return made, _numbers(4, 9, 4)
 
 
-@MODELS("Stock prices, Dropout after each LSTM", "a thousand tutorials")
+@MODELS("Stock prices, Dropout after each LSTM", "as in tutorials on stock prices")
 def stocks() -> Built:
     made = keras.Sequential([keras.Input((12, 1))])
     for number in range(4):
@@ -256,7 +256,7 @@ def captions() -> Built:
     return made, _many(made, _numbers(4, 24), _tokens(4, 9))
 
 
-@MODELS("Toxic comments", "kaggle.com: simple LSTM")
+@MODELS("Toxic comments", "as in notebooks on toxic comments")
 def toxic() -> Built:
     words = keras.Input((9,), dtype="int32")
     x = layers.SpatialDropout1D(0.2)(layers.Embedding(WORDS, 16)(words))
@@ -269,7 +269,7 @@ def toxic() -> Built:
     return made, _tokens(4, 9)
 
 
-@MODELS("Named entities, BiLSTM", "a BiLSTM-CRF's way to its tags")
+@MODELS("Named entities, BiLSTM", "as in Huang et al. 2015, arXiv:1508.01991")
 def entities() -> Built:
     words = keras.Input((9,), dtype="int32")
     x = layers.Dropout(0.1)(layers.Embedding(WORDS, 16)(words))
@@ -278,7 +278,7 @@ def entities() -> Built:
     return made, _tokens(4, 9)
 
 
-@MODELS("Frames by a CNN, then an LSTM", "keras.io: TimeDistributed")
+@MODELS("Frames by a CNN, then an LSTM", "keras.io: layers/recurrent_layers/time_distributed")
 def cnn_lstm() -> Built:
     frames = keras.Input((6, 8, 8, 1))
     x = layers.TimeDistributed(layers.Conv2D(4, 3, activation="relu"))(frames)
