@@ -66,6 +66,8 @@ def test_a_launcher_that_is_killed_stops_its_worker_at_a_checkpoint(tmp_path, ho
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
+        # Where the tests run under nohup, hangups are ignored, and would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     wait_for((tmp_path / "started").exists)
     launcher.send_signal(getattr(signal, how))
