@@ -125,5 +125,5 @@ def _written(result: Result) -> str:
     first = f"{result['first']}\n" if result["first"] else ""
     note = f" {result['note']}" if result["note"] else ""
     call = ", ".join(["model", *given, "example=batch"])
-    code = f"```python\n{first}dp.apply({call})\n```"
+    code = f"```py\n{first}dp.apply({call})\n```"
     return f"**{result['name']}** ({result['package']}).{note}\n\n{code}"

@@ -13,7 +13,10 @@ import inspect
 import triton
 import triton.language as tl
 
-NUMBERS = ("size", "total", "k0", "k1", "least", "row_offset", "steps", "batch", "width")
+NUMBERS = (
+    *("size", "total", "k0", "k1", "least", "row_offset", "first_element"),
+    *("steps", "batch", "width"),
+)
 """The parameters that are integers."""
 
 
