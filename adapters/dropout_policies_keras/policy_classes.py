@@ -48,6 +48,8 @@ def reason_to_skip(layer: Layer) -> str:
     """Why a policy cannot go on a recurrent layer or an embedding, or ""."""
     kind: Any = type(layer)
     ours = _class_for(kind)
+    if ours is None and issubclass(kind, keras.layers.Embedding):
+        return "an embedding that also decodes gets no policy; Embedding does"
     if ours is None:
         return "policies run on LSTM, GRU, SimpleRNN and RNN"
     for name in ("call", "inner_loop"):
