@@ -56,6 +56,9 @@ def _picture(ending: str, help_text: str) -> Any:
 
 Svg = Annotated[Path | None, _picture(".svg", "Write the picture to this file.")]
 Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotlib.")]
+Args = Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")]
+Kwargs = Annotated[str, typer.Option(help="Its named ones, as a JSON object.")]
+Features = Annotated[int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)]
 Example = Annotated[
     str | None,
     typer.Option(help="An input of the model, or a function that makes one: module:name."),
@@ -171,11 +174,9 @@ def _text(policy: Policy, site: Site) -> str:
 @app.command()
 def audit(
     target: Annotated[str, typer.Argument(help="What to make: module:name, as torch.nn:LSTM.")],
-    args: Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")] = "[]",
-    kwargs: Annotated[str, typer.Option(help="Its named ones, as a JSON object.")] = "{}",
-    features: Annotated[
-        int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
-    ] = 16,
+    args: Args = "[]",
+    kwargs: Kwargs = "{}",
+    features: Features = 16,
     example: Example = None,
     expect: Annotated[str | None, typer.Option(help="The policy that it has to be.")] = None,
     svg: Svg = None,
@@ -236,11 +237,9 @@ def _progress_bar() -> Iterator[Callable[[float], None]]:
 @app.command()
 def wiring(
     target: Annotated[str, typer.Argument(help="What makes the model: module:name.")],
-    args: Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")] = "[]",
-    kwargs: Annotated[str, typer.Option(help="Its named ones, as a JSON object.")] = "{}",
-    features: Annotated[
-        int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)
-    ] = 16,
+    args: Args = "[]",
+    kwargs: Kwargs = "{}",
+    features: Features = 16,
     example: Example = None,
     svg: Svg = None,
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -62,7 +62,7 @@ class SharedMasks:
     rates_at: int = 0
     step: int = 0
     episodes: npt.NDArray[np.int64] | None = None
-    starts: npt.NDArray[np.int64] | None = field(default=None)
+    starts: npt.NDArray[np.int64] | None = None
 
     def advance(self, steps: int) -> None:
         """A call of some steps is over."""
