@@ -17,7 +17,7 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
-  `dp.sequence` and `dp.hold`: `SharedMasks` and `SHARED`;
+  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `row_flags`, `check_row_count`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -37,7 +37,7 @@ from .masks import keyed
 from .masks.compiled_bits import has_compiled_bits, write_keep_bits
 from .masks.keyed import mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
-from .masks.sequences import SHARED, SharedMasks
+from .masks.sequences import SharedMasks, SharedState, check_row_count, row_flags
 from .masks.tape import Tape
 from .placement.adapters import Adapter
 from .placement.connections import (
@@ -88,7 +88,6 @@ __all__ = [
     "INITIAL_STATE",
     "NOWHERE",
     "OPENMP",
-    "SHARED",
     "VERTICAL",
     "WEIGHTS",
     "Adapter",
@@ -121,6 +120,7 @@ __all__ = [
     "RecurrentLayer",
     "Schedule",
     "SharedMasks",
+    "SharedState",
     "Site",
     "Skipped",
     "Slot",
@@ -134,6 +134,7 @@ __all__ = [
     "as_layer_uses",
     "cell_types",
     "check_rates_are_used",
+    "check_row_count",
     "check_seed",
     "check_sites",
     "compilation_allowed",
@@ -153,6 +154,7 @@ __all__ = [
     "plan_masks",
     "rate_at",
     "resolve",
+    "row_flags",
     "stack_placement",
     "tag",
     "threefry2x32",

@@ -10,7 +10,6 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
     CUSTOM,
-    SHARED,
     Geometry,
     Policy,
     PolicyError,
@@ -24,7 +23,7 @@ from dropout_policies.adapter import (
 
 from .cells import SiteMasks, States, apply_drop, apply_zoneout, loop_over_steps
 from .masks import Mask, mask_values
-from .policy_layer import PolicyLayer, policy_repr, resolve_policy, run_eagerly
+from .policy_layer import SHARED, PolicyLayer, policy_repr, resolve_policy, run_eagerly
 from .recurrence import Packing, apply_packed_mask, batch_size, pad_packed
 from .scripting import symbolic_call
 from .tensor_checks import check_packed

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from dropout_policies.adapter import (
-    SHARED,
     Placement,
     Policy,
     PolicyError,
@@ -19,7 +18,7 @@ from dropout_policies.adapter import (
 )
 
 from .masks import mask_values
-from .policy_layer import PolicyLayer, policy_repr, resolve_policy, run_eagerly
+from .policy_layer import SHARED, PolicyLayer, policy_repr, resolve_policy, run_eagerly
 from .scripting import embedding_forward, symbolic_call
 
 

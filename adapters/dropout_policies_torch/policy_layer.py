@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dropout_policies.adapter import (
-    SHARED,
     Choice,
     Placement,
     Plan,
@@ -21,6 +20,7 @@ from dropout_policies.adapter import (
     PolicyName,
     Rates,
     SharedMasks,
+    SharedState,
     Tape,
     check_seed,
     plan_at_call,
@@ -49,6 +49,10 @@ POLICY_ATTRIBUTES = (
     "before_policy",
 )
 """The attributes that a policy adds to a module."""
+
+
+SHARED = SharedState[SharedMasks]()
+"""What the calls of layers share now, by their keys."""
 
 
 class PolicyLayer:
@@ -210,9 +214,15 @@ class PolicyLayer:
         """What the calls share now, inside `dp.sequence` or `dp.hold`; None outside."""
         return self.recomputed or SHARED.of(self.keys)
 
-    def share_masks(self, shared: SharedMasks) -> AbstractContextManager[None]:
+    def prepare_to_share(self) -> bool:
+        """Nothing: a layer shares masks as it is; see `SharingLayer` of the core."""
+        return False
+
+    def share_masks(
+        self, goes_on: bool, rows: npt.NDArray[np.int64] | None
+    ) -> AbstractContextManager[SharedMasks]:
         """Have calls share masks; see `SharingLayer` of the core."""
-        return SHARED.enter(self.keys, shared)
+        return SHARED.enter(self.keys, SharedMasks(goes_on, rows))
 
     def _shared_masks(
         self,

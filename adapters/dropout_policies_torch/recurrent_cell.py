@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from dropout_policies.adapter import (
-    SHARED,
     WEIGHTS,
     Choice,
     Geometry,
@@ -21,7 +20,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import CELL_TYPES, STEP_FUNCTIONS, States, Weights, compute_input_gates
-from .policy_layer import PolicyLayer, policy_repr, run_eagerly
+from .policy_layer import SHARED, PolicyLayer, policy_repr, run_eagerly
 from .scripting import symbolic_call
 from .tensor_checks import cell_shapes, check_tensors
 

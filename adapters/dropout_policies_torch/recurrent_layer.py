@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
-    SHARED,
     Choice,
     Geometry,
     Plan,
@@ -22,7 +21,7 @@ from dropout_policies.adapter import (
 )
 
 from .cells import CELL_TYPES, States
-from .policy_layer import PolicyLayer, policy_repr, run_eagerly
+from .policy_layer import SHARED, PolicyLayer, policy_repr, run_eagerly
 from .recurrence import Packing, batch_size, run_layers
 from .scripting import symbolic_call
 from .tensor_checks import check_packed, check_tensors, layer_shapes

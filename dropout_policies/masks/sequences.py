@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,9 @@ from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .keyed import derived_seed
 from .sampling import policy_layers
+
+Shared = TypeVar("Shared")
+"""What calls of a layer share."""
 
 
 class RowGroup(NamedTuple):
@@ -69,18 +72,17 @@ class SharedMasks:
         if self.goes_on:
             self.step += steps
 
-    def reset(self, rows: npt.NDArray[np.bool_]) -> None:
-        """Begin a new episode in some rows, `[B]`."""
+    def reset(self, rows: Any) -> None:
+        """Begin a new episode in some rows; see `SequenceScope.reset`."""
+        flags = row_flags(rows)
+        if not flags.any():
+            return
         if self.episodes is None or self.starts is None:
-            self.episodes = np.zeros(len(rows), np.int64)
-            self.starts = np.zeros(len(rows), np.int64)
-        if len(rows) != len(self.episodes):
-            raise PolicyError(
-                f"reset takes one truth value for each of the {len(self.episodes)} rows of the "
-                f"batch. Received: {len(rows)}"
-            )
-        self.episodes = self.episodes + rows
-        self.starts = np.where(rows, self.step, self.starts)
+            self.episodes = np.zeros(len(flags), np.int64)
+            self.starts = np.zeros(len(flags), np.int64)
+        check_row_count(len(flags), len(self.episodes))
+        self.episodes = self.episodes + flags
+        self.starts = np.where(flags, self.step, self.starts)
 
     def row_groups(self, batch: int, row_offset: int, back: int = 0) -> list[RowGroup]:
         """The rows of a call, in groups whose masks can be drawn together.
@@ -126,50 +128,57 @@ class SharedMasks:
         return self.seed
 
 
+class Resettable(Protocol):
+    """What calls of a layer share: `reset` begins a new episode in some rows."""
+
+    def reset(self, rows: Any) -> None: ...
+
+
 class SharingLayer(Protocol):
     """A layer under a policy whose calls may share masks.
 
-    `share_masks` has its calls share them from now on, within the current thread or task; what it
-    returns undoes that.
+    `prepare_to_share` gets the layer ready, and returns whether what was compiled of its model is
+    out of date by that. `share_masks` has its calls share masks inside the context that it
+    returns, within the current thread or task. Its arguments are the fields of `SharedMasks`.
     """
 
-    def share_masks(self, shared: SharedMasks) -> Any: ...
+    def prepare_to_share(self) -> bool: ...
+
+    def share_masks(
+        self, goes_on: bool, rows: npt.NDArray[np.int64] | None
+    ) -> AbstractContextManager[Resettable]: ...
 
 
-class SharedState:
-    """Which layers share masks now: a value for each thread and each task of asyncio."""
+class SharedState(Generic[Shared]):
+    """What the calls of layers share now: a value for each thread and each task of asyncio."""
 
     def __init__(self) -> None:
         self.entered = 0
         """How many scopes there are now, in all threads."""
-        self._now: ContextVar[dict[int, tuple[object, SharedMasks]]] = ContextVar("shared")
+        self._now: ContextVar[dict[int, tuple[object, Shared]]] = ContextVar("shared")
 
-    def of(self, keys: object) -> SharedMasks | None:
+    def of(self, keys: object) -> Shared | None:
         """What the calls share that draw by some keys."""
         _, shared = self._now.get({}).get(id(keys), (None, None))
         return shared
 
     @contextmanager
-    def enter(self, keys: object, shared: SharedMasks) -> Iterator[None]:
+    def enter(self, keys: object, shared: Shared) -> Iterator[Shared]:
         """Have the calls share masks that draw by some keys."""
         # With the keys, so that no other object gets their number meanwhile.
         token = self._now.set({**self._now.get({}), id(keys): (keys, shared)})
         self.entered += 1
         try:
-            yield
+            yield shared
         finally:
             self.entered -= 1
             self._now.reset(token)
 
 
-SHARED = SharedState()
-"""The state that all adapters share."""
-
-
 class SequenceScope:
     """What `with dropout_policies.sequence(model) as scope` gives."""
 
-    def __init__(self, shared: Sequence[SharedMasks]) -> None:
+    def __init__(self, shared: Sequence[Resettable]) -> None:
         self._shared = shared
 
     def reset(self, rows: Any) -> None:
@@ -181,15 +190,8 @@ class SequenceScope:
         Raises:
             PolicyError: it is nothing of that form, or of another length than before.
         """
-        array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
-        if array.ndim != 1 or not len(array) or not np.isin(array, (0, 1)).all():
-            raise PolicyError(
-                f"reset takes a truth value for each row of the batch: reset(done). "
-                f"Received: {short_repr(rows)}"
-            )
-        if array.any():
-            for shared in self._shared:
-                shared.reset(array.astype(bool))
+        for shared in self._shared:
+            shared.reset(rows)
 
 
 @contextmanager
@@ -218,7 +220,7 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
         PolicyError: the model has no layer under a policy, or `rows` are no numbers.
     """
     numbers = None if rows is None else _row_numbers(rows)
-    with _sharing(model, SharedMasks(goes_on=True, rows=numbers)) as shared:
+    with _sharing(model, goes_on=True, rows=numbers) as shared:
         yield SequenceScope(shared)
 
 
@@ -241,25 +243,54 @@ def hold(model: Any) -> Iterator[None]:
     Raises:
         PolicyError: the model has no layer under a policy.
     """
-    with _sharing(model, SharedMasks(goes_on=False)):
+    with _sharing(model, goes_on=False):
         yield
 
 
 @contextmanager
-def _sharing(model: Any, like: SharedMasks) -> Iterator[list[SharedMasks]]:
+def _sharing(
+    model: Any, goes_on: bool, rows: npt.NDArray[np.int64] | None = None
+) -> Iterator[list[Resettable]]:
     adapter, layers = policy_layers(model)
     if not all(hasattr(layer, "share_masks") for layer in layers.values()):
         raise PolicyError(
-            f"{type(adapter).__name__} cannot have calls share masks yet. Give the layer the whole "
+            f"{type(adapter).__name__} cannot have calls share masks. Give the layer the whole "
             f"sequence in one call."
         )
+    sharing = cast(Sequence[SharingLayer], list(layers.values()))
+    outdated = [layer.prepare_to_share() for layer in sharing]
+    if any(outdated):
+        adapter.changed(model)
     with ExitStack() as stack:
-        every = []
-        for layer in layers.values():
-            shared = SharedMasks(like.goes_on, like.rows)
-            stack.enter_context(layer.share_masks(shared))  # type: ignore[attr-defined]
-            every.append(shared)
-        yield every
+        yield [stack.enter_context(layer.share_masks(goes_on, rows)) for layer in sharing]
+
+
+def row_flags(rows: Any) -> npt.NDArray[np.bool_]:
+    """The rows that `SequenceScope.reset` is given, as an array.
+
+    Raises:
+        PolicyError: they are no truth values.
+    """
+    array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
+    if array.ndim != 1 or not len(array) or not np.isin(array, (0, 1)).all():
+        raise PolicyError(
+            f"reset takes a truth value for each row of the batch: reset(done). "
+            f"Received: {short_repr(rows)}"
+        )
+    return array.astype(bool)
+
+
+def check_row_count(given: int, before: int) -> None:
+    """Make sure that `reset` is given as many rows as before.
+
+    Raises:
+        PolicyError: it is not.
+    """
+    if given != before:
+        raise PolicyError(
+            f"reset takes one truth value for each of the {before} rows of the batch. "
+            f"Received: {given}"
+        )
 
 
 def _row_numbers(rows: Any) -> npt.NDArray[np.int64]:
