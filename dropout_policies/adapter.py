@@ -17,7 +17,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
-  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `row_flags`, `check_row_count`;
+  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `row_flags`, `check_row_count`,
+  `warn_of_steps`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -35,9 +36,9 @@ from .compilation.libraries import OPENMP, compilation_allowed, compiled_library
 from .errors import PolicyError, PolicyWarning
 from .masks import keyed
 from .masks.compiled_bits import has_compiled_bits, write_keep_bits
-from .masks.keyed import mask_key, tag, threefry2x32, threshold
+from .masks.keyed import SEEDS, mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
-from .masks.sequences import SharedMasks, SharedState, check_row_count, row_flags
+from .masks.sequences import SharedMasks, SharedState, check_row_count, row_flags, warn_of_steps
 from .masks.tape import Tape
 from .placement.adapters import Adapter
 from .placement.connections import (
@@ -88,6 +89,7 @@ __all__ = [
     "INITIAL_STATE",
     "NOWHERE",
     "OPENMP",
+    "SEEDS",
     "VERTICAL",
     "WEIGHTS",
     "Adapter",
@@ -160,5 +162,6 @@ __all__ = [
     "threefry2x32",
     "threshold",
     "union",
+    "warn_of_steps",
     "write_keep_bits",
 ]

@@ -140,7 +140,8 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         assert self.placement is not None
         batch, placement = ops.shape(inputs)[0], self.placement
         plan = plan_embedding(placement.policy, placement.layer, self.input_dim, batch)
-        drawn = self.masks(plan, training, self.compute_dtype, inputs)
+        steps = ops.shape(inputs)[1] if len(inputs.shape) == 2 else 1
+        drawn = self.masks(plan, training, self.compute_dtype, inputs, steps)
         if not drawn:
             return rows
         (mask,) = drawn.values()

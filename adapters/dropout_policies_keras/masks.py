@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,6 +11,7 @@ import keras
 from keras import ops
 
 from dropout_policies.adapter import (
+    SEEDS,
     Plan,
     PlannedMask,
     Rate,
@@ -27,11 +29,34 @@ from .tracing import Tensor, has_single_seed
 Masks = dict[Slot, Tensor]
 
 
+@dataclass(frozen=True)
+class BitSource:
+    """What the bits of keyed masks are a function of.
+
+    Args:
+        state: (seed, call) as two int32 words; None for masks that are not keyed.
+        rows: the number of the batch's first row, or of each row, `[B]`.
+        first_step: the number of the first step: one for all rows, or one for each, `[B]`.
+        seeds: the seed of each row, `[B]`, in place of that in `state`; None if they have that one.
+    """
+
+    state: Tensor | None
+    rows: int | Tensor = 0
+    first_step: int | Tensor = 0
+    seeds: Tensor | None = None
+
+    def key(self, slot: Slot, by_sample: bool) -> tuple[Tensor, Tensor]:
+        """The key of a mask as two int32 words; of each row, `[1, B, 1]`, where rows have seeds."""
+        assert self.state is not None, "only keyed masks have keys"
+        if self.seeds is None or not by_sample:
+            return mask_key(self.state, slot)
+        return mask_key((ops.reshape(self.seeds, (1, -1, 1)), self.state[1]), slot)
+
+
 def draw(
     plan: Plan,
     generator: keras.random.SeedGenerator,
-    state: Tensor | None,
-    row_offset: int,
+    source: BitSource,
     dtype: str,
     replica: Tensor | None = None,
     check_not_shared: Callable[[Tensor], Tensor] = lambda mask: mask,
@@ -41,8 +66,7 @@ def draw(
     Args:
         plan: which masks to draw, and their shapes.
         generator: the source of masks that are not keyed, each with a seed of its own.
-        state: (seed, call) as two int32 words, for keyed masks; None for others.
-        row_offset: the number of the batch's first row.
+        source: what keyed masks are a function of.
         dtype: of the masks.
         replica: the number of the replica, if several draw from one state. Each replica then has
             its own masks of samples, and all have the same mask of a weight.
@@ -51,19 +75,24 @@ def draw(
     drawn: Masks = {}
     like = ops.cast(generator.state, "int32")
     may_use_backend = replica is None and has_single_seed(like)
+    state = source.state
     for slot, mask in plan.items():
-        compiled_bits = compiled.find_compiled_bits(keep_bits, mask.shape, like)
+        compiled_bits = None
+        if source.seeds is None and not ops.is_tensor(source.rows):
+            compiled_bits = compiled.find_compiled_bits(keep_bits, mask.shape, like)
         if state is None and compiled_bits is None and may_use_backend:
             # Kept where u >= rate, in float32: narrower floats would round the rate.
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
             # Faster than the backend's random numbers, of which only a comparison is needed.
-            key = mask_key(state, slot) if state is not None else _next_key(generator)
-            if replica is not None and mask.by_sample:
+            by_sample = mask.by_sample
+            key = source.key(slot, by_sample) if state is not None else _next_key(generator)
+            if replica is not None and by_sample:
                 key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
             least_word = _at_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
-            offset = row_offset if mask.by_sample else 0
-            keep = (compiled_bits or keep_bits)(key, least_word, mask.shape, offset)
+            rows = source.rows if by_sample else 0
+            first_step = source.first_step if mask.rule.per == "step" else 0
+            keep = (compiled_bits or keep_bits)(key, least_word, mask.shape, rows, first_step)
         keep = check_not_shared(keep) if mask.by_sample else keep
         kept, dropped = (
             _mask_value_at_call(mask, state, is_kept, dtype) for is_kept in (True, False)
@@ -104,10 +133,19 @@ def _at_call(
     return ops.take(table, ops.sum(is_reached) - 1)
 
 
-def mask_key(state: Tensor, slot: Slot) -> tuple[Tensor, Tensor]:
+def mask_key(state: Tensor | tuple[Tensor, Tensor], slot: Slot) -> tuple[Tensor, Tensor]:
     """The key of one mask of one call, from the state (seed, call), as two int32 words."""
     seed, call = state[0], state[1]
     return threefry2x32((seed, ops.zeros_like(seed)), (call, _to_int32(tag(slot))), _rotate_left)
+
+
+def derived_seeds(seed: Tensor, numbers: Tensor) -> Tensor:
+    """For each number the seed that the core derives, `derived_seed`; for 0 the seed itself."""
+    seeds = seed + ops.zeros_like(numbers)
+    words = threefry2x32(
+        (seeds, ops.zeros_like(seeds)), (numbers, _to_int32(SEEDS - 1)), _rotate_left
+    )
+    return ops.where(ops.equal(numbers, 0), seeds, words[0])
 
 
 def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
@@ -117,21 +155,32 @@ def _next_key(generator: keras.random.SeedGenerator) -> tuple[Tensor, Tensor]:
 
 
 def keep_bits(
-    key: tuple[Tensor, Tensor], least_word: Tensor, shape: tuple[Any, Any, int], row_offset: int
+    key: tuple[Tensor, Tensor],
+    least_word: Tensor,
+    shape: tuple[Any, Any, int],
+    rows: int | Tensor,
+    first_step: int | Tensor = 0,
 ) -> Tensor:
     """Which elements of a mask `[T, B, F]` are kept, bit for bit those of the core.
 
     Args:
-        key: two int32 words.
+        key: two int32 words; or `[1, B, 1]`, those of each row.
         least_word: the lowest word that keeps, moved down by 2**31.
         shape: T, B and F.
-        row_offset: the number of the first row.
+        rows: the number of the first row, or of each row, `[B]`.
+        first_step: the number of the first step: one for all rows, or one for each, `[B]`.
     """
     steps, batch, width = shape
     # Keras has no arithmetic on uint32 on every backend; int32 overflows alike.
-    rows = ops.reshape(ops.arange(batch, dtype="int32") + _to_int32(row_offset), (1, -1, 1))
-    step_starts = ops.reshape(ops.arange(steps, dtype="int32") * width, (-1, 1, 1))
-    positions = step_starts + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
+    if not ops.is_tensor(rows):
+        rows = ops.arange(batch, dtype="int32") + _to_int32(rows)
+    rows = ops.reshape(rows, (1, -1, 1))
+    numbers = ops.reshape(ops.arange(steps, dtype="int32"), (-1, 1, 1))
+    if ops.is_tensor(first_step):
+        numbers = numbers + ops.reshape(first_step, (1, -1, 1))
+    elif first_step:
+        numbers = numbers + _to_int32(first_step)
+    positions = numbers * width + ops.reshape(ops.arange(width, dtype="int32"), (1, 1, -1))
     # One block for each element, though two elements share a block: all of it is then one loop
     # over the mask, which a compiler runs far faster than half the blocks and a rearrangement.
     counter = rows + 0 * positions, ops.right_shift(positions, 1) + 0 * rows

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+import numpy.typing as npt
 from keras import ops
 
 from dropout_policies.adapter import (
@@ -25,6 +27,9 @@ from dropout_policies.adapter import (
 )
 
 from . import masks, tracing
+from .masks import BitSource, Masks
+from .shared_calls import SHARED, CallCounter, SharedCalls
+from .tracing import Tensor
 
 POLICY_ATTRIBUTES = (
     "placement",
@@ -35,7 +40,9 @@ POLICY_ATTRIBUTES = (
     "hold_masks",
     "rates_at",
     "dropouts_taken_over",
+    "told_of_steps",
     "_mask_generator",
+    "_call_counter",
     "_before_policy",
 )
 """The attributes that a policy adds to a layer."""
@@ -63,6 +70,8 @@ class PolicyLayer:
     """Whether every call has the masks of the first."""
     rates_at: int | None = None
     """The call whose rates all calls have, while a schedule stands still; None for its own."""
+    told_of_steps: bool = False
+    """Whether a warning was given that masks are not held from step to step."""
     dropouts_taken_over: Mapping[str, Sequence[Any]] = MappingProxyType({})
     """The dropout layers next to this one that the policy has switched off: by name, the attribute
     and the value to restore. They are saved with the policy."""
@@ -112,14 +121,16 @@ class PolicyLayer:
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in the stock layer, and the state of a generator that came with the policy.
+        """As in the stock layer, and the state of a generator that came with the policy, and of
+        calls that were shared.
 
         A compiled function must return that state. Weights, and so checkpoints, do not change.
         """
-        own, stock = self.__dict__.get("_mask_generator"), super().variables  # type: ignore[misc]
-        if own is None:
-            return stock  # type: ignore[no-any-return]
-        return [*(v for v in stock if v is not own.state), own.state]  # last in any case
+        generator, counter = (self.__dict__.get(n) for n in ("_mask_generator", "_call_counter"))
+        own = [] if generator is None else [generator.state]
+        own += [] if counter is None else [counter.variable]
+        stock = [v for v in super().variables if not any(v is each for each in own)]  # type: ignore[misc]
+        return [*stock, *own]  # last in any case
 
     @property
     def seed(self) -> int | None:
@@ -158,6 +169,11 @@ class PolicyLayer:
 
     def sample(self, seed: int, hold: bool) -> SavedKeys:
         """Have masks apply in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
+        if SHARED.of(self) is not None:
+            raise PolicyError(
+                f"{self.name}: its calls share masks already. Sample first, and share inside: "
+                f"with dp.monte_carlo(model), dp.sequence(model): ..."
+            )
         state = ops.convert_to_numpy(self.generator.state).copy()
         before = SavedKeys(state, self.sampling, self.hold_masks, self.rates_at)
         if self.rates_at is None:
@@ -183,7 +199,48 @@ class PolicyLayer:
         plays = self.tape is not None and self.tape.plays
         return bool(training) or self.sampling or plays
 
-    def masks(self, plan: Plan, training: bool, dtype: str, inputs: Any) -> masks.Masks:
+    def prepare_to_share(self) -> bool:
+        """Get ready to count the calls of compiled functions; see `SharingLayer` of the core."""
+        if "_call_counter" in self.__dict__ or not tracing.may_compile_calls():
+            return False
+        # Not by setattr: a built layer takes no new state. The counter is no weight.
+        self.__dict__["_call_counter"] = CallCounter(self.name)
+        return True
+
+    @contextmanager
+    def share_masks(
+        self, goes_on: bool, rows: npt.NDArray[np.int64] | None
+    ) -> Iterator[SharedCalls]:
+        """Have calls share masks; see `SharingLayer` of the core."""
+        graph, around = tracing.current_graph(), SHARED.of(self)
+        counter = self.__dict__.get("_call_counter") if graph is None else None
+        outside = tracing.value_outside_scope(self.generator.state)
+        is_constant = tracing.is_constant_in_jax(self.generator.state.value)
+        before = self.generator.state * 1  # a copy
+        state = ops.cast(before, "int32")
+        shared = SharedCalls(self.name, goes_on, rows, state, graph, counter)
+        shared.is_constant = graph is not None and is_constant
+        counted = None if counter is None else counter.begin(goes_on, state[1])
+        if self.hold_masks:
+            shared.moves = 0
+        else:
+            self.generator.next()  # the calls inside are one, whatever is called in scopes inside
+        try:
+            with SHARED.enter(self, shared):
+                yield shared
+            shared.check_compiled_calls(self.generator.state)
+        finally:
+            if counter is not None:
+                shared.is_counted |= counter.calls > 0
+                counter.end(counted)
+            if not shared.is_counted and shared.moves == 1:
+                self.generator.state.assign(before)
+            elif shared.moves:
+                self._check_state_is_returned(outside)
+                if around is not None:
+                    around.moves += shared.moves
+
+    def masks(self, plan: Plan, training: bool, dtype: str, inputs: Any, steps: Any) -> Masks:
         """The masks of a call, or what stands for them in evaluation.
 
         They are drawn outside of any loop, and the call is counted.
@@ -193,11 +250,13 @@ class PolicyLayer:
             training: whether the call is in training.
             dtype: of the masks.
             inputs: the call's inputs that belong to samples, nested in any way.
+            steps: T.
 
         Raises:
             PolicyError: the masks are recorded or replayed, and the call is traced; or the call
                 runs on several replicas, or is mapped over samples, and its masks would not be
-                those of its rows; or JAX compiles it without its random state.
+                those of its rows; or JAX compiles it without its random state; or it cannot share
+                masks with the other calls of its sequence.
         """
         if not plan:
             return {}
@@ -209,29 +268,76 @@ class PolicyLayer:
         replica = tracing.replica_number()
         if replica is not None:
             self._check_replicas(plan)
-        before = state = None
-        if self.keyed:
-            is_counted = (training or self.sampling) and not self.hold_masks
-            before = self.generator.next() if is_counted else self.generator.state
-            state = ops.cast(before, "int32")
+        before = self.generator.state * 1  # a copy
+        shared = SHARED.of(self)
+        is_shared = shared is not None and not shared.is_left_to_graph
+        if shared is not None and is_shared:
+            source = shared.source(plan, self.row_offset)
+            if training or self.sampling:
+                shared.count(steps)
+        else:
+            source = self._count(before, training, steps, replica)
         per_sample = [x for x in keras.tree.flatten(inputs) if ops.is_tensor(x)]
         check_not_shared = partial(
             tracing.check_not_shared, per_sample=per_sample, error=self._vmap_error
         )
 
-        def draw() -> masks.Masks:
-            offset = self.row_offset
-            return masks.draw(plan, self.generator, state, offset, dtype, replica, check_not_shared)
+        def draw() -> Masks:
+            return masks.draw(plan, self.generator, source, dtype, replica, check_not_shared)
 
-        if self.tape is None:
-            try:
-                drawn = draw()
-            except PolicyError:
-                if before is not None:
-                    self.generator.state.assign(before)  # a refused call is not counted
-                raise
+        try:
+            drawn = self._taped(plan, draw, dtype)
+        except PolicyError:
+            if self.keyed and not is_shared:
+                self.generator.state.assign(before)  # a refused call is not counted
+            raise
+        if not is_shared and self.tape is None:
             self._check_state_is_returned(outside)
-            return drawn
+        return drawn
+
+    def _count(
+        self, before: Tensor, training: bool, steps: Any, replica: Tensor | None
+    ) -> BitSource:
+        """Count a call that shares no masks in Python.
+
+        Args:
+            before: the generator's state.
+            training: whether the call is in training.
+            steps: T.
+            replica: the number of the replica, if there are several.
+
+        Returns:
+            Where its masks come from.
+
+        Raises:
+            PolicyError: it is in a sequence, which nothing tells the graph that it is in.
+        """
+        counter = None
+        if tracing.current_graph() is not None:
+            counter = self.__dict__.get("_call_counter")
+            shared = SHARED.of(self)
+            if shared is not None:
+                shared.leave_to_graph(replica)
+        if not self.keyed and counter is None:
+            return BitSource(None, self.row_offset)
+        if not training and not self.sampling:
+            return BitSource(ops.cast(before, "int32"), self.row_offset)
+        if not self.hold_masks:
+            self.generator.next()
+        state = ops.cast(before, "int32")
+        if counter is None:
+            return BitSource(state, self.row_offset)
+        is_inside, first_step, call = counter.count(steps)
+        if not self.hold_masks:  # inside a scope all calls are one
+            after = self.generator.state * 1
+            self.generator.state.assign(ops.where(is_inside, before, after))
+        state = ops.stack([state[0], ops.where(is_inside, call, state[1])])
+        return BitSource(state, self.row_offset, first_step)
+
+    def _taped(self, plan: Plan, draw: Callable[[], Masks], dtype: str) -> Masks:
+        """Masks that are drawn, or that a tape gives in their place."""
+        if self.tape is None:
+            return draw()
         if tracing.is_traced():
             raise PolicyError(
                 f"{self.name}: masks can be taken out or put in only where nothing is compiled, "

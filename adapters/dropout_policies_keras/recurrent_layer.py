@@ -12,9 +12,11 @@ from keras import ops
 from dropout_policies.adapter import (
     Choice,
     Placement,
+    Plan,
     Policy,
     PolicyError,
     stack_placement,
+    warn_of_steps,
 )
 
 from .layer_cells import (
@@ -30,11 +32,13 @@ from .loops import LoopResult
 from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
+from .shared_calls import SHARED
 from .structure import find_producers
 from .tracing import Tensor
 
 POLICY_ATTRIBUTES = (
     *("may_join", "loops_generically", "native_rates", "_in_stock_loop", "_layer_numbers"),
+    "_goes_on",
 )
 """The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""
 
@@ -153,6 +157,47 @@ class Recurrent(PolicyLayer):
             numbers.next += self.layers
         producer.placement = replace(its, last=False)
 
+    def call(
+        self,
+        sequences: Tensor,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        training: bool = False,
+    ) -> Any:
+        """As in the stock layer; see `inner_loop`.
+
+        Args:
+            sequences: the input `[B, T, D]`.
+            initial_state: the states before the first step; None for zeros, or for those that a
+                `stateful` layer carries.
+            mask: False where a step is padding, `[B, T]`, or None.
+            training: whether the call is in training.
+        """
+        self.__dict__["_goes_on"] = initial_state is not None or self.stateful
+        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)  # type: ignore[misc]
+
+    def _check_sequence(self, plan: Plan, steps: Any, training: bool) -> None:
+        """Look whether a call is one of several over one sequence.
+
+        Raises:
+            PolicyError: the layer reads from the end, and the sequence is in its second call.
+        """
+        shared = SHARED.of(self)
+        if shared is not None:
+            if shared.goes_on and self.go_backwards and shared.has_begun:
+                raise PolicyError(
+                    f"{self.name}: a layer that goes backwards needs the whole sequence in one "
+                    f"call, because it begins at the end. Call it once inside dp.sequence, or "
+                    f"leave it out of the scope."
+                )
+            return
+        held = [slot.site.value for slot, mask in plan.items() if mask.rule.per != "step"]
+        is_own = training and self.tape is None and not self.hold_masks and not self.told_of_steps
+        if held and is_own and steps == 1 and self.__dict__.get("_goes_on"):
+            assert self.placement is not None, "there is a plan under a policy only"
+            self.told_of_steps = True
+            warn_of_steps(self.name, self.placement.policy.name, held)
+
     def reset_state(self) -> None:
         """Set a stateful layer's states to zero.
 
@@ -229,7 +274,8 @@ class Recurrent(PolicyLayer):
         plan = plan_call(cells, sequences.shape[-1], batch, steps, int(self.go_backwards))
         dtype = self.cell.compute_dtype
         inputs = sequences, initial_state, mask
-        drawn = self.masks(plan, training, dtype, inputs)
+        self._check_sequence(plan, steps, training)
+        drawn = self.masks(plan, training, dtype, inputs, steps)
         if not drawn:
             return None
         padding = mask[0] if isinstance(mask, list | tuple) else mask

@@ -38,6 +38,43 @@ def has_no_value(tensor: Tensor) -> bool:
     return False
 
 
+def current_graph() -> Any:
+    """The graph that operations are recorded in now: one object for each function that is traced,
+    and for each body of a loop inside it; None where operations run at once."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    if backend == "jax":
+        import jax
+
+        # Private, because what is public (jax.extend.core) tells a gradient from its function too.
+        value = jax.numpy.zeros(())
+        return value._trace if isinstance(value, jax.core.Tracer) else None
+    if backend == "torch":
+        import torch
+
+        return "torch.compile" if torch.compiler.is_compiling() else None
+    return None
+
+
+def may_compile_calls() -> bool:
+    """Whether calls that are made from here may be compiled by themselves, as `fit` does it.
+
+    Inside a layer's `call` they are not, or all of it is.
+    """
+    if keras.backend.backend() == "torch" or current_graph() is not None:
+        return False
+    try:
+        # Private, because Keras does not say otherwise that it is in a call. Without it, a layer
+        # has a variable that it does not need.
+        from keras.src.backend.common import global_state
+    except ImportError:
+        return True
+    return global_state.get_global_attribute("current_call_ctx") is None
+
+
 @contextmanager
 def values_only() -> Iterator[None]:
     """Have functions of the user's run as they are written, on values, and keep no gradients.
@@ -205,6 +242,11 @@ def value_outside_scope(state: Any) -> Tensor | None:
             return state.value
         except TypeError:
             return None
+
+
+def is_constant_in_jax(value: Tensor) -> bool:
+    """Whether a function that JAX traces would hold a value as it is now."""
+    return keras.backend.backend() == "jax" and not is_traced_in_jax(value)
 
 
 def is_traced_in_jax(value: Tensor | None) -> bool:

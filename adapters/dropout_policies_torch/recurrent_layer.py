@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,10 +13,10 @@ from dropout_policies.adapter import (
     Geometry,
     Plan,
     PolicyError,
-    PolicyWarning,
     check_sites,
     plan_masks,
     stack_placement,
+    warn_of_steps,
 )
 
 from .cells import CELL_TYPES, States
@@ -190,15 +189,7 @@ def _check_sequence(layer: Any, plan: Plan, steps: int, states: States | None) -
     is_own = layer.masks_apply and layer.tape is None and not layer.keys.hold
     if held and is_own and steps == 1 and states is not None and not layer.told_of_steps:
         layer.told_of_steps = True
-        sites = ", ".join(dict.fromkeys(held))
-        warnings.warn(
-            f"{name} is called for one step from a given state, and policy "
-            f"{layer.placement.policy.name!r} draws new masks in every call that it is to hold "
-            f"({sites}). If these steps are one sequence, run them inside "
-            f"with dp.sequence(model): ...",
-            PolicyWarning,
-            stacklevel=5,
-        )
+        warn_of_steps(name, layer.placement.policy.name, held)
 
 
 def _states(hx: Any) -> States | None:

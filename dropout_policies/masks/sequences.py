@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..argument_checks import short_repr
-from ..errors import PolicyError
+from ..errors import PolicyError, PolicyWarning
 from .keyed import derived_seed
 from .sampling import policy_layers
 
@@ -263,6 +264,23 @@ def _sharing(
         adapter.changed(model)
     with ExitStack() as stack:
         yield [stack.enter_context(layer.share_masks(goes_on, rows)) for layer in sharing]
+
+
+def warn_of_steps(layer: str, policy: str, sites: Sequence[str]) -> None:
+    """Warn that a layer is called step by step outside of any scope.
+
+    Args:
+        layer: the layer's name.
+        policy: the policy's.
+        sites: where it is to hold masks for longer than a step.
+    """
+    warnings.warn(
+        f"{layer} is called for one step from a given state, and policy {policy!r} draws new masks "
+        f"in every call that it is to hold ({', '.join(dict.fromkeys(sites))}). If these steps are "
+        f"one sequence, run them inside with dp.sequence(model): ...",
+        PolicyWarning,
+        stacklevel=7,
+    )
 
 
 def row_flags(rows: Any) -> npt.NDArray[np.bool_]:

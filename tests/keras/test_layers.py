@@ -120,7 +120,7 @@ def test_mask_bits_are_the_cores(seed, shape):
         state = ops.cast(layer.cell.seed_generator.state, "int32")
         for rate in (0.0, 0.3, 1 - 1e-12):
             least_word = ops.convert_to_tensor(keyed.threshold(rate) - 2**31, dtype="int32")
-            got = masks.keep_bits(masks.mask_key(state, slot), least_word, shape, row_offset=7)
+            got = masks.keep_bits(masks.mask_key(state, slot), least_word, shape, 7)
             expected = keyed.keep_bits(keyed.mask_key(seed, 2**32 - 1, slot), rate, shape, 7)
             np.testing.assert_array_equal(ops.convert_to_numpy(got), expected)
 
@@ -133,7 +133,9 @@ def test_a_scheduled_mask_is_the_cores_bit_for_bit(call):
     slot = Slot(Site.INPUT, 0, 0)
     wanted = {slot: PlannedMask(dp.drop(rate), rate, (4, 3, 5))}
     state = ops.cast(layer.generator.state, "int32")
-    got = ops.convert_to_numpy(masks.draw(wanted, layer.generator, state, 0, "float32")[slot])
+    got = ops.convert_to_numpy(
+        masks.draw(wanted, layer.generator, masks.BitSource(state), "float32")[slot]
+    )
     expected = keyed.masks(wanted, 3, call)[slot].astype("float32")
     np.testing.assert_array_equal(got, expected)
     assert rate_at(rate, call) == {0: 0.1, 1: 0.1, 2: 0.3}.get(call, 0.65)

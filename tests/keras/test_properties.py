@@ -37,7 +37,7 @@ def test_unseeded_masks_are_the_plans_and_fall_where_the_oracle_has_them(case):
 
 def unseeded():
     generator = keras.random.SeedGenerator(3)
-    drawn = masks.draw(WANTED, generator, None, 0, "float32")
+    drawn = masks.draw(WANTED, generator, masks.BitSource(None), "float32")
     return {slot: keras.ops.convert_to_numpy(mask) for slot, mask in drawn.items()}
 
 

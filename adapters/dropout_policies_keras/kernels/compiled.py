@@ -16,7 +16,7 @@ from dropout_policies.adapter import (
 
 from ..tracing import Tensor, has_values
 
-KeepBits = Callable[[tuple[Tensor, Tensor], Tensor, tuple[Any, Any, int], int], Tensor]
+KeepBits = Callable[..., Tensor]
 """What computes the bits of a mask; see `masks.keep_bits`."""
 
 StateUpdate = Callable[..., list[Tensor]]
@@ -107,7 +107,17 @@ def _is_activation(operation: Any, *_: Any, **__: Any) -> bool:
 def _compile_with_xla(keep_bits: KeepBits) -> KeepBits:
     import tensorflow as tf
 
-    return tf.function(keep_bits, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
+    compiled = tf.function(keep_bits, jit_compile=True, autograph=False)
+
+    def call(
+        key: Any, least_word: Any, shape: Any, row_offset: int, first_step: int | Tensor = 0
+    ) -> Tensor:
+        if isinstance(first_step, int) and first_step > 0:
+            # As a number in Python, each step would be compiled anew.
+            first_step = tf.constant(first_step, tf.int32)
+        return compiled(key, least_word, shape, row_offset, first_step)
+
+    return call
 
 
 def _is_graph_on_cpu() -> bool:
@@ -121,13 +131,17 @@ def _is_graph_on_cpu() -> bool:
 
 
 def _keep_bits_in_c(
-    key: tuple[Tensor, Tensor], least_word: Tensor, shape: tuple[int, int, int], row_offset: int
+    key: tuple[Tensor, Tensor],
+    least_word: Tensor,
+    shape: tuple[int, int, int],
+    row_offset: int,
+    first_step: int | Tensor = 0,
 ) -> Tensor:
     import torch
 
     keep = torch.empty(shape, dtype=torch.bool, device=key[0].device)
-    key_words = int(key[0]), int(key[1])
-    write_keep_bits(key_words, int(least_word) + 2**31, shape, row_offset, keep.data_ptr())
+    key_words, least = (int(key[0]), int(key[1])), int(least_word) + 2**31
+    write_keep_bits(key_words, least, shape, row_offset, keep.data_ptr(), int(first_step))
     return keep
 
 

@@ -97,7 +97,7 @@ def test_masks_without_a_seed_are_the_generators(rate):
 
     def drawn(generator):
         def of_a_call():
-            return list(masks.draw(wanted, generator, None, 0, "float32").values())
+            return list(masks.draw(wanted, generator, masks.BitSource(None), "float32").values())
 
         # JAX's function would leave a tracer in the generator.
         found = (of_a_call if BACKEND == "jax" else traced(of_a_call))()
