@@ -215,11 +215,10 @@ class PolicyLayer:
         graph, around = tracing.current_graph(), SHARED.of(self)
         counter = self.__dict__.get("_call_counter") if graph is None else None
         outside = tracing.value_outside_scope(self.generator.state)
-        is_constant = tracing.is_constant_in_jax(self.generator.state.value)
-        before = self.generator.state * 1  # a copy
+        before = tracing.value_now(self.generator.state)
         state = ops.cast(before, "int32")
         shared = SharedCalls(self.name, goes_on, rows, state, graph, counter)
-        shared.is_constant = graph is not None and is_constant
+        shared.is_constant = graph is not None and tracing.is_constant_in_jax(before)
         counted = None if counter is None else counter.begin(goes_on, state[1])
         if self.hold_masks:
             shared.moves = 0
@@ -268,7 +267,7 @@ class PolicyLayer:
         replica = tracing.replica_number()
         if replica is not None:
             self._check_replicas(plan)
-        before = self.generator.state * 1  # a copy
+        before = tracing.value_now(self.generator.state)
         shared = SHARED.of(self)
         is_shared = shared is not None and not shared.is_left_to_graph
         if shared is not None and is_shared:
@@ -329,7 +328,7 @@ class PolicyLayer:
             return BitSource(state, self.row_offset)
         is_inside, first_step, call = counter.count(steps)
         if not self.hold_masks:  # inside a scope all calls are one
-            after = self.generator.state * 1
+            after = tracing.value_now(self.generator.state)
             self.generator.state.assign(ops.where(is_inside, before, after))
         state = ops.stack([state[0], ops.where(is_inside, call, state[1])])
         return BitSource(state, self.row_offset, first_step)

@@ -229,6 +229,12 @@ def _identity_with_vmap_rule() -> Any:
     return Identity
 
 
+def value_now(state: Any) -> Tensor:
+    """The value of a variable, whatever is assigned to it afterwards."""
+    # JAX's arrays do not change, and a product with a constant would belong to what is traced.
+    return state.value if keras.backend.backend() == "jax" else state.value * 1
+
+
 def value_outside_scope(state: Any) -> Tensor | None:
     """The value of a variable on JAX outside of the `stateless_call` that runs now, if one does.
 

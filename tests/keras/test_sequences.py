@@ -657,15 +657,16 @@ if BACKEND == "jax":
         assert not np.array_equal(other, y)
         assert [int(state[0][1]) for state in (state, new, newer)] == [0, 1, 2]
 
-        def from_outside(state):
-            with dp.hold(model):
-                return model.stateless_call(trainable, state, x, training=True)
-
-        with pytest.raises(dp.PolicyError, match=r"outside of stateless_call.*the model's call"):
-            jax.jit(from_outside)(state)
-
         rnn = keras.Sequential([keras.Input((2, H)), dpk.LSTM(H, policy="naive", seed=1)])
         weights = [v.value for v in rnn.trainable_variables]
+
+        def from_outside(state):
+            with dp.hold(rnn):
+                return rnn.stateless_call(weights, state, x, training=True)
+
+        with pytest.raises(dp.PolicyError, match=r"outside of stateless_call.*the model's call"):
+            jax.jit(from_outside)([v.value for v in rnn.non_trainable_variables])
+
         call = jax.jit(lambda state: rnn.stateless_call(weights, state, x, training=True))
         with pytest.raises(dp.PolicyError, match="not written back"), dp.hold(rnn):
             call([v.value for v in rnn.non_trainable_variables])
