@@ -12,13 +12,14 @@ from typing import Any
 from keras import ops
 
 from dropout_policies.adapter import (
+    CellType,
     Site,
     cell_types,
 )
 
 from .kernels.compiled import checkpoint_update
 from .kernels.products import MakeProduct
-from .policy_cells import GATE_ORDER, Cell, cell_type_of
+from .policy_cells import GATE_ORDER, Cell
 from .tracing import Tensor
 
 States = list[Tensor]
@@ -38,9 +39,9 @@ class Weights:
     recurrent_bias: Tensor | None = None
 
     @classmethod
-    def of(cls, cell: Cell, dtype: str, masks: dict[Site, Tensor]) -> Weights:
+    def of(cls, cell: Cell, kind: CellType, dtype: str, masks: dict[Site, Tensor]) -> Weights:
         """A cell's weights under their masks `[1, G*H, D or H]`, which are taken out of `masks`."""
-        order = GATE_ORDER[cell_type_of(cell)]
+        order = GATE_ORDER[kind]
 
         def masked(variable: Any, site: Site) -> Tensor:
             weight, mask = _as_tensor(variable, dtype), masks.pop(site, None)
@@ -133,12 +134,17 @@ HiddenGates = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
 
 
 def make_step(
-    cell: Cell, weights: Weights, mask_per_gate: bool, make_product: MakeProduct
+    cell: Cell,
+    kind: CellType,
+    weights: Weights,
+    mask_per_gate: bool,
+    make_product: MakeProduct,
 ) -> StepFunction:
     """One step of one of Keras's cells under masks.
 
     Args:
         cell: the cell.
+        kind: its type.
         weights: its weights.
         mask_per_gate: whether each gate has a mask of h of its own, in Keras's order.
         make_product: makes products with a kernel, each of which is used once in a step.
@@ -148,7 +154,7 @@ def make_step(
         cell_types.GRU: _make_gru_step,
         cell_types.RNN: _make_rnn_step,
     }
-    return kinds[cell_type_of(cell)](cell, weights, mask_per_gate, make_product)
+    return kinds[kind](cell, weights, mask_per_gate, make_product)
 
 
 def _make_lstm_step(

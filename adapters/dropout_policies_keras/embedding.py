@@ -19,7 +19,8 @@ from dropout_policies.adapter import (
 )
 
 from .keras_arguments import Constraint, EmbeddingArguments, Initializer, Regularizer
-from .policy_layer import PolicyLayer, resolve_policy
+from .policy_arguments import resolve_policy
+from .policy_layer import PolicyLayer
 from .tracing import Tensor
 
 CALL_SIGNATURE = (

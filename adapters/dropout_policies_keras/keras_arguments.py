@@ -49,3 +49,10 @@ class GatedArguments(SimpleRNNArguments, total=False):
     """What `keras.layers.LSTM` and `GRU` take by keyword, in addition to those that they list."""
 
     implementation: int
+
+
+class CellArguments(LayerArguments, total=False):
+    """What `keras.layers.LSTMCell` and `GRUCell` take by keyword, in addition to those that they
+    list."""
+
+    implementation: int

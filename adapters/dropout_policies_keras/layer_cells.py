@@ -13,6 +13,7 @@ from dropout_policies.adapter import (
     Placement,
     Plan,
     Policy,
+    PolicyError,
     Site,
     check_sites,
     plan_masks,
@@ -70,6 +71,11 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
             cell_name = f"{name}: {kind}"
         elif not isinstance(layer, LAYERS_OF_UNITS):
             cell_name = f"{name} of {kind}"
+        if getattr(cell, "placement", None) is not None:
+            raise PolicyError(
+                f"{cell_name}: {cell.name} is under policy {cell.placement.policy.name!r} already, "
+                f"and {policy.name!r} would come on top. Give the layer {kind} of keras.layers."
+            )
         if type(cell) in CELL_TYPES:
             check_sites(policy, cell_name, cell_type_of(cell).sites)
         else:

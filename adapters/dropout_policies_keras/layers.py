@@ -17,7 +17,7 @@ from .keras_arguments import (
     RNNArguments,
     SimpleRNNArguments,
 )
-from .policy_layer import resolve_policy
+from .policy_arguments import resolve_policy
 from .recurrent_layer import CudnnRecurrent, Recurrent
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "SimpleRNN"]

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
 from dropout_policies.adapter import (
-    Choice,
     Placement,
     Plan,
-    Policy,
     PolicyError,
-    PolicyName,
-    Rates,
     Tape,
-    check_seed,
     plan_at_call,
 )
 
 from . import masks, tracing
-from .masks import BitSource, Masks
-from .shared_calls import SHARED, CallCounter, SharedCalls
-from .tracing import Tensor
+from .call_counting import CountingLayer
+from .masks import Masks
+from .shared_calls import SHARED
 
 POLICY_ATTRIBUTES = (
     "placement",
@@ -57,7 +50,7 @@ class SavedKeys(NamedTuple):
     rates_at: int | None
 
 
-class PolicyLayer:
+class PolicyLayer(CountingLayer):
     """A layer that may be under a policy; a mixin of `keras.layers.Layer`."""
 
     placement: Placement | None = None
@@ -199,46 +192,6 @@ class PolicyLayer:
         plays = self.tape is not None and self.tape.plays
         return bool(training) or self.sampling or plays
 
-    def prepare_to_share(self) -> bool:
-        """Get ready to count the calls of compiled functions; see `SharingLayer` of the core."""
-        if "_call_counter" in self.__dict__ or not tracing.may_compile_calls():
-            return False
-        # Not by setattr: a built layer takes no new state. The counter is no weight.
-        self.__dict__["_call_counter"] = CallCounter(self.name)
-        return True
-
-    @contextmanager
-    def share_masks(
-        self, goes_on: bool, rows: npt.NDArray[np.int64] | None
-    ) -> Iterator[SharedCalls]:
-        """Have calls share masks; see `SharingLayer` of the core."""
-        graph, around = tracing.current_graph(), SHARED.of(self)
-        counter = self.__dict__.get("_call_counter") if graph is None else None
-        outside = tracing.value_outside_scope(self.generator.state)
-        before = tracing.value_now(self.generator.state)
-        state = ops.cast(before, "int32")
-        shared = SharedCalls(self.name, goes_on, rows, state, graph, counter)
-        shared.is_constant = graph is not None and tracing.is_constant_in_jax(before)
-        counted = None if counter is None else counter.begin(goes_on, state[1])
-        if self.hold_masks:
-            shared.moves = 0
-        else:
-            self.generator.next()  # the calls inside are one, whatever is called in scopes inside
-        try:
-            with SHARED.enter(self, shared):
-                yield shared
-            shared.check_compiled_calls(self.generator.state)
-        finally:
-            if counter is not None:
-                shared.is_counted |= counter.calls > 0
-                counter.end(counted)
-            if not shared.is_counted and shared.moves == 1:
-                self.generator.state.assign(before)
-            elif shared.moves:
-                self._check_state_is_returned(outside)
-                if around is not None:
-                    around.moves += shared.moves
-
     def masks(self, plan: Plan, training: bool, dtype: str, inputs: Any, steps: Any) -> Masks:
         """The masks of a call, or what stands for them in evaluation.
 
@@ -294,45 +247,6 @@ class PolicyLayer:
             self._check_state_is_returned(outside)
         return drawn
 
-    def _count(
-        self, before: Tensor, training: bool, steps: Any, replica: Tensor | None
-    ) -> BitSource:
-        """Count a call that shares no masks in Python.
-
-        Args:
-            before: the generator's state.
-            training: whether the call is in training.
-            steps: T.
-            replica: the number of the replica, if there are several.
-
-        Returns:
-            Where its masks come from.
-
-        Raises:
-            PolicyError: it is in a sequence, which nothing tells the graph that it is in.
-        """
-        counter = None
-        if tracing.current_graph() is not None:
-            counter = self.__dict__.get("_call_counter")
-            shared = SHARED.of(self)
-            if shared is not None:
-                shared.leave_to_graph(replica)
-        if not self.keyed and counter is None:
-            return BitSource(None, self.row_offset)
-        if not training and not self.sampling:
-            return BitSource(ops.cast(before, "int32"), self.row_offset)
-        if not self.hold_masks:
-            self.generator.next()
-        state = ops.cast(before, "int32")
-        if counter is None:
-            return BitSource(state, self.row_offset)
-        is_inside, first_step, call = counter.count(steps)
-        if not self.hold_masks:  # inside a scope all calls are one
-            after = tracing.value_now(self.generator.state)
-            self.generator.state.assign(ops.where(is_inside, before, after))
-        state = ops.stack([state[0], ops.where(is_inside, call, state[1])])
-        return BitSource(state, self.row_offset, first_step)
-
     def _taped(self, plan: Plan, draw: Callable[[], Masks], dtype: str) -> Masks:
         """Masks that are drawn, or that a tape gives in their place."""
         if self.tape is None:
@@ -372,24 +286,6 @@ class PolicyLayer:
                 f"jax.shard_map), none of which knows which rows it has. {instead}"
             )
 
-    def _check_state_is_returned(self, before: Any) -> None:
-        """Make sure that the next call gets the random state that this one leaves.
-
-        Args:
-            before: the state before this call, outside of any `stateless_call`.
-
-        Raises:
-            PolicyError: JAX compiles the call as a function that does not return the state.
-        """
-        if tracing.is_traced_in_jax(tracing.value_outside_scope(self.generator.state)):
-            self.generator.state.assign(before)
-            raise PolicyError(
-                f"{self.name}: jax.jit compiles this training call as a function that does not "
-                f"return the layer's random state, and every call of it would get the same masks. "
-                f"Write: y, non_trainable_variables = model.stateless_call(trainable_variables, "
-                f"non_trainable_variables, x, training=True), and return both."
-            )
-
     def _vmap_error(self) -> PolicyError:
         has_seed = self.mask_seed is not None or self.sampling
         shared = "the masks of row 0" if has_seed else "the same masks"
@@ -399,36 +295,3 @@ class PolicyLayer:
             f"batch; or call stateless_call and map non_trainable_variables too, with a random "
             f"state for each sample."
         )
-
-
-def resolve_policy(
-    layer_name: str,
-    policy: PolicyName | Policy | None,
-    rate: Rates | None,
-    seed: int | None,
-    **others: object,
-) -> Choice | None:
-    """The choice of policy of a constructor's arguments, or None.
-
-    Args:
-        layer_name: what an error calls the layer.
-        policy: a policy's name, a `Policy`, or None.
-        rate: rates for a policy given by name, or None.
-        seed: for keyed masks, or None.
-        **others: other arguments that need a policy.
-
-    Raises:
-        PolicyError: the policy is unknown, a rate or the seed is out of range, or an argument that
-            needs a policy came without one.
-    """
-    if policy is not None:
-        if seed is not None:
-            check_seed(seed)
-        return Choice.of(policy, rate)
-    for argument, value in {"rate": rate, **others}.items():
-        if value is not None:
-            raise PolicyError(
-                f"{layer_name}: {argument} goes with a policy. Received: {argument}={value!r}, "
-                f"policy=None; write: policy='zaremba', {argument}={value!r}"
-            )
-    return None

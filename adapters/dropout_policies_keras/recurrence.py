@@ -149,7 +149,7 @@ def _run_keras_cell(
     project_at_once: bool,
 ) -> LoopResult:
     """Run one of Keras's cells; `input_mask` holds a mask for each gate, if it is there."""
-    weights, order = Weights.of(each.cell, x.dtype, masks), GATE_ORDER[each.type]
+    weights, order = Weights.of(each.cell, each.type, x.dtype, masks), GATE_ORDER[each.type]
     loop_tensors = [x, input_mask, *states, *masks.values(), *vars(weights).values()]
     fused = next((FUSED_LAYERS[kind] for kind in FUSED_LAYERS if isinstance(layer, kind)), None)
     if input_mask is not None:
@@ -171,7 +171,7 @@ def _run_keras_cell(
             if project_at_once
             else products.plain_product
         )
-        cell_step = make_step(each.cell, weights, mask_per_gate, make_product)
+        cell_step = make_step(each.cell, each.type, weights, mask_per_gate, make_product)
 
         def project(value: Tensor) -> Tensor:
             gates = to_gates(value, input_mask)

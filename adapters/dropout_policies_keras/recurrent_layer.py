@@ -13,7 +13,6 @@ from dropout_policies.adapter import (
     Choice,
     Placement,
     Plan,
-    Policy,
     PolicyError,
     stack_placement,
     warn_of_steps,
@@ -29,6 +28,7 @@ from .layer_cells import (
     sites_of_cells,
 )
 from .loops import LoopResult
+from .policy_arguments import placement_config, restore_placement
 from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
@@ -299,14 +299,7 @@ class Recurrent(PolicyLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()  # type: ignore[misc]
         if self.placement is not None:
-            placement = self.placement
-            config["placement"] = {
-                "policy": placement.policy.to_dict(),
-                "layer": placement.layer,
-                "first": placement.first,
-                "last": placement.last,
-                "depth": placement.depth,
-                "seed": self.mask_seed,
+            config["placement"] = placement_config(self) | {
                 "loops_generically": self.loops_generically,
                 "native_rates": [list(rates) for rates in self.native_rates],
             }
@@ -321,10 +314,7 @@ class Recurrent(PolicyLayer):
         saved = config.pop("placement", None)
         layer = super().from_config(config, *args, **kwargs)  # type: ignore[misc]
         if saved is not None:
-            place = [saved[key] for key in ("layer", "first", "last", "depth")]
-            placement = Placement(Policy.from_dict(saved["policy"]), *place)
-            layer.add_generator()
-            layer.set_placement(placement, saved["seed"])
+            restore_placement(layer, saved)
             layer.loops_generically = saved["loops_generically"]
             layer.__dict__["native_rates"] = [tuple(r) for r in saved.get("native_rates", ())]
             if "dropouts_taken_over" in saved:

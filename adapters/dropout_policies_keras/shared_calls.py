@@ -129,7 +129,7 @@ class SharedCalls:
     episodes: Tensor | None = None
     starts: Tensor | None = None
     _is_step_unknown: bool = False
-    """Whether calls were made in a loop of the graph, which runs who knows how often."""
+    """Whether calls were made in such a loop, which runs who knows how often."""
     _was_compiled: bool = False
     """Whether a call was compiled by itself, without the scope."""
     _calls: int = 0
@@ -137,8 +137,8 @@ class SharedCalls:
 
     @property
     def _is_in_loop(self) -> bool:
-        """Whether a call that is made now is in a graph inside the scope's."""
-        return tracing.current_graph() is not self.graph
+        """Whether a call that is made now is in a loop of the backend's or of Keras's."""
+        return tracing.current_graph() is not self.graph or tracing.is_in_loop_of_torch()
 
     @property
     def has_begun(self) -> bool:
@@ -205,9 +205,10 @@ class SharedCalls:
             by_step = [slot.site.value for slot, mask in plan.items() if mask.rule.per == "step"]
             if by_step:
                 raise PolicyError(
-                    f"{self.layer}: it is called inside a compiled loop, in which every step would "
-                    f"get the same masks per step (site {', '.join(by_step)}). Write the loop in "
-                    f"Python, or RNN(..., unroll=True), or hold the masks: per='sequence'."
+                    f"{self.layer}: it is called inside a loop that Keras runs, in which nobody "
+                    f"knows the step that its masks per step belong to (site "
+                    f"{', '.join(by_step)}). Write the loop in Python, or RNN(..., unroll=True), "
+                    f"or hold the masks: per='sequence'."
                 )
         batch = next((mask.shape[1] for mask in plan.values() if mask.by_sample), None)
         if not self.has_own_rows or batch is None:

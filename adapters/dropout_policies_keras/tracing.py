@@ -6,6 +6,7 @@ Keras has no public way to ask, so this module asks each backend.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,24 @@ def current_graph() -> Any:
 
         return "torch.compile" if torch.compiler.is_compiling() else None
     return None
+
+
+def is_in_loop_of_torch() -> bool:
+    """Whether a step of Keras's own loop on torch calls, which runs the first step twice."""
+    if keras.backend.backend() != "torch":
+        return False
+    from keras.src.backend.torch.rnn import rnn  # private, because nothing public tells
+
+    frame: Any = sys._getframe()
+    while frame is not None and frame.f_code is not rnn.__code__:
+        frame = frame.f_back
+    return frame is not None and not frame.f_locals["unroll"]
+
+
+def is_in_loop_of_jax(state: Any) -> bool:
+    """Whether JAX traces the body of a loop, outside of which a variable has its value."""
+    graph = current_graph() if keras.backend.backend() == "jax" else None
+    return graph is not None and getattr(state.value, "_trace", None) is not graph
 
 
 def may_compile_calls() -> bool:

@@ -16,15 +16,16 @@ from keras.src.testing import test_case
 import dropout_policies as dp
 
 any_backend = pytest.mark.any_backend
-NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding"]
+CELLS = ["LSTMCell", "GRUCell", "SimpleRNNCell"]
+NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding", *CELLS]
 OURS = {
     "LSTM": ["policy", "rate", "stack"],
     "GRU": ["policy", "rate", "stack"],
     "SimpleRNN": ["policy", "rate", "stack"],
     "RNN": ["policy", "rate", "seed", "stack"],
     "Embedding": ["policy", "rate", "seed"],
-}
-"""Each layer's own arguments; the first three have Keras's `seed`."""
+} | {name: ["policy", "rate", "stack"] for name in CELLS}
+"""Each layer's own arguments; those without `seed` have Keras's."""
 NOT_IN_KERAS_3_12 = {"quantization_config"}
 WIDTH = 3
 
@@ -144,7 +145,7 @@ def message(kind, *args, **kwargs):
 
 @any_backend
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("policy", [{}, {"policy": dp.awd()}])
+@pytest.mark.parametrize("policy", [{}, {"policy": "variational"}])
 def test_wrong_arguments_get_kerass_own_errors(name, policy):
     ours, stock = getattr(dpk, name), getattr(keras.layers, name)
     first = {x: given(name)[x] for x in [*given(name)][: 1 + (name == "Embedding")]}
@@ -165,13 +166,14 @@ def test_a_seed_without_a_policy_is_kerass():
 
 
 PROGRAM = """
-from dropout_policies_keras import GRU, LSTM, RNN, Embedding, SimpleRNN
+from dropout_policies_keras import GRU, LSTM, RNN, Embedding, GRUCell, SimpleRNN
 
 LSTM(5, policy="zaremba", rate=0.5, seed=3, stack=(0, 2), name="a", implementation=1)
 GRU(5, reset_after=False, policy=None, zero_output_for_mask=True, dtype="float32")
 SimpleRNN(5, kernel_initializer={"class_name": "Zeros"}, kernel_regularizer="l2")
 RNN([], policy="zaremba", seed=1, return_state=True, activity_regularizer="l2")
 Embedding(5, 3, mask_zero=True, policy="awd", rate={"embedding": 0.1}, trainable=False)
+GRUCell(5, reset_after=False, policy="naive", stack=(0, 2), name="b", implementation=1)
 
 LSTM(5, polcy="zaremba")  # wrong
 GRU(5, retrun_sequences=True)  # wrong
@@ -179,6 +181,7 @@ SimpleRNN(5, recurrent_activation="tanh")  # wrong
 RNN([], unrol=True)  # wrong
 Embedding(5, 3, stack=(0, 2))  # wrong
 LSTM("5")  # wrong
+GRUCell(5, return_sequences=True)  # wrong
 GRU(5, stack=3)  # wrong
 SimpleRNN(5, policy="zaremba", rate="half")  # wrong
 """

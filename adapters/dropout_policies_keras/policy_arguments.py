@@ -1,0 +1,69 @@
+"""A layer's policy as a constructor's arguments give it, and as a file keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dropout_policies.adapter import (
+    Choice,
+    Placement,
+    Policy,
+    PolicyError,
+    PolicyName,
+    Rates,
+    check_seed,
+)
+
+
+def resolve_policy(
+    layer_name: str,
+    policy: PolicyName | Policy | None,
+    rate: Rates | None,
+    seed: int | None,
+    **others: object,
+) -> Choice | None:
+    """The choice of policy of a constructor's arguments, or None.
+
+    Args:
+        layer_name: what an error calls the layer.
+        policy: a policy's name, a `Policy`, or None.
+        rate: rates for a policy given by name, or None.
+        seed: for keyed masks, or None.
+        **others: other arguments that need a policy.
+
+    Raises:
+        PolicyError: the policy is unknown, a rate or the seed is out of range, or an argument that
+            needs a policy came without one.
+    """
+    if policy is not None:
+        if seed is not None:
+            check_seed(seed)
+        return Choice.of(policy, rate)
+    for argument, value in {"rate": rate, **others}.items():
+        if value is not None:
+            raise PolicyError(
+                f"{layer_name}: {argument} goes with a policy. Received: {argument}={value!r}, "
+                f"policy=None; write: policy='zaremba', {argument}={value!r}"
+            )
+    return None
+
+
+def placement_config(layer: Any) -> dict[str, Any]:
+    """What a file keeps of a layer's policy, for `restore_placement`."""
+    placement = layer.placement
+    return {
+        "policy": placement.policy.to_dict(),
+        "layer": placement.layer,
+        "first": placement.first,
+        "last": placement.last,
+        "depth": placement.depth,
+        "seed": layer.mask_seed,
+    }
+
+
+def restore_placement(layer: Any, saved: Mapping[str, Any]) -> None:
+    """Put a new layer under the policy that it was saved with."""
+    place = [saved[key] for key in ("layer", "first", "last", "depth")]
+    layer.add_generator()
+    layer.set_placement(Placement(Policy.from_dict(saved["policy"]), *place), saved["seed"])
