@@ -22,7 +22,7 @@ from dropout_policies.adapter import (
 from .example_calls import as_function
 from .existing_dropout import find_dropouts
 from .model_state import capture_state, restore_state
-from .observer import Observer, find_values
+from .observer import Observer
 
 
 def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
@@ -98,7 +98,7 @@ def _observe(
         model.train(training)
         with torch.no_grad(), _run_uncompiled(), observer.watching():
             result = run()
-        observer.consume(*find_values(result))
+        observer.finish(result)
     except Exception as error:
         raise PolicyError(
             f"{type(model).__name__} does not run on the example: {type(error).__name__}: {error}. "

@@ -1,29 +1,21 @@
-"""Follows the tensors of a model through a run: from which layer each comes, and through which
-dropout.
+"""Sees a run of a model: every call of a recurrent layer and of a dropout, and where the tensors
+come from that go into it.
 
-Every function of PyTorch that runs is seen, and every call of a module. What is known of a tensor
-(its `Origin`) passes through operations without weights, and ends at those with weights.
+`function_observer` follows the tensors through what runs between these calls.
 """
 
 from __future__ import annotations
 
-import sys
-import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import fields, is_dataclass
-from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import TorchFunctionMode
 
 from dropout_policies.adapter import (
     NOWHERE,
@@ -34,51 +26,14 @@ from dropout_policies.adapter import (
     RecurrentLayer,
     consume,
     note_uses,
-    union,
 )
 
-DROPOUT_FUNCTIONS = frozenset(
-    name + suffix
-    for name in (
-        *("dropout", "dropout1d", "dropout2d", "dropout3d", "native_dropout"),
-        *("alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
-    )
-    for suffix in ("", "_")
-)
-"""PyTorch's functions `(input, p, training, ...)`."""
-
-ASSEMBLING = frozenset(
-    {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "where", "__setitem__"}
-)
-"""Functions that put values side by side: a weight among them, such as a learned first input,
-leaves the others what they are."""
-
-LIKE_FIRST = frozenset(
-    {"type_as", "view_as", "expand_as", "reshape_as", "to", "__getitem__", "index_select"}
-)
-"""Functions whose other arguments only say in what form the first one is wanted."""
-
-MADE_NEW = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "rand", "zero_", "fill_")
-"""How functions begin that take nothing of their argument but its form."""
+from .function_observer import FunctionObserver
+from .known_tensors import find_values, shape_of
+from .own_masks import CONSTANT
 
 
-def find_values(value: Any) -> Iterator[Tensor]:
-    """The tensors in a structure of tuples, lists, mappings and objects."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        yield from chain.from_iterable(map(find_values, value.values()))
-    elif isinstance(value, list | tuple | set | frozenset):
-        yield from chain.from_iterable(map(find_values, value))
-    elif is_dataclass(value) and not isinstance(value, type):
-        yield from chain.from_iterable(find_values(getattr(value, f.name)) for f in fields(value))
-    elif hasattr(value, "__dict__") and not isinstance(value, type | nn.Module):
-        for part in vars(value).values():
-            if isinstance(part, Tensor | list | tuple | dict):
-                yield from find_values(part)
-
-
-class Observer(TorchFunctionMode):
+class Observer(FunctionObserver):
     """Follows tensors through a run.
 
     Args:
@@ -93,17 +48,10 @@ class Observer(TorchFunctionMode):
         found: Sequence[RecurrentLayer],
         dropouts: Mapping[nn.Module, ExistingDropout],
     ) -> None:
-        super().__init__()
+        super().__init__(model)
         self.layers = {item.layer: item for item in found}
         self.dropouts = dropouts
         self.layer_calls: list[LayerCall] = []
-        self.dropout_calls: list[DropoutCall] = []
-        self._functions: dict[tuple[str, int], ExistingDropout] = {}
-        self._inside: list[nn.Module] = []
-        # By identity, and only as long as a tensor lives: a run under observation needs no more
-        # memory than another.
-        self._origins: dict[int, tuple[weakref.ref[Tensor], Origin]] = {}
-        self._weights = {id(weight) for weight in model.parameters()}
 
     def watching(self) -> AbstractContextManager[Any]:
         """While it is entered, this observer sees every function and every module."""
@@ -115,107 +63,15 @@ class Observer(TorchFunctionMode):
         stack.enter_context(self)
         return stack
 
-    def origin(self, *values: Any) -> Origin:
-        """What is known of some tensors together."""
-        known = [self._origin_of(tensor) for tensor in find_values(values)]
-        return union(known)
-
-    def consume(self, *tensors: Tensor) -> None:
-        """Some tensors come into something that is no recurrent layer and ends the connection."""
-        consume(self.origin(*tensors))
-
-    def _known_origin(self, tensor: Tensor) -> Origin | None:
-        if id(tensor) in self._weights:
-            return Origin(is_weight=True)
-        entry = self._origins.get(id(tensor))
-        return entry[1] if entry is not None and entry[0]() is tensor else None
-
-    def _origin_of(self, tensor: Tensor) -> Origin:
-        return self._known_origin(tensor) or NOWHERE
-
-    def _set_origin(self, value: Any, origin: Origin) -> None:
-        for tensor in find_values(value):
-            if id(tensor) not in self._weights:
-                self._origins[id(tensor)] = (weakref.ref(tensor), origin)
-
-    def __torch_function__(
-        self,
-        func: Any,
-        types: Any,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        if self._inside or name.startswith(MADE_NEW):
-            return result
-        if name in DROPOUT_FUNCTIONS:
-            return self._see_dropout_function(name, args, kwargs, result)
-        target = args[0] if result is None and name == "__setitem__" else result
-        values = args[:1] if name in LIKE_FIRST else (args, tuple(kwargs.values()))
-        known = [self._origin_of(tensor) for tensor in find_values(values)]
-        self._set_result(name, target, known)
-        return result
-
-    def _set_result(self, name: str, result: Any, known: Sequence[Origin]) -> None:
-        """Set the origin of what a function gave, from those of its arguments."""
-        with_weights = [origin.is_weight for origin in known]
-        if not known or all(with_weights):
-            if known:
-                self._set_origin(result, Origin(is_weight=True))
-            return
-        origin = union(known)
-        if any(with_weights) and name not in ASSEMBLING:
-            consume(origin)
-            self._set_origin(result, NOWHERE)
-            return
-        tensors = list(find_values(result))
-        values = [t for t in tensors if t.is_floating_point() or t.is_complex()]
-        # Whole numbers beside values are lengths or places, as those of packing or sorting.
-        if not values and (tensors or name in ("item", "tolist", "numpy", "__array__")):
-            consume(origin)
-        for tensor in values:
-            self._set_origin(tensor, origin)
-            changed = tensor._base if name.endswith("_") else None  # a view that was written to
-            if changed is not None:
-                self._set_origin(changed, origin | self._origin_of(changed))
-
-    def _see_dropout_function(
-        self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
-    ) -> Any:
-        """A dropout function of the model's code; its result is a tensor of its own, so that what
-        it was given stays apart."""
-        named = dict(zip(("input", "p", "training"), args, strict=False)) | dict(kwargs)
-        inputs = self.origin(named.get("input"))
-        rate = named.get("p", 0.5)
-        if not rate or self._origin_of(named["input"]).is_weight:
-            return result
-        place = _caller()
-        if place not in self._functions:
-            file, line = place
-            self._functions[place] = ExistingDropout(
-                f"{Path(file).name}:{line}",
-                f"torch.nn.functional.{name}",
-                f"p={float(rate):g}",
-                can_switch_off=False,
-            )
-        is_active = bool(named.get("training", named.get("train", True)))
-        shape = tuple(named["input"].shape)
-        call = DropoutCall(self._functions[place], inputs, shape, float(rate), is_active)
-        self.dropout_calls.append(call)
-        return self._passed_on(result, inputs | Origin(dropouts=frozenset({call})))
-
-    def _passed_on(self, value: Any, origin: Origin) -> Any:
-        """The same values as tensors of their own, with an origin of their own."""
-        if isinstance(value, Tensor):
-            value = value.view_as(value)
-            self._set_origin(value, origin)
-        elif isinstance(value, PackedSequence):
-            return value._replace(data=self._passed_on(value.data, origin))
-        elif type(value) in (tuple, list):
-            return type(value)(self._passed_on(part, origin) for part in value)
-        return value
+    def finish(self, result: Any) -> None:
+        """The run is over, and gave something: it comes into something that is no recurrent
+        layer."""
+        consume(self.origin(result))
+        choices = {call.dropout for call in self.dropout_calls if call.is_choice}
+        for call in self.dropout_calls:
+            if call.dropout in choices:  # also at a first step, from a state of zeros
+                call.is_choice, call.inputs = True, NOWHERE
+        self.dropout_calls = [c for c in self.dropout_calls if not c.is_choice or c.starts]
 
     def _enter_module(self, module: nn.Module, _: Any) -> None:
         if self._inside or module in self.layers or module in self.dropouts:
@@ -244,13 +100,13 @@ class Observer(TorchFunctionMode):
         """What code does that PyTorch does not show (a script, an operator of one's own): a module
         without weights passes on what comes in."""
         inputs = self.origin(args, kwargs)
-        unknown = [t for t in find_values(output) if self._known_origin(t) is None]
+        unknown = [t for t in find_values(output) if self._find(t) in (None, CONSTANT)]
         if inputs == NOWHERE or not unknown:
             return
         if next(module.parameters(), None) is not None:
             consume(inputs)
         else:
-            self._set_origin(unknown, inputs)
+            self._set(unknown, inputs)
 
     def _see_layer(
         self, item: RecurrentLayer, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
@@ -268,18 +124,11 @@ class Observer(TorchFunctionMode):
         mine = frozenset({call})
         if isinstance(item.layer, nn.RNNCellBase):
             h, *others = (output,) if isinstance(output, Tensor) else output
-            self._set_origin(h, Origin(outputs=mine, states=mine))
-            self._set_origin(others, Origin(states=mine))
+            self._set(h, Origin(outputs=mine, states=mine))
+            self._set(others, Origin(states=mine))
         else:
-            self._set_origin(output[0], Origin(outputs=mine))
-            self._set_origin(output[1], Origin(states=mine))
-
-
-def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a tensor; of a packed sequence only the last axis, and of anything else ()."""
-    if isinstance(value, PackedSequence):
-        return tuple(value.data.shape[-1:])
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
+            self._set(output[0], Origin(outputs=mine))
+            self._set(output[1], Origin(states=mine))
 
 
 def _steps(layer: Any, sequence: Any) -> int:
@@ -290,12 +139,3 @@ def _steps(layer: Any, sequence: Any) -> int:
         return len(sequence.batch_sizes)
     is_batched = sequence.dim() == 3
     return int(sequence.shape[1 if is_batched and layer.batch_first else 0])
-
-
-def _caller() -> tuple[str, int]:
-    """The file and line of the model's code that called a function of PyTorch."""
-    frame = sys._getframe(1)
-    own = (str(Path(torch.__file__).parent), __file__)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(own):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno

@@ -92,6 +92,7 @@ class DropoutUse:
         goes_elsewhere: whether it also comes into something that is no recurrent layer.
         initial_states_of: the layers that start from it, as one does that carries its state from
             call to call.
+        is_choice: whether it keeps an old state instead of a new one, as zoneout does.
     """
 
     dropout: ExistingDropout
@@ -100,3 +101,4 @@ class DropoutUse:
     inputs_of: Sequence[RecurrentLayer] = ()
     goes_elsewhere: bool = False
     initial_states_of: Sequence[RecurrentLayer] = ()
+    is_choice: bool = False

@@ -18,6 +18,12 @@ Existing = Literal["take over", "keep", "refuse"]
 """What `apply` does with a dropout on a connection that the policy masks: it switches it off,
 leaves it on, or refuses the model."""
 
+STATE_SITES = (Site.HIDDEN, Site.STATE, Site.CELL)
+"""Where a policy drops what a layer carries from step to step."""
+
+ZONEOUT_SITES = (*STATE_SITES, Site.HIDDEN_UPDATE, Site.CELL_UPDATE)
+"""Where a policy changes that at random, by dropping it or by zoneout."""
+
 
 @dataclass(frozen=True)
 class ExistingDropoutPlan:
@@ -66,8 +72,10 @@ def plan_existing_dropout(
             missed elsewhere. One error names all.
     """
     plan = ExistingDropoutPlan()
+    has_choice = any(use.is_choice for use in wiring.dropouts)
+    sites = ZONEOUT_SITES if has_choice else STATE_SITES
     if not any(
-        p.masks_input(i.layers) or p.masks_output(i.layers) or _masks_state(p)
+        p.masks_input(i.layers) or p.masks_output(i.layers) or _masks_any(p, sites)
         for i, p in placements.items()
     ):
         return plan
@@ -118,13 +126,14 @@ def _masked_places(
         if item in placements and placements[item].masks_output(item.layers):
             yield f"the output of {item.name!r}"
     for item in use.initial_states_of:
-        if item in placements and _masks_state(placements[item]):
+        sites = ZONEOUT_SITES if use.is_choice else STATE_SITES
+        if item in placements and _masks_any(placements[item], sites):
             yield f"the state of {item.name!r}"
 
 
-def _masks_state(placement: Placement) -> bool:
-    """Whether a policy drops what a layer carries from step to step."""
-    return any(placement.policy.masks(site) for site in (Site.HIDDEN, Site.STATE, Site.CELL))
+def _masks_any(placement: Placement, sites: Sequence[Site]) -> bool:
+    """Whether a policy masks at any of some sites."""
+    return any(placement.policy.masks(site) for site in sites)
 
 
 def _is_missed(
@@ -136,7 +145,9 @@ def _is_missed(
     if any(i in placements and placements[i].masks_output(i.layers) for i in use.outputs_of):
         return bool(use.states_of)
     inputs = [i in placements and placements[i].masks_input(i.layers) for i in use.inputs_of]
-    states = [i in placements and _masks_state(placements[i]) for i in use.initial_states_of]
+    states = [
+        i in placements and _masks_any(placements[i], STATE_SITES) for i in use.initial_states_of
+    ]
     return use.goes_elsewhere or not all(inputs) or not all(states)
 
 

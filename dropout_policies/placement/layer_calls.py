@@ -52,6 +52,8 @@ class DropoutCall:
         shape: of its input, if it is known.
         rate: of a function, its rate.
         is_active: whether a function was told to drop.
+        is_choice: whether it chooses between two values, as zoneout does, and drops neither. It
+            then falls on the state that a layer starts from, and on no other connection.
         comes_into: the calls of recurrent layers whose input it was seen on.
         starts: the calls of recurrent layers whose initial state it was seen on.
         goes_elsewhere: whether it was seen to come into something else.
@@ -62,6 +64,7 @@ class DropoutCall:
     shape: tuple[int, ...] = ()
     rate: float = 0.0
     is_active: bool = True
+    is_choice: bool = False
     comes_into: list[LayerCall] = field(default_factory=list)
     starts: list[LayerCall] = field(default_factory=list)
     goes_elsewhere: bool = False
@@ -187,7 +190,8 @@ def as_dropout_use(call: DropoutCall) -> DropoutUse:
         call.dropout,
         items(call.inputs.outputs),
         items(call.inputs.states),
-        items(call.comes_into),
-        call.goes_elsewhere,
+        [] if call.is_choice else items(call.comes_into),
+        call.goes_elsewhere and not call.is_choice,
         items(call.starts),
+        call.is_choice,
     )

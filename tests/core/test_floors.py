@@ -68,6 +68,9 @@ TORCH_ROOMS = (
     "existing_dropout",
     "structure",
     "model_state",
+    "known_tensors",
+    "own_masks",
+    "function_observer",
     "observer",
     "example_calls",
     "observation",
@@ -269,13 +272,14 @@ def test_no_module_has_the_name_of_a_public_function():
 
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has: PyTorch cells that are called step by step, activation
-    checkpointing, TorchScript, checks of tensors before its own operators; Keras cells inside
+    checkpointing, TorchScript, checks of tensors before its own operators, functions to follow
+    tensors through (Keras's values are followed by changing them); Keras cells inside
     layers (their classes, checks and plans), a graph to look at beside a run, so that both are told
     as calls, layers to look for inside layers, loops to choose from, constructors whose arguments
     Keras itself reads, and a file format that only knows what `get_config` says. (The number of a
     call is a file of PyTorch's, and a variable in Keras.)"""
     torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
-    torch_alone |= {"mask_keys"}
+    torch_alone |= {"mask_keys", "known_tensors", "own_masks", "function_observer"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone

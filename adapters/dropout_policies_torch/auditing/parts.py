@@ -106,8 +106,8 @@ def _part(item: RecurrentLayer, calls: Sequence[LayerCall], observer: Observer) 
         found.append(dropout)
     seen_elsewhere = [d for d in others if any(_fits(d, c.output_shape) for c in d.inputs.outputs)]
     notes = tuple(
-        f"{dropout.dropout} is next to {item.name} with its axes in another order, or at a rate "
-        f"that only the call knows; it was not measured there"
+        f"{dropout.dropout} is next to {item.name} with its axes in another order, at a rate that "
+        f"only the call knows, or as a mask of the code's own; it was not measured there"
         for dropout in others
         if dropout not in seen_elsewhere
     )
@@ -126,7 +126,7 @@ def _is_next_input(dropout: DropoutCall) -> bool:
 def _fits(dropout: DropoutCall, shape: tuple[int, ...]) -> bool:
     """Whether a dropout sees what a layer sees, with the same axes in the same order, and can be
     run without the model. (Of packed sequences only the width is known.)"""
-    is_known = dropout.dropout.layer is None or dropout.dropout.can_switch_off
+    is_known = bool(dropout.rate) or dropout.dropout.can_switch_off
     same = dropout.shape == shape or (len(shape) == 1 and dropout.shape[-1:] == shape)
     return is_known and same
 
