@@ -163,12 +163,16 @@ class FunctionObserver(TorchFunctionMode):
         if all(self._origin_of(value).is_weight for value in mask.values):
             self._set(result, Origin(is_weight=True))
             return
-        dropout = self._in_code(f"a mask by {mask.noise.function}", "drawn in code")
-        is_choice = len(mask.values) > 1
-        inputs, shape = NOWHERE if is_choice else origin, shape_of(mask.values[0])
-        call = DropoutCall(dropout, inputs, shape, is_choice=is_choice)
-        self._draws[call] = mask.noise.draws
-        self.dropout_calls.append(call)
+        call = mask.noise.call
+        if call is not None:  # a dropout module made the mask, and can be switched off
+            call.inputs |= origin
+        else:
+            is_choice = len(mask.values) > 1
+            dropout = self._in_code(f"a mask by {mask.noise.function}", "drawn in code")
+            inputs, shape = NOWHERE if is_choice else origin, shape_of(mask.values[0])
+            call = DropoutCall(dropout, inputs, shape, is_choice=is_choice)
+            self._draws[call] = mask.noise.draws
+            self.dropout_calls.append(call)
         self._set_result(name, result, origin | Origin(dropouts=frozenset({call})))
 
     def _after_choice(self, name: str, args: Sequence[Any], origin: Origin) -> Origin:

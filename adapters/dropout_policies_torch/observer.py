@@ -30,7 +30,7 @@ from dropout_policies.adapter import (
 
 from .function_observer import FunctionObserver
 from .known_tensors import find_values, shape_of
-from .own_masks import CONSTANT
+from .own_masks import CONSTANT, Numbers, draw
 
 
 class Observer(FunctionObserver):
@@ -91,6 +91,9 @@ class Observer(FunctionObserver):
             shape = shape_of(next(iter(args), None) if args else next(iter(kwargs.values()), None))
             call = DropoutCall(self.dropouts[module], inputs, shape)
             self.dropout_calls.append(call)
+            if all(isinstance(self._find(t), Numbers) for t in find_values((args, kwargs))):
+                self._set(output, draw(call.dropout.name, call=call))  # a mask for a value
+                return None
             return self._passed_on(output, call.inputs | Origin(dropouts=frozenset({call})))
         else:
             self._see_module(module, args, kwargs, output)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dropout_policies.adapter import Origin
+from dropout_policies.adapter import DropoutCall, Origin
 
 from .known_tensors import find_values
 
@@ -33,12 +33,14 @@ class Numbers:
         function: the function that drew them.
         centre: the middle of the range in which they lie.
         reach: how far they lie from it at most.
+        call: the dropout module's call that drew them, if one did.
     """
 
     draws: frozenset[int] = frozenset()
     function: str = ""
     centre: float = 0.5
     reach: float = math.inf
+    call: DropoutCall | None = None
 
     @property
     def can_mask(self) -> bool:
@@ -129,14 +131,17 @@ def made_of_numbers(
     return replace(noise[0], draws=draws, centre=centre, reach=reach)
 
 
-def draw(function: str, limits: tuple[float, float] = EITHER) -> Numbers:
+def draw(
+    function: str, limits: tuple[float, float] = EITHER, call: DropoutCall | None = None
+) -> Numbers:
     """Random numbers that nothing else has.
 
     Args:
         function: what drew them.
         limits: the centre and reach of their range.
+        call: the dropout module's call that drew them, if one did.
     """
-    return Numbers(frozenset({next(_draws)}), function, *limits)
+    return Numbers(frozenset({next(_draws)}), function, *limits, call)
 
 
 def own_mask(

@@ -274,6 +274,24 @@ def test_a_class_that_is_a_dropout_is_that_alone():
     assert drop.p == 0.0
 
 
+@pytest.mark.parametrize("place", ["input", "between", "output"])
+def test_a_mask_that_a_dropout_module_makes_of_ones_is_taken_over(place):
+    class Ones(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.4)
+
+        def forward(self, x):
+            return x * self.drop(torch.ones_like(x[:1]))
+
+    ones = Ones()
+    model = Two(lambda m, x: ones(x), place)
+    model.ones = ones
+    applied = dp.apply(model, "zaremba", example=X)
+    assert [one.name for one in applied.taken_over] == ["ones.drop"]
+    assert ones.drop.p == 0.0
+
+
 class Started(nn.Module):
     """A layer whose first state the code draws."""
 
