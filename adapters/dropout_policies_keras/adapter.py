@@ -210,7 +210,8 @@ def _nothing_found(model: Layer, policies: Sequence[Policy], skipped: Sequence[S
     others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
     return (
         f"{model.name} has no recurrent layer that {_names(policies)} can go on "
-        f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in Bidirectional). "
+        f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in "
+        f"Bidirectional, and their cells). "
         f"{f'It has {others}.' if others else ''}"
     )
 
@@ -252,7 +253,7 @@ def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> No
     if isinstance(layer, Embedding):
         update_call_signature(layer)
     cells = keras_cells(layer)
-    loops_generically = any(cell.recurrent_dropout > 0.0 for cell in cells)
+    loops_generically = any(c.recurrent_dropout > 0.0 for c in cells if c is not layer)
     rates = [(cell.dropout, cell.recurrent_dropout) for cell in cells]
     for cell in cells:
         cell.dropout = cell.recurrent_dropout = 0.0

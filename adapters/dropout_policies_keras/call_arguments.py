@@ -8,15 +8,17 @@ from typing import Any
 import keras
 
 from .model_layers import Layer, directions_of
+from .policy_cells import is_cell
 
 
 def sequence_and_state(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """The input of a recurrent layer's call, and its initial state or None.
+    """The input of a recurrent layer's or a cell's call, and its state before it or None.
 
     A user's own layer may take further arguments; they count as its input.
     """
     named = dict(zip(("sequences", "initial_state", "mask"), args, strict=False)) | kwargs
     state = named.pop("initial_state", None)
+    state = named.pop("states", state)  # a cell's name for it
     named.pop("mask", None)
     return (list(args[3:]), *named.values()), state
 
@@ -28,5 +30,5 @@ def count_outputs(layer: Layer) -> int:
 
 
 def returns_sequences(layer: Layer) -> bool:
-    """Whether a recurrent layer returns the output of every step."""
-    return bool(directions_of(layer)[0].return_sequences)
+    """Whether a recurrent layer returns the output of every step, as a cell does in its calls."""
+    return is_cell(layer) or bool(directions_of(layer)[0].return_sequences)

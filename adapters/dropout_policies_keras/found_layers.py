@@ -18,14 +18,8 @@ from .model_layers import (
     layers_of,
     unique_names,
 )
+from .policy_cells import is_cell
 from .policy_classes import reason_to_skip
-
-CELLS = (
-    keras.layers.LSTMCell,
-    keras.layers.GRUCell,
-    keras.layers.SimpleRNNCell,
-    keras.layers.StackedRNNCells,
-)
 
 
 def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
@@ -77,9 +71,13 @@ def _reason_to_skip(layer: Layer) -> str | None:
         inner = any(isinstance(each, RECURRENT_LAYERS) for each in layers_of(layer))
         reason = "a recurrent layer inside TimeDistributed runs once for every step of another"
         return reason if inner else None
-    if isinstance(layer, CELLS) or hasattr(layer, "state_size"):
+    if is_cell(layer):
+        return reason_to_skip(layer)
+    if isinstance(layer, keras.layers.StackedRNNCells):
+        return None  # its cells are layers by themselves
+    if hasattr(layer, "state_size"):
         return (
-            "a cell that code calls step by step gets no policy; run it in keras.layers.RNN, and "
-            "that can"
+            "a cell of your own that code calls step by step gets no policy; run it in "
+            "keras.layers.RNN, and that can"
         )
     return None

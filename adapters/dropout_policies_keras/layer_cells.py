@@ -20,7 +20,7 @@ from dropout_policies.adapter import (
 )
 
 from .custom_cell import check_custom_cell, state_and_output_width
-from .policy_cells import CELL_TYPES, Cell, cell_type_of
+from .policy_cells import CELL_TYPES, Cell, cell_type_of, is_cell
 
 LAYERS_OF_UNITS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
 """The layers that make their cell from `units`; the others take one."""
@@ -36,7 +36,10 @@ class PlacedCell:
 
 
 def cells_of(layer: Any) -> list[Cell]:
-    """A recurrent layer's cells: one, or those of a `StackedRNNCells`."""
+    """A recurrent layer's cells: one, or those of a `StackedRNNCells`. A cell that code calls step
+    by step is its own."""
+    if is_cell(layer):
+        return [layer]
     cell = layer.cell
     return list(cell.cells) if type(cell) is keras.layers.StackedRNNCells else [cell]
 
@@ -46,11 +49,10 @@ def keras_cells(layer: Any) -> list[Cell]:
 
     There are none in a layer without cells.
     """
-    return (
-        [cell for cell in cells_of(layer) if type(cell) in CELL_TYPES]
-        if hasattr(layer, "cell")
-        else []
-    )
+    if is_cell(layer):
+        return [layer]
+    cells = cells_of(layer) if hasattr(layer, "cell") else []
+    return [cell for cell in cells if type(cell) in CELL_TYPES]
 
 
 def check_cells(layer: Any, policy: Policy, name: str) -> None:
@@ -64,6 +66,9 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
     Raises:
         PolicyError: it cannot; the message names the cell, the site, and the sites it has.
     """
+    if is_cell(layer):
+        check_sites(policy, name, sites_of_cells(layer))
+        return
     for cell in cells_of(layer):
         kind = type(cell).__name__
         cell_name = name
@@ -84,16 +89,17 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
 
 def sites_of_cells(layer: Any) -> frozenset[Site]:
     """The sites that the cells of a layer have, all together."""
+    if is_cell(layer):
+        return next(kind.sites for stock, kind in CELL_TYPES.items() if isinstance(layer, stock))
     return frozenset().union(*(cell_type_of(cell).sites for cell in cells_of(layer)))
 
 
 def native_dropout(layer: Any) -> str:
     """A layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
     found: dict[str, None] = {}
-    for cell in cells_of(layer):
-        if type(cell) in CELL_TYPES:
-            rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
-            found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
+    for cell in keras_cells(layer):
+        rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
+        found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
     return ", ".join(found)
 
 

@@ -47,6 +47,7 @@ from .observer import (
     WatchedRun,
     tensors_in,
 )
+from .policy_cells import is_cell
 from .tracing import values_only
 
 MOST_RUNS = 100
@@ -306,6 +307,7 @@ def _latest_before(number: int, group: Sequence[int]) -> int:
 def _new_layer_call(call: WatchedCall) -> LayerCall:
     first = next((t for t in call.inputs if len(getattr(t, "shape", ())) >= 2), None)
     steps = None if first is None else int(first.shape[1])
+    steps = 1 if is_cell(call.target.layer) else steps
     return LayerCall(call.target, steps, Origin(), Origin())
 
 

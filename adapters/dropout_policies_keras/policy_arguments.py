@@ -52,14 +52,19 @@ def resolve_policy(
 def placement_config(layer: Any) -> dict[str, Any]:
     """What a file keeps of a layer's policy, for `restore_placement`."""
     placement = layer.placement
-    return {
+    config = {
         "policy": placement.policy.to_dict(),
         "layer": placement.layer,
         "first": placement.first,
         "last": placement.last,
         "depth": placement.depth,
         "seed": layer.mask_seed,
+        "native_rates": [list(rates) for rates in layer.native_rates],
     }
+    if layer.dropouts_taken_over:
+        taken_over = {name: list(saved) for name, saved in layer.dropouts_taken_over.items()}
+        config["dropouts_taken_over"] = taken_over
+    return config
 
 
 def restore_placement(layer: Any, saved: Mapping[str, Any]) -> None:
@@ -67,3 +72,6 @@ def restore_placement(layer: Any, saved: Mapping[str, Any]) -> None:
     place = [saved[key] for key in ("layer", "first", "last", "depth")]
     layer.add_generator()
     layer.set_placement(Placement(Policy.from_dict(saved["policy"]), *place), saved["seed"])
+    layer.__dict__["native_rates"] = [tuple(rates) for rates in saved.get("native_rates", ())]
+    if "dropouts_taken_over" in saved:
+        layer.__dict__["dropouts_taken_over"] = dict(saved["dropouts_taken_over"])

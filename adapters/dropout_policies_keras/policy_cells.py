@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 
 from dropout_policies.adapter import (
     PolicyError,
+    PolicyWarning,
     cell_types,
 )
 
@@ -15,15 +20,47 @@ Cell = Any
 """A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
 
 
+_runs_in_its_layer: ContextVar[bool] = ContextVar("_runs_in_its_layer", default=False)
+
+
+@contextmanager
+def run_in_layer() -> Iterator[None]:
+    """Cells are called by their layer inside, which knows what it masks."""
+    token = _runs_in_its_layer.set(True)
+    try:
+        yield
+    finally:
+        _runs_in_its_layer.reset(token)
+
+
 class _PolicyCell:
     """One of Keras's cells while its layer is under a policy; a mixin before the cell's class.
 
     Its own dropout would act where the policy masks nothing, and draw from the random state of the
     policy's masks. So it stays at 0, and setting it is an error.
+
+    The layer masks. Where code calls the cell by itself nothing does, and a warning says so.
     """
 
     stock: type[Cell]
+    name: str
     _layer_and_policy: tuple[str, str]
+    _told_of_own_call: bool = False
+
+    def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
+        """As in the stock cell."""
+        if training and not self._told_of_own_call and not _runs_in_its_layer.get():
+            self.__dict__["_told_of_own_call"] = True
+            layer, policy = self._layer_and_policy
+            cell = f"dropout_policies_keras.{type(self).__name__}(units, policy={policy!r})"
+            warnings.warn(
+                f"{self.name} is called by itself, where policy {policy!r} of its layer {layer} "
+                f"masks nothing. For masks in both, make the cell with the policy, as in {cell}, "
+                f"and leave {layer} without one.",
+                PolicyWarning,
+                stacklevel=2,
+            )
+        return super().call(inputs, states, training=training)  # type: ignore[misc]
 
     def _get_rate(self) -> float:
         return 0.0
@@ -86,8 +123,13 @@ GATE_ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_typ
 
 
 def cell_type_of(cell: Cell) -> cell_types.CellType:
-    """The type of a cell; a subclass may do anything, and counts as the user's own."""
+    """The type of a layer's cell; a subclass may do anything, and counts as the user's own."""
     return CELL_TYPES.get(type(cell), cell_types.CUSTOM)
+
+
+def is_cell(layer: Any) -> bool:
+    """Whether a layer is one of Keras's cells, or derived from one."""
+    return isinstance(layer, tuple(POLICY_CELLS))
 
 
 def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
@@ -114,7 +156,8 @@ def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout
     cell.__class__ = kind
     cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
     if kind not in POLICY_CELLS.values():  # another layer's policy may hold the cell too
-        cell.__dict__.pop("_layer_and_policy", None)
+        for name in ("_layer_and_policy", "_told_of_own_call"):
+            cell.__dict__.pop(name, None)
 
 
 def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:

@@ -15,10 +15,15 @@ from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .model_layers import Layer, takes_training
 from .saving_warnings import warn_of_lost_policy
+from .step_layers import GRUCell, LSTMCell, SimpleRNNCell
 
-RECURRENT: tuple[type[Any], ...] = (LSTM, GRU, SimpleRNN, RNN)
+RECURRENT: tuple[type[Any], ...] = (
+    *(LSTM, GRU, SimpleRNN),
+    *(LSTMCell, GRUCell, SimpleRNNCell),
+    RNN,
+)
 """Our recurrent classes; each stands for the class of `keras.layers` of the same name, and `RNN`,
-from which Keras derives the others, comes last."""
+from which Keras derives the other layers, comes last."""
 
 OTHER_CLASSES = tuple(
     getattr(keras.layers, name)

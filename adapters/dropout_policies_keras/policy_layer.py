@@ -32,6 +32,7 @@ POLICY_ATTRIBUTES = (
     "sampling",
     "hold_masks",
     "rates_at",
+    "native_rates",
     "dropouts_taken_over",
     "told_of_steps",
     "_mask_generator",
@@ -65,6 +66,8 @@ class PolicyLayer(CountingLayer):
     """The call whose rates all calls have, while a schedule stands still; None for its own."""
     told_of_steps: bool = False
     """Whether a warning was given that masks are not held from step to step."""
+    native_rates: Sequence[tuple[float, float]] = ()
+    """The `dropout` and `recurrent_dropout` of each of Keras's cells that a policy took over."""
     dropouts_taken_over: Mapping[str, Sequence[Any]] = MappingProxyType({})
     """The dropout layers next to this one that the policy has switched off: by name, the attribute
     and the value to restore. They are saved with the policy."""

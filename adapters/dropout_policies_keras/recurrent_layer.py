@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from .layer_cells import (
 )
 from .loops import LoopResult
 from .policy_arguments import placement_config, restore_placement
-from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy
+from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy, run_in_layer
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
 from .shared_calls import SHARED
@@ -37,8 +37,7 @@ from .structure import find_producers
 from .tracing import Tensor
 
 POLICY_ATTRIBUTES = (
-    *("may_join", "loops_generically", "native_rates", "_in_stock_loop", "_layer_numbers"),
-    "_goes_on",
+    *("may_join", "loops_generically", "_in_stock_loop", "_layer_numbers", "_goes_on"),
 )
 """The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""
 
@@ -77,8 +76,6 @@ class Recurrent(PolicyLayer):
     loops_generically: bool = False
     """Whether the stock layer would run Keras's generic loop, as it does with a
     `recurrent_dropout`. Where a policy replaced that, evaluation stays the same, bit for bit."""
-    native_rates: Sequence[tuple[float, float]] = ()
-    """The `dropout` and `recurrent_dropout` of each of Keras's cells that a policy took over."""
 
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
@@ -174,7 +171,10 @@ class Recurrent(PolicyLayer):
             training: whether the call is in training.
         """
         self.__dict__["_goes_on"] = initial_state is not None or self.stateful
-        return super().call(sequences, initial_state=initial_state, mask=mask, training=training)  # type: ignore[misc]
+        with run_in_layer():
+            return super().call(  # type: ignore[misc]
+                sequences, initial_state=initial_state, mask=mask, training=training
+            )
 
     def _check_sequence(self, plan: Plan, steps: Any, training: bool) -> None:
         """Look whether a call is one of several over one sequence.
@@ -299,13 +299,8 @@ class Recurrent(PolicyLayer):
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()  # type: ignore[misc]
         if self.placement is not None:
-            config["placement"] = placement_config(self) | {
-                "loops_generically": self.loops_generically,
-                "native_rates": [list(rates) for rates in self.native_rates],
-            }
-            if self.dropouts_taken_over:
-                taken_over = {name: list(saved) for name, saved in self.dropouts_taken_over.items()}
-                config["placement"]["dropouts_taken_over"] = taken_over
+            config["placement"] = placement_config(self)
+            config["placement"]["loops_generically"] = self.loops_generically
         return config  # type: ignore[no-any-return]
 
     @classmethod
@@ -316,9 +311,6 @@ class Recurrent(PolicyLayer):
         if saved is not None:
             restore_placement(layer, saved)
             layer.loops_generically = saved["loops_generically"]
-            layer.__dict__["native_rates"] = [tuple(r) for r in saved.get("native_rates", ())]
-            if "dropouts_taken_over" in saved:
-                layer.__dict__["dropouts_taken_over"] = dict(saved["dropouts_taken_over"])
         return layer  # type: ignore[no-any-return]
 
 

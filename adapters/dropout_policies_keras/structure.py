@@ -27,8 +27,9 @@ from dropout_policies.adapter import (
 from .call_arguments import count_outputs, returns_sequences, sequence_and_state
 from .existing_dropout import active_dropout, find_dropouts
 from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
+from .layer_cells import cells_of
 from .model_layers import Layer, directions_of, layers_of
-from .policy_cells import CELL_TYPES
+from .policy_cells import CELL_TYPES, is_cell
 from .policy_layer import PolicyLayer
 
 
@@ -292,6 +293,8 @@ def _may_be_widened(before: RecurrentLayer, after: RecurrentLayer) -> bool:
 
 
 def _output_width(layer: Layer) -> int:
+    if is_cell(layer):
+        return int(layer.units)
     first = directions_of(layer)
     is_doubled = len(first) == 2 and layer.merge_mode == "concat"
     shape = first[0].compute_output_shape((None, None, None))
@@ -301,7 +304,6 @@ def _output_width(layer: Layer) -> int:
 def _input_width(layer: Layer) -> int | None:
     """The width of a recurrent layer's input; None if it takes any, or if only a user's own cell
     knows."""
-    cell = directions_of(layer)[0].cell
-    first = cell.cells[0] if isinstance(cell, keras.layers.StackedRNNCells) else cell
-    is_known = type(first) in CELL_TYPES and first.built
+    first = cells_of(directions_of(layer)[0])[0]
+    is_known = (first is layer or type(first) in CELL_TYPES) and first.built
     return int(first.kernel.shape[0]) if is_known else None

@@ -14,7 +14,7 @@ from . import policy_layer, recurrent_layer
 from .embedding import CALL_SIGNATURE, update_call_signature
 from .layer_cells import cells_of, keras_cells
 from .model_layers import Layer, layers_of
-from .policy_cells import CELL_TYPES, restore_cell
+from .policy_cells import restore_cell
 from .saving_warnings import update_saving_warnings
 
 POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_ATTRIBUTES)
@@ -44,10 +44,10 @@ class RestorableLayer(SwappedLayer):
         """Make the layer what it was."""
         layer = self.layer
         layer.__class__ = self.kind
-        for cell, before in zip(keras_cells(layer), self.cells, strict=True):
-            restore_cell(cell, *before)
         for name in POLICY_ATTRIBUTES:
             layer.__dict__.pop(name, None)
+        for cell, before in zip(keras_cells(layer), self.cells, strict=True):
+            restore_cell(cell, *before)
         layer.__dict__.update(self.attributes)
         if self.state is not None:
             _current_generator(layer).state.assign(self.state)
@@ -60,8 +60,8 @@ def _current_generator(layer: Layer) -> Any:
     """
     if "_mask_generator" in vars(layer):
         return vars(layer)["_mask_generator"]
-    first = cells_of(layer)[:1] if hasattr(layer, "cell") else []
-    return next((cell.seed_generator for cell in first if type(cell) in CELL_TYPES), None)
+    first = keras_cells(layer)[:1]
+    return next((cell.seed_generator for cell in first if cell is cells_of(layer)[0]), None)
 
 
 def take_off(layer: Layer) -> None:
@@ -77,11 +77,11 @@ def take_off(layer: Layer) -> None:
         )  # ours is a property, the stock layer's is not
     cells = keras_cells(layer)
     rates = vars(layer).get("native_rates") or [(0.0, 0.0)] * len(cells)
-    for cell, native in zip(cells, rates, strict=True):
-        restore_cell(cell, getattr(type(cell), "stock", type(cell)), *native)
     layer.remove_generator()
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)
+    for cell, native in zip(cells, rates, strict=True):
+        restore_cell(cell, getattr(type(cell), "stock", type(cell)), *native)
     if type(layer).__module__.partition(".")[0] == __name__.partition(".")[0]:
         layer.__class__ = next(
             cls for cls in type(layer).__mro__ if cls.__module__.startswith("keras.")

@@ -78,12 +78,12 @@ class Observer(FunctionObserver):
             self._inside.append(module)
 
     def _leave_module(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any = None
     ) -> Any:
         if self._inside:
             self._inside.pop()
-            if self._inside or output is None:
-                return None
+        if self._inside or output is None:  # after an error PyTorch gives neither, nor keywords
+            return None
         if module in self.layers:
             self._see_layer(self.layers[module], args, kwargs, output)
         elif module in self.dropouts:

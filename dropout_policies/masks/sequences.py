@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from ..argument_checks import short_repr
 from ..errors import PolicyError, PolicyWarning
+from ..placement.adapters import find_adapter
 from .keyed import derived_seed
-from .sampling import policy_layers
 
 Shared = TypeVar("Shared")
 """What calls of a layer share."""
@@ -209,8 +209,11 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
     Masks per sequence and per call are drawn once and held; masks per step go on from step to step;
     `calls` moves by one. With a seed, the masks are bit for bit those of the whole-sequence call.
 
+    Without a layer under a policy there is nothing to hold, and the model runs as ever: the same
+    code trains the network with and without dropout.
+
     Args:
-        model: one that has layers under a policy.
+        model: a model, or one of its layers.
         rows: the number of each row of the batch, `[B]`, by which its masks are keyed; 0, 1, ... if
             left out. For batches that are parts of a larger one.
 
@@ -218,7 +221,7 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
         a scope whose `reset(rows)` begins a new sequence in some rows.
 
     Raises:
-        PolicyError: the model has no layer under a policy, or `rows` are no numbers.
+        PolicyError: it is no model of PyTorch or Keras, or `rows` are no numbers.
     """
     numbers = None if rows is None else _row_numbers(rows)
     with _sharing(model, goes_on=True, rows=numbers) as shared:
@@ -239,10 +242,10 @@ def hold(model: Any) -> Iterator[None]:
     same rows: a mask belongs to its row.
 
     Args:
-        model: one that has layers under a policy.
+        model: a model, or one of its layers. Without a layer under a policy it runs as ever.
 
     Raises:
-        PolicyError: the model has no layer under a policy.
+        PolicyError: it is no model of PyTorch or Keras.
     """
     with _sharing(model, goes_on=False):
         yield
@@ -252,7 +255,8 @@ def hold(model: Any) -> Iterator[None]:
 def _sharing(
     model: Any, goes_on: bool, rows: npt.NDArray[np.int64] | None = None
 ) -> Iterator[list[Resettable]]:
-    adapter, layers = policy_layers(model)
+    adapter = find_adapter(model)
+    layers = adapter.under_policy(model)
     if not all(hasattr(layer, "share_masks") for layer in layers.values()):
         raise PolicyError(
             f"{type(adapter).__name__} cannot have calls share masks. Give the layer the whole "

@@ -615,7 +615,38 @@ def test_the_audit_of_a_loop_inside_a_scope_names_the_policy():
         assert dp.audit(Scoped(name)).policy == name
 
 
-def test_a_model_without_a_policy_has_no_sequence():
+def test_a_model_without_a_policy_runs_as_ever_inside_a_scope():
+    plain, x = nn.LSTM(2, 2), torch.randn(4, 3, 2)
+    expected = plain(x)[0]
     for scope in (dp.sequence, dp.hold):
-        with pytest.raises(dp.PolicyError, match="no layer under a policy"), scope(nn.LSTM(2, 2)):
+        with scope(plain):
+            assert torch.equal(plain(x)[0], expected)
+        with (
+            pytest.raises(dp.PolicyError, match=r"Received: model of type builtins.str"),
+            scope("a model"),
+        ):
             pass
+    with dp.sequence(plain) as sequence:
+        sequence.reset([True, False, True])
+
+
+class Scoped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.low, self.high = nn.LSTM(4, 4), nn.LSTM(4, 4)
+
+    def forward(self, x):
+        with dp.sequence(self):
+            return run_in_chunks(self.high, run_in_chunks(self.low, x, 1)[0], 1)[0]
+
+
+def test_a_model_that_opens_the_scope_itself_can_be_seen_and_gets_a_policy():
+    model, x = Scoped(), torch.randn(4, 3, 4)
+    with dp.apply(model, "variational", rate=0.5, seed=1, example=x):
+        y = model(x)
+        assert model.low.calls == model.high.calls == 1
+    stack = dpt.LSTM(4, 4, 2, policy="variational", rate=0.5, seed=1)
+    for layer, inner in enumerate((model.low, model.high)):
+        for name, weight in inner.named_parameters():
+            getattr(stack, name.replace("l0", f"l{layer}")).data.copy_(weight)
+    torch.testing.assert_close(y, stack(x)[0])
