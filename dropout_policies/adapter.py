@@ -18,7 +18,7 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
   `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `row_flags`, `check_row_count`,
-  `warn_of_steps`;
+  `warn_of_steps`, `models_in_sequence`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -38,7 +38,14 @@ from .masks import keyed
 from .masks.compiled_bits import has_compiled_bits, write_keep_bits
 from .masks.keyed import SEEDS, mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
-from .masks.sequences import SharedMasks, SharedState, check_row_count, row_flags, warn_of_steps
+from .masks.sequences import (
+    SharedMasks,
+    SharedState,
+    check_row_count,
+    models_in_sequence,
+    row_flags,
+    warn_of_steps,
+)
 from .masks.tape import Tape
 from .placement.adapters import Adapter
 from .placement.connections import (
@@ -146,6 +153,7 @@ __all__ = [
     "has_compiled_bits",
     "keyed",
     "mask_key",
+    "models_in_sequence",
     "note_uses",
     "notes_on_wiring",
     "place_layers",

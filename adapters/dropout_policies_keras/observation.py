@@ -308,7 +308,7 @@ def _new_layer_call(call: WatchedCall) -> LayerCall:
     first = next((t for t in call.inputs if len(getattr(t, "shape", ())) >= 2), None)
     steps = None if first is None else int(first.shape[1])
     steps = 1 if is_cell(call.target.layer) else steps
-    return LayerCall(call.target, steps, Origin(), Origin())
+    return LayerCall(call.target, steps, Origin(), Origin(), in_sequence=call.in_sequence)
 
 
 def _changed(call: WatchedCall, part: str) -> Any:

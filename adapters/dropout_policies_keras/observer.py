@@ -14,7 +14,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropout_policies.adapter import ExistingDropout, PolicyError, RecurrentLayer
+from dropout_policies.adapter import (
+    ExistingDropout,
+    PolicyError,
+    RecurrentLayer,
+    models_in_sequence,
+)
 
 from .call_arguments import sequence_and_state
 from .model_layers import Layer, layers_of, takes_training
@@ -85,6 +90,7 @@ class WatchedCall:
         inputs: the tensors that come in.
         state: those of the initial state.
         output: what it gives.
+        in_sequence: whether it was made inside `dropout_policies.sequence`.
     """
 
     role: Literal["layer", "dropout", "weights"]
@@ -92,6 +98,7 @@ class WatchedCall:
     inputs: list[Any]
     state: list[Any]
     output: Any = None
+    in_sequence: bool = False
 
 
 @dataclass
@@ -192,7 +199,9 @@ class WatchedRun:
         if id(layer) in self.targets.items:
             sequence, state = sequence_and_state(args, kwargs)
             item = self.targets.items[id(layer)]
-            return WatchedCall("layer", item, tensors_in(sequence), tensors_in(state))
+            made = WatchedCall("layer", item, tensors_in(sequence), tensors_in(state))
+            made.in_sequence = any(layer in layers_of(model) for model in models_in_sequence())
+            return made
         given = tensors_in((args, kwargs))
         if id(layer) in self.targets.dropouts:
             return WatchedCall("dropout", self.targets.dropouts[id(layer)], given, [])

@@ -25,6 +25,7 @@ from dropout_policies.adapter import (
     Origin,
     RecurrentLayer,
     consume,
+    models_in_sequence,
     note_uses,
 )
 
@@ -121,7 +122,8 @@ class Observer(FunctionObserver):
         result = output[0] if isinstance(output, tuple) else output
         steps = _steps(item.layer, sequence)
         shapes = shape_of(sequence), shape_of(result)
-        call = LayerCall(item, steps, inputs, state, *shapes)
+        in_sequence = any(item.layer in model.modules() for model in models_in_sequence())
+        call = LayerCall(item, steps, inputs, state, *shapes, in_sequence)
         self.layer_calls.append(call)
         note_uses(call)
         mine = frozenset({call})

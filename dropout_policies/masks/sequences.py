@@ -20,6 +20,13 @@ from .keyed import derived_seed
 Shared = TypeVar("Shared")
 """What calls of a layer share."""
 
+_models: ContextVar[tuple[Any, ...]] = ContextVar("models_in_sequence", default=())
+
+
+def models_in_sequence() -> tuple[Any, ...]:
+    """The models whose calls are one sequence now, whether they are under a policy or not."""
+    return _models.get()
+
 
 class RowGroup(NamedTuple):
     """Rows of a batch whose masks are drawn together.
@@ -225,7 +232,11 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
     """
     numbers = None if rows is None else _row_numbers(rows)
     with _sharing(model, goes_on=True, rows=numbers) as shared:
-        yield SequenceScope(shared)
+        token = _models.set((*_models.get(), model))
+        try:
+            yield SequenceScope(shared)
+        finally:
+            _models.reset(token)
 
 
 @contextmanager

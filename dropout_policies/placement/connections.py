@@ -47,6 +47,7 @@ class LayerUse:
         calls: in how many calls it runs, if it was seen.
         steps: T, the number of steps in all calls together, if it was seen.
         state_is_used: whether anything but the layer itself takes its last state.
+        in_sequence: whether all its calls are inside `dropout_policies.sequence`.
     """
 
     item: RecurrentLayer
@@ -56,6 +57,7 @@ class LayerUse:
     calls: int | None = None
     steps: int | None = None
     state_is_used: bool = False
+    in_sequence: bool = False
 
 
 @dataclass(frozen=True, eq=False)

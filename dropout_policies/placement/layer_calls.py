@@ -26,6 +26,7 @@ class LayerCall:
         state: where its initial state comes from.
         shape: of its input, if it is known; of a packed sequence only the last axis.
         output_shape: likewise.
+        in_sequence: whether it was made inside `dropout_policies.sequence`.
         output_goes: where its output was seen to go.
         state_is_used: whether anything but the layer itself takes its last state.
         number: tells calls apart in the order in which they were made.
@@ -37,6 +38,7 @@ class LayerCall:
     state: Origin
     shape: tuple[int, ...] = ()
     output_shape: tuple[int, ...] = ()
+    in_sequence: bool = False
     output_goes: set[OutputUse] = field(default_factory=set)
     state_is_used: bool = False
     number: int = field(default_factory=_numbers.__next__)
@@ -174,6 +176,7 @@ def as_layer_uses(
                 calls=len(sequence),
                 steps=sum(steps) if len(steps) == len(sequence) else None,
                 state_is_used=any(call.state_is_used for call in sequence),
+                in_sequence=all(call.in_sequence for call in sequence),
             )
         )
     return uses, list(dict.fromkeys(feedback))

@@ -51,12 +51,14 @@ def _notes_on_calls(
             for site, rule in placement.policy.items()
             if rule.active and rule.per != "step" and site not in others
         )
-        drawn = f"; what is held for a sequence or a call ({held}) is drawn anew each time, "
-        drawn += "unless the calls are inside dp.sequence(model)"
-        yield (
-            f"{item.name} is called {calls} times over one sequence, each from the state that the "
-            f"call before left{drawn * bool(held)}"
-        )
+        how = f"{item.name} is called {calls} times over one sequence, "
+        how += "each from the state that the call before left"
+        if all(use.in_sequence for use in places if (use.calls or 1) > 1):
+            how += ", inside dp.sequence"
+        elif held:
+            how += f"; what is held for a sequence or a call ({held}) is drawn anew each time, "
+            how += "unless the calls are inside dp.sequence(model)"
+        yield how
     if len(places) > 1 and places[0].calls is not None:
         yield f"{item.name} runs over {len(places)} sequences with the same weights"
 

@@ -18,14 +18,15 @@ UPSTAIRS = {"tests", "benchmarks"}
 
 SPARED = {
     KERAS / "model_state.py": {"torch"},
-    KERAS / "tracing.py": {"torch", "tensorflow", "jax"},
+    KERAS / "tracing.py": {"torch", "tensorflow", "jax", "keras.src"},
     KERAS / "kernels" / "compiled.py": {"torch", "tensorflow", "jax"},
     KERAS / "kernels" / "products.py": {"torch", "jax"},
     KERAS / "loops.py": {"jax"},
 }
 """Where Keras has no public way: to PyTorch's random state, which its dropout draws; to ask how
-a backend runs a call; to compile one function whole; to say what `keras.remat` keeps, or what
-another operation's gradient is made of; to get more than outputs out of a loop."""
+a backend runs a call, or whether Keras's own loop does; to compile one function whole; to say what
+`keras.remat` keeps, or what another operation's gradient is made of; to get more than outputs out
+of a loop."""
 
 CORE_ROOMS = (
     "errors",
@@ -89,15 +90,20 @@ KERAS_ROOMS = (
     "layer_cells",
     "loops",
     "recurrence",
+    "shared_calls",
+    "call_counting",
     "policy_layer",
     "functional_graph",
     "model_layers",
     "existing_dropout",
     "call_arguments",
     "structure",
+    "policy_arguments",
     "recurrent_layer",
     "keras_arguments",
     "layers",
+    "recurrent_cell",
+    "step_layers",
     "embedding",
     "model_state",
     "observer",
@@ -271,16 +277,17 @@ def test_no_module_has_the_name_of_a_public_function():
 
 
 def test_both_adapters_have_the_same_rooms():
-    """But for what one framework alone has: PyTorch cells that are called step by step, activation
-    checkpointing, TorchScript, checks of tensors before its own operators, functions to follow
-    tensors through (Keras's values are followed by changing them); Keras cells inside
-    layers (their classes, checks and plans), a graph to look at beside a run, so that both are told
-    as calls, layers to look for inside layers, loops to choose from, constructors whose arguments
-    Keras itself reads, and a file format that only knows what `get_config` says. (The number of a
-    call is a file of PyTorch's, and a variable in Keras.)"""
-    torch_alone = {"step_layers", "recurrent_cell", "checkpointing", "scripting", "tensor_checks"}
+    """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, checks
+    of tensors before its own operators, functions to follow tensors through (Keras's values are
+    followed by changing them). Keras: cells inside layers (their classes, checks and plans), a
+    graph to look at beside a run, so that both are told as calls, layers to look for inside layers,
+    loops to choose from, constructors whose arguments Keras itself reads, and a file format that
+    only knows what `get_config` says. (The number of a call is a file of PyTorch's, and a variable
+    in Keras, which calls that are compiled by themselves share.)"""
+    torch_alone = {"checkpointing", "scripting", "tensor_checks"}
     torch_alone |= {"mask_keys", "known_tensors", "own_masks", "function_observer"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
+    keras_alone |= {"shared_calls", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}

@@ -55,7 +55,10 @@ def test_cells_that_are_stepped_get_the_masks_of_the_stack(kind, policy):
     paths = [variable.path for variable in model.variables]
     with dp.apply(model, policy, rate=0.5, seed=7, example=data()) as applied:
         assert [(t.name, t.layers) for t in applied.touched] == [("low", 1), ("high", 1)]
-        assert "low is called 5 times over one sequence" in str(applied)
+        assert (
+            "low is called 5 times over one sequence, each from the state that the call before "
+            "left, inside dp.sequence\n" in str(applied)
+        )
         for _ in range(2):
             ours = model(data(), training=True)
             np.testing.assert_allclose(

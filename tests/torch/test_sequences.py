@@ -642,7 +642,11 @@ class Scoped(nn.Module):
 
 def test_a_model_that_opens_the_scope_itself_can_be_seen_and_gets_a_policy():
     model, x = Scoped(), torch.randn(4, 3, 4)
-    with dp.apply(model, "variational", rate=0.5, seed=1, example=x):
+    with dp.apply(model, "variational", rate=0.5, seed=1, example=x) as applied:
+        assert (
+            "low is called 4 times over one sequence, each from the state that the call before "
+            "left, inside dp.sequence\n" in str(applied)
+        )
         y = model(x)
         assert model.low.calls == model.high.calls == 1
     stack = dpt.LSTM(4, 4, 2, policy="variational", rate=0.5, seed=1)
