@@ -17,8 +17,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   `plan_existing_dropout`; `SwappedLayer`, and the
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
-  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `row_flags`, `check_row_count`,
-  `warn_of_steps`, `models_in_sequence`;
+  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `RowGroup`, `row_flags`,
+  `check_row_count`, `warn_of_steps`, `models_in_sequence`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -39,6 +39,7 @@ from .masks.compiled_bits import has_compiled_bits, write_keep_bits
 from .masks.keyed import SEEDS, mask_key, tag, threefry2x32, threshold
 from .masks.sampling import PolicyLayer
 from .masks.sequences import (
+    RowGroup,
     SharedMasks,
     SharedState,
     check_row_count,
@@ -127,6 +128,7 @@ __all__ = [
     "Rate",
     "Rates",
     "RecurrentLayer",
+    "RowGroup",
     "Schedule",
     "SharedMasks",
     "SharedState",

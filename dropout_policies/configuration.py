@@ -14,7 +14,7 @@ from .compilation import compiler
 from .compilation.libraries import compilation_allowed, compiled_library
 from .errors import PolicyError
 from .masks.compiled_bits import has_compiled_bits
-from .placement.adapters import GROUP
+from .placement.adapters import installed_adapters
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -52,7 +52,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
 def _configuration() -> dict[str, Any]:
     from . import __version__
 
-    entries = _entries()
+    entries = installed_adapters(tuple(sys.path))
     details = _by_adapters(entries)  # before what they have compiled is listed
     return {
         "versions": {
@@ -103,12 +103,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:  # another process has removed it
         return 0
-
-
-def _entries() -> list[EntryPoint]:
-    from importlib.metadata import entry_points  # slow to import, and only needed here
-
-    return list(entry_points(group=GROUP))
 
 
 def _by_adapters(entries: list[EntryPoint]) -> dict[str, Any]:

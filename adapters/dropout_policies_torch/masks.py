@@ -19,7 +19,6 @@ from dropout_policies.adapter import (
     PlannedMask,
     Rate,
     Schedule,
-    SharedMasks,
     Slot,
     has_compiled_bits,
     mask_key,
@@ -83,7 +82,6 @@ def draw(
     row_offset: int,
     device: torch.device,
     dtype: torch.dtype,
-    shared: SharedCall | None = None,
 ) -> Masks:
     """Draw the masks of one call.
 
@@ -97,60 +95,38 @@ def draw(
         row_offset: the number of the first row of the batch.
         device: where the masks are wanted.
         dtype: the type of their values.
-        shared: what a call shares with others, if it shares its masks.
 
     Returns:
         The masks by slot, each of its planned shape; `PlannedMask` says what they hold.
     """
     drawn: Masks = {}
     for slot, mask in plan.items():
-        if shared is not None:
-            keep = _draw_shared_bits(slot, mask, shared, row_offset, device)
-        elif seed is None:
+        if seed is None:
             keep = _draw_unkeyed_bits(mask, call, device)
         else:
             offset = row_offset if mask.by_sample else 0
-            key, least = _mask_key(seed, call, slot), _at_call(mask.rate, call, _least_word)
-            keep = keep_bits(key, least, mask.shape, offset, device)
-        kept_value, dropped_value = _mask_values_at_call(mask, call)
-        if _stays_bits(slot, mask):
-            drawn[slot] = BitMask(keep, kept_value)
-        else:
-            values = keep.to(dtype).mul_(kept_value - dropped_value)
-            drawn[slot] = values.add_(dropped_value) if mask.rule.kind == "zoneout" else values
+            keep = keyed_bits(slot, mask, seed, call, mask.shape, offset, device)
+        drawn[slot] = as_mask(slot, mask, keep, call, dtype)
     return drawn
 
 
-@dataclass(frozen=True)
-class SharedCall:
-    """A call that shares its masks with others.
+def as_mask(
+    slot: Slot, mask: PlannedMask, keep: Tensor, call: CallNumber, dtype: torch.dtype
+) -> Mask:
+    """A mask from its bits.
 
     Args:
-        masks: what they share.
-        back: how many steps before the next one it begins.
+        slot: the mask's.
+        mask: what is planned.
+        keep: which elements are kept, `[T, B, F]`.
+        call: the number of the call.
+        dtype: the type of the values.
     """
-
-    masks: SharedMasks
-    back: int = 0
-
-
-def _draw_shared_bits(
-    slot: Slot, mask: PlannedMask, shared: SharedCall, row_offset: int, device: torch.device
-) -> Tensor:
-    """Which elements are kept in a call that shares its masks with others."""
-    steps, batch, width = mask.shape
-    masks, back = shared.masks, shared.back
-    groups = [masks.whole(batch, 0, back)]
-    if mask.by_sample:
-        groups = masks.row_groups(batch, row_offset, back)
-    least = _at_call(mask.rate, masks.call, _least_word)
-    parts = []
-    for group in groups:
-        shape = (steps, group.rows, width)
-        first_step = group.first_step if mask.rule.per == "step" else 0
-        key = _mask_key(group.seed, masks.call, slot)
-        parts.append(keep_bits(key, least, shape, group.row_offset, device, first_step))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    kept_value, dropped_value = _mask_values_at_call(mask, call)
+    if _stays_bits(slot, mask):
+        return BitMask(keep, kept_value)
+    values = keep.to(dtype).mul_(kept_value - dropped_value)
+    return values.add_(dropped_value) if mask.rule.kind == "zoneout" else values
 
 
 def _stays_bits(slot: Slot, mask: PlannedMask) -> bool:
@@ -231,6 +207,32 @@ def _mask_key(seed: int, call: CallNumber, slot: Slot) -> tuple[Tensor, Tensor]:
         return _to_int32(k0), _to_int32(k1)
     counter = (call.to(torch.int32), _to_int32(tag(slot)))
     return threefry2x32((_to_int32(seed), _to_int32(0)), counter, _rotate_left)
+
+
+def keyed_bits(
+    slot: Slot,
+    mask: PlannedMask,
+    seed: int,
+    call: CallNumber,
+    shape: tuple[int, int, int],
+    row_offset: int,
+    device: torch.device,
+    first_step: int = 0,
+) -> Tensor:
+    """Which elements of a keyed mask are kept; see `keep_bits`.
+
+    Args:
+        slot: the mask's.
+        mask: what is planned.
+        seed: the seed.
+        call: the number of the call.
+        shape: T, B and F.
+        row_offset: the number of the first row.
+        device: where the mask is wanted.
+        first_step: the number of the first step.
+    """
+    key, least = _mask_key(seed, call, slot), _at_call(mask.rate, call, _least_word)
+    return keep_bits(key, least, shape, row_offset, device, first_step)
 
 
 def keep_bits(

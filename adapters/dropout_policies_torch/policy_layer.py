@@ -28,8 +28,9 @@ from dropout_policies.adapter import (
 
 from . import masks
 from .mask_keys import MaskKeys
-from .masks import Masks, SharedCall
+from .masks import Masks
 from .scripting import check_scriptable
+from .shared_masks import draw_shared
 from .tracing import (
     in_backward_pass,
     in_cuda_graph,
@@ -245,10 +246,10 @@ class PolicyLayer:
             shared.rates_at = number if keys.rates_at is None else keys.rates_at
             keys.number += 1  # the calls inside are one
         plan = plan_at_call(plan, shared.rates_at)
-        call = SharedCall(shared, int(for_output and shared.goes_on))
+        back = int(for_output and shared.goes_on)
 
         def draw() -> Masks:
-            return masks.draw(plan, shared.seed, 0, self.row_offset, device, dtype, call)
+            return draw_shared(plan, shared, back, self.row_offset, device, dtype)
 
         return self._taped(plan, draw, device, dtype)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .jobs import CAPTURED, IN_LOOP, MEDIUM, SMALL, VERTICAL, Job, same_dropout_of
+from .jobs import CAPTURED, IN_LOOP, IN_SCOPE, MEDIUM, SMALL, VERTICAL, Job, same_dropout_of
 from .timing import ratio
 
 Result = dict[str, Any]
@@ -108,6 +108,8 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         Aim("keyed masks ÷ the training step", 0.05, list(_masks(results, "step"))),
         Aim("Keras: a step with keyed masks ÷ one without a seed", 1.05,
             list(_keras_keyed(results))),
+        Aim("a loop over steps in dp.sequence ÷ the same loop outside", 1.05,
+            list(_scopes(results))),
         Aim("other libraries' layers ÷ this one's", 1.0, list(_peers(results)), at_least=True),
     ]  # fmt: skip
     return [aim for aim in found if aim.found]
@@ -252,6 +254,14 @@ def _masks(results: Sequence[Result], baseline: str) -> Iterator[Row]:
     for job, found in of(results, "masks"):
         for policy in job.policies:
             yield _named(job, policy), ratio(found[policy]["keyed"], found[policy][baseline])[0]
+
+
+def _scopes(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "scopes"):
+        for name in found:
+            if name.endswith(IN_SCOPE):
+                outside = found[name.removesuffix(IN_SCOPE)]
+                yield f"{job.cell} {name}, {job.shape}", ratio(found[name], outside)[0]
 
 
 def _peers(results: Sequence[Result]) -> Iterator[Row]:

@@ -15,9 +15,13 @@ CELLS = ("LSTM", "GRU")
 BACKENDS = ("tensorflow", "jax", "torch")
 COUNTING = ("jax", "torch")
 """The backends of Keras that count what they allocate on a CPU."""
-SECTIONS = ("torch", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "peers")
+SECTIONS = (
+    *("torch", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "scopes", "peers"),
+)
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """The environment in which glibc keeps what is given back to it."""
+IN_SCOPE = ", in a scope"
+"""What follows the name of a loop whose steps are one sequence."""
 CAPTURED = ", captured"
 """What follows the name of a step that ran as a CUDA graph."""
 
@@ -52,6 +56,7 @@ class Shape:
 
 MEDIUM = Shape(20, 35, 650, 2)
 SMALL = Shape(20, 20, 200, 2)
+TINY = Shape(16, 35, 64, 1)
 
 
 @dataclass(frozen=True)
@@ -121,6 +126,9 @@ def every(device: str = "cpu") -> Iterator[Job]:
     for policy in ("zaremba", "variational") if device == "cpu" else ():
         yield Job("growth", "LSTM", shape, (policy,), keeps_memory=True, seconds=20.0)
     yield Job("masks", "LSTM", MEDIUM, POLICIES, device=device)
+    for cell in CELLS:
+        for shape in (Shape(20, 35, 650, 1), TINY):
+            yield Job("scopes", cell, shape, ("zaremba", "variational"), device=device)
     yield Job("peers", "LSTM", MEDIUM, ("weight_drop", "awd", "zaremba"), device=device)
     if device != "cpu":
         return  # which device a Keras backend takes is its own affair
@@ -141,6 +149,7 @@ def quick(device: str = "cpu") -> Iterator[Job]:
     yield Job("memory", "LSTM", SMALL, ("variational",), device=device)
     yield Job("growth", "LSTM", Shape(20, 35, 50, 1), ("variational",), device=device, seconds=0.5)
     yield Job("masks", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)
+    yield Job("scopes", "LSTM", TINY, ("zaremba", "variational"), device=device, seconds=3.0)
     yield Job("peers", "LSTM", SMALL, ("weight_drop", "awd", "zaremba"), device=device, seconds=3.0)
     if device == "cpu":
         yield Job("keras", "LSTM", SMALL, ("zaremba", "variational"), "jax", seconds=5.0)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .aims import Result, by_smallest, of, own_dropout, per_token, rises, same_dropout
-from .jobs import BACKENDS, CAPTURED, CELLS, KEEPING, Job, same_dropout_of
+from .jobs import BACKENDS, CAPTURED, CELLS, IN_SCOPE, KEEPING, Job, same_dropout_of
 from .timing import median, ratio
 
 MIB = 2**20
@@ -68,6 +68,14 @@ Milliseconds for all masks of one call at {shape}: by `bernoulli_`, as this
 library draws them without a seed, and keyed with one; and a training step with keyed masks.
 """
 
+SCOPES = """
+## Step by step
+
+A training step in which PyTorch's layer, or its cell, is called once for each of the steps: inside
+`dp.sequence`, where the masks are those of one sequence, and outside, where each call draws its
+own.
+"""
+
 KERAS = """
 ## Keras
 
@@ -87,7 +95,7 @@ masks at the same places.
 
 def sections(results: Sequence[Result]) -> Iterator[str]:
     """Those that the results have anything for."""
-    for section in (_torch, _gpu, _keras, _memory, _keras_memory, _growth, _masks, _peers):
+    for section in (_torch, _gpu, _keras, _memory, _keras_memory, _growth, _masks, _scopes, _peers):
         text = section(results)
         if text:
             yield text
@@ -269,6 +277,18 @@ def _masks(results: Sequence[Result]) -> str:
     ]
     head = ("policy", "bernoulli_", "unkeyed", "keyed", "step")
     return MASKS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
+
+
+def _scopes(results: Sequence[Result]) -> str:
+    rows = [
+        (f"{job.cell} {name}", str(job.shape), _ms(found[name]), _ms(found[name + IN_SCOPE]),
+         _spread(found[name + IN_SCOPE], found[name]))
+        for job, found in of(results, "scopes")
+        for name in found
+        if not name.endswith(IN_SCOPE)
+    ]  # fmt: skip
+    head = ("called for each step", "size", "ms outside", "ms inside", "inside ÷ outside")
+    return SCOPES + "\n" + table(head, rows, 2) if rows else ""
 
 
 def _peers(results: Sequence[Result]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import dropout_policies_torch as dpt
@@ -11,6 +12,7 @@ from dropout_policies_torch.cells import CELL_TYPES
 from torch import Tensor, nn
 from torch.nn import functional
 
+import dropout_policies as dp
 from dropout_policies.placement.plans import Geometry, Placement, Plan, plan_masks
 
 from .jobs import Job, Shape, policy_of
@@ -130,6 +132,31 @@ class CellLoop(nn.Module):
                 outputs.append(h)
             x = torch.stack(outputs)
         return x, None
+
+
+class StepLoop(nn.Module):
+    """A layer or a cell, called once for every step; perhaps inside `dropout_policies.sequence`.
+
+    Args:
+        module: the layer of one layer, or the cell.
+        in_scope: whether all steps are one sequence.
+    """
+
+    def __init__(self, module: nn.Module, in_scope: bool) -> None:
+        super().__init__()
+        self.module, self.in_scope = module, in_scope
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        state, outputs = None, []
+        with dp.sequence(self.module) if self.in_scope else nullcontext():
+            for step in x.unbind(0):
+                if isinstance(self.module, nn.RNNCellBase):
+                    state = self.module(step, state)
+                    outputs.append(state[0] if isinstance(state, tuple) else state)
+                else:
+                    y, state = self.module(step[None], state)
+                    outputs.append(y[0])
+        return torch.stack(outputs), None
 
 
 def training_step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +13,9 @@ from torch import nn
 
 import dropout_policies as dp
 
-from .jobs import IN_LOOP, Job
+from .jobs import IN_LOOP, IN_SCOPE, Job
 from .timing import Seconds, interleaved
-from .torch_layers import CellLoop, layer, planned, stock, training_step, with_dropout
+from .torch_layers import CellLoop, StepLoop, layer, planned, stock, training_step, with_dropout
 
 T = (35, 70, 140, 350, 700, 1400, 2000)
 B = (1, 4, 16, 64, 256)
@@ -82,6 +83,24 @@ def keyed_masks(job: Job) -> dict[str, Seconds]:
             job.seconds,
         )
     return found
+
+
+def scopes(job: Job) -> Seconds:
+    """A loop over steps, of a layer and of a cell, inside `dropout_policies.sequence` and outside.
+
+    A cell holds no masks outside; so its policy is one of each step there.
+    """
+    units, cell = job.shape.units, getattr(dpt, f"{job.cell}Cell")
+    modules = {f"layer, {policy}": layer(job, policy) for policy in job.policies}
+    modules["cell, input"] = cell(units, units, policy=dp.Policy(input=dp.drop(0.5)))
+    loops = {
+        f"{name}{IN_SCOPE * inside}": training_step(StepLoop(module, inside), job.shape, job.device)
+        for name, module in modules.items()
+        for inside in (False, True)
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dp.PolicyWarning)  # a loop outside of a scope is told of it
+        return interleaved(loops, job.seconds)
 
 
 def peers(job: Job) -> dict[str, Any]:

@@ -44,6 +44,7 @@ def measure(job: Job) -> Any:
         "torch": torch_times.steps,
         "growth": torch_times.growth,
         "masks": torch_times.keyed_masks,
+        "scopes": torch_times.scopes,
         "peers": torch_times.peers,
     }
     return sections[job.section](job)

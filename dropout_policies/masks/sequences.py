@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -64,6 +64,7 @@ class SharedMasks:
         step: how many steps were made.
         episodes, starts: by row, how often it was reset, and the step of the last time; None where
             no row was.
+        drawn: what the adapter keeps of the masks that it has drawn, by slot.
     """
 
     goes_on: bool
@@ -74,6 +75,7 @@ class SharedMasks:
     step: int = 0
     episodes: npt.NDArray[np.int64] | None = None
     starts: npt.NDArray[np.int64] | None = None
+    drawn: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def advance(self, steps: int) -> None:
         """A call of some steps is over."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Protocol, runtime_checkable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from ..errors import PolicyError
 from .report import Applied
 from .selection import ApplyRequest
 from .wirings import Wiring
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "dropout_policies.adapters"
 """The entry-point group; an entry is named after the module that its framework is imported as."""
@@ -55,12 +59,12 @@ def find_adapter(model: Any) -> Adapter:
     Raises:
         PolicyError: there is none.
     """
-    from importlib.metadata import entry_points  # slow to import, and only needed here
-
-    entries = list(entry_points(group=GROUP))
-    loaded = [entry.load() for entry in entries if entry.name in sys.modules]
-    owners = [adapter for adapter in loaded if adapter.owns(model)]
+    owners = _owners(model)
     if not owners:
+        installed_adapters.cache_clear()  # one may have been installed since
+        owners = _owners(model)
+    if not owners:
+        entries = installed_adapters(tuple(sys.path))
         frameworks = ", ".join(sorted(entry.name for entry in entries)) or "none"
         raise PolicyError(
             f"A policy goes on a model of one of these frameworks: {frameworks}. "
@@ -68,3 +72,21 @@ def find_adapter(model: Any) -> Adapter:
         )
     adapter: Adapter = max(owners, key=lambda owner: owner.precedence)
     return adapter
+
+
+def _owners(model: Any) -> list[Adapter]:
+    entries = installed_adapters(tuple(sys.path))
+    loaded = [entry.load() for entry in entries if entry.name in sys.modules]
+    return [adapter for adapter in loaded if adapter.owns(model)]
+
+
+@lru_cache(maxsize=1)
+def installed_adapters(path: tuple[str, ...]) -> list[EntryPoint]:  # noqa: ARG001  the cache's key
+    """The entries of all adapters. Reading them takes milliseconds.
+
+    Args:
+        path: `sys.path`, where they are looked for.
+    """
+    from importlib.metadata import entry_points  # slow to import, and only needed here
+
+    return list(entry_points(group=GROUP))

@@ -54,6 +54,7 @@ TORCH_ROOMS = (
     "tensor_checks",
     "scripting",
     "masks",
+    "shared_masks",
     "mask_keys",
     "policy_layer",
     "recurrence",
@@ -282,10 +283,11 @@ def test_both_adapters_have_the_same_rooms():
     followed by changing them). Keras: cells inside layers (their classes, checks and plans), a
     graph to look at beside a run, so that both are told as calls, layers to look for inside layers,
     loops to choose from, constructors whose arguments Keras itself reads, and a file format that
-    only knows what `get_config` says. (The number of a call is a file of PyTorch's, and a variable
-    in Keras, which calls that are compiled by themselves share.)"""
+    only knows what `get_config` says. (The number of a call, and the masks that calls share, are
+    files of PyTorch's; in Keras the number is a variable, which calls that are compiled by
+    themselves share.)"""
     torch_alone = {"checkpointing", "scripting", "tensor_checks"}
-    torch_alone |= {"mask_keys", "known_tensors", "own_masks", "function_observer"}
+    torch_alone |= {"mask_keys", "shared_masks", "known_tensors", "own_masks", "function_observer"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"shared_calls", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}

@@ -1,0 +1,150 @@
+"""Drawing the masks that calls share inside `dropout_policies.sequence` and `hold`.
+
+What was drawn for one call is kept for the next: masks that are held, and the bits of some steps in
+advance. So a scope costs a loop over steps next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dropout_policies.adapter import Plan, PlannedMask, RowGroup, SharedMasks, Slot
+
+from .masks import Mask, Masks, as_mask, keyed_bits
+from .tracing import is_observed
+
+MOST_STEPS_AT_ONCE = 64
+"""How many steps are drawn in advance at most."""
+
+FEW_STEPS = 8
+"""A call of more steps than this draws them alone."""
+
+
+class DrawnSteps(NamedTuple):
+    """The bits of some steps, of rows whose masks are drawn together.
+
+    Args:
+        first: the number of the first step.
+        keep: which elements are kept, `[T, B, F]`.
+    """
+
+    first: int
+    keep: Tensor
+
+    def has(self, first: int, count: int) -> bool:
+        """Whether some steps are among these."""
+        return self.first <= first and first + count <= self.first + len(self.keep)
+
+
+def draw_shared(
+    plan: Plan,
+    shared: SharedMasks,
+    back: int,
+    row_offset: int,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Masks:
+    """Draw the masks of a call that shares them with others.
+
+    Args:
+        plan: the planned masks by slot, at the rates of this call.
+        shared: what the calls share.
+        back: how many steps before the next one the call begins.
+        row_offset: the number of the first row, where rows have no numbers of their own.
+        device: where the masks are wanted.
+        dtype: the type of their values.
+
+    Raises:
+        PolicyError: see `SharedMasks.row_groups`.
+    """
+    drawn: Masks = {}
+    for slot, mask in plan.items():
+        batch = mask.shape[1]
+        groups = [shared.whole(batch, 0, back)]
+        if mask.by_sample:
+            groups = shared.row_groups(batch, row_offset, back)
+        if mask.rule.per == "step":
+            keep = _draw_steps(slot, mask, shared, groups, device)
+            drawn[slot] = as_mask(slot, mask, keep, 0, dtype)
+        else:
+            drawn[slot] = _draw_held(slot, mask, shared, groups, device, dtype)
+    return drawn
+
+
+def _draw_held(
+    slot: Slot,
+    mask: PlannedMask,
+    shared: SharedMasks,
+    groups: Sequence[RowGroup],
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Mask:
+    """A mask that is held for the sequence, as it was drawn for the call before if the rows are the
+    same."""
+    rows = [group._replace(first_step=0) for group in groups]
+    request = (mask, rows, device, dtype, torch.is_inference_mode_enabled())
+    is_kept = not is_observed()
+    before: tuple[Any, Mask] | None = shared.drawn.get(slot) if is_kept else None
+    if before is not None and before[0] == request:
+        return before[1]
+    steps, _, width = mask.shape
+    shapes = [(steps, group.rows, width) for group in rows]
+    parts = [
+        _draw_bits(slot, mask, shared, *each, device) for each in zip(rows, shapes, strict=True)
+    ]
+    drawn = as_mask(slot, mask, parts[0] if len(parts) == 1 else torch.cat(parts, 1), 0, dtype)
+    if is_kept:
+        shared.drawn[slot] = request, drawn
+    return drawn
+
+
+def _draw_steps(
+    slot: Slot,
+    mask: PlannedMask,
+    shared: SharedMasks,
+    groups: Sequence[RowGroup],
+    device: torch.device,
+) -> Tensor:
+    """Which elements are kept of a mask that is new at each step, some steps of which may have been
+    drawn in advance."""
+    steps, _, width = mask.shape
+    is_kept = not is_observed()
+    before = shared.drawn.get(slot, {}) if is_kept else {}
+    after: dict[Any, DrawnSteps] = {}
+    parts = []
+    for group in groups:
+        rows = group._replace(first_step=0)
+        request = (rows, width, mask.rate, device, torch.is_inference_mode_enabled())
+        block = before.get(request)
+        if block is None or not block.has(group.first_step, steps):
+            count = steps
+            if block is not None and shared.goes_on and steps <= FEW_STEPS:
+                count = max(steps, min(2 * len(block.keep), MOST_STEPS_AT_ONCE))
+            shape = (count, group.rows, width)
+            block = DrawnSteps(
+                group.first_step, _draw_bits(slot, mask, shared, group, shape, device)
+            )
+        after[request] = block
+        begin = group.first_step - block.first
+        parts.append(block.keep[begin : begin + steps])
+    if is_kept:
+        shared.drawn[slot] = after
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def _draw_bits(
+    slot: Slot,
+    mask: PlannedMask,
+    shared: SharedMasks,
+    group: RowGroup,
+    shape: tuple[int, int, int],
+    device: torch.device,
+) -> Tensor:
+    first_step = group.first_step
+    return keyed_bits(
+        slot, mask, group.seed, shared.call, shape, group.row_offset, device, first_step
+    )
