@@ -23,6 +23,7 @@ from dropout_policies.adapter import (
     threshold,
 )
 
+from .kept_bits import KeptBits
 from .kernels import compiled
 from .tracing import Tensor, has_single_seed
 
@@ -60,6 +61,7 @@ def draw(
     dtype: str,
     replica: Tensor | None = None,
     check_not_shared: Callable[[Tensor], Tensor] = lambda mask: mask,
+    kept: KeptBits | None = None,
 ) -> Masks:
     """The masks of one call, each of its planned shape; see `PlannedMask` for what they hold.
 
@@ -71,6 +73,8 @@ def draw(
         replica: the number of the replica, if several draw from one state. Each replica then has
             its own masks of samples, and all have the same mask of a weight.
         check_not_shared: returns a mask of samples, or raises an error if all would share it.
+        kept: the bits that the calls of a scope, whose masks are keyed, have drawn; None outside of
+            one.
     """
     drawn: Masks = {}
     like = ops.cast(generator.state, "int32")
@@ -85,20 +89,38 @@ def draw(
             keep = keras.random.uniform(mask.shape, dtype="float32", seed=generator) >= mask.rate
         else:
             # Faster than the backend's random numbers, of which only a comparison is needed.
-            by_sample = mask.by_sample
-            key = source.key(slot, by_sample) if state is not None else _next_key(generator)
-            if replica is not None and by_sample:
-                key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
-            least_word = _at_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
-            rows = source.rows if by_sample else 0
+            bits = partial(_draw_bits, slot, mask, generator, source, replica, compiled_bits)
             first_step = source.first_step if mask.rule.per == "step" else 0
-            keep = (compiled_bits or keep_bits)(key, least_word, mask.shape, rows, first_step)
+            if kept is not None and source.seeds is None and replica is None:
+                keep = kept.find(slot, mask, source.rows, first_step, bits)
+            else:
+                keep = bits(mask.shape, first_step)
         keep = check_not_shared(keep) if mask.by_sample else keep
-        kept, dropped = (
+        kept_value, dropped_value = (
             _mask_value_at_call(mask, state, is_kept, dtype) for is_kept in (True, False)
         )
-        drawn[slot] = ops.cast(keep, dtype) * (kept - dropped) + dropped
+        drawn[slot] = ops.cast(keep, dtype) * (kept_value - dropped_value) + dropped_value
     return drawn
+
+
+def _draw_bits(
+    slot: Slot,
+    mask: PlannedMask,
+    generator: keras.random.SeedGenerator,
+    source: BitSource,
+    replica: Tensor | None,
+    compiled_bits: Callable[..., Tensor] | None,
+    shape: tuple[Any, Any, int],
+    first_step: int | Tensor,
+) -> Tensor:
+    """Which elements of a mask of some shape are kept, from some step on."""
+    by_sample, state = mask.by_sample, source.state
+    key = source.key(slot, by_sample) if state is not None else _next_key(generator)
+    if replica is not None and by_sample:
+        key = threefry2x32(key, (replica, ops.zeros_like(replica)), _rotate_left)
+    least_word = _at_call(mask.rate, state, lambda rate: threshold(rate) - 2**31, "int32")
+    rows = source.rows if by_sample else 0
+    return (compiled_bits or keep_bits)(key, least_word, shape, rows, first_step)
 
 
 def means(plan: Plan, state: Tensor, dtype: str) -> Masks:

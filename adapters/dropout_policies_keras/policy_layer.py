@@ -237,8 +237,10 @@ class PolicyLayer(CountingLayer):
             tracing.check_not_shared, per_sample=per_sample, error=self._vmap_error
         )
 
+        kept = shared.kept if shared is not None and is_shared else None
+
         def draw() -> Masks:
-            return masks.draw(plan, self.generator, source, dtype, replica, check_not_shared)
+            return masks.draw(plan, self.generator, source, dtype, replica, check_not_shared, kept)
 
         try:
             drawn = self._taped(plan, draw, dtype)

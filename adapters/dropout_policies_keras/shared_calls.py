@@ -7,7 +7,7 @@ could know the step; there a variable of the layer holds it (`CallCounter`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -24,6 +24,7 @@ from dropout_policies.adapter import (
 )
 
 from . import tracing
+from .kept_bits import KeptBits
 from .masks import BitSource, derived_seeds
 from .tracing import Tensor
 
@@ -128,12 +129,17 @@ class SharedCalls:
     step: int | Tensor = 0
     episodes: Tensor | None = None
     starts: Tensor | None = None
+    kept: KeptBits = field(init=False)
+    """What calls have drawn."""
     _is_step_unknown: bool = False
     """Whether calls were made in such a loop, which runs who knows how often."""
     _was_compiled: bool = False
     """Whether a call was compiled by itself, without the scope."""
     _calls: int = 0
     """How many calls were made that were not."""
+
+    def __post_init__(self) -> None:
+        self.kept = KeptBits(self.goes_on)
 
     @property
     def _is_in_loop(self) -> bool:

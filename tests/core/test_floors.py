@@ -84,6 +84,7 @@ TORCH_ROOMS = (
 KERAS_ROOMS = (
     "tracing",
     "kernels",
+    "kept_bits",
     "masks",
     "policy_cells",
     "cells",
@@ -289,7 +290,7 @@ def test_both_adapters_have_the_same_rooms():
     torch_alone = {"checkpointing", "scripting", "tensor_checks"}
     torch_alone |= {"mask_keys", "shared_masks", "known_tensors", "own_masks", "function_observer"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
-    keras_alone |= {"shared_calls", "call_counting", "policy_arguments"}
+    keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}

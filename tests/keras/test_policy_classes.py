@@ -330,7 +330,7 @@ def test_a_model_that_saves_its_policy_tells_nothing(tmp_path, make):
     np.testing.assert_allclose(loaded.predict(x(), verbose=0), before, atol=1e-6)
 
 
-def test_cells_that_are_called_by_hand_are_told():
+def test_cells_that_are_called_by_hand_get_a_policy_and_those_of_layers_none_of_their_own():
     class ByHand(keras.Model):
         def __init__(self):
             super().__init__()
@@ -343,6 +343,7 @@ def test_cells_that_are_called_by_hand_are_told():
 
     model = ByHand()
     model(x())
-    text = str(dp.apply(model, "zaremba"))
-    assert "skipped cell (keras.layers.LSTMCell): a cell that code calls step by step" in text
+    text = str(dp.apply(model, "zaremba", example=x()))
+    assert "rnn (keras.layers.RNN): input 0.5 per step" in text
+    assert "cell (keras.layers.LSTMCell): between, output 0.5 per step" in text
     assert "inside" not in text
