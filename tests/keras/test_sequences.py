@@ -2,6 +2,8 @@
 
 # ruff: noqa: ARG005 - a mutant has the signature of what it replaces
 
+import contextlib
+
 import dropout_policies_keras as dpk
 import keras
 import numpy as np
@@ -667,3 +669,29 @@ if BACKEND == "jax":
         with pytest.raises(dp.PolicyError, match="not written back"), dp.hold(rnn):
             call([v.value for v in rnn.non_trainable_variables])
         assert rnn.layers[-1].calls == 0
+
+
+if BACKEND == "torch":  # on one backend: an audit calls the model a hundred times
+
+    class Loop(keras.Model):
+        """A layer that is called for each step, perhaps in a scope."""
+
+        def __init__(self, policy, in_scope):
+            super().__init__()
+            self.rnn = dpk.LSTM(16, policy=policy, return_sequences=True, return_state=True)
+            self.in_scope = in_scope
+
+        def call(self, x, training=False):
+            state, outputs = [ops.zeros((len(x), 16))] * 2, []
+            with dp.sequence(self) if self.in_scope else contextlib.nullcontext():
+                for t in range(x.shape[1]):
+                    y, *state = self.rnn(x[:, t : t + 1], initial_state=state, training=training)
+                    outputs.append(y)
+            return ops.concatenate(outputs, axis=1)
+
+    @pytest.mark.filterwarnings("ignore::dropout_policies.PolicyWarning")
+    @pytest.mark.parametrize(("in_scope", "found"), [(True, "variational"), (False, "naive")])
+    def test_the_audit_of_a_loop_in_a_scope_names_the_policy(in_scope, found):
+        model = Loop("variational", in_scope)
+        model(np.zeros((2, 5, 16), "float32"))
+        assert dp.audit(model).policy == found
