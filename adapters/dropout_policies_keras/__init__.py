@@ -1,5 +1,6 @@
 """The Keras adapter: drop-in recurrent layers, cells and embeddings under dropout policies."""
 
+from .conv_layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .step_layers import GRUCell, LSTMCell, SimpleRNNCell
@@ -8,6 +9,9 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "ConvLSTM1D",
+    "ConvLSTM2D",
+    "ConvLSTM3D",
     "Embedding",
     "GRUCell",
     "LSTMCell",

@@ -44,7 +44,7 @@ class Weights:
         order = GATE_ORDER[kind]
 
         def masked(variable: Any, site: Site) -> Tensor:
-            weight, mask = _as_tensor(variable, dtype), masks.pop(site, None)
+            weight, mask = as_tensor(variable, dtype), masks.pop(site, None)
             if mask is None:
                 return weight
             transposed = ops.transpose(in_keras_order(mask, order, axis=1)[0])
@@ -56,13 +56,13 @@ class Weights:
         recurrent_kernel = masked(cell.recurrent_kernel, Site.RECURRENT_WEIGHT)
         if cell.bias is None:
             return cls(kernel, recurrent_kernel)
-        bias = _as_tensor(cell.bias, dtype)
+        bias = as_tensor(cell.bias, dtype)
         if len(bias.shape) == 2:  # a GRU with reset_after
             return cls(kernel, recurrent_kernel, bias[0], bias[1])
         return cls(kernel, recurrent_kernel, bias)
 
 
-def _as_tensor(variable: Any, dtype: str) -> Tensor:
+def as_tensor(variable: Any, dtype: str) -> Tensor:
     return ops.cast(ops.convert_to_tensor(variable), dtype)
 
 
@@ -163,24 +163,38 @@ def _make_lstm_step(
     to_gates = make_gates_product(weights.recurrent_kernel, 4, mask_per_gate, make_product, 4)
 
     def step(input_gates: Tensor, states: States, masks: SiteMasks) -> States:
-        h, c = states
-        gates = input_gates + to_gates(h, masks.get(Site.HIDDEN))
-
-        @checkpoint_update
-        def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
-            i, f, g, o = ops.split(gates, 4, axis=-1)
-            i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
-            new_c = f * c + i * apply_drop(masks, Site.CANDIDATE, cell.activation(g))
-            new_c = apply_drop(masks, Site.CELL, new_c)
-            new_h = apply_drop(masks, Site.STATE, o * cell.activation(new_c))
-            return [
-                apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),
-                apply_zoneout(masks, Site.CELL_UPDATE, c, new_c),
-            ]
-
-        return update(gates, h, c)
+        gates = input_gates + to_gates(states[0], masks.get(Site.HIDDEN))
+        return update_lstm(cell, gates, states, masks)
 
     return step
+
+
+def update_lstm(
+    cell: Cell, gates: Tensor, states: States, masks: SiteMasks, axis: int = -1
+) -> States:
+    """The new states of an LSTM.
+
+    Args:
+        cell: whose activations they go through.
+        gates: i, f, g and o side by side, before their activations.
+        states: h and c.
+        masks: by site.
+        axis: the one along which the gates lie.
+    """
+
+    @checkpoint_update
+    def update(gates: Tensor, h: Tensor, c: Tensor) -> States:
+        i, f, g, o = ops.split(gates, 4, axis=axis)
+        i, f, o = (cell.recurrent_activation(gate) for gate in (i, f, o))
+        new_c = f * c + i * apply_drop(masks, Site.CANDIDATE, cell.activation(g))
+        new_c = apply_drop(masks, Site.CELL, new_c)
+        new_h = apply_drop(masks, Site.STATE, o * cell.activation(new_c))
+        return [
+            apply_zoneout(masks, Site.HIDDEN_UPDATE, h, new_h),
+            apply_zoneout(masks, Site.CELL_UPDATE, c, new_c),
+        ]
+
+    return update(gates, *states)
 
 
 def _make_gru_step(

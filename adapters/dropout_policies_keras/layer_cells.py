@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, NamedTuple
 
 import keras
 
@@ -20,10 +21,13 @@ from dropout_policies.adapter import (
 )
 
 from .custom_cell import check_custom_cell, state_and_output_width
-from .policy_cells import CELL_TYPES, Cell, cell_type_of, is_cell
+from .policy_cells import CELL_TYPES, Cell, cell_type_of, is_cell, is_convolutional, is_keras_cell
 
-LAYERS_OF_UNITS = (keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN)
-"""The layers that make their cell from `units`; the others take one."""
+LAYERS_WITH_CELL = (
+    *(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN),
+    *(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
+)
+"""The layers that make their cell; the others take one."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def keras_cells(layer: Any) -> list[Cell]:
     if is_cell(layer):
         return [layer]
     cells = cells_of(layer) if hasattr(layer, "cell") else []
-    return [cell for cell in cells if type(cell) in CELL_TYPES]
+    return [cell for cell in cells if is_keras_cell(cell)]
 
 
 def check_cells(layer: Any, policy: Policy, name: str) -> None:
@@ -74,14 +78,14 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
         cell_name = name
         if isinstance(layer.cell, keras.layers.StackedRNNCells):
             cell_name = f"{name}: {kind}"
-        elif not isinstance(layer, LAYERS_OF_UNITS):
+        elif not isinstance(layer, LAYERS_WITH_CELL):
             cell_name = f"{name} of {kind}"
         if getattr(cell, "placement", None) is not None:
             raise PolicyError(
                 f"{cell_name}: {cell.name} is under policy {cell.placement.policy.name!r} already, "
                 f"and {policy.name!r} would come on top. Give the layer {kind} of keras.layers."
             )
-        if type(cell) in CELL_TYPES:
+        if is_keras_cell(cell):
             check_sites(policy, cell_name, cell_type_of(cell).sites)
         else:
             check_custom_cell(cell, policy, cell_name)
@@ -139,17 +143,58 @@ def plan_call(cells: list[PlacedCell], width: int, batch: Any, steps: Any, direc
     """
     plan: Plan = {}
     for each in cells:
-        state_width, output_width = state_and_output_width(each.cell)
+        sizes = _sizes(each.cell, width)
 
-        def plan_cell(hidden: int, each: PlacedCell = each, width: int = width) -> Plan:
+        def plan_cell(hidden: int, each: PlacedCell = each, sizes: Sizes = sizes) -> Plan:
             geometry = Geometry(
-                width, hidden, 1, (direction,), batch=batch, steps=steps, cell=each.type
+                sizes.input,
+                hidden,
+                1,
+                (direction,),
+                batch=batch,
+                steps=steps,
+                cell=each.type,
+                input_positions=sizes.input_positions,
+                positions=sizes.positions,
+                taps=sizes.taps,
             )
             return plan_masks(each.placement, geometry)
 
         # The output of a user's own cell may have another width than its h.
-        of_output, of_state = plan_cell(output_width), plan_cell(state_width)
+        of_output, of_state = plan_cell(sizes.output), plan_cell(sizes.state)
         plan |= {slot: mask for slot, mask in of_output.items() if slot.site is Site.OUTPUT}
         plan |= {slot: mask for slot, mask in of_state.items() if slot.site is not Site.OUTPUT}
-        width = output_width
+        width = sizes.output
     return plan
+
+
+class Sizes(NamedTuple):
+    """How wide what a cell takes and makes is: channels, and positions where it is convolutional.
+
+    Args:
+        input, state, output: the channels of x, of h and of the output.
+        input_positions, positions: the positions of x, and of h and the output.
+        taps: the positions of a kernel.
+    """
+
+    input: int
+    state: int
+    output: int
+    input_positions: int = 1
+    positions: int = 1
+    taps: int = 1
+
+
+def _sizes(cell: Cell, width: int) -> Sizes:
+    """The sizes of a cell that is built, on an input of some width."""
+    if not is_convolutional(cell):
+        return Sizes(width, *state_and_output_width(cell))
+    inside, outside, taps = cell.spatial_dims, spatial_shape_of_state(cell), cell.kernel_size
+    filters = cell.filters
+    return Sizes(cell.input_dim, filters, filters, prod(inside), prod(outside), prod(taps))
+
+
+def spatial_shape_of_state(cell: Cell) -> tuple[int, ...]:
+    """The spatial shape of the states of a convolutional cell that is built."""
+    shape = tuple(cell.get_initial_state(batch_size=1)[0].shape[1:])
+    return shape[1:] if cell.data_format == "channels_first" else shape[:-1]

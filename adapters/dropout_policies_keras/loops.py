@@ -184,5 +184,5 @@ def _keep_previous(valid: Tensor, new: Tensor, previous: Tensor) -> Tensor:
 
 
 def swap_time_and_batch(values: Tensor) -> Tensor:
-    """`[T, B, F]` as `[B, T, F]`, and back."""
-    return ops.transpose(values, (1, 0, 2))
+    """`[T, B, ...]` as `[B, T, ...]`, and back."""
+    return ops.swapaxes(values, 0, 1)

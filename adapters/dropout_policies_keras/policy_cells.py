@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import keras
@@ -124,7 +125,23 @@ GATE_ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_typ
 
 def cell_type_of(cell: Cell) -> cell_types.CellType:
     """The type of a layer's cell; a subclass may do anything, and counts as the user's own."""
+    if is_convolutional(cell):
+        return cell_types.LSTM
     return CELL_TYPES.get(type(cell), cell_types.CUSTOM)
+
+
+def is_keras_cell(cell: Cell) -> bool:
+    """Whether a layer's cell is one of Keras's, and not the user's own."""
+    return cell_type_of(cell) is not cell_types.CUSTOM
+
+
+def is_convolutional(cell: Cell) -> bool:
+    """Whether a cell is that of Keras's `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D`.
+
+    Its class has no public name, and no layer but those makes one.
+    """
+    kind = getattr(type(cell), "stock", type(cell))
+    return kind.__name__ == "ConvLSTMCell" and kind.__module__.startswith("keras.")
 
 
 def is_cell(layer: Any) -> bool:
@@ -141,7 +158,17 @@ def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
         policy: the name of the layer's policy.
     """
     cell.__dict__["_layer_and_policy"] = layer, policy
-    cell.__class__ = POLICY_CELLS.get(type(cell), type(cell))
+    kind: Any = type(cell)
+    if is_convolutional(cell):
+        cell.__class__ = _policy_class(getattr(kind, "stock", kind))
+    else:
+        cell.__class__ = POLICY_CELLS.get(kind, kind)
+
+
+@cache
+def _policy_class(kind: type[Cell]) -> type[Cell]:
+    """The class of a cell whose class has no public name, while its layer is under a policy."""
+    return type(kind.__name__, (_PolicyCell, kind), {"stock": kind, "__doc__": kind.__doc__})
 
 
 def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout: float) -> None:
@@ -155,7 +182,7 @@ def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout
     """
     cell.__class__ = kind
     cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
-    if kind not in POLICY_CELLS.values():  # another layer's policy may hold the cell too
+    if not issubclass(kind, _PolicyCell):  # another layer's policy may hold the cell too
         for name in ("_layer_and_policy", "_told_of_own_call"):
             cell.__dict__.pop(name, None)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from .conv_layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .model_layers import Layer, takes_training
@@ -18,7 +19,7 @@ from .saving_warnings import warn_of_lost_policy
 from .step_layers import GRUCell, LSTMCell, SimpleRNNCell
 
 RECURRENT: tuple[type[Any], ...] = (
-    *(LSTM, GRU, SimpleRNN),
+    *(LSTM, GRU, SimpleRNN, ConvLSTM1D, ConvLSTM2D, ConvLSTM3D),
     *(LSTMCell, GRUCell, SimpleRNNCell),
     RNN,
 )
@@ -26,9 +27,7 @@ RECURRENT: tuple[type[Any], ...] = (
 from which Keras derives the other layers, comes last."""
 
 OTHER_CLASSES = tuple(
-    getattr(keras.layers, name)
-    for name in ("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "ReversibleEmbedding")
-    if hasattr(keras.layers, name)
+    getattr(keras.layers, name) for name in ("ReversibleEmbedding",) if hasattr(keras.layers, name)
 )
 """Classes of Keras that derive from those, and that no policy goes on."""
 

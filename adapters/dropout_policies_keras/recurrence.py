@@ -19,11 +19,12 @@ from dropout_policies.adapter import (
     Site,
 )
 
-from . import custom_cell
+from . import conv_cells, custom_cell
 from .cells import (
     SiteMasks,
     States,
     Weights,
+    apply_mask,
     in_keras_order,
     is_shared_by_gates,
     make_gates_product,
@@ -33,7 +34,7 @@ from .kernels import compiled, products
 from .layer_cells import PlacedCell
 from .loops import LoopResult, loop_over_steps, swap_time_and_batch
 from .masks import Masks
-from .policy_cells import GATE_ORDER, Cell
+from .policy_cells import GATE_ORDER, Cell, is_convolutional
 from .tracing import Tensor
 
 
@@ -119,8 +120,23 @@ def _run_cell(
     project_at_once: bool,
 ) -> LoopResult:
     """Run one cell over `x` `[B, T, D]`, in reading order, under its masks by site."""
+    if is_convolutional(each.cell):
+        masks = conv_cells.masks_of_values(each.cell, each.placement.policy, masks)
     output_mask = masks.pop(Site.OUTPUT, None)
     input_mask = masks.pop(Site.INPUT, masks.pop(Site.BETWEEN, None))
+    if is_convolutional(each.cell):
+        result = _run_conv_cell(
+            layer,
+            each.cell,
+            x,
+            input_mask,
+            states,
+            padding,
+            masks,
+            return_sequences,
+            project_at_once,
+        )
+        return _mask_output(result, output_mask, return_sequences)
     if input_mask is not None and is_shared_by_gates(input_mask, x.shape[-1]):
         x, input_mask = x * swap_time_and_batch(input_mask), None
     if each.type is CUSTOM:
@@ -130,11 +146,44 @@ def _run_cell(
         result = _run_keras_cell(
             layer, each, x, input_mask, states, padding, masks, return_sequences, project_at_once
         )
+    return _mask_output(result, output_mask, return_sequences)
+
+
+def _mask_output(
+    result: LoopResult, output_mask: Tensor | None, return_sequences: bool
+) -> LoopResult:
+    """What leaves a layer, under the mask of its output."""
     if output_mask is None:
         return result
     last, outputs, end = result
     output_mask = swap_time_and_batch(output_mask)
     return last * output_mask[:, -1], outputs * output_mask if return_sequences else outputs, end
+
+
+def _run_conv_cell(
+    layer: Any,
+    cell: Cell,
+    x: Tensor,
+    input_mask: Tensor | None,
+    states: States,
+    padding: Tensor | None,
+    masks: dict[Site, Tensor],
+    return_sequences: bool,
+    project_at_once: bool,
+) -> LoopResult:
+    """Run a convolutional cell; `x` has spatial axes, and so have the masks."""
+    to_gates, cell_step = conv_cells.make_step(cell, x.dtype, masks)
+
+    def step(inputs: Tensor, previous: States, step_masks: SiteMasks) -> tuple[Tensor, States]:
+        gates = inputs if project_at_once else to_gates(inputs, None)
+        new = cell_step(gates, previous, step_masks)
+        return new[0], new
+
+    if input_mask is not None:
+        input_mask = swap_time_and_batch(input_mask)
+    # In evaluation, step by step, there is only a mask's mean.
+    inputs = to_gates(x, input_mask) if project_at_once else apply_mask(input_mask, x)
+    return loop_over_steps(layer, step, inputs, states, padding, masks, return_sequences)
 
 
 def _run_keras_cell(

@@ -29,7 +29,13 @@ from .layer_cells import (
 )
 from .loops import LoopResult
 from .policy_arguments import placement_config, restore_placement
-from .policy_cells import CELL_TYPES, native_dropout_error, put_under_policy, run_in_layer
+from .policy_cells import (
+    is_convolutional,
+    is_keras_cell,
+    native_dropout_error,
+    put_under_policy,
+    run_in_layer,
+)
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
 from .shared_calls import SHARED
@@ -118,7 +124,7 @@ class Recurrent(PolicyLayer):
     def native_generator(self) -> Any:
         """As in `PolicyLayer`: that of the first cell, if it is one of Keras's."""
         first = cells_of(self)[0]
-        return first.seed_generator if type(first) in CELL_TYPES else None
+        return first.seed_generator if is_keras_cell(first) else None
 
     def __call__(self, sequences: Tensor, *args: Any, **kwargs: Any) -> Any:
         for producer in find_producers(sequences) if self.may_join else ():
@@ -261,7 +267,8 @@ class Recurrent(PolicyLayer):
     ) -> LoopResult | None:
         """The loop under this call's masks; None where there are none."""
         assert self.placement is not None
-        if len(sequences.shape) != 3:
+        # (Keras itself checks the input of a convolutional layer.)
+        if len(sequences.shape) != 3 and not is_convolutional(self.cell):
             raise PolicyError(
                 f"{self.name}: under a policy, the input is [B, T, D]. "
                 f"Received: shape {tuple(sequences.shape)}"

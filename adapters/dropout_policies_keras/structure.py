@@ -29,7 +29,7 @@ from .existing_dropout import active_dropout, find_dropouts
 from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
 from .layer_cells import cells_of
 from .model_layers import Layer, directions_of, layers_of
-from .policy_cells import CELL_TYPES, is_cell
+from .policy_cells import is_cell, is_convolutional, is_keras_cell
 from .policy_layer import PolicyLayer
 
 
@@ -296,14 +296,17 @@ def _output_width(layer: Layer) -> int:
     if is_cell(layer):
         return int(layer.units)
     first = directions_of(layer)
-    is_doubled = len(first) == 2 and layer.merge_mode == "concat"
+    doubled = 2 if len(first) == 2 and layer.merge_mode == "concat" else 1
+    cell = cells_of(first[0])[-1]
+    if is_convolutional(cell):
+        return int(cell.filters) * doubled
     shape = first[0].compute_output_shape((None, None, None))
-    return int((shape[0] if first[0].return_state else shape)[-1]) * (2 if is_doubled else 1)
+    return int((shape[0] if first[0].return_state else shape)[-1]) * doubled
 
 
 def _input_width(layer: Layer) -> int | None:
     """The width of a recurrent layer's input; None if it takes any, or if only a user's own cell
     knows."""
     first = cells_of(directions_of(layer)[0])[0]
-    is_known = (first is layer or type(first) in CELL_TYPES) and first.built
-    return int(first.kernel.shape[0]) if is_known else None
+    is_known = (first is layer or is_keras_cell(first)) and first.built
+    return int(first.kernel.shape[-2]) if is_known else None

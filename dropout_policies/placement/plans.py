@@ -34,6 +34,9 @@ class Geometry:
         steps: T, likewise.
         proj_size: P, the width of a projected h, or 0.
         cell: the kind of layer.
+        input_positions: how many positions the spatial axes of x_t have, where D is its channels.
+        positions: how many those of the state have, where H is its channels.
+        taps: how many positions a convolution's kernel has.
     """
 
     input_size: int
@@ -44,6 +47,9 @@ class Geometry:
     steps: Any = 1
     proj_size: int = 0
     cell: CellType = LSTM
+    input_positions: int = 1
+    positions: int = 1
+    taps: int = 1
 
     @property
     def output_size(self) -> int:
@@ -118,8 +124,10 @@ class PlannedMask:
         rule: what it is.
         rate: its rate: a number, or one that changes with the number of the call.
         shape: `[T, B, F]`; T is 1 if it lives longer than a step. F is G·H where each gate has its
-            own, gate after gate. A weight's mask is `[1, G*H, D or P]`, and a mask of word types
-            `[1, B or 1, V]`.
+            own, gate after gate. Where values have spatial axes, F are all positions of the first
+            channel, then of the next; or channels alone, by the rule. A weight's mask is
+            `[1, G*H, D or P]`, with the positions of a convolution's kernel likewise, and a mask of
+            word types `[1, B or 1, V]`.
         by_sample: whether its rows are the samples of the batch.
     """
 
@@ -180,10 +188,13 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
     plan: Plan = {}
     cell, policy = geometry.cell, placement.policy
 
-    def add_mask(site: Site, inner: int, width: int, rows: int | None = None) -> None:
+    def add_mask(
+        site: Site, inner: int, channels: int, positions: int, rows: int | None = None
+    ) -> None:
         if not placement.masks_site(site, inner):
             return
         rule = policy[site]
+        width = channels * (positions if rule.shape == "element" else 1)
         rate = rule.of_layer(placement.depth + inner)
         steps = geometry.steps if rule.per == "step" else 1
         if rule.gates == "untied":
@@ -194,9 +205,14 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
             )
 
     between = geometry.output_size * len(geometry.directions)
-    widths = [geometry.input_size] + [between] * (geometry.layers - 1)
+    upper = geometry.layers - 1
+    widths = [geometry.input_size] + [between] * upper
+    positions = [geometry.input_positions] + [geometry.positions] * upper
     for site, inner in placement.vertical(geometry.layers):
-        add_mask(site, inner, geometry.output_size if site is Site.OUTPUT else widths[inner])
+        if site is Site.OUTPUT:
+            add_mask(site, inner, geometry.output_size, geometry.positions)
+        else:
+            add_mask(site, inner, widths[inner], positions[inner])
     inner_widths = {
         Site.HIDDEN: geometry.output_size,
         Site.STATE: geometry.output_size,
@@ -208,11 +224,11 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
     for inner in range(geometry.layers):
         for site, width in inner_widths.items():
             if site in cell.sites:
-                add_mask(site, inner, width)
+                add_mask(site, inner, width, geometry.positions)
         if cell.sites >= WEIGHTS:
             rows = cell.gates * geometry.hidden_size
-            add_mask(Site.RECURRENT_WEIGHT, inner, geometry.output_size, rows)
-            add_mask(Site.INPUT_WEIGHT, inner, widths[inner], rows)
+            add_mask(Site.RECURRENT_WEIGHT, inner, geometry.output_size, geometry.taps, rows)
+            add_mask(Site.INPUT_WEIGHT, inner, widths[inner], geometry.taps, rows)
     return plan
 
 

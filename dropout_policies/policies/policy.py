@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from ..argument_checks import as_integer, check_text, short_repr
 from ..errors import MissingRuleError, PolicyError
 from .rates import Rates, Schedule, parse_rates, rates_text
-from .rules import Rule
-from .sites import Site
+from .rules import MaskShape, Rule
+from .sites import MATRICES, Site
 
 if TYPE_CHECKING:
     from ..pictures.diagram import Diagram
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """The version written into a policy's JSON; a reader refuses a newer one."""
 
 
@@ -111,6 +112,22 @@ class Policy(Mapping[Site, Rule]):
                 site = Site.of(name)
                 changed[site] = self[site].with_rate(value)
         rules = {site.value: rule for site, rule in changed.items()}
+        return Policy(name=self.name, citation=self.citation, **rules)
+
+    def with_shape(self, shape: MaskShape) -> Policy:
+        """The same policy with masks of another shape, where values have spatial axes.
+
+        Args:
+            shape: `"element"`, or `"channel"` for whole feature maps. Masks of weights and of
+                word types stay what they are.
+
+        Raises:
+            PolicyError: another word.
+        """
+        rules = {
+            site.value: rule if site in MATRICES else replace(rule, shape=shape)
+            for site, rule in self.items()
+        }
         return Policy(name=self.name, citation=self.citation, **rules)
 
     def __getitem__(self, site: Site | str) -> Rule:
@@ -216,13 +233,14 @@ class Policy(Mapping[Site, Rule]):
             version, rules = as_integer(data["version"]), data["rules"]
             if version is None or not isinstance(rules, Mapping):
                 raise TypeError("version must be an integer, and rules a mapping")
-            if version not in (1, FORMAT_VERSION):
+            if version not in range(1, FORMAT_VERSION + 1):
                 raise PolicyError(
                     f"This policy is in format version {version!r}; this release reads "
                     f"versions up to {FORMAT_VERSION}. Upgrade dropout-policies to read it."
                 )
-            # Version 1 had drops alone, tied and scaled.
-            absent = {"gates": "tied", "scaled": True} if version == 1 else {}
+            # Version 1 had drops alone, tied and scaled; and version 2 masks of elements.
+            absent: dict[str, Any] = {"gates": "tied", "scaled": True} if version == 1 else {}
+            absent |= {"shape": "element"} if version < FORMAT_VERSION else {}
             parsed = {site: Rule.from_dict({**absent, **rule}) for site, rule in rules.items()}
             name, citation = data["name"], data["citation"]
             if not isinstance(name, str) or not isinstance(citation, str):

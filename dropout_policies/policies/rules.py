@@ -19,11 +19,12 @@ from .rates import (
     rates_text,
     rates_to_json,
 )
-from .sites import GATE_INPUTS, UPDATES, WEIGHTS, Site
+from .sites import GATE_INPUTS, MATRICES, UPDATES, WEIGHTS, Site
 
 Kind = Literal["drop", "zoneout"]
 Lifetime = Literal["step", "sequence", "call"]
 Gates = Literal["tied", "untied"]
+MaskShape = Literal["element", "channel"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,9 @@ class Rule:
         gates: `"tied"`: all gates see one mask; `"untied"`: each has its own.
         scaled: whether what is kept is divided by 1 − rate in training. If not, evaluation
             multiplies by 1 − rate instead.
+        shape: where values have spatial axes, as in a convolutional LSTM: `"element"` draws for
+            each element, `"channel"` for each channel, a whole feature map (Tompson et al. 2015,
+            arXiv:1411.4280). Elsewhere both are the same.
 
     Raises:
         PolicyError: a rate lies outside [0, 1), or another word is unknown.
@@ -50,6 +54,7 @@ class Rule:
     kind: Kind = "drop"
     gates: Gates = "tied"
     scaled: bool = True
+    shape: MaskShape = "element"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rate", parse_rates(self.rate))
@@ -57,6 +62,7 @@ class Rule:
             "per": ("step", "sequence", "call"),
             "kind": ("drop", "zoneout"),
             "gates": ("tied", "untied"),
+            "shape": ("element", "channel"),
         }
         for name, known in words.items():
             word = getattr(self, name)
@@ -141,7 +147,8 @@ class Rule:
         """Rate, lifetime and what is out of the ordinary."""
         extra = " untied" * (self.gates == "untied")
         extra += " unscaled" * (self.kind == "drop" and not self.scaled)
-        return f"{rates_text(self.rate)} per {self.per}{extra}"
+        lifetime = f"{self.per} and channel" if self.shape == "channel" else self.per
+        return f"{rates_text(self.rate)} per {lifetime}{extra}"
 
     def check_at(self, site: Site) -> None:
         """Make sure that the rule can stand at a site.
@@ -171,6 +178,11 @@ class Rule:
                 f"Site {site.value!r} is not on its way into the gates, and has one mask for all. "
                 f"Received: gates='untied'; leave it out there."
             )
+        if self.shape == "channel" and site in MATRICES:
+            raise PolicyError(
+                f"Site {site.value!r} has no channels: its mask is on weights. Received: "
+                f"shape='channel'; leave it out there."
+            )
         if site is Site.EMBEDDING and isinstance(self.rate, tuple):
             raise PolicyError(
                 f"An embedding has no layers. Received: rate={rates_text(self.rate)} for it; write "
@@ -188,6 +200,7 @@ class Rule:
             "per": self.per,
             "gates": self.gates,
             "scaled": self.scaled,
+            "shape": self.shape,
         }
 
     @classmethod
@@ -197,7 +210,7 @@ class Rule:
         Raises:
             PolicyError: a field is missing, a word is unknown, or a rate is out of range.
         """
-        fields = ("rate", "per", "kind", "gates", "scaled")
+        fields = ("rate", "per", "kind", "gates", "scaled", "shape")
         missing = [f for f in fields if f not in data] if isinstance(data, Mapping) else [*fields]
         if missing:
             raise PolicyError(
@@ -209,7 +222,13 @@ class Rule:
 
 
 def drop(
-    rate: LayerRates, *, per: Lifetime = "step", gates: Gates = "tied", scaled: bool = True
+    rate: LayerRates,
+    *,
+    per: Lifetime = "step",
+    gates: Gates = "tied",
+    scaled: bool = True,
+    shape: MaskShape = "element",
 ) -> Rule:
-    """A rule that drops elements with probability `rate` and scales the kept by 1/(1 − rate)."""
-    return Rule(parse_rates(rate), per, "drop", gates, scaled)
+    """A rule that drops with probability `rate` and scales what is kept by 1/(1 − rate); see `Rule`
+    for the arguments."""
+    return Rule(parse_rates(rate), per, "drop", gates, scaled, shape)

@@ -89,3 +89,6 @@ UPDATES = frozenset({Site.HIDDEN_UPDATE, Site.CELL_UPDATE})
 
 WEIGHTS = frozenset({Site.RECURRENT_WEIGHT, Site.INPUT_WEIGHT})
 """Where masks fall on weights."""
+
+MATRICES = WEIGHTS | {Site.EMBEDDING}
+"""Where masks fall on a matrix of weights, and not on values."""

@@ -60,11 +60,12 @@ def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule
     if site is Site.EMBEDDING:
         return st.builds(Rule, rates() | schedules(), st.sampled_from(["sequence", "call"]))
     rate = rates() | schedules() | st.lists(rates(), min_size=layers, max_size=layers).map(tuple)
+    shape = st.sampled_from(["element"] if site in WEIGHTS else ["element", "channel"])
     if site in UPDATES:
-        return st.builds(Rule, rate, st.sampled_from(_LIFETIMES), st.just("zoneout"))
+        return st.builds(Rule, rate, st.sampled_from(_LIFETIMES), st.just("zoneout"), shape=shape)
     some = ["tied", "untied"] if site in GATE_INPUTS and gates else ["tied"]
     per = st.just("call") if site in WEIGHTS else st.sampled_from(_LIFETIMES)
-    return st.builds(Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans())
+    return st.builds(Rule, rate, per, st.just("drop"), st.sampled_from(some), st.booleans(), shape)
 
 
 def published(

@@ -91,6 +91,7 @@ KERAS_ROOMS = (
     "custom_cell",
     "layer_cells",
     "loops",
+    "conv_cells",
     "recurrence",
     "shared_calls",
     "call_counting",
@@ -104,6 +105,7 @@ KERAS_ROOMS = (
     "recurrent_layer",
     "keras_arguments",
     "layers",
+    "conv_layers",
     "recurrent_cell",
     "step_layers",
     "embedding",
@@ -291,6 +293,7 @@ def test_both_adapters_have_the_same_rooms():
     torch_alone |= {"mask_keys", "shared_masks", "known_tensors", "own_masks", "function_observer"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
+    keras_alone |= {"conv_cells", "conv_layers"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}

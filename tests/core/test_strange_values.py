@@ -92,7 +92,8 @@ strange = st.sampled_from(STRANGE) | st.floats() | st.integers() | st.text() | s
 strange |= st.lists(strange, max_size=3) | st.dictionaries(st.text(), strange, max_size=3)
 
 RULE = {"kind": "drop", "rate": 0.5, "per": "step", "gates": "tied", "scaled": True}
-SAVED = {"version": 2, "name": "", "citation": "", "rules": {"input": RULE}}
+RULE["shape"] = "element"
+SAVED = {"version": 3, "name": "", "citation": "", "rules": {"input": RULE}}
 A = RecurrentLayer("a", object(), "LSTM")
 
 CALLS = {
@@ -101,6 +102,8 @@ CALLS = {
     "drop per": lambda x: dp.drop(0.5, per=x),
     "drop gates": lambda x: dp.drop(0.5, gates=x),
     "drop scaled": lambda x: dp.drop(0.5, scaled=x),
+    "drop shape": lambda x: dp.drop(0.5, shape=x),
+    "Policy.with_shape": lambda x: dp.zaremba().with_shape(x),
     "Rule kind": lambda x: dp.Rule(0.5, kind=x),
     "Rule scaled": lambda x: dp.Rule(0.5, kind="zoneout", scaled=x),
     "Rule.with_rate": lambda x: dp.drop(0.5).with_rate(x),
@@ -343,9 +346,9 @@ def test_a_ramp_has_a_number_of_steps_that_can_be_held(name, most):
         (json.dumps(SAVED).replace("0.5", "[[0.5]]"), "one number for each layer"),
         (json.dumps(SAVED).replace("0.5", '{"schedule": 3}'), "ascending integers"),
         (json.dumps(SAVED).replace("0.5", '{"points": []}'), "ascending integers"),
-        (json.dumps(SAVED).replace("2", "true"), "no saved policy"),
-        (json.dumps(SAVED).replace("2", "2.0"), "no saved policy"),
-        (json.dumps(SAVED).replace("2", "0"), "format version 0"),
+        (json.dumps(SAVED).replace("3", "true"), "no saved policy"),
+        (json.dumps(SAVED).replace("3", "2.0"), "no saved policy"),
+        (json.dumps(SAVED).replace("3", "0"), "format version 0"),
         (json.dumps(SAVED).replace('"name": ""', '"name": "\\ud800"'), "surrogate"),
         (json.dumps({**SAVED, "rules": [["input", RULE]]}), "no saved policy"),
         (json.dumps({**SAVED, "rules": {"name": RULE}}), "no saved policy"),

@@ -263,7 +263,7 @@ def test_the_first_format_can_still_be_read():
     }
     read = dp.Policy.from_json(json.dumps(old))
     assert read == dp.Policy(hidden=dp.drop(0.5, per="sequence"))
-    assert json.loads(read.to_json())["version"] == 2
+    assert json.loads(read.to_json())["version"] == 3
 
 
 @pytest.mark.parametrize("name", dp.names())
@@ -380,9 +380,39 @@ def test_each_site_takes_the_rules_that_can_stand_there(site):
     assert taken == {(kind, per, way) for per in lives for way in gates}
 
 
-def test_the_second_format_has_every_field():
+def test_the_second_format_can_still_be_read():
+    rule = {"kind": "drop", "rate": 0.5, "per": "step", "gates": "tied", "scaled": True}
+    old = {"version": 2, "name": "old", "citation": "", "rules": {"input": rule}}
+    assert dp.Policy.from_dict(old) == dp.Policy(input=dp.drop(0.5))
+    with pytest.raises(dp.PolicyError, match="no saved rule: it has no 'shape'"):
+        dp.Policy.from_dict({**old, "version": 3})
+
+
+def test_a_policy_of_channels_has_them_where_values_have_any():
+    assert dp.zaremba(0.5).with_shape("channel") == dp.Policy(
+        **dict.fromkeys(("input", "between", "output"), dp.drop(0.5, shape="channel"))
+    )
+    awd = dp.awd().with_shape("channel")
+    shapes = {site.value: rule.shape for site, rule in awd.items()}
+    assert shapes == {
+        **dict.fromkeys(("input", "between", "output"), "channel"),
+        **dict.fromkeys(("embedding", "recurrent_weight"), "element"),
+    }
+    assert dp.Policy.from_json(awd.to_json()) == awd
+    assert awd.with_shape("element") == dp.awd()
+    assert awd.name == "awd"
+    assert str(dp.drop(0.5, shape="channel")) == "drop 0.5 per step and channel"
+    with pytest.raises(dp.PolicyError, match="shape must be 'element' or 'channel'"):
+        dp.zaremba().with_shape("map")
+    for site in ("embedding", "input_weight", "recurrent_weight"):
+        rule = dp.Rule(0.5, per="call", shape="channel")
+        with pytest.raises(dp.PolicyError, match=f"{site}' has no channels"):
+            dp.Policy(**{site: rule})
+
+
+def test_the_latest_format_has_every_field():
     data = dp.zaremba().to_dict()
-    for field in ("gates", "scaled"):
+    for field in ("gates", "scaled", "shape"):
         rules = {"input": {k: v for k, v in dp.drop(0.5).to_dict().items() if k != field}}
         with pytest.raises(dp.PolicyError, match=f"no saved rule: it has no '{field}'"):
             dp.Policy.from_dict({**data, "rules": rules})
