@@ -17,14 +17,15 @@ import dropout_policies as dp
 
 any_backend = pytest.mark.any_backend
 CELLS = ["LSTMCell", "GRUCell", "SimpleRNNCell"]
-NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding", *CELLS]
+CONVOLUTIONAL = ["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
+NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding", *CELLS, *CONVOLUTIONAL]
 OURS = {
     "LSTM": ["policy", "rate", "stack"],
     "GRU": ["policy", "rate", "stack"],
     "SimpleRNN": ["policy", "rate", "stack"],
     "RNN": ["policy", "rate", "seed", "stack"],
     "Embedding": ["policy", "rate", "seed"],
-} | {name: ["policy", "rate", "stack"] for name in CELLS}
+} | {name: ["policy", "rate", "stack"] for name in (*CELLS, *CONVOLUTIONAL)}
 """Each layer's own arguments; those without `seed` have Keras's."""
 NOT_IN_KERAS_3_12 = {"quantization_config"}
 WIDTH = 3
@@ -59,6 +60,12 @@ def test_the_docstring_explains_each_argument(name):
 
 UNUSUAL = {
     "units": 4,
+    "filters": 4,
+    "kernel_size": 3,
+    "strides": 2,
+    "padding": "same",
+    "data_format": "channels_first",
+    "dilation_rate": 1,
     "activation": "relu",
     "recurrent_activation": "hard_sigmoid",
     "use_bias": False,
@@ -148,11 +155,14 @@ def message(kind, *args, **kwargs):
 @pytest.mark.parametrize("policy", [{}, {"policy": "variational"}])
 def test_wrong_arguments_get_kerass_own_errors(name, policy):
     ours, stock = getattr(dpk, name), getattr(keras.layers, name)
-    first = {x: given(name)[x] for x in [*given(name)][: 1 + (name == "Embedding")]}
+    first = {
+        x: given(name)[x] for x in [*given(name)][: 1 + (name in ("Embedding", *CONVOLUTIONAL))]
+    }
     wrong = message(ours, **first, **policy, polcy="zaremba")
     assert wrong == message(stock, **first, polcy="zaremba")
     assert "polcy" in wrong[1]
-    assert message(ours, **policy) == message(stock)
+    kind, text = message(ours, **policy)  # of convolutional layers one `__init__` serves all
+    assert (kind, text.replace("ConvLSTM.", f"{name}.")) == message(stock)
     many = [*given(name).values(), 1, 1]
     assert message(ours, *many, **policy)[0] is message(stock, *many)[0] is TypeError
 
