@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,8 +10,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
-import numpy as np
-from keras import ops
 
 from dropout_policies.adapter import (
     ExistingDropout,
@@ -22,21 +19,13 @@ from dropout_policies.adapter import (
 )
 
 from .call_arguments import sequence_and_state
+from .changed_values import any_differ, copied, tensors_in
+from .function_observer import DRAWS, caller, functions_watched, is_certain
 from .model_layers import Layer, layers_of, takes_training
 from .tracing import has_no_value
 
-FUNCTIONS = (
-    ("keras.random", "dropout"),
-    ("tensorflow.nn", "dropout"),
-    ("torch.nn.functional", "dropout"),
-)
-"""The functions that are dropout, where a model's code finds them."""
-
-FRAMEWORKS = tuple(
-    str(Path(package).parent)
-    for name in ("keras", "tensorflow", "torch", "jax")
-    if (package := getattr(sys.modules.get(name), "__file__", None))
-)
+END = (10**9, "inputs")
+"""Stands for what the model gives."""
 
 
 class CodeDiffers(Exception):  # noqa: N818  it ends a run, and is no error
@@ -51,13 +40,13 @@ class Targets:
         items: its recurrent layers, by their ids.
         dropouts: its active dropouts, likewise.
         containers: the ids of layers that hold others of these, and so are looked into.
-        functions: the functions that were seen to be dropout, by file and line.
+        functions: the functions that were seen to be dropout or to draw, by file, line and name.
     """
 
     items: Mapping[int, RecurrentLayer]
     dropouts: Mapping[int, ExistingDropout]
     containers: frozenset[int]
-    functions: dict[tuple[str, int], ExistingDropout] = field(default_factory=dict)
+    functions: dict[tuple[str, int, str], ExistingDropout] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -85,19 +74,24 @@ class WatchedCall:
     """One call that was recorded.
 
     Args:
-        role: what is called: a recurrent layer, a dropout, or anything else with weights.
-        target: the recurrent layer, the dropout, or the layer.
+        role: what is called: a recurrent layer, a dropout, anything else with weights, or a
+            function that draws random numbers.
+        target: the recurrent layer, the dropout, the layer, or the line of code that draws.
         inputs: the tensors that come in.
         state: those of the initial state.
         output: what it gives.
+        given: the same, as the model's code has it, which may work on it in place.
+        taken: likewise the initial state.
         in_sequence: whether it was made inside `dropout_policies.sequence`.
     """
 
-    role: Literal["layer", "dropout", "weights"]
+    role: Literal["layer", "dropout", "weights", "draw"]
     target: Any
     inputs: list[Any]
     state: list[Any]
     output: Any = None
+    given: Any = None
+    taken: Sequence[Any] = ()
     in_sequence: bool = False
 
 
@@ -131,6 +125,8 @@ class WatchedRun:
         self.recording, self.change = recording, change
         self.changed: set[tuple[int, str]] = set()
         """The calls whose "inputs" or initial "state" differed from the recorded ones."""
+        self.inputs: dict[tuple[int, str], list[Any]] = {}
+        """What came into each call, in a run again."""
         self.result_differs = False
         self.stopped = ""
         """Why a run again ended early, or ""."""
@@ -151,7 +147,8 @@ class WatchedRun:
                 return
             try:
                 result = function()
-                self.result_differs = _any_differ(result, self.recording.result)
+                self.result_differs = any_differ(result, self.recording.result)
+                self.inputs[END] = tensors_in(result)
             except Exception as error:
                 # Not every code runs on values that no layer gives.
                 self.stopped = f"{type(error).__name__}: {error}"
@@ -169,12 +166,7 @@ class WatchedRun:
         with ExitStack() as stack:
             layer_type.__call__ = watched
             stack.callback(setattr, layer_type, "__call__", original)
-            for module_name, name in FUNCTIONS:
-                module = _module(module_name)
-                if module is not None:
-                    function = getattr(module, name)
-                    setattr(module, name, self._watched_function(f"{module_name}.{name}", function))
-                    stack.callback(setattr, module, name, function)
+            stack.enter_context(functions_watched(self._watched_function))
             yield
 
     def _call(
@@ -218,31 +210,38 @@ class WatchedRun:
                     f"{call.target.name} runs inside a function that the backend compiles, where "
                     f"values cannot be seen. Call the model itself: example=lambda: model(x)"
                 )
+            state = call.state
+            call.inputs, call.state = copied(call.inputs), copied(state)
             self._inside, self._depth = True, self._depth + 1
             try:
-                call.output = run()
+                call.given = run()
             finally:
                 self._inside, self._depth = False, self._depth - 1
+            call.output, call.taken = copied(call.given), state
             self.recording.calls.append(call)
-            return call.output
+            return call.given
         calls = self.recording.calls
         recorded = calls[number] if number < len(calls) else None
         if recorded is None or recorded.target is not call.target:
             raise CodeDiffers("it calls other layers for other values")
-        inputs_differ = _any_differ(call.inputs, recorded.inputs)
+        self.inputs[number, "inputs"] = copied(call.inputs)
+        self.inputs[number, "state"] = copied(call.state)
+        inputs_differ = any_differ(call.inputs, recorded.inputs)
         self.changed |= {(number, "inputs")} if inputs_differ else set()
-        self.changed |= {(number, "state")} if _any_differ(call.state, recorded.state) else set()
+        self.changed |= {(number, "state")} if any_differ(call.state, recorded.state) else set()
         if number in self.change:
-            return self.change[number]
+            return copied(self.change[number])
         if recorded.role == "dropout" and inputs_differ:
             return given[0]  # without noise, so that nothing else differs from run to run
-        return recorded.output
+        return copied(recorded.output)
 
     def _watched_function(self, title: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that is dropout, under watch. It drops nothing, and so draws nothing from a
-        generator that nobody could put back."""
+        """A function that is dropout or draws, under watch.
 
-        def watched(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        Dropout drops nothing, and so draws nothing from a generator that nobody could put back.
+        """
+
+        def dropout(inputs: Any, *args: Any, **kwargs: Any) -> Any:
             rate = args[0] if args else kwargs.get("rate", kwargs.get("p", 0.5))
             names = ("rate", "training") if title.startswith("torch") else ("rate",)
             named = dict(zip(names, args, strict=False)) | kwargs
@@ -253,60 +252,31 @@ class WatchedRun:
                 return function(inputs, *args, **kwargs)
             if self._inside:
                 return inputs
-            place = _caller()
-            if place not in self.targets.functions:
-                self.targets.functions[place] = ExistingDropout(
-                    f"{Path(place[0]).name}:{place[1]}", title, f"rate={rate:g}", None, False
-                )
-            call = WatchedCall("dropout", self.targets.functions[place], [inputs], [])
+            call = WatchedCall("dropout", self._in_code(title, f"rate={rate:g}"), [inputs], [])
             # A tensor of its own, so that it is told apart from what came in.
             return self._answer(call, [inputs], lambda: inputs)
 
-        return watched
+        def draw(*args: Any, **kwargs: Any) -> Any:
+            if self._inside or threading.get_ident() != self._thread:
+                return function(*args, **kwargs)
+            self._inside = True  # one function draws by another
+            try:
+                drawn = function(*args, **kwargs)
+            finally:
+                self._inside = False
+            if has_no_value(drawn) or is_certain(title, args, kwargs):
+                return drawn
+            target = self._in_code(f"a mask by {title}", "drawn in code")
+            answer = self._answer(WatchedCall("draw", target, [], []), [], lambda: drawn)
+            return args[0].copy_(answer) if title.endswith("_") else answer
 
+        return draw if title in DRAWS else dropout
 
-def _module(name: str) -> Any:
-    """A module that is loaded, such as `tensorflow.nn`; None if it is not."""
-    package, *parts = name.split(".")
-    module = sys.modules.get(package)
-    for part in parts:
-        module = getattr(module, part, None)
-    return module
-
-
-def _caller() -> tuple[str, int]:
-    """The file and line of the model's code that called a function of a framework."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((*FRAMEWORKS, __file__)):
-        frame = frame.f_back
-    return frame.f_code.co_filename, frame.f_lineno
-
-
-def tensors_in(value: Any) -> list[Any]:
-    """The tensors and arrays in a structure of tuples, lists, mappings and objects."""
-    found = []
-    for each in keras.tree.flatten(value):
-        if ops.is_tensor(each) or isinstance(each, np.ndarray):
-            found.append(each)
-        elif hasattr(each, "__dict__") and not isinstance(each, type | keras.layers.Layer):
-            found += [x for x in vars(each).values() if ops.is_tensor(x)]
-    return found
-
-
-def _any_differ(first: Any, second: Any) -> bool:
-    """Whether two structures hold different values."""
-    one, two = tensors_in(first), tensors_in(second)
-    return len(one) != len(two) or any(map(differ, one, two))
-
-
-def differ(first: Any, second: Any) -> bool:
-    """Whether two tensors differ anywhere."""
-    if first is second:
-        return False
-    one, two = (_numpy(tensor) for tensor in (first, second))
-    return one.shape != two.shape or not np.array_equal(one, two, equal_nan=one.dtype.kind == "f")
-
-
-def _numpy(tensor: Any) -> np.ndarray[Any, Any]:
-    array = np.asarray(ops.convert_to_numpy(tensor))
-    return array.astype("float32") if "float" in str(array.dtype) else array
+    def _in_code(self, kind: str, rate: str) -> ExistingDropout:
+        """A dropout that the line of code which runs now is."""
+        file, line = caller()
+        known = self.targets.functions.get((file, line, kind))
+        if known is None:
+            known = ExistingDropout(f"{Path(file).name}:{line}", kind, rate, None, False)
+            self.targets.functions[file, line, kind] = known
+        return known

@@ -66,13 +66,21 @@ def read_wiring(model: Layer, found: Sequence[RecurrentLayer]) -> Wiring:
 
 def is_fully_read(model: Layer, found: Sequence[RecurrentLayer]) -> bool:
     """Whether a model's structure shows everything: no recurrent layer or dropout is in a layer
-    with a `call` of its own."""
+    with a `call` of its own, and no such layer may mask by itself what passes through it."""
     dropouts = find_dropouts(model, found)
-    return not any(
+    own = [x for x in layers_of(model) if _is_code_alone(x) and id(x) not in dropouts]
+    return not own and not any(
         id(inner) in dropouts or any(inner is item.layer for item in found)
         for parent in parents_with_own_call(model, found)
         for inner in layers_of(parent)
     )
+
+
+def _is_code_alone(layer: Layer) -> bool:
+    """Whether a layer is code of the user's without weights."""
+    is_kerass = type(layer).__module__.startswith("keras.")
+    is_own = not is_kerass or isinstance(layer, keras.layers.Lambda)
+    return is_own and not layer.weights and graph_of(layer) is None
 
 
 def _outermost_graphs(model: Layer) -> list[Layer]:

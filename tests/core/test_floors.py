@@ -110,7 +110,11 @@ KERAS_ROOMS = (
     "step_layers",
     "embedding",
     "model_state",
+    "function_observer",
+    "changed_values",
+    "own_masks",
     "observer",
+    "call_connections",
     "example_calls",
     "observation",
     "auditing",
@@ -282,19 +286,21 @@ def test_no_module_has_the_name_of_a_public_function():
 
 def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, checks
-    of tensors before its own operators, functions to follow tensors through (Keras's values are
-    followed by changing them). Keras: cells inside layers (their classes, checks and plans), a
+    of tensors before its own operators, what is known of a tensor that is followed. Keras: other
+    values for what layers give, and how calls are connected (its values are followed by changing
+    them), cells inside layers (their classes, checks and plans), a
     graph to look at beside a run, so that both are told as calls, layers to look for inside layers,
     loops to choose from, constructors whose arguments Keras itself reads, and a file format that
     only knows what `get_config` says. (The number of a call, and the masks that calls share, are
     files of PyTorch's; in Keras the number is a variable, which calls that are compiled by
     themselves share.)"""
     torch_alone = {"checkpointing", "scripting", "tensor_checks"}
-    torch_alone |= {"mask_keys", "shared_masks", "known_tensors", "own_masks", "function_observer"}
+    torch_alone |= {"mask_keys", "shared_masks", "known_tensors"}
     keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
     keras_alone |= {"conv_cells", "conv_layers"}
     keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
+    keras_alone |= {"changed_values", "call_connections"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "parts"}
