@@ -1,5 +1,6 @@
 """The Keras adapter: drop-in recurrent layers, cells and embeddings under dropout policies."""
 
+from . import embedding as _embedding
 from .conv_layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
@@ -18,3 +19,8 @@ __all__ = [
     "SimpleRNN",
     "SimpleRNNCell",
 ]
+
+if hasattr(_embedding, "ReversibleEmbedding"):  # not every Keras has it
+    from .embedding import ReversibleEmbedding
+
+    __all__ += ["ReversibleEmbedding"]

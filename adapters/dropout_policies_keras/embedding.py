@@ -1,8 +1,10 @@
-"""A drop-in `keras.layers.Embedding` whose word types are dropped under a policy."""
+"""Drop-ins for `keras.layers.Embedding` and `ReversibleEmbedding` whose word types are dropped
+under a policy."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any, Self, Unpack
 
 import keras
@@ -87,15 +89,16 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         seed: int | None = None,
         **kwargs: Unpack[EmbeddingArguments],
     ) -> None:
-        choice = resolve_policy("Embedding", policy, rate, seed)
+        title = type(self).__name__
+        choice = resolve_policy(title, policy, rate, seed)
         chosen = None if choice is None else choice.policy
         if chosen is None and seed is not None:
             raise PolicyError(
-                f"Embedding: seed goes with a policy. Received: seed={seed!r}, policy=None"
+                f"{title}: seed goes with a policy. Received: seed={seed!r}, policy=None"
             )
         if chosen is not None and Site.EMBEDDING not in chosen:
             raise PolicyError(
-                f"Embedding: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
+                f"{title}: policy {chosen.name!r} has no rule at site 'embedding'. Received: "
                 f"{chosen!r}; write: policy=dp.Policy(embedding=dp.drop(0.1, per='call'))"
             )
         arguments: dict[str, Any] = dict(kwargs)
@@ -131,6 +134,7 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
             PolicyError: the tokens have another shape under a policy, or see `PolicyLayer.masks`.
         """
         rows = super().call(inputs)
+        training = training or _training_below.get()
         if not self.is_active(training):
             return rows
         if len(inputs.shape) not in (1, 2):
@@ -180,9 +184,114 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         return layer  # type: ignore[no-any-return]
 
 
+_training_below = ContextVar("training_below", default=False)
+"""The mode of a call that comes through a class of Keras's, which does not pass it on."""
+
+EMBEDDINGS: tuple[type[Any], ...] = (Embedding,)
+"""Our embeddings; each stands for the class of `keras.layers` of the same name, and `Embedding`,
+from which Keras derives the other, comes last."""
+
+if hasattr(keras.layers, "ReversibleEmbedding"):
+
+    @keras.saving.register_keras_serializable(package="dropout_policies")
+    class ReversibleEmbedding(keras.layers.ReversibleEmbedding, Embedding):  # type: ignore[misc]
+        """A drop-in `keras.layers.ReversibleEmbedding` that drops whole word types while it trains.
+
+        The rows that are looked up are masked. With `reverse=True`, from rows to the logits of all
+        tokens, the matrix is whole, and nothing is drawn.
+
+        Args:
+            input_dim: how many word types there are.
+            output_dim: F, the width of a row.
+            tie_weights: whether `reverse=True` decodes with the matrix of the rows; False for one
+                of its own.
+            embeddings_initializer: of `embeddings` `[input_dim, F]`.
+            embeddings_regularizer: penalty on `embeddings`.
+            embeddings_constraint: constraint on `embeddings`.
+            mask_zero: whether token 0 is padding, which the layers after this one skip.
+            reverse_dtype: the dtype to decode in; None for the layer's.
+            logit_soft_cap: c, where logits are c * tanh(logits / c); None for logits as they are.
+            policy: as `Embedding` takes it.
+            rate: likewise.
+            seed: likewise.
+            **kwargs: likewise; and `weights`, `lora_rank` and `lora_alpha`.
+
+        Raises:
+            PolicyError: as `Embedding` says.
+            ValueError: an argument that Keras does not know or accept.
+        """
+
+        def __init__(
+            self,
+            input_dim: int,
+            output_dim: int,
+            tie_weights: bool = True,
+            embeddings_initializer: Initializer = "uniform",
+            embeddings_regularizer: Regularizer = None,
+            embeddings_constraint: Constraint = None,
+            mask_zero: bool = False,
+            reverse_dtype: Any = None,
+            logit_soft_cap: float | None = None,
+            *,
+            policy: PolicyName | Policy | None = None,
+            rate: Rates | None = None,
+            seed: int | None = None,
+            **kwargs: Any,
+        ) -> None:
+            super().__init__(
+                input_dim=input_dim,
+                output_dim=output_dim,
+                tie_weights=tie_weights,  # type: ignore[call-arg]  # Keras's class comes first
+                embeddings_initializer=embeddings_initializer,
+                embeddings_regularizer=embeddings_regularizer,
+                embeddings_constraint=embeddings_constraint,
+                mask_zero=mask_zero,
+                reverse_dtype=reverse_dtype,
+                logit_soft_cap=logit_soft_cap,
+                policy=policy,
+                rate=rate,
+                seed=seed,
+                **kwargs,
+            )
+
+        def call(  # type: ignore[override]  # Keras's takes another argument too
+            self, inputs: Tensor, reverse: bool = False, training: bool = False
+        ) -> Tensor:
+            """The rows of some tokens, under masks in training; or tokens' logits, without.
+
+            Args:
+                inputs: tokens `[B, T]` or `[B]`; rows `[..., F]` where `reverse` is true.
+                reverse: whether rows come in, and logits of all tokens go out.
+                training: whether the call is in training.
+
+            Returns:
+                Rows `[B, T, F]` or `[B, F]`; or logits `[..., input_dim]`.
+
+            Raises:
+                PolicyError: as `Embedding.call` says.
+            """
+            # Keras's own call runs that of Embedding, and then notes what is padding.
+            before = _training_below.set(training)
+            try:
+                return super().call(inputs, reverse=reverse)  # type: ignore[call-arg]
+            finally:
+                _training_below.reset(before)
+
+        def compute_output_spec(  # type: ignore[override]
+            self,
+            inputs: Any,
+            reverse: bool = False,
+            training: bool = False,  # noqa: ARG002
+        ) -> Any:
+            return super().compute_output_spec(inputs, reverse=reverse)  # type: ignore[call-arg]
+
+    EMBEDDINGS = (ReversibleEmbedding, Embedding)
+
+
 def update_call_signature(layer: Any) -> None:
     """Make Keras pass `training` to an embedding if its class, which was swapped, takes it."""
-    by_call = {kind.call: kind for kind in (Embedding, keras.layers.Embedding)}
+    stock = [getattr(keras.layers, kind.__name__) for kind in EMBEDDINGS]
+    by_call = {kind.call: kind for kind in (*EMBEDDINGS, *stock)}
     kind = by_call.get(type(layer).call)
     if kind is None:
         return  # a user's own call, of which Keras noted everything already

@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from .conv_layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
-from .embedding import Embedding
+from .embedding import EMBEDDINGS, Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .model_layers import Layer, takes_training
 from .saving_warnings import warn_of_lost_policy
@@ -25,11 +25,6 @@ RECURRENT: tuple[type[Any], ...] = (
 )
 """Our recurrent classes; each stands for the class of `keras.layers` of the same name, and `RNN`,
 from which Keras derives the other layers, comes last."""
-
-OTHER_CLASSES = tuple(
-    getattr(keras.layers, name) for name in ("ReversibleEmbedding",) if hasattr(keras.layers, name)
-)
-"""Classes of Keras that derive from those, and that no policy goes on."""
 
 
 def swapped_class(layer: Layer) -> type[Any] | None:
@@ -52,8 +47,6 @@ def reason_to_skip(layer: Layer) -> str:
     """Why a policy cannot go on a recurrent layer or an embedding, or ""."""
     kind: Any = type(layer)
     ours = _class_for(kind)
-    if ours is None and issubclass(kind, keras.layers.Embedding):
-        return "an embedding that also decodes gets no policy; Embedding does"
     if ours is None:
         return "policies run on LSTM, GRU, SimpleRNN and RNN"
     for name in ("call", "inner_loop"):
@@ -63,10 +56,12 @@ def reason_to_skip(layer: Layer) -> str:
                     f"its {name} does not call super().{name}(), and so a policy would not run; "
                     f"call that, or run a cell of your own with dropout_policies_keras.RNN"
                 )
-    if ours is Embedding and any(_overridden(kind, ours, "call")) and not issubclass(kind, ours):
+    is_embedding = issubclass(ours, Embedding)
+    if is_embedding and any(_overridden(kind, ours, "call")) and not issubclass(kind, ours):
+        name = ours.__name__
         return (
-            "its call cannot pass training on, which Keras's Embedding does not take; derive it "
-            "from dropout_policies_keras.Embedding"
+            f"its call cannot pass training on, which Keras's {name} does not take; derive it "
+            f"from dropout_policies_keras.{name}"
         )
     if any(_overridden(kind, ours, "call")) and not takes_training(layer):
         return (
@@ -78,9 +73,7 @@ def reason_to_skip(layer: Layer) -> str:
 
 def _class_for(kind: type[Any]) -> Any:
     """Our class that stands for the one that a class derives from, or None."""
-    if issubclass(kind, OTHER_CLASSES):
-        return None
-    matching = (ours for ours in (*RECURRENT, Embedding) if issubclass(kind, _stock(ours)))
+    matching = (ours for ours in (*RECURRENT, *EMBEDDINGS) if issubclass(kind, _stock(ours)))
     return next(matching, None)
 
 

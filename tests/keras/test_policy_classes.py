@@ -186,8 +186,6 @@ OTHERS = {
         ]
     ),
 }
-if hasattr(layers, "ReversibleEmbedding"):
-    OTHERS["reversible"] = lambda: layers.ReversibleEmbedding(9, D, name="words")
 
 
 @pytest.mark.parametrize("name", OTHERS)

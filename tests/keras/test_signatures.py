@@ -18,13 +18,15 @@ import dropout_policies as dp
 any_backend = pytest.mark.any_backend
 CELLS = ["LSTMCell", "GRUCell", "SimpleRNNCell"]
 CONVOLUTIONAL = ["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"]
-NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", "Embedding", *CELLS, *CONVOLUTIONAL]
+EMBEDDINGS = ["Embedding", "ReversibleEmbedding"]
+NAMES = ["LSTM", "GRU", "SimpleRNN", "RNN", *EMBEDDINGS, *CELLS, *CONVOLUTIONAL]
 OURS = {
     "LSTM": ["policy", "rate", "stack"],
     "GRU": ["policy", "rate", "stack"],
     "SimpleRNN": ["policy", "rate", "stack"],
     "RNN": ["policy", "rate", "seed", "stack"],
     "Embedding": ["policy", "rate", "seed"],
+    "ReversibleEmbedding": ["policy", "rate", "seed"],
 } | {name: ["policy", "rate", "stack"] for name in (*CELLS, *CONVOLUTIONAL)}
 """Each layer's own arguments; those without `seed` have Keras's."""
 NOT_IN_KERAS_3_12 = {"quantization_config"}
@@ -97,6 +99,9 @@ UNUSUAL = {
     "embeddings_regularizer": keras.regularizers.L1(0.1),
     "embeddings_constraint": None,  # LoRA allows none
     "mask_zero": True,
+    "tie_weights": False,
+    "reverse_dtype": "float32",
+    "logit_soft_cap": 3.0,
     "weights": None,  # LoRA's own would be among them
     "lora_rank": 2,
     "lora_alpha": 3,
@@ -155,9 +160,8 @@ def message(kind, *args, **kwargs):
 @pytest.mark.parametrize("policy", [{}, {"policy": "variational"}])
 def test_wrong_arguments_get_kerass_own_errors(name, policy):
     ours, stock = getattr(dpk, name), getattr(keras.layers, name)
-    first = {
-        x: given(name)[x] for x in [*given(name)][: 1 + (name in ("Embedding", *CONVOLUTIONAL))]
-    }
+    required = 2 if name in (*EMBEDDINGS, *CONVOLUTIONAL) else 1
+    first = {x: given(name)[x] for x in [*given(name)][:required]}
     wrong = message(ours, **first, **policy, polcy="zaremba")
     assert wrong == message(stock, **first, polcy="zaremba")
     assert "polcy" in wrong[1]
