@@ -18,7 +18,7 @@ from dropout_policies.adapter import DropoutCall, LayerCall, Origin, consume, no
 from .call_arguments import count_outputs
 from .changed_values import changed, tensors_in
 from .observer import END, Recording, WatchedCall, WatchedRun
-from .own_masks import Place, Source, extremes, masked_places
+from .own_masks import Change, Place, Run, Source, chosen_places, extremes, masked_places
 from .policy_cells import is_cell
 
 MOST_RUNS = 100
@@ -133,7 +133,7 @@ class CallConnections:
     ) -> None:
         """Find where what may be masks falls on what comes from a layer or into one."""
 
-        def run(change: Mapping[int, Any]) -> Mapping[Place, Any]:
+        def run(change: Change) -> Mapping[Place, Any]:
             again = self.run_again(change)
             return {} if again.stopped else again.inputs
 
@@ -141,6 +141,14 @@ class CallConnections:
         sources = [self._source(group, part) for group, part, _ in of_layers]
         sources += self._sources_beside_layers()
         for mask, ends in masks:
+            chosen = self._chosen(ends, of_layers, run)
+            if chosen:
+                mask.is_choice = True
+                for place in (place for place in chosen if place[1] == "state"):
+                    new = Origin(dropouts=frozenset({mask}))
+                    self.origins[place] = self.origins.get(place, Origin()) | new
+                    self.dropout_calls[min(ends[0])] = mask
+                continue
             for place, source in masked_places(ends, sources, run):
                 if source is not None and source < len(of_layers):
                     mask.inputs = mask.inputs | self._made(*of_layers[source][:2], place)
@@ -148,6 +156,19 @@ class CallConnections:
                 self.origins[place] = self.origins.get(place, Origin()) | new
                 if mask not in self.dropout_calls.values():
                     self.dropout_calls[min(ends[0])] = mask
+
+    def _chosen(self, ends: Ends, of_layers: Sequence[Reached], run: Run) -> set[Place]:
+        """Where a line that draws at every step chooses between what two steps gave."""
+        numbers = sorted(ends[0])
+        if len(numbers) < 3:
+            return set()
+        number = numbers[len(numbers) // 2]  # with steps before and after it
+        latest: dict[Any, list[Source]] = {}
+        for group, part, _ in sorted(of_layers, key=lambda reached: reached[0][0]):
+            if group[0] < number:
+                sources = latest.setdefault((id(self.calls[group[0]].target), part), [])
+                sources.append(self._source(group, part))
+        return chosen_places(ends, number, [x for each in latest.values() for x in each[-2:]], run)
 
     def _source(
         self, group: Sequence[int], part: str, places: frozenset[Place] | None = None

@@ -103,6 +103,48 @@ def masked_places(
             yield place, None
 
 
+def chosen_places(
+    ends: Sequence[Change], number: int, sources: Sequence[Source], run: Run
+) -> set[Place]:
+    """The places where draws choose between two sources, as zoneout does between two steps.
+
+    Where one draw alone is at its other end, one source comes through in place of another.
+
+    Args:
+        ends: as `masked_places` takes them.
+        number: that draw.
+        sources: what may be chosen.
+        run: runs the code.
+    """
+    found = set()
+    for end, other in (ends, reversed(ends)):
+        both = (end, {**end, number: other[number]})
+        plain = [run(change) for change in both]
+        moved = [[run({**change, **source.other}) for change in both] for source in sources]
+        for place in plain[0].keys() & plain[1].keys():
+            pairs = [
+                [differences(plain[n][place], pair[n].get(place, ())) for n in (0, 1)]
+                for pair in moved
+            ]
+            lost = _union([_without(before, after) for before, after in pairs])
+            gained = _union([_without(after, before) for before, after in pairs])
+            if _any([x & y for x, y in zip(lost, gained, strict=False) if x.shape == y.shape]):
+                found.add(place)
+    return found
+
+
+def _without(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
+    """What holds in the first alone; [] where the two are not alike."""
+    if [x.shape for x in first] != [x.shape for x in second]:
+        return []
+    return [x & ~y for x, y in zip(first, second, strict=True)]
+
+
+def _union(each: Sequence[list[Array]]) -> list[Array]:
+    alike = [arrays for arrays in each if arrays]
+    return [np.any(together, axis=0) for together in zip(*alike, strict=True)]
+
+
 def _dropped(
     low: Sequence[Array], high: Sequence[Array], moved_low: list[Array], moved_high: list[Array]
 ) -> list[Array]:

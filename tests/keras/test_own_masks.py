@@ -270,6 +270,65 @@ def test_a_choice_between_two_values_is_no_mask():
     assert not dp.apply(Choice(), "zaremba", example=x()).skipped
 
 
+def by_where(new, old):
+    return ops.where(random.uniform(ops.shape(new)) < 0.1, old, new)
+
+
+def by_products(new, old):
+    mask = random.binomial(ops.shape(new), 1, 0.1)
+    return mask * old + (1 - mask) * new
+
+
+class OwnZoneout(keras.Model):
+    def __init__(self, choose):
+        super().__init__()
+        self.choose, self.cell = choose, layers.GRUCell(D, name="cell")
+        self.top, self.head = layers.LSTM(D, name="top"), layers.Dense(2)
+
+    def call(self, inputs, training=False):
+        h, out = ops.zeros_like(inputs[:, 0]), []
+        for t in range(T):
+            new, _ = self.cell(inputs[:, t], [h])
+            h = self.choose(new, h) if training else new
+            out.append(h)
+        return self.head(self.top(ops.stack(out, 1)))
+
+
+@pytest.mark.parametrize("choose", [by_where, by_products])
+def test_a_choice_between_two_states_is_zoneout_and_no_dropout_of_an_output(choose):
+    model = OwnZoneout(choose)
+    text = str(dp.apply(model, "zaremba", example=x()))
+    assert "it is on the state that 'cell' starts from, which no mask falls on" in text
+    dp.remove(model)
+    with pytest.raises(dp.PolicyError, match=r"drawn in code\) masks the state of 'cell'"):
+        dp.apply(model, "zoneout", example=x())
+
+
+def test_a_mask_at_every_step_is_no_choice():
+    model = OwnZoneout(lambda new, _: new * kept(new))
+    with pytest.raises(dp.PolicyError, match="masks what goes from 'cell' into 'top'"):
+        dp.apply(model, "zaremba", example=x())
+
+
+@pytest.mark.parametrize("choose", [by_where, by_products])
+def test_scheduled_sampling_is_no_mask(choose):
+    class Decoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.cell, self.head = layers.GRUCell(D, name="cell"), layers.Dense(D)
+
+        def call(self, inputs):
+            h, y, out = ops.zeros_like(inputs[:, 0]), inputs[:, 0], []
+            for t in range(T):
+                h, _ = self.cell(choose(inputs[:, t], y), [h])
+                y = self.head(h)
+                out.append(y)
+            return ops.stack(out, 1)
+
+    policy = dp.Policy(input=dp.drop(0.5), hidden=dp.drop(0.5))
+    assert not dp.apply(Decoder(), policy, example=x()).skipped
+
+
 def test_masks_of_a_policy_are_no_masks_of_the_code():
     class Words(keras.Model):
         def __init__(self):
