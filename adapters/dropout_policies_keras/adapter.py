@@ -30,7 +30,6 @@ from dropout_policies.adapter import (
 from .auditing.parts import find_parts
 from .auditing.probe import Probe
 from .embedding import Embedding, update_call_signature
-from .existing_dropout import SwitchedOffDropout, dropouts_by_name, rate_attribute, restore_rate
 from .found_layers import find_embeddings, find_layers
 from .kernels.compiled import describe
 from .layer_cells import check_cells, keras_cells, native_dropout, sites_of_cells
@@ -41,10 +40,16 @@ from .model_layers import (
     layers_of,
     unique_names,
 )
-from .observation import observe_wiring
+from .model_wiring.existing_dropout import (
+    SwitchedOffDropout,
+    dropouts_by_name,
+    rate_attribute,
+    restore_rate,
+)
+from .model_wiring.observation import observe_wiring
+from .model_wiring.structure import is_fully_read, read_wiring
 from .policy_classes import swapped_class
 from .policy_layer import PolicyLayer
-from .structure import is_fully_read, read_wiring
 from .swapped_layer import (
     POLICY_ATTRIBUTES,
     ModelsToUpdate,

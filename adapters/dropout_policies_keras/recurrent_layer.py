@@ -28,6 +28,7 @@ from .layer_cells import (
     sites_of_cells,
 )
 from .loops import LoopResult
+from .model_wiring.structure import find_producers
 from .policy_arguments import placement_config, restore_placement
 from .policy_cells import (
     is_convolutional,
@@ -39,7 +40,6 @@ from .policy_cells import (
 from .policy_layer import PolicyLayer
 from .recurrence import run_cells
 from .shared_calls import SHARED
-from .structure import find_producers
 from .tracing import Tensor
 
 POLICY_ATTRIBUTES = (

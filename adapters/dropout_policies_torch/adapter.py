@@ -35,14 +35,14 @@ from .auditing.probe import Probe
 from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
-from .existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
 from .found_layers import find_embeddings, find_layers, kind_of
 from .kernels.compiled import describe
-from .observation import observe_runs, observe_wiring
+from .model_wiring.existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
+from .model_wiring.observation import observe_runs, observe_wiring
+from .model_wiring.structure import read_wiring
 from .policy_classes import swapped_class
 from .policy_layer import POLICY_ATTRIBUTES, PolicyLayer
 from .recurrent_cell import check_step_rules, mode_of
-from .structure import read_wiring
 from .swapped_layer import RestorableLayer, saved_attributes, take_off
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from dropout_policies_torch.example_calls import as_function
+from dropout_policies_torch.model_wiring.example_calls import as_function
 from torch import nn
 
 import dropout_policies as dp

@@ -17,7 +17,7 @@ ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
 UPSTAIRS = {"tests", "benchmarks"}
 
 SPARED = {
-    KERAS / "model_state.py": {"torch"},
+    KERAS / "model_wiring" / "model_state.py": {"torch"},
     KERAS / "tracing.py": {"torch", "tensorflow", "jax", "keras.src"},
     KERAS / "kernels" / "compiled.py": {"torch", "tensorflow", "jax"},
     KERAS / "kernels" / "products.py": {"torch", "jax"},
@@ -67,15 +67,7 @@ TORCH_ROOMS = (
     "checkpointing",
     "policy_classes",
     "found_layers",
-    "existing_dropout",
-    "structure",
-    "model_state",
-    "known_tensors",
-    "own_masks",
-    "function_observer",
-    "observer",
-    "example_calls",
-    "observation",
+    "model_wiring",
     "auditing",
     "swapped_layer",
     "adapter",
@@ -96,11 +88,8 @@ KERAS_ROOMS = (
     "shared_calls",
     "call_counting",
     "policy_layer",
-    "functional_graph",
     "model_layers",
-    "existing_dropout",
-    "call_arguments",
-    "structure",
+    "model_wiring",
     "policy_arguments",
     "recurrent_layer",
     "keras_arguments",
@@ -109,14 +98,6 @@ KERAS_ROOMS = (
     "recurrent_cell",
     "step_layers",
     "embedding",
-    "model_state",
-    "function_observer",
-    "changed_values",
-    "own_masks",
-    "observer",
-    "call_connections",
-    "example_calls",
-    "observation",
     "auditing",
     "saving_warnings",
     "policy_classes",
@@ -285,25 +266,22 @@ def test_no_module_has_the_name_of_a_public_function():
 
 
 def test_both_adapters_have_the_same_rooms():
-    """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, checks
-    of tensors before its own operators, what is known of a tensor that is followed. Keras: other
-    values for what layers give, and how calls are connected (its values are followed by changing
-    them), cells inside layers (their classes, checks and plans), a
-    graph to look at beside a run, so that both are told as calls, layers to look for inside layers,
-    loops to choose from, constructors whose arguments Keras itself reads, and a file format that
-    only knows what `get_config` says. (The number of a call, and the masks that calls share, are
-    files of PyTorch's; in Keras the number is a variable, which calls that are compiled by
-    themselves share.)"""
-    torch_alone = {"checkpointing", "scripting", "tensor_checks"}
-    torch_alone |= {"mask_keys", "shared_masks", "known_tensors"}
-    keras_alone = {"policy_cells", "layer_cells", "functional_graph", "loops"}
+    """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, and
+    checks of tensors before its own operators. Keras: cells inside layers (their classes, checks
+    and plans), convolutional ones among them, layers to look for inside layers, loops to choose
+    from, constructors whose arguments Keras itself reads, and a file format that only knows what
+    `get_config` says. (The number of a call, and the masks that calls share, are files of
+    PyTorch's; in Keras the number is a variable, which calls that are compiled by themselves
+    share.)"""
+    torch_alone = {"checkpointing", "scripting", "tensor_checks", "mask_keys", "shared_masks"}
+    keras_alone = {"policy_cells", "layer_cells", "loops", "conv_cells", "conv_layers"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
-    keras_alone |= {"conv_cells", "conv_layers"}
-    keras_alone |= {"keras_arguments", "model_layers", "call_arguments", "saving_warnings"}
-    keras_alone |= {"changed_values", "call_connections"}
+    keras_alone |= {"keras_arguments", "model_layers", "saving_warnings"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "parts"}
+    in_both["model_wiring"] = {"__init__", "structure", "observer", "observation", "own_masks"}
+    in_both["model_wiring"] |= {"example_calls", "existing_dropout", "model_state"}
     for room, files in in_both.items():
         for adapter in (TORCH, KERAS):
             assert files <= {file.stem for file in (adapter / room).glob("*.py")}

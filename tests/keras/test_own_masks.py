@@ -5,7 +5,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from dropout_policies_keras import Embedding, call_connections, function_observer
+from dropout_policies_keras import Embedding
+from dropout_policies_keras.model_wiring import call_connections, function_observer
 from keras import layers, ops
 
 import dropout_policies as dp

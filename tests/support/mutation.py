@@ -91,6 +91,7 @@ CORE_TESTS = {
     "selection": "selection",
     "sampling": "sampling",
     "nested": "sampling",
+    "sequences": "sequences",
     "tape": "sampling",
     "cell_types": "plan",
     "swapped_layer": "report",
@@ -118,7 +119,25 @@ ADAPTER_TESTS = {
     "policy_layer": "embedding own_cell cell cells sampling apply tracing layers",
     "adapter": "apply selection embedding own_cell cells",
 }
-"""The same for modules of the adapters; not every framework has each of these files."""
+"""The same for modules that both adapters have."""
+
+OWN_TESTS = {
+    "torch": {
+        "shared_masks": "shared_masks sequences",
+        "recurrent_cell": "cell sequences",
+        "own_masks": "own_masks",
+    },
+    "keras": {
+        "shared_calls": "sequences step_layers kept_bits",
+        "call_counting": "sequences step_layers",
+        "kept_bits": "kept_bits sequences",
+        "conv_cells": "conv_layers",
+        "recurrent_cell": "step_layers applied_cells",
+        "layer_cells": "apply cells own_cell conv_layers",
+        "own_masks": "own_masks",
+    },
+}
+"""The same for modules that one adapter alone has, or tests in files of its own."""
 
 
 def _tests(folder: str, name: str) -> str | None:
@@ -136,10 +155,11 @@ def _core_target(name: str) -> Target:
     return Target(str(path.relative_to(ROOT)), (*first, files[0], *drawn, *files[1:]), {})
 
 
-def _adapter_target(framework: str, name: str) -> Target:
-    files = [_tests(framework, test) for test in ADAPTER_TESTS[name].split()]
+def _adapter_target(framework: str, name: str, tests: str) -> Target:
+    (path,) = (ROOT / "adapters" / f"dropout_policies_{framework}").rglob(f"{name}.py")
+    files = [_tests(framework, test) for test in tests.split()]
     return Target(
-        f"adapters/dropout_policies_{framework}/{name}.py",
+        str(path.relative_to(ROOT)),
         tuple(file for file in files if file is not None),
         {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
         ("torch._dynamo", "keras") if framework == "keras" else ("torch._dynamo",),
@@ -148,9 +168,9 @@ def _adapter_target(framework: str, name: str) -> Target:
 
 TARGETS = {name: _core_target(name) for name in CORE_TESTS}
 TARGETS |= {
-    f"{framework}.{name}": _adapter_target(framework, name)
-    for framework in ("torch", "keras")
-    for name in ADAPTER_TESTS
+    f"{framework}.{name}": _adapter_target(framework, name, tests)
+    for framework, own in OWN_TESTS.items()
+    for name, tests in (ADAPTER_TESTS | own).items()
 }
 
 

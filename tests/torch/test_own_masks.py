@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from dropout_policies_torch import own_masks
+from dropout_policies_torch.model_wiring import own_masks
 from torch import nn
 from torch.autograd import Variable
 

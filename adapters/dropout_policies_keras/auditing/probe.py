@@ -16,7 +16,7 @@ from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyErro
 
 from ..layers import Recurrent
 from ..model_layers import Layer, layers_of
-from ..model_state import capture_state, restore_state
+from ..model_wiring.model_state import capture_state, restore_state
 from .calling import call_layer, find_sequence_input, with_zero_states
 from .parts import RecurrentPart
 

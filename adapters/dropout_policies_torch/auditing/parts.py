@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dropout_policies.adapter import DropoutCall, LayerCall, ModelPart, RecurrentLayer
 
-from ..observer import Observer
+from ..model_wiring.observer import Observer
 
 
 class RecurrentPart(nn.Module):

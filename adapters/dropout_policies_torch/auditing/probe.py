@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from dropout_policies.adapter import Array, Parameter, PolicyError
 
-from ..model_state import capture_state, restore_state
+from ..model_wiring.model_state import capture_state, restore_state
 from ..recurrent_layer import Recurrent
 from .calling import (
     CallStyle,

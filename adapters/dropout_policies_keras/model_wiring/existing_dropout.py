@@ -10,8 +10,8 @@ import keras
 
 from dropout_policies.adapter import ExistingDropout, RecurrentLayer
 
+from ..model_layers import Layer, kind_of, layers_of, unique_names
 from .functional_graph import graph_of
-from .model_layers import Layer, kind_of, layers_of, unique_names
 
 RATE_NAMES = (
     *("rate", "stddev", "p", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),

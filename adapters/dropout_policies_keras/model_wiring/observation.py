@@ -20,10 +20,11 @@ from dropout_policies.adapter import (
     as_layer_uses,
 )
 
+from ..model_layers import Layer, layers_of, variables_of
+from ..tracing import values_only
 from .call_connections import CallConnections, Seen
 from .example_calls import as_function, build, name_errors
 from .existing_dropout import find_dropouts
-from .model_layers import Layer, layers_of, variables_of
 from .model_state import (
     capture_attributes,
     capture_state,
@@ -31,7 +32,6 @@ from .model_state import (
     restore_state,
 )
 from .observer import Recording, Targets, WatchedRun
-from .tracing import values_only
 
 
 def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> Wiring:

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from .model_layers import Layer, directions_of
-from .policy_cells import is_cell
+from ..model_layers import Layer, directions_of
+from ..policy_cells import is_cell
 
 
 def sequence_and_state(args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dropout_policies.adapter import ExistingDropout, RecurrentLayer
 
-from .found_layers import kind_of
+from ..found_layers import kind_of
 
 RATE_NAMES = (
     *("p", "rate", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),

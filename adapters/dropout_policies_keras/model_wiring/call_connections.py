@@ -15,11 +15,11 @@ import keras
 
 from dropout_policies.adapter import DropoutCall, LayerCall, Origin, consume, note_uses
 
+from ..policy_cells import is_cell
 from .call_arguments import count_outputs
 from .changed_values import changed, tensors_in
 from .observer import END, Recording, WatchedCall, WatchedRun
 from .own_masks import Change, Place, Run, Source, chosen_places, extremes, masked_places
-from .policy_cells import is_cell
 
 MOST_RUNS = 100
 """Where more calls of layers than this would be changed one by one, all calls of a layer are

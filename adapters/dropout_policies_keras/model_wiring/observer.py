@@ -18,11 +18,11 @@ from dropout_policies.adapter import (
     models_in_sequence,
 )
 
+from ..model_layers import Layer, layers_of, takes_training
+from ..tracing import has_no_value
 from .call_arguments import sequence_and_state
 from .changed_values import any_differ, copied, tensors_in
 from .function_observer import DRAWS, caller, functions_watched, is_certain
-from .model_layers import Layer, layers_of, takes_training
-from .tracing import has_no_value
 
 END = (10**9, "inputs")
 """Stands for what the model gives."""

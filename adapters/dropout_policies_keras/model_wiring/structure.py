@@ -24,13 +24,13 @@ from dropout_policies.adapter import (
     union,
 )
 
+from ..layer_cells import cells_of
+from ..model_layers import Layer, directions_of, layers_of
+from ..policy_cells import is_cell, is_convolutional, is_keras_cell
+from ..policy_layer import PolicyLayer
 from .call_arguments import count_outputs, returns_sequences, sequence_and_state
 from .existing_dropout import active_dropout, find_dropouts
 from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
-from .layer_cells import cells_of
-from .model_layers import Layer, directions_of, layers_of
-from .policy_cells import is_cell, is_convolutional, is_keras_cell
-from .policy_layer import PolicyLayer
 
 
 def read_wiring(model: Layer, found: Sequence[RecurrentLayer]) -> Wiring:

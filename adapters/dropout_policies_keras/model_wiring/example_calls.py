@@ -12,8 +12,8 @@ from keras import ops
 
 from dropout_policies.adapter import PolicyError
 
-from .model_layers import Layer, layers_of, variables_of
-from .tracing import values_only
+from ..model_layers import Layer, layers_of, variables_of
+from ..tracing import values_only
 
 SPECIAL_ARGUMENTS = ("training", "mask")
 """The arguments of `call` that are no inputs."""
