@@ -81,6 +81,7 @@ class Probe:
             )
         self._sequence_input = find_sequence_input(layer, self.name, 2 if embeddings else 3)
         self.takes_states = isinstance(layer, keras.layers.RNN)
+        self._written: dict[str, Array] = {}
         self._models: dict[tuple[bool, int], keras.Model] = {}
 
     def __enter__(self) -> Probe:
@@ -139,7 +140,9 @@ class Probe:
         training: bool,
     ) -> Array:
         for name, value in weights.items():
-            self._weights[name].assign(value.astype(np.float32))
+            if self._written.get(name) is not value:
+                self._weights[name].assign(value.astype(np.float32))
+                self._written[name] = value
         if self.embedding is None:
             inputs = np.repeat(x[None].astype(np.float32), batch, axis=0)
         else:
@@ -151,6 +154,7 @@ class Probe:
             table = ops.convert_to_numpy(matrix.value).copy()
             table[first:end] = rows
             matrix.assign(table)
+            self._written.pop(self.embedding.name, None)
             inputs = np.repeat(first + tokens.reshape(1, -1), batch, axis=0)
         cells = range(len(states[0])) if states else ()
         state = [part[cell].astype(np.float32) for cell in cells for part in states or ()]

@@ -7,7 +7,7 @@ The probe first finds out how the module is called (`calling`), and which axis o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,19 @@ from .calling import (
 )
 from .outputs import SoftmaxBypass, find_tensors
 from .parts import RecurrentPart
+
+
+class WrittenValue(NamedTuple):
+    """What was written into a parameter."""
+
+    value: Array
+    parameter: nn.Parameter
+    version: int
+    """The number of changes that the parameter had seen by then."""
+
+    def is_there(self, parameter: nn.Parameter) -> bool:
+        """Whether it still is in what has the parameter's name now."""
+        return self.parameter is parameter and self.version == parameter._version
 
 
 class Probe:
@@ -76,6 +89,7 @@ class Probe:
                 f"it copy.deepcopy(module)."
             )
         self._time_first, self._call_style = True, CallStyle(self._widths[0])
+        self._written: dict[str, WrittenValue] = {}
         self._last_softmax: int | None = None  # the number of the one that makes the output
         self.takes_states = bool(state_arguments(module))
 
@@ -124,15 +138,15 @@ class Probe:
         states: Sequence[Array] | None,
         training: bool,
     ) -> Array:
-        rows, tokens = np.unique(x, axis=0, return_inverse=True)
         with torch.no_grad():
             parameters = dict(self.module.named_parameters())
             for name, value in weights.items():
-                parameters[name].copy_(torch.from_numpy(np.asarray(value)))
+                self._write(name, parameters[name], value)
             if self.embedding is None:
                 inputs = torch.from_numpy(x).to(self._device, self._dtype)
                 inputs = inputs[:, None].expand(len(x), batch, x.shape[-1])
             else:
+                rows, tokens = np.unique(x, axis=0, return_inverse=True)
                 matrix = parameters[self.embedding.name]
                 if len(rows) > len(matrix):
                     raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
@@ -142,6 +156,14 @@ class Probe:
             inputs = inputs if self._time_first else inputs.transpose(0, 1)
             y = self._call(inputs, training, states)
         return y if self._time_first else y.swapaxes(0, 1)
+
+    def _write(self, name: str, parameter: nn.Parameter, value: Array) -> None:
+        """Give a parameter a value, unless it has had that since the last run."""
+        written = self._written.get(name)
+        if written is not None and written.value is value and written.is_there(parameter):
+            return
+        parameter.copy_(torch.from_numpy(np.asarray(value)))
+        self._written[name] = WrittenValue(value, parameter, parameter._version)
 
     def _call(
         self, x: Tensor, training: bool, states: Sequence[Array] | None = None

@@ -95,10 +95,9 @@ def _bias_effect(
     assumed = replace(cell, biases=(vector,))
     assumed_network = replace(network, cells={**cells, cell.place: assumed})
     weights = SignalWeights(assumed_network).route_to_output(cell)
-    for other in vectors:
-        weights.arrays.setdefault(other.parameter.name, np.zeros(other.parameter.shape))
-    without = run(weights.arrays, x)
-    y = run(weights.drive_candidate(assumed, AMPLITUDE).arrays, x)
+    others = {v.parameter.name: np.zeros(v.parameter.shape) for v in vectors}
+    without = run(others | weights.arrays, x)
+    y = run(others | weights.drive_candidate(assumed, AMPLITUDE).arrays, x)
     return float((y - without)[0, 0, start : start + count].min())
 
 

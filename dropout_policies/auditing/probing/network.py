@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from ...policies.cell_types import GRU, LSTM, RNN, CellType
 from .probe import Parameter
+from .weight_arrays import Pool
 
 CELL_TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
 """Kinds of cells by their number of gates."""
@@ -119,6 +120,7 @@ class Network:
         decoder_biases: the vectors that are added after the decoder.
         first_free_row: the first row of the decoder that can carry signals. Where the decoder is
             the embedding's matrix, the rows before it stand for tokens.
+        pool: the arrays of weights that measurements have in common.
     """
 
     parameters: Sequence[Parameter]
@@ -127,6 +129,7 @@ class Network:
     decoder: Block | None = None
     decoder_biases: tuple[Bias, ...] = ()
     first_free_row: int = 0
+    pool: Pool = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def layers(self) -> int:

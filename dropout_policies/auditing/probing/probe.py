@@ -71,7 +71,8 @@ class Probe(Protocol):
         """Run the module on given weights; returns its output, `[T, B, F]`.
 
         Args:
-            weights: new values of some parameters; the others stay as they are.
+            weights: new values of some parameters; the others stay as they are. Nobody changes an
+                array afterwards: one that is in its parameter already need not be written again.
             x: the input of every sample, `[T, D]`; or, where the module takes tokens, the rows of
                 the embedding that its tokens stand for: steps of equal rows are one token. They
                 are among the embedding's first rows, whatever `weights` have there.

@@ -6,12 +6,14 @@ that it needs: input to a cell, hidden state to a gate, cell to output.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
 
 import numpy as np
 
 from .network import Bias, Block, Cell, Network
 from .probe import Array
+from .weight_arrays import WeightArrays
 
 SATURATING_BIAS = 200.0
 """A bias that makes a gate exactly 0 or 1 in float32."""
@@ -27,15 +29,15 @@ class SignalWeights:
 
     def __init__(self, network: Network, remembering: Sequence[Cell] = ()) -> None:
         self.network = network
-        self.arrays: dict[str, Array] = {}
+        self._weights = WeightArrays(network.pool)
         for cell in network.cells.values():
             blocks = [cell.input_weights, cell.recurrent_weights]
             blocks += [cell.projection] if cell.projection else []
-            parameters = [b.parameter for b in blocks] + [b.parameter for b in cell.biases]
-            self.arrays |= {p.name: np.zeros(p.shape) for p in parameters}
+            self._weights.add([b.parameter for b in blocks] + [b.parameter for b in cell.biases])
         for cell in network.cells.values():
             if cell.projection is not None:
-                self._set_block(cell.projection, np.eye(cell.width, cell.units))
+                identity = partial(np.eye, cell.width, cell.units)
+                self._set_block(cell.projection, identity, 0, "identity")
             roles = network.gate_roles(cell)
             if cell.biases:
                 for gate, bias in enumerate(roles.half_open_biases):
@@ -45,18 +47,43 @@ class SignalWeights:
                 self.add_gate_bias(cell, gate, sign * SATURATING_BIAS)
         decoding = [b.parameter for b in network.decoder_biases]
         decoding += [network.decoder.parameter] if network.decoder is not None else []
-        self.arrays |= {p.name: np.zeros(p.shape) for p in decoding}
+        self._weights.add(decoding)
 
-    def _set_block(self, block: Block, matrix: Array, first_row: int = 0) -> None:
-        array = self.arrays[block.parameter.name]
-        view = array.T if block.parameter.transposed else array
-        rows = slice(first_row, first_row + len(matrix))
-        view[rows, block.start : block.start + matrix.shape[1]] = matrix
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The weights by name."""
+        return self._weights.all()
 
-    def _add_bias(self, bias: Bias, values: Array | float, gate: int, units: int) -> None:
-        array = self.arrays[bias.parameter.name]
-        row = array if bias.row is None else array[bias.row]
-        row[gate * units : (gate + 1) * units] += values
+    def _set_block(
+        self,
+        block: Block,
+        make_matrix: Callable[[], Array],
+        first_row: int = 0,
+        label: Hashable = None,
+    ) -> None:
+        """Set rows of a block; the label names the matrix if others may need the same."""
+
+        def change(array: Array) -> None:
+            matrix = make_matrix()
+            view = array.T if block.parameter.transposed else array
+            rows = slice(first_row, first_row + len(matrix))
+            view[rows, block.start : block.start + matrix.shape[1]] = matrix
+
+        full_label = None if label is None else (block.start, block.stop, first_row, label)
+        self._weights.write(block.parameter, change, full_label)
+
+    def _set_gate(
+        self, block: Block, cell: Cell, make_matrix: Callable[[], Array], label: Hashable
+    ) -> None:
+        """Set the candidate's rows of a cell's block, with a matrix that others need too."""
+        self._set_block(block, make_matrix, self._gate(cell, None) * cell.units, label)
+
+    def _add_bias(self, bias: Bias, value: float, gate: int, units: int) -> None:
+        def change(array: Array) -> None:
+            row = array if bias.row is None else array[bias.row]
+            row[gate * units : (gate + 1) * units] += value
+
+        self._weights.write(bias.parameter, change, (bias.row, gate, units, value))
 
     def _gate(self, cell: Cell, gate: int | None) -> int:
         return self.network.gate_roles(cell).candidate if gate is None else gate
@@ -68,18 +95,20 @@ class SignalWeights:
 
     def set_input(self, cell: Cell, matrix: Array, gate: int | None = None) -> SignalWeights:
         """Set a gate's input weights, `[H, <= D]`; the candidate's if no gate is given."""
-        self._set_block(cell.input_weights, matrix, self._gate(cell, gate) * cell.units)
+        first_row = self._gate(cell, gate) * cell.units
+        self._set_block(cell.input_weights, lambda: matrix, first_row)
         return self
 
     def set_recurrent(self, cell: Cell, matrix: Array, gate: int | None = None) -> SignalWeights:
         """Set a gate's recurrent weights, `[H, <= P]`; the candidate's if no gate is given."""
-        self._set_block(cell.recurrent_weights, matrix, self._gate(cell, gate) * cell.units)
+        first_row = self._gate(cell, gate) * cell.units
+        self._set_block(cell.recurrent_weights, lambda: matrix, first_row)
         return self
 
     def set_projection(self, cell: Cell, matrix: Array) -> SignalWeights:
         """Set a cell's projection, `[P, H]`."""
         assert cell.projection is not None
-        self._set_block(cell.projection, matrix)
+        self._set_block(cell.projection, lambda: matrix)
         return self
 
     def drive_candidate(self, cell: Cell, value: float) -> SignalWeights:
@@ -89,9 +118,16 @@ class SignalWeights:
     def feed_mean(self, cell: Cell) -> SignalWeights:
         """Let every unit of a cell see the mean of x, through the cells below."""
         for lower in (*self.network.cells_below(cell), cell):
-            columns = lower.input_weights.columns
-            self.set_input(lower, np.full((lower.units, columns), 1.0 / columns))
+            self._feed_mean_alone(lower)
         return self
+
+    def _feed_mean_alone(self, cell: Cell) -> None:
+        block = cell.input_weights
+
+        def mean() -> Array:
+            return np.full((cell.units, block.columns), 1.0 / block.columns)
+
+        self._set_gate(block, cell, mean, "mean")
 
     def route_to_output(
         self, cell: Cell, row_shift: int = 0, first_gain: float = 1.0
@@ -106,19 +142,34 @@ class SignalWeights:
         """
         current = cell
         for upper in self.network.cells_above(cell):
-            identity = np.eye(upper.units, current.width)
-            matrix = np.zeros((upper.units, upper.input_weights.columns))
-            offset = self.network.feature_offset(current)
-            gain = first_gain if current is cell else 1.0
-            matrix[:, offset : offset + current.width] = gain * identity
-            self.set_input(upper, matrix)
+            self._hand_on(current, upper, first_gain if current is cell else 1.0)
             current = upper
-        decoder, first = self.network.decoder, self.network.first_free_row
-        if decoder is not None:
-            offset = self.network.feature_offset(current)
+        if self.network.decoder is not None:
+            self._decode(self.network.decoder, current, row_shift)
+        return self
+
+    def _hand_on(self, lower: Cell, upper: Cell, gain: float) -> None:
+        """Let a cell above hand on a cell's features."""
+        offset, width = self.network.feature_offset(lower), lower.width
+        block = upper.input_weights
+
+        def identity() -> Array:
+            matrix = np.zeros((upper.units, block.columns))
+            matrix[:, offset : offset + width] = gain * np.eye(upper.units, width)
+            return matrix
+
+        self._set_gate(block, upper, identity, ("identity", offset, width, gain))
+
+    def _decode(self, decoder: Block, cell: Cell, row_shift: int) -> None:
+        """Let the decoder hand on a cell's features."""
+        first, offset = self.network.first_free_row, self.network.feature_offset(cell)
+        width = cell.width
+
+        def shifted() -> Array:
             matrix = np.zeros((decoder.rows, decoder.columns))
             rows = len(matrix) - first
-            units = np.arange(min(rows, current.width))
+            units = np.arange(min(rows, width))
             matrix[first + (units + row_shift) % rows, offset + units] = 1.0
-            self._set_block(decoder, matrix)
-        return self
+            return matrix
+
+        self._set_block(decoder, shifted, 0, ("shifted", first, offset, width, row_shift))
