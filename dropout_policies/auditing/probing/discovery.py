@@ -2,7 +2,7 @@
 
 The audit gives the module weights of its own and looks at which change of a weight or an input
 changes the output. It tries the matrices as the framework lays them out, then transposed, and each
-with random biases, then with zeros.
+with biases of zero, then with random ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def discover_network(probe: Probe) -> Network:
     """
     reason = ""
     parameters = _relevant_parameters(probe)
-    attempts = product(_orientations(parameters), (_random_weights, _random_matrices))
+    attempts = product(_orientations(parameters), (_random_matrices, _random_weights))
     for parameters, make_weights in attempts:
         try:
             return _try_to_discover(tuple(parameters), make_weights(parameters), probe)

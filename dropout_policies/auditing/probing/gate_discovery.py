@@ -6,14 +6,14 @@ makes a cell forget. A bias is a vector that shows at the output of its cell wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 
 import numpy as np
 
 from .layer_discovery import NotRecognizedError
-from .network import Bias, Cell, GateRoles, Network, Place
+from .network import Bias, Cell, GateRoles, Network
 from .probe import Array
 from .signal_weights import SATURATING_BIAS, SignalWeights
 from .signals import AMPLITUDE, Run
@@ -32,13 +32,14 @@ def find_candidate_gates(network: Network, run: Run, features: int) -> dict[int,
         gates = {kind: GateRoles(gate) for kind, gate in zip(kinds, candidates, strict=True)}
         assumed = network.with_gates(gates)
         weights = SignalWeights(assumed).feed_mean(bottom).route_to_output(bottom).arrays
-        y, doubled = run(weights, x), run(weights, 2.0 * x)
         start, count = assumed.output_offset(bottom), assumed.visible_features(bottom)
-        y, doubled = y[:, 0, start : start + count], doubled[:, 0, start : start + count]
+        y = run(weights, x)[:, 0, start : start + count]
         first = y[bottom.ordered(0, 1)[0]]
-        is_linear = np.abs(doubled - 2.0 * y).max() < 1e-3 * np.abs(y).max()
         arrives = first.min(initial=np.inf) > 1e-6 * AMPLITUDE
-        if arrives and np.ptp(first) < 1e-3 * first.max() and is_linear:
+        if not arrives or np.ptp(first) >= 1e-3 * first.max():
+            continue
+        doubled = run(weights, 2.0 * x)[:, 0, start : start + count]
+        if np.abs(doubled - 2.0 * y).max() < 1e-3 * np.abs(y).max():
             return gates
     raise NotRecognizedError("its cells do not pass a signal on as those of an LSTM or a GRU do")
 
@@ -53,13 +54,10 @@ def find_biases(network: Network, run: Run, features: int) -> Network:
     cells = dict(network.cells)
     assigned: set[Bias] = set()
     for place, cell in sorted(network.cells.items(), reverse=True):
-        effects: dict[Bias, float] = {}
-        for vector in vectors:
-            if vector in assigned or vector.size != cell.input_weights.rows:
-                continue
-            effect = _bias_effect(network, cells, cell, vector, vectors, run, features)
-            if effect > 1e-3 * AMPLITUDE * 0.25 ** (network.layers - place[0]):
-                effects[vector] = effect
+        fitting = [v for v in vectors if v not in assigned and v.size == cell.input_weights.rows]
+        sizes = _bias_effects(replace(network, cells=cells), cell, fitting, vectors, run, features)
+        least = 1e-3 * AMPLITUDE * 0.25 ** (network.layers - place[0])
+        effects = {vector: size for vector, size in sizes.items() if size > least}
         assigned.update(effects)
         # A GRU's recurrent bias acts through the reset gate, and so half as strongly.
         strongest_first = sorted(effects, key=lambda vector: -round(effects[vector], 6))
@@ -80,25 +78,38 @@ def _bias_vectors(network: Network) -> list[Bias]:
     return vectors
 
 
-def _bias_effect(
+def _bias_effects(
     network: Network,
-    cells: Mapping[Place, Cell],
     cell: Cell,
-    vector: Bias,
-    vectors: list[Bias],
+    candidates: Sequence[Bias],
+    vectors: Sequence[Bias],
     run: Run,
     features: int,
-) -> float:
-    """The smallest change of a cell's output if a vector were the bias of its candidate."""
+) -> dict[Bias, float]:
+    """By vector, the smallest change of a cell's output if it were the bias of its candidate.
+
+    Args:
+        network: the network.
+        cell: the cell.
+        candidates: the vectors.
+        vectors: all that may be biases; those that are not looked at are zero.
+        run: runs the module.
+        features: D.
+    """
+    if not candidates:
+        return {}
     x = np.zeros((1, features))
     start, count = network.output_offset(cell), network.visible_features(cell)
-    assumed = replace(cell, biases=(vector,))
-    assumed_network = replace(network, cells={**cells, cell.place: assumed})
-    weights = SignalWeights(assumed_network).route_to_output(cell)
-    others = {v.parameter.name: np.zeros(v.parameter.shape) for v in vectors}
-    without = run(others | weights.arrays, x)
-    y = run(others | weights.drive_candidate(assumed, AMPLITUDE).arrays, x)
-    return float((y - without)[0, 0, start : start + count].min())
+    zeros = {v.parameter.name: np.zeros(v.parameter.shape) for v in vectors}
+    without = run(zeros | SignalWeights(network).route_to_output(cell).arrays, x)
+    effects: dict[Bias, float] = {}
+    for vector in candidates:
+        assumed = replace(cell, biases=(vector,))
+        weights = SignalWeights(replace(network, cells={**network.cells, cell.place: assumed}))
+        weights.route_to_output(cell).drive_candidate(assumed, AMPLITUDE)
+        y = run(zeros | weights.arrays, x)
+        effects[vector] = float((y - without)[0, 0, start : start + count].min())
+    return effects
 
 
 def find_forget_gates(network: Network, run: Run, features: int) -> dict[int, GateRoles]:

@@ -32,55 +32,66 @@ def find_half_open_biases(network: Network, run: Run, features: int) -> Network:
         cell = next(c for c in network.cells.values() if c.kind.gates == kind)
         biases = [0.0] * kind
         if cell.biases and kind > 1:
+            ways = (_PassedSignal(network, cell, by, run, features) for by in ("memory", "weights"))
+            by_memory, by_weights = ways
             for gate in set(range(kind)) - {roles.candidate}:
-                biases[gate] = _find_half_open_bias(network, cell, gate, run, features)
+                biases[gate] = _find_half_open_bias(gate, by_memory, by_weights)
         found[kind] = replace(roles, half_open_biases=tuple(biases) if any(biases) else ())
     return network.with_gates(found)
 
 
-def _find_half_open_bias(network: Network, cell: Cell, gate: int, run: Run, features: int) -> float:
+class _PassedSignal:
+    """What a signal leaves with a bias on one gate: at its own step, and at the next one.
+
+    Args:
+        network: the network.
+        cell: the cell with the gate.
+        by: by what it gets to the next step: the cell's `memory`, or the recurrent `weights`.
+        run: runs the module.
+        features: D.
+    """
+
+    def __init__(self, network: Network, cell: Cell, by: str, run: Run, features: int) -> None:
+        self._network, self._cell, self._by, self._run = network, cell, by, run
+        self._x = np.zeros((2, features))
+        self._x[cell.ordered(0, 1)[0]] = AMPLITUDE
+        self._without: Array | None = None
+
+    def measure(self, gate: int, bias: float) -> Array:
+        """The signal at both steps, `[2]`."""
+        if bias == 0.0 and self._without is not None:
+            return self._without  # whichever the gate
+        cell = self._cell
+        weights = SignalWeights(self._network, [cell] if self._by == "memory" else [])
+        weights.feed_mean(cell).route_to_output(cell).add_gate_bias(cell, gate, bias)
+        if self._by == "weights":
+            weights.set_recurrent(cell, np.eye(cell.units, cell.recurrent_weights.columns))
+        y = self._run(weights.arrays, self._x)[:, 0, self._network.output_offset(cell)]
+        signals = y[list(cell.ordered(0, 1))]
+        if bias == 0.0:
+            self._without = signals
+        return signals
+
+
+def _find_half_open_bias(gate: int, *ways: _PassedSignal) -> float:
     """The bias at which what a gate lets through is halfway between nothing and everything.
 
     It is relative to both ends, because what evaluation multiplies or keeps is in both.
     """
-
-    def measure(bias: float) -> Array:
-        return _measure_signals(network, cell, gate, bias, run, features)
-
-    shut, opened = measure(-SATURATING_BIAS), measure(SATURATING_BIAS)
-    moved = np.abs(opened - shut) > 1e-2 * np.maximum(np.abs(opened), np.abs(shut))
-    if not moved.any():
+    for way in ways:
+        shut, opened = (way.measure(gate, sign * SATURATING_BIAS) for sign in (-1.0, 1.0))
+        moved = np.abs(opened - shut) > 1e-2 * np.maximum(np.abs(opened), np.abs(shut))
+        if moved.any():
+            index = int(moved.argmax())
+            break
+    else:
         return 0.0
-    index = int(moved.argmax())
-
-    def open_share(bias: float) -> float:
-        return float((measure(bias) - shut)[index] / (opened - shut)[index])
-
     middle = 0.0
     below, above = -LARGEST_OFFSET, LARGEST_OFFSET
     for _ in range(BISECTIONS):
-        share = open_share(middle)
+        share = float((way.measure(gate, middle) - shut)[index] / (opened - shut)[index])
         if abs(share - 0.5) <= TOLERANCE:
             return middle
         below, above = (middle, above) if share < 0.5 else (below, middle)
         middle = 0.5 * (below + above)
     return 0.0
-
-
-def _measure_signals(
-    network: Network, cell: Cell, gate: int, bias: float, run: Run, features: int
-) -> Array:
-    """What a signal leaves with a bias on one gate, `[3]`: at its own step, at the next one by the
-    cell's memory, and at the next one by the recurrent weights."""
-    first, then = cell.ordered(0, 1)
-    x = np.zeros((2, features))
-    x[first] = AMPLITUDE
-    remembering = SignalWeights(network, remembering=[cell])
-    remembering.feed_mean(cell).route_to_output(cell)
-    recurrent = SignalWeights(network).feed_mean(cell).route_to_output(cell)
-    recurrent.set_recurrent(cell, np.eye(cell.units, cell.recurrent_weights.columns))
-    by_memory, by_weights = (
-        run(weights.add_gate_bias(cell, gate, bias).arrays, x)[:, 0, network.output_offset(cell)]
-        for weights in (remembering, recurrent)
-    )
-    return np.array([by_memory[first], by_memory[then], by_weights[then]])

@@ -71,6 +71,8 @@ def assign_layers(
     unpaired = list(recurrent)
     names = {m.name for m in matrices}
     matrices_only = {n: w if n in names else np.zeros_like(w) for n, w in weights.items()}
+    signals = [np.eye(2)[:, [step]] * np.ones(features) for step in range(2)]
+    unchanged = [run(matrices_only, x) for x in signals]
     cells: dict[Place, Cell] = {}
     # The width of the current layer's input, and that of its cells so far.
     width, leaving, layer = features, 0, -1
@@ -97,7 +99,11 @@ def assign_layers(
             units = projection.columns
         if rows % units or rows // units not in CELL_TYPES:
             raise NotRecognizedError(f"{matrix.name} is no weight of an LSTM, GRU or simple cell")
-        direction = _find_direction(recurrent_block, matrices_only, run, features)
+        changed = _with_larger_block(matrices_only, recurrent_block)
+        affected = [
+            not np.array_equal(run(changed, x), y) for x, y in zip(signals, unchanged, strict=True)
+        ]
+        direction = _find_direction(recurrent_block, affected)
         completes_layer = (
             (layer, 0) in cells and (layer, 1) not in cells and input_block.columns == width
         )
@@ -147,21 +153,26 @@ def _is_projection(matrix: Parameter, recurrent: Block, rows: int) -> bool:
     return out == recurrent.columns and rows == 4 * units and units != recurrent.columns
 
 
-def _find_direction(
-    recurrent: Block, weights: Mapping[str, Array], run: Run, features: int
-) -> int | None:
-    """0 if an earlier input affects later outputs through these weights, 1 if a later one affects
-    earlier ones, None if both do, because of the layers below."""
-    columns = slice(recurrent.start, recurrent.stop)
-    changed = {name: array.copy() for name, array in weights.items()}
-    array = changed[recurrent.parameter.name]
-    (array.T if recurrent.parameter.transposed else array)[:, columns] *= 1.5
-    affects = []
-    for step in range(2):
-        x = np.zeros((2, features))
-        x[step] = 1.0
-        affects.append(not np.array_equal(run(weights, x), run(changed, x)))
-    if not any(affects):
+def _with_larger_block(weights: Mapping[str, Array], block: Block) -> dict[str, Array]:
+    """Weights of which one block is larger."""
+    array = weights[block.parameter.name].copy()
+    (array.T if block.parameter.transposed else array)[:, block.start : block.stop] *= 1.5
+    return {**weights, block.parameter.name: array}
+
+
+def _find_direction(recurrent: Block, affected: Sequence[bool]) -> int | None:
+    """The direction of some recurrent weights.
+
+    Args:
+        recurrent: the weights.
+        affected: whether they matter to the output if there is an input at the first of two steps
+            alone, and at the second alone.
+
+    Returns:
+        0 if an earlier input affects later outputs, 1 if a later one affects earlier ones, None if
+        both do, because of the layers below.
+    """
+    if not any(affected):
         name = recurrent.parameter.name
         raise NotRecognizedError(f"no input affects a later output through {name} alone")
-    return None if all(affects) else affects.index(True)
+    return None if all(affected) else affected.index(True)

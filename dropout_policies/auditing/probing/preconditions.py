@@ -75,8 +75,9 @@ def check_chain(probe: Probe, network: Network) -> None:
             weights.set_input(cell, np.full((cell.units, columns), input_gain / columns))
         return float(np.abs(probe.run(weights.arrays, x, BATCH, None, training=False)).max())
 
+    once = output_size(0, 1.0)
     for layer in range(network.layers):
-        without, once, twice = (output_size(layer, gain) for gain in (0.0, 1.0, 2.0))
+        without, twice = (output_size(layer, gain) for gain in (0.0, 2.0))
         if without > 0.01 * once or abs(twice - 2.0 * once) > 0.05 * once:
             raise PolicyError(
                 f"{probe.name}: a signal does not pass through its layers one after the other, "
