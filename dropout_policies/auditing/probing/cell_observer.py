@@ -73,20 +73,34 @@ class Transmission(NamedTuple):
             nothing of it, though it passes on what drives its candidate.
         input_arrives: whether that is anything, `[T, B]`; NaN where no unit could show it.
         of_candidate: `of_input`, also where nothing comes in.
+        following: what is left of the mean of x at the cell's next step, `[T, B, n]`.
     """
 
     of_input: Array
     input_size: Array
     input_arrives: Array
     of_candidate: Array
+    following: Array
 
 
 def observe_cells(draw: ReplayedDraw) -> dict[Place, CellObservation]:
     """Observe every cell under a draw of noise."""
-    network = draw.network
-    cells = [c for layer in range(network.layers) for c in network.layer_cells(layer)]
+    cells = _cells_from_below(draw)
     transmissions = {cell.place: _observe_transmission(draw, cell) for cell in cells}
     return {cell.place: _observe_cell(draw, cell, transmissions) for cell in cells}
+
+
+def observe_hidden_ratios(draw: ReplayedDraw) -> list[Array]:
+    """Observe `CellObservation.hidden_ratio` alone, of every cell."""
+    return [
+        _observe_hidden(draw, cell, _observe_transmission(draw, cell))[0]
+        for cell in _cells_from_below(draw)
+    ]
+
+
+def _cells_from_below(draw: ReplayedDraw) -> list[Cell]:
+    network = draw.network
+    return [cell for layer in range(network.layers) for cell in network.layer_cells(layer)]
 
 
 def observe_input_arrival(draw: ReplayedDraw) -> Array:
@@ -97,13 +111,14 @@ def observe_input_arrival(draw: ReplayedDraw) -> Array:
 def _observe_cell(
     draw: ReplayedDraw, cell: Cell, transmissions: Mapping[Place, Transmission]
 ) -> CellObservation:
-    of_input, input_size, input_arrives, of_candidate = transmissions[cell.place]
+    own = transmissions[cell.place]
+    of_input, input_size, input_arrives, of_candidate, _ = own
     above = draw.network.cells_above(cell)
     upper = transmissions[above[0].place].of_candidate if above else np.ones_like(of_input)
     n = min(of_input.shape[-1], upper.shape[-1])
     upper = upper[..., :n]
     input_ratio, input_columns = _observe_input(draw, cell, of_candidate, transmissions)
-    hidden_ratio, hidden_columns = _observe_hidden(draw, cell, of_candidate, input_size)
+    hidden_ratio, hidden_columns = _observe_hidden(draw, cell, own)
     response = _observe_response(draw, cell, upper, input_size, np.isfinite(input_arrives))
     return CellObservation(
         input_ratio,
@@ -123,7 +138,7 @@ def _observe_transmission(draw: ReplayedDraw, cell: Cell) -> Transmission:
     Without biases to drive the candidate alone, it is relative to its median.
     """
     weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
-    y = draw.current_and_next(weights, cell)[0]
+    y, following = draw.current_and_next(weights, cell)
     y /= draw.gain_to_output(cell)
     of_candidate = np.where(np.abs(y) > 1e-6, 1.0, 0.0)
     if draw.forgets:
@@ -135,10 +150,12 @@ def _observe_transmission(draw: ReplayedDraw, cell: Cell) -> Transmission:
     passes = np.abs(of_candidate).max(axis=-1) > 1e-6
     # Where no unit passes anything on, the size of the input does not matter.
     size = np.where(passes[..., None], size, 1.0)
-    size[..., _units_without_input(draw, cell, of_candidate)] = np.nan
+    if ((np.abs(y) <= 1e-6) & (np.abs(of_candidate) > 1e-6)).any():
+        size[..., _units_without_input(draw, cell, of_candidate)] = np.nan
     arrives = np.where(passes, (np.abs(y).max(axis=-1) > 1e-6).astype(float), np.nan)
     of_any = of_input if draw.single_steps else of_candidate
-    return Transmission(zero_rounding_errors(of_input), size, arrives, zero_rounding_errors(of_any))
+    of_input, of_any = zero_rounding_errors(of_input), zero_rounding_errors(of_any)
+    return Transmission(of_input, size, arrives, of_any, following)
 
 
 def _drive_candidate(draw: ReplayedDraw, cell: Cell) -> Array:
@@ -191,9 +208,10 @@ def _observe_input(
 
 
 def _observe_hidden(
-    draw: ReplayedDraw, cell: Cell, passed: Array, input_size: Array
+    draw: ReplayedDraw, cell: Cell, transmission: Transmission
 ) -> tuple[Array, Routes]:
-    """See `CellObservation.hidden_ratio`; `passed` is how much the cell passes on."""
+    """See `CellObservation.hidden_ratio`."""
+    _, input_size, _, passed, without = transmission
     columns = make_routes(passed.shape[-1], cell.width, offset=1)
     after = -1 if cell.is_backward else 1
     unmasked = FAINT_WEIGHT * draw.gain_to_output(cell) * recurrent_gain(cell, not draw.forgets)
@@ -201,8 +219,6 @@ def _observe_hidden(
     for step in range(STEPS):
         if 0 <= step + after < STEPS:
             passed_next[step] = passed[step + after]
-    weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
-    _, without = draw.current_and_next(weights, cell)
     ratios = []
     for route in columns:
         weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)

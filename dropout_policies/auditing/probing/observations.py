@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -44,9 +45,11 @@ class Observations:
         self.gates, self.projections = gates, projections
         self.evaluation, self.word_arrivals = evaluation, word_arrivals
         self.decoder_rows_agree = decoder_rows_agree
-        self._evaluation_responses = {
-            cell.place: evaluation.memory_response(cell) for cell in network.cells.values()
-        }
+
+    @cached_property
+    def _evaluation_responses(self) -> dict[Place, Array]:
+        cells = self.network.cells.items()
+        return {place: self.evaluation.memory_response(cell) for place, cell in cells}
 
     @property
     def forgets(self) -> bool:
