@@ -8,7 +8,7 @@ import numpy as np
 
 from ...policies.sites import Site
 from .cell_explanations import choose_explanations
-from .cell_observer import observe_cells
+from .cell_observer import observe_hidden_ratios
 from .evaluation import ExpectedMeans, expected_means
 from .findings import FEATURES_OR_WEIGHTS, Finding, SiteKey
 from .input_analysis import analyze_input
@@ -68,14 +68,23 @@ class NoiseAnalysis:
         """Whether units may keep old values: then signals have to come in one step at a time."""
         return any(one.may_keep_old_values for one in self.explanations.values())
 
-    def measurement(self) -> Measurement:
-        """The result."""
+    @property
+    def is_ambiguous(self) -> bool:
+        """See `Measurement`."""
+        return any(one.possible_sites for one in self.explanations.values()) or any(
+            found.note == FEATURES_OR_WEIGHTS for found in self.findings.values()
+        )
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether there are masks, be it that the audit cannot tell where they fall."""
+        return self.is_ambiguous or any(f.verdict == "masked" for f in self.findings.values())
+
+    def measurement(self, evaluation: str) -> Measurement:
+        """The result, with what evaluation does."""
         findings = sorted(self.findings.values(), key=_order)
-        is_ambiguous = any(one.possible_sites for one in self.explanations.values())
-        is_ambiguous = is_ambiguous or any(f.note == FEATURES_OR_WEIGHTS for f in findings)
-        evaluation = self._describe_evaluation()
         network = self.observations.network
-        return Measurement(network, findings, evaluation, self.notes, is_ambiguous)
+        return Measurement(network, findings, evaluation, self.notes, self.is_ambiguous)
 
     def _decide_scaling(self, sites: SiteFindings) -> None:
         """Decide whether what is kept is scaled; without biases its size is unknown."""
@@ -91,11 +100,11 @@ class NoiseAnalysis:
         known = [row for row in sites.scale_products if not unknown & set(row[1])]
         self.findings |= decide_scaling(drops, known)
 
-    def _describe_evaluation(self) -> str:
+    def describe_evaluation(self) -> str:
         """What evaluation does, in words."""
         observations = self.observations
-        cells = observe_cells(observations.evaluation).values()
-        hidden = [np.round(c.hidden_ratio[np.isfinite(c.hidden_ratio)], 3) for c in cells]
+        ratios = observe_hidden_ratios(observations.evaluation)
+        hidden = [np.round(ratio[np.isfinite(ratio)], 3) for ratio in ratios]
         unchanged = all(np.abs(h - 1.0).max(initial=0.0) < 3e-3 for h in hidden)
         if unchanged and observations.evaluation_agrees(ExpectedMeans({})):
             return "identity"
