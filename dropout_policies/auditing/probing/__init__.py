@@ -10,8 +10,9 @@ In the order of the work:
 1. `discovery` finds out which weights do what (`layer_discovery`, `gate_discovery`,
    `gate_offsets`) and describes the module as a `network`; `preconditions` refuses modules that
    the audit cannot measure.
-2. `draw_observer` measures one draw of noise, cell by cell, with `signals` on `signal_weights`;
-   `gate_observer` looks at gates one by one.
+2. `draw_series` observes many draws of noise, or one for all where a `training_comparison` finds no
+   noise. `cell_observer` measures one draw, cell by cell, with `signals` on `signal_weights`;
+   `gate_observer` looks at gates one by one; a `replayed_draw` runs the module.
 3. `unit_explanations` and `cell_explanations` find the sites whose masks explain what was measured
    of a cell's state (`unit_model`).
 4. `analysis` turns all draws into one of the `findings` for each site: `input_analysis` and

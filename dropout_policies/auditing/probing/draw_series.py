@@ -37,11 +37,12 @@ GATE_DRAWS = 6
 COMPARED_PER_OBSERVED = 2
 """How many draws are compared with evaluation in the place of one whose connections are looked at.
 
-A mask is missed if no element is dropped in any draw: of a mask of rate p that has n elements in a
-call, and is drawn for a whole call, with a chance of (1 - p)^(n N) in N draws. One lost element
-of an LSTM changes the output of the comparison in 7 to 10 of 10 draws (of zoneout's cells in 5, and
-of one entry of the weights in 2 or more, of which there are n times as many). So twice as many
-draws miss no mask that the observed ones would not miss."""
+A mask is missed if no draw shows a dropped element of it. N draws of a mask of rate p, whose n
+elements are drawn once a call, have none with a chance of (1 - p)^(n N). A draw whose connections
+are looked at shows nearly every element. A comparison shows a single lost element of an LSTM's
+bottom layer in 7 to 10 of 10 draws, under up to eight layers; one of zoneout's cells in 5 of 10,
+and one entry of a matrix in 2 or more, but of those there are as many times more as a layer has
+units. Twice as many draws make up for that."""
 
 MakeDraw = Callable[[Any, bool], ReplayedDraw]
 """`(noise, training)` to a draw."""
@@ -72,11 +73,13 @@ class DrawSeries:
         self._noise, self._comparison, self._progress = noise, comparison, progress
 
     def observe_without_noise(self) -> Observations | None:
-        """Observe one draw, if all others do the same: training does in them what evaluation does;
-        None if it does not."""
+        """Observe one draw for all, if training does in every draw what evaluation does; else None.
+
+        Gates are not looked at one by one: without noise they have no masks that could differ."""
         if not self._comparison.all_same(COMPARED_PER_OBSERVED * MIN_DRAWS):
             return None
-        first = observe_cells(self._make_draw(self._noise, True))
+        draw = self._make_draw(self._noise, True)
+        first = observe_cells(draw)
         self._progress(0.5)
         draws = _count_draws(self._network, first)
         compared = COMPARED_PER_OBSERVED * draws
@@ -87,8 +90,15 @@ class DrawSeries:
             word_arrivals = [arrives] * max(WORD_DRAWS - draws, 0)
         if not self._comparison.all_same(compared):
             return None
-        evaluation = self._make_draw(self._noise, False)
-        return Observations(self._network, [first] * draws, [], [], evaluation, word_arrivals, True)
+        return Observations(
+            self._network,
+            draws=[first] * draws,
+            gates=[],
+            projections=[_observe_projections(draw)],
+            evaluation=self._make_draw(self._noise, False),
+            word_arrivals=word_arrivals,
+            decoder_rows_agree=True,
+        )
 
     def observe(self) -> Observations:
         """Observe draws until enough is seen, and evaluation."""
@@ -107,9 +117,8 @@ class DrawSeries:
             draw = self._make_draw(noise, True)
             draws.append(observe_cells(draw))
             if len(gates) < min(GATE_DRAWS, fewest - 1):
-                cells = self._network.cells.items()
                 gates.append(observe_gates(draw))
-                projections.append({place: observe_projection(draw, cell) for place, cell in cells})
+                projections.append(_observe_projections(draw))
                 rows_agree = rows_agree and decoder_rows_agree(draw)
             noise = next_noise(self._probe, noise)
             self._progress(0.1 + 0.8 * min(len(draws) / least, 1.0))
@@ -127,6 +136,10 @@ class DrawSeries:
             word_arrivals if has_tokens else None,
             rows_agree,
         )
+
+
+def _observe_projections(draw: ReplayedDraw) -> dict[Place, Array]:
+    return {place: observe_projection(draw, cell) for place, cell in draw.network.cells.items()}
 
 
 def _fewest_draws(network: Network) -> int:
