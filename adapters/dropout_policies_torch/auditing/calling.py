@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -114,3 +115,19 @@ def _zero_state(layer: nn.RNNBase, batch: int) -> Any:
     rows = layer.num_layers * (1 + layer.bidirectional)
     h = like.new_zeros(rows, batch, layer.proj_size or layer.hidden_size)
     return (h, like.new_zeros(rows, batch, layer.hidden_size)) if layer.mode == "LSTM" else h
+
+
+@contextmanager
+def without_onednn() -> Iterator[None]:
+    """Call modules without oneDNN, which lays an LSTM's weights out anew at every call. That takes
+    longer than a few steps do."""
+    onednn: Any = torch.backends.mkldnn
+    is_frozen = torch.backends.flags_frozen()  # type: ignore[no-untyped-call]
+    before = onednn.enabled
+    if before and not is_frozen:
+        onednn.enabled = False
+    try:
+        yield
+    finally:
+        if before and not is_frozen:
+            onednn.enabled = before

@@ -25,6 +25,7 @@ from .calling import (
     required_arguments,
     state_arguments,
     state_as_arguments,
+    without_onednn,
 )
 from .outputs import SoftmaxBypass, find_tensors
 from .parts import RecurrentPart
@@ -178,7 +179,7 @@ class Probe:
         sequence: Tensor | PackedSequence = x.contiguous()
         if style.is_packed:
             sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])
-        with SoftmaxBypass(self._last_softmax) as softmaxes:
+        with SoftmaxBypass(self._last_softmax) as softmaxes, without_onednn():
             result = self.module(sequence, **arguments)
         first, second = x.shape[:2]
         for value in find_tensors(result, style.batch_axis == 0):

@@ -111,3 +111,17 @@ def test_a_mask_that_evaluation_has_too_is_found():
     assert audit.at("input").verdict == "masked"
     assert audit.at("input").frozen
     assert audit.policy is None, str(audit)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_onednn_is_on_again_afterwards_if_it_was(before, monkeypatch):
+    seen = set()
+
+    def look(x):
+        seen.add(torch.backends.mkldnn.enabled)
+        return x
+
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", before)
+    dp.audit(Around(look))
+    assert seen == {False}
+    assert torch.backends.mkldnn.enabled is before
