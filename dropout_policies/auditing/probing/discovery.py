@@ -75,7 +75,8 @@ def _relevant_parameters(probe: Probe) -> Sequence[Parameter]:
 
     unchanged = run(weights)
     idle = [p for p in parameters if not p.is_matrix and not matters(p)]
-    run(weights | {p.name: probe.own(p.name) for p in idle})
+    if idle:
+        run(weights | {p.name: probe.own(p.name) for p in idle})
     return [p for p in parameters if p not in idle]
 
 

@@ -76,7 +76,7 @@ class DrawSeries:
         """Observe one draw for all, if training does in every draw what evaluation does; else None.
 
         Gates are not looked at one by one: without noise they have no masks that could differ."""
-        if not self._comparison.all_same(COMPARED_PER_OBSERVED * MIN_DRAWS):
+        if not self._comparison.all_same(COMPARED_PER_OBSERVED * _fewest_draws(self._network)):
             return None
         draw = self._make_draw(self._noise, True)
         first = observe_cells(draw)
