@@ -19,6 +19,7 @@ from .gate_discovery import (
     find_biases,
     find_candidate_gates,
     find_forget_gates,
+    possible_biases,
 )
 from .gate_offsets import find_half_open_biases
 from .layer_discovery import (
@@ -27,7 +28,7 @@ from .layer_discovery import (
     find_recurrent_matrices,
     out_in_shape,
 )
-from .network import Block, Network
+from .network import Bias, Block, Network
 from .probe import Array, Parameter, Probe
 
 TOKEN_ROWS = 8
@@ -134,8 +135,20 @@ def _try_to_discover(
     network = find_biases(network, run, features)
     network = network.with_gates(find_forget_gates(network, run, features))
     network = find_half_open_biases(network, run, features)
+    network = replace(network, other_weights=_other_weights(network, weights))
     check_directions(network, run, features)
     return network
+
+
+def _other_weights(network: Network, weights: Mapping[str, Array]) -> dict[str, Array]:
+    """The values, as they were so far, of the parameters that belong to no cell and no decoder."""
+    parts: list[Block | Bias | None] = [network.decoder, *network.decoder_biases]
+    for cell in network.cells.values():
+        parts += [cell.input_weights, cell.recurrent_weights, cell.projection, *cell.biases]
+    used = {part.parameter.name for part in parts if part is not None}
+    zeros = {v.parameter.name: np.zeros(v.parameter.shape) for v in possible_biases(network)}
+    others = {p.name: weights[p.name] for p in network.parameters if p.name not in used}
+    return {name: zeros.get(name, value) for name, value in others.items()}
 
 
 def _with_tied_decoder(network: Network, embedding: Parameter | None, width: int) -> Network:

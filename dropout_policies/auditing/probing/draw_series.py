@@ -75,12 +75,15 @@ class DrawSeries:
     def observe_without_noise(self) -> Observations | None:
         """Observe one draw for all, if training does in every draw what evaluation does; else None.
 
-        Gates are not looked at one by one: without noise they have no masks that could differ."""
-        if not self._comparison.all_same(COMPARED_PER_OBSERVED * _fewest_draws(self._network)):
-            return None
+        Gates are not looked at one by one: without noise they have no masks that could differ.
+        """
+        compared = COMPARED_PER_OBSERVED * _fewest_draws(self._network)
+        for number in range(1, compared + 1):
+            if not self._comparison.all_same(number):
+                return None
+            self._progress(0.1 * number / compared)
         draw = self._make_draw(self._noise, True)
         first = observe_cells(draw)
-        self._progress(0.5)
         draws = _count_draws(self._network, first)
         compared = COMPARED_PER_OBSERVED * draws
         word_arrivals: list[Array] | None = None

@@ -50,7 +50,7 @@ def find_biases(network: Network, run: Run, features: int) -> Network:
     A bias shows at the output without any input, if the cells above pass it on. Cells are taken
     from the top down, because the biases of the cells above show too.
     """
-    vectors = _bias_vectors(network)
+    vectors = possible_biases(network)
     cells = dict(network.cells)
     assigned: set[Bias] = set()
     for place, cell in sorted(network.cells.items(), reverse=True):
@@ -67,7 +67,7 @@ def find_biases(network: Network, run: Run, features: int) -> Network:
     return replace(network, cells=cells, decoder_biases=decoder_biases)
 
 
-def _bias_vectors(network: Network) -> list[Bias]:
+def possible_biases(network: Network) -> list[Bias]:
     """All vectors that may be biases; a parameter of two rows may hold two."""
     vectors: list[Bias] = []
     for p in network.parameters:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ...policies.cell_types import GRU, LSTM, RNN, CellType
-from .probe import Parameter
+from .probe import Array, Parameter
 from .weight_arrays import Pool
 
 CELL_TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
@@ -120,6 +120,8 @@ class Network:
         decoder_biases: the vectors that are added after the decoder.
         first_free_row: the first row of the decoder that can carry signals. Where the decoder is
             the embedding's matrix, the rows before it stand for tokens.
+        other_weights: the values of the parameters that are none of these, as a learned initial
+            state's.
         pool: the arrays of weights that measurements have in common.
     """
 
@@ -129,6 +131,7 @@ class Network:
     decoder: Block | None = None
     decoder_biases: tuple[Bias, ...] = ()
     first_free_row: int = 0
+    other_weights: Mapping[str, Array] = field(default_factory=dict, compare=False, repr=False)
     pool: Pool = field(default_factory=dict, compare=False, repr=False)
 
     @property

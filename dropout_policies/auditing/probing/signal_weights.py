@@ -52,7 +52,7 @@ class SignalWeights:
     @property
     def arrays(self) -> dict[str, Array]:
         """The weights by name."""
-        return self._weights.all()
+        return {**self.network.other_weights, **self._weights.all()}
 
     def _set_block(
         self,
