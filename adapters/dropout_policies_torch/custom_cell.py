@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
@@ -28,6 +30,12 @@ from .recurrence import Packing, apply_packed_mask, batch_size, pad_packed
 from .scripting import symbolic_call
 from .tensor_checks import check_packed
 
+OTHER_NAMES = {
+    "input_size": ("input_dim", "input_channels", "in_channels"),
+    "hidden_size": ("hidden_dim", "hidden_channels", "out_channels"),
+}
+"""What people call the sizes of their cells, where they are not called as PyTorch calls them."""
+
 
 class Unrolled(PolicyLayer, nn.Module):
     """Runs a cell over the steps of a sequence, with noise around it and none inside.
@@ -39,15 +47,21 @@ class Unrolled(PolicyLayer, nn.Module):
 
     The cell is called as `torch.nn`'s are: `cell(x, state)` with x `[B, D]`, and a state that is
     None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it, with
-    other parts of any shape `[B, ...]`. h is its output too. SiteMasks may fall on what comes in
+    other parts of any shape `[B, ...]`. h is its output too. Masks may fall on what comes in
     (`input` or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`),
     and on the h that it gives back (`state`, `hidden_update`). What a cell makes of a state that is
     None, it makes alone: the first step's `hidden` falls on nothing, and zoneout keeps zeros.
 
+    x and h may have spatial axes S after their channels D and H, as in a convolutional LSTM: x
+    `[T, B, D, *S]`, and h `[B, H, *S']`. A rule with `shape="channel"` then masks whole feature
+    maps.
+
     Args:
         cell: the module.
-        input_size: D; the cell's own attribute if left out.
-        hidden_size: H, likewise.
+        input_size: D; the cell's own attribute if left out, which may be called `input_dim`,
+            `input_channels` or `in_channels` too.
+        hidden_size: H, likewise; `hidden_dim`, `hidden_channels` or `out_channels`.
+        spatial_size: S', where it is not S.
         batch_first: whether input and output are `[B, T, ...]`.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
             None: no masks.
@@ -69,6 +83,7 @@ class Unrolled(PolicyLayer, nn.Module):
         *,
         input_size: int | None = None,
         hidden_size: int | None = None,
+        spatial_size: Sequence[int] | None = None,
         batch_first: bool = False,
         policy: PolicyName | Policy | None = None,
         rate: Rates | None = None,
@@ -81,6 +96,7 @@ class Unrolled(PolicyLayer, nn.Module):
         self.cell, self.batch_first = cell, batch_first
         self.input_size = self._size("input_size", input_size)
         self.hidden_size = self._size("hidden_size", hidden_size)
+        self.spatial_size = None if spatial_size is None else tuple(spatial_size)
         if chosen is not None:
             check_custom_cell(self, chosen, self.title)
             placement = stack_placement(chosen, stack, 1, "Unrolled")
@@ -93,7 +109,8 @@ class Unrolled(PolicyLayer, nn.Module):
         return f"Unrolled({type(self.cell).__name__})"
 
     def _size(self, name: str, given: int | None) -> int:
-        size = getattr(self.cell, name, None) if given is None else given
+        named = (getattr(self.cell, each, None) for each in (name, *OTHER_NAMES[name]))
+        size = next((s for s in named if s is not None), None) if given is None else given
         if not isinstance(size, int) or size < 1:
             raise PolicyError(
                 f"Unrolled: {name} is needed to plan masks, and {type(self.cell).__name__} has no "
@@ -105,7 +122,8 @@ class Unrolled(PolicyLayer, nn.Module):
     def forward(
         self, input: Tensor | PackedSequence, hx: Any = None
     ) -> tuple[Tensor | PackedSequence, Any]:
-        """x `[T, B, D]` (`[B, T, D]` if `batch_first`) or packed, to every h and the last state."""
+        """x `[T, B, D, *S]` (`[B, T, D, *S]` if `batch_first`) or packed, to every h and the last
+        state."""
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node  # type: ignore[no-any-return]
@@ -118,9 +136,9 @@ class Unrolled(PolicyLayer, nn.Module):
         self.check_call(x)
         packing = None
         if isinstance(input, PackedSequence):
-            check_packed(input)
+            check_packed(input, has_spatial_axes=True)
             packing = Packing.from_packed(input)
-        if packing is None and x.dim() != 3:
+        if packing is None and x.dim() < 3:
             raise ValueError(f"{self.title}: Expected input to be 3D, got {x.dim()}D instead")
         x = x.transpose(0, 1) if self.batch_first and packing is None else x
         noise = self._draw_masks(x, packing)
@@ -143,6 +161,7 @@ class Unrolled(PolicyLayer, nn.Module):
             new = self.cell(inputs[t], given)
             is_tensor = isinstance(new, Tensor)
             new = (new,) if is_tensor else tuple(new)
+            self._check_size(new[0], x, bool(noise) or leaving is not None)
             # Under autocast h may be narrower than the input that the masks were drawn for.
             noise = {site: mask.to(new[0].dtype) for site, mask in noise.items()}
             h = apply_drop(noise, Site.STATE, new[0])
@@ -173,14 +192,52 @@ class Unrolled(PolicyLayer, nn.Module):
             return {}
         assert self.placement is not None
         steps = x.shape[0] if packing is None else len(packing.batch_sizes)
+        inside = tuple(x.shape[3:] if packing is None else x.shape[2:])
+        outside = inside if self.spatial_size is None else self.spatial_size
         geometry = Geometry(
-            self.input_size, self.hidden_size, 1, (0,), batch_size(x, packing), steps, cell=CUSTOM
+            self.input_size,
+            self.hidden_size,
+            1,
+            (0,),
+            batch_size(x, packing),
+            steps,
+            cell=CUSTOM,
+            input_positions=prod(inside),
+            positions=prod(outside),
         )
         drawn = self.masks(plan_masks(self.placement, geometry), x.device, x.dtype)
-        return {slot.site: mask for slot, mask in drawn.items()}
+        masks = {slot.site: mask for slot, mask in drawn.items()}
+        if inside or outside:
+            for site, mask in masks.items():
+                is_input = site in (Site.INPUT, Site.BETWEEN)
+                sizes = (self.input_size, inside) if is_input else (self.hidden_size, outside)
+                masks[site] = _with_spatial_axes(mask, *sizes)
+        return masks
+
+    def _check_size(self, h: Tensor, x: Tensor, is_masked: bool) -> None:
+        """Make sure that masks are of the size of h, where it has spatial axes.
+
+        Raises:
+            PolicyError: they are not.
+        """
+        planned = x.shape[3:] if self.spatial_size is None else torch.Size(self.spatial_size)
+        if is_masked and h.shape[2:] != planned:
+            raise PolicyError(
+                f"{self.title}: masks are planned for an h whose spatial axes are {list(planned)}. "
+                f"Received: h of shape {list(h.shape)}; write: "
+                f"Unrolled(cell, spatial_size={tuple(h.shape[2:])})"
+            )
 
     def extra_repr(self) -> str:
         return policy_repr(self).removeprefix(", ")
+
+
+def _with_spatial_axes(mask: Mask, channels: int, spatial: tuple[int, ...]) -> Mask:
+    """A mask `[T, B, F]` of values `[T, B, C, *S]`, with their axes."""
+    steps, batch, width = mask.shape
+    if width == channels * prod(spatial):
+        return mask.reshape(steps, batch, channels, *spatial)
+    return mask.reshape(steps, batch, width, *(1 for _ in spatial))  # of channels, or a mean
 
 
 def check_custom_cell(layer: Unrolled, policy: Policy, name: str) -> None:

@@ -54,6 +54,10 @@ class BitMask:
     def __getitem__(self, index: Any) -> BitMask:
         return BitMask(self.keep[index], self.scale)
 
+    def reshape(self, *shape: int) -> BitMask:
+        """The same mask of another shape."""
+        return BitMask(self.keep.reshape(*shape), self.scale)
+
     def apply(self, x: Tensor) -> Tensor:
         """D(x): x under the mask."""
         return (x * self.keep).mul_(self.scale)

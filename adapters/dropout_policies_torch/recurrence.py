@@ -321,7 +321,7 @@ def pad_packed(
         return x, None, masks
     order = packing.sorted_indices
     masks = {s: m[:, order] if m.shape[1] > 1 else m for s, m in masks.items()}
-    padded = x.new_zeros(len(packing.batch_sizes), len(order), x.shape[-1])
+    padded = x.new_zeros(len(packing.batch_sizes), len(order), *x.shape[1:])
     padded = padded.index_put((packing.step, packing.sorted_sample), x)
     valid = torch.zeros(*padded.shape[:2], 1, dtype=torch.bool, device=x.device)
     valid[packing.step, packing.sorted_sample] = True

@@ -49,14 +49,18 @@ def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
     return shapes | {"bias_ih": (rows,), "bias_hh": (rows,)} if cell.bias else shapes
 
 
-def check_packed(packed: PackedSequence) -> None:
+def check_packed(packed: PackedSequence, has_spatial_axes: bool = False) -> None:
     """Make sure that a packed batch has a row for each step of each sample.
+
+    Args:
+        packed: the batch.
+        has_spatial_axes: whether its rows may be images, and not vectors alone.
 
     Raises:
         RuntimeError: it has not, or its data is no matrix.
     """
     data, rows = packed.data, int(packed.batch_sizes.sum())
-    if data.dim() != 2:
+    if data.dim() < 2 or (data.dim() > 2 and not has_spatial_axes):
         raise RuntimeError(f"input must have 2 dimensions, got {data.dim()}")
     if len(data) != rows:
         raise RuntimeError(

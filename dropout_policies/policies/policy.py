@@ -183,7 +183,8 @@ class Policy(Mapping[Site, Rule]):
             return f"policy={self.name!r}"
         by_site = ", ".join(f"{site!r}: {rate}" for site, rate in rates.items())
         rate = next(iter(rates.values())) if len(set(rates.values())) == 1 else f"{{{by_site}}}"
-        return f"policy={self.name!r}, rate={rate}"
+        has_channels = any(rule.shape == "channel" for rule in self.values())
+        return f"policy={self.name!r}, rate={rate}" + ", shape='channel'" * has_channels
 
     def diagram(
         self, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None

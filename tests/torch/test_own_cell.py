@@ -7,6 +7,9 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import dropout_policies as dp
+from dropout_policies.masks import keyed
+from dropout_policies.placement.plans import Geometry, Placement, plan_masks
+from dropout_policies.policies import cell_types
 
 T, B, D, H = 6, 4, 3, 5
 X = torch.randn(T, B, D, generator=torch.Generator().manual_seed(1))
@@ -154,3 +157,127 @@ def test_autocast_zones_what_the_cell_gives():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, _ = layer(X)
     y.float().sum().backward()
+
+
+# Cells whose values have spatial axes.
+
+
+class ConvLSTMCell(nn.Module):
+    """A convolutional LSTM cell with peepholes left out, as users write it."""
+
+    def __init__(self, input_dim, hidden_dim, kernel=3, stride=1):
+        super().__init__()
+        self.input_dim, self.hidden_dim = input_dim, hidden_dim
+        self.into = nn.Conv2d(input_dim, 4 * hidden_dim, kernel, stride, padding=kernel // 2)
+        self.back = nn.Conv2d(hidden_dim, 4 * hidden_dim, kernel, padding=kernel // 2)
+
+    def forward(self, x, state=None):
+        gates = self.into(x)
+        if state is None:
+            state = 2 * (gates.new_zeros(len(x), self.hidden_dim, *gates.shape[2:]),)
+        h, c = state
+        i, f, g, o = (gates + self.back(h)).chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+
+IMAGES = torch.randn(T, B, D, 4, 3, generator=torch.Generator().manual_seed(2))
+EVERYWHERE = dp.Policy(
+    input=dp.drop(0.5),
+    output=dp.drop(0.5, per="sequence"),
+    hidden=dp.drop(0.3, per="sequence"),
+    state=dp.drop(0.2),
+    hidden_update=dp.Rule(0.2, kind="zoneout"),
+)
+
+
+def masked_by_hand(cell, x, policy, seed, call):
+    """What the policy means, with the core's own masks: positions of one channel, then the next."""
+    inside, outside = x.shape[3:], cell(x[0])[0].shape[2:]
+    geometry = Geometry(
+        *(D, H),
+        batch=x.shape[1],
+        steps=len(x),
+        cell=cell_types.CUSTOM,
+        input_positions=inside.numel(),
+        positions=outside.numel(),
+    )
+    drawn = keyed.masks(plan_masks(Placement(policy), geometry), seed, call)
+
+    def at(site, t):
+        mask = next(torch.tensor(m, dtype=x.dtype) for s, m in drawn.items() if s.site == site)
+        channels, spatial = (D, inside) if site == "input" else (H, outside)
+        by_channel = mask[min(t, len(mask) - 1)].reshape(x.shape[1], channels, -1)
+        positions = spatial if by_channel.shape[-1] > 1 else [1] * len(spatial)
+        return by_channel.reshape(x.shape[1], channels, *positions)
+
+    state, outputs = None, []
+    for t, step in enumerate(x):
+        given = None if state is None else (state[0] * at("hidden", t), state[1])
+        new, c = cell(step * at("input", t), given)
+        new = new * at("state", t)
+        before = torch.zeros_like(new) if state is None else state[0]
+        kept = at("hidden_update", t)
+        state = kept * before + (1 - kept) * new, c
+        outputs.append(state[0] * at("output", t))
+    return torch.stack(outputs), state
+
+
+@pytest.mark.parametrize("shape", ["element", "channel"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_values_with_spatial_axes_are_masked_as_the_core_says(shape, stride):
+    torch.manual_seed(0)
+    cell, policy = ConvLSTMCell(D, H, stride=stride), EVERYWHERE.with_shape(shape)
+    size = None if stride == 1 else (2, 2)
+    layer = Unrolled(cell, spatial_size=size, policy=policy, seed=4)
+    for call in range(2):
+        y, state = layer(IMAGES)
+        expected_y, expected_state = masked_by_hand(cell, IMAGES, policy, 4, call)
+        pairs = zip((y, *state), (expected_y, *expected_state), strict=True)
+        for found, expected in pairs:
+            torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert torch.equal(layer.eval()(IMAGES)[0], layer(IMAGES)[0])
+
+
+def test_images_in_batches_of_other_forms():
+    torch.manual_seed(0)
+    cell = ConvLSTMCell(D, H)
+    layer = Unrolled(cell, policy="variational", seed=4)
+    y, (h, _) = layer(IMAGES)
+    first = Unrolled(cell, policy="variational", seed=4, batch_first=True)
+    assert torch.equal(first(IMAGES.transpose(0, 1))[0].transpose(0, 1), y)
+    lengths = [2, 6, 1, 4]
+    layer.calls = 0
+    packed, (packed_h, _) = layer(pack_padded_sequence(IMAGES, lengths, enforce_sorted=False))
+    padded = pad_packed_sequence(packed)[0]
+    for sample, length in enumerate(lengths):
+        torch.testing.assert_close(padded[:length, sample], y[:length, sample])
+    torch.testing.assert_close(packed_h[1], h[1])
+    layer.calls = 0
+    with dp.sequence(layer):
+        state, steps = None, []
+        for step in IMAGES.split(1):
+            out, state = layer(step, state)
+            steps.append(out)
+    torch.testing.assert_close(torch.cat(steps), y)
+
+
+def test_spatial_axes_that_are_not_the_inputs_have_to_be_said():
+    layer = Unrolled(ConvLSTMCell(D, H, stride=2), policy="zaremba")
+    with pytest.raises(
+        dp.PolicyError,
+        match=r"planned for an h whose spatial axes are \[4, 3\].*spatial_size=\(2, 2\)",
+    ):
+        layer(IMAGES)
+    plain = Unrolled(ConvLSTMCell(D, H, stride=2))
+    assert plain(IMAGES)[0].shape == (T, B, H, 2, 2)
+
+
+def test_apply_goes_on_unrolled_convolutions():
+    model = nn.Sequential(Unrolled(ConvLSTMCell(D, H)))
+    applied = dp.apply(model, dp.zaremba(0.5).with_shape("channel"), seed=1)
+    assert "input, output 0.5 per step and channel" in str(applied)
+    y, _ = model(IMAGES)
+    zero = y == 0
+    assert torch.equal(zero.all(dim=-1).all(dim=-1), zero.any(dim=-1).any(dim=-1))
+    assert 0.3 < zero.float().mean() < 0.7

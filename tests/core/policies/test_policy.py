@@ -401,6 +401,9 @@ def test_a_policy_of_channels_has_them_where_values_have_any():
     assert dp.Policy.from_json(awd.to_json()) == awd
     assert awd.with_shape("element") == dp.awd()
     assert awd.name == "awd"
+    assert dp.locked(0.5).with_shape("channel").as_arguments() == (
+        "policy='locked', rate=0.5, shape='channel'"
+    )
     assert str(dp.drop(0.5, shape="channel")) == "drop 0.5 per step and channel"
     with pytest.raises(dp.PolicyError, match="shape must be 'element' or 'channel'"):
         dp.zaremba().with_shape("map")
