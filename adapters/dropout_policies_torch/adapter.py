@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from dropout_policies.adapter import (
-    CUSTOM,
     Applied,
     ApplyRequest,
     ModelPart,
@@ -203,7 +202,7 @@ def _names(policies: Sequence[Policy]) -> str:
 def sites_of(item: RecurrentLayer) -> frozenset[Site]:
     """The sites that a recurrent layer has."""
     if isinstance(item.layer, Unrolled):
-        return CUSTOM.sites
+        return item.layer.sites
     cell = isinstance(item.layer, nn.RNNCellBase)
     return CELL_TYPES[mode_of(item.layer) if cell else item.layer.mode].sites
 

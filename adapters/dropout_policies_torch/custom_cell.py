@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from dropout_policies.adapter import (
     CUSTOM,
+    VERTICAL,
     Geometry,
     Policy,
     PolicyError,
@@ -56,12 +57,17 @@ class Unrolled(PolicyLayer, nn.Module):
     `[T, B, D, *S]`, and h `[B, H, *S']`. A rule with `shape="channel"` then masks whole feature
     maps.
 
+    Some cells compute all steps at once, by a parallel scan. With `at_once` the cell is called once
+    for a sequence, with x `[T, B, D]`, and gives every output `[T, B, H]` and the last state. Masks
+    then fall on what comes in and on what leaves alone; between steps there is nothing to see.
+
     Args:
         cell: the module.
         input_size: D; the cell's own attribute if left out, which may be called `input_dim`,
             `input_channels` or `in_channels` too.
         hidden_size: H, likewise; `hidden_dim`, `hidden_channels` or `out_channels`.
         spatial_size: S', where it is not S.
+        at_once: whether the cell takes all steps of a sequence in one call.
         batch_first: whether input and output are `[B, T, ...]`.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
             None: no masks.
@@ -84,6 +90,7 @@ class Unrolled(PolicyLayer, nn.Module):
         input_size: int | None = None,
         hidden_size: int | None = None,
         spatial_size: Sequence[int] | None = None,
+        at_once: bool = False,
         batch_first: bool = False,
         policy: PolicyName | Policy | None = None,
         rate: Rates | None = None,
@@ -91,13 +98,13 @@ class Unrolled(PolicyLayer, nn.Module):
         stack: tuple[int, int] | None = None,
     ) -> None:
         choice = resolve_policy("Unrolled", policy, rate, seed, stack=stack)
-        chosen = None if choice is None else choice.on_one(CUSTOM.sites)
         super().__init__()
-        self.cell, self.batch_first = cell, batch_first
+        self.cell, self.batch_first, self.at_once = cell, batch_first, at_once
         self.input_size = self._size("input_size", input_size)
         self.hidden_size = self._size("hidden_size", hidden_size)
         self.spatial_size = None if spatial_size is None else tuple(spatial_size)
-        if chosen is not None:
+        if choice is not None:
+            chosen = choice.on_one(self.sites)
             check_custom_cell(self, chosen, self.title)
             placement = stack_placement(chosen, stack, 1, "Unrolled")
             placement.check_rates(1, "Unrolled")
@@ -107,6 +114,11 @@ class Unrolled(PolicyLayer, nn.Module):
     def title(self) -> str:
         """How errors call it."""
         return f"Unrolled({type(self.cell).__name__})"
+
+    @property
+    def sites(self) -> frozenset[Site]:
+        """Where noise may fall."""
+        return VERTICAL if self.at_once else CUSTOM.sites
 
     def _size(self, name: str, given: int | None) -> int:
         named = (getattr(self.cell, each, None) for each in (name, *OTHER_NAMES[name]))
@@ -145,6 +157,8 @@ class Unrolled(PolicyLayer, nn.Module):
         entry = noise.pop(Site.INPUT, noise.pop(Site.BETWEEN, None))
         leaving = noise.pop(Site.OUTPUT, None)
         plain = {site: mask_values(mask, x.dtype) for site, mask in noise.items()}
+        if self.at_once:
+            return self._run_at_once(x, hx, entry, leaving, packing)
         x, valid, inside = pad_packed(apply_packed_mask(x, entry, packing), packing, plain)
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if states is not None and packing is not None:
@@ -179,6 +193,22 @@ class Unrolled(PolicyLayer, nn.Module):
         last = end[0] if is_tensor else end
         if isinstance(input, PackedSequence):
             return PackedSequence(y, *input[1:]), last
+        return y.transpose(0, 1) if self.batch_first else y, last
+
+    def _run_at_once(
+        self, x: Tensor, hx: Any, entry: Mask | None, leaving: Mask | None, packing: Packing | None
+    ) -> tuple[Tensor, Any]:
+        """One call of the cell for all steps of x `[T, B, D]`."""
+        if packing is not None:
+            raise PolicyError(
+                f"{self.title}: a cell that takes all steps at once does not know of packed input. "
+                f"Received: a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence, "
+                f"and leave out what comes out at padded steps."
+            )
+        y, last = self.cell(apply_packed_mask(x, entry, None), hx)
+        self._check_size(y[0], x, leaving is not None)
+        y = apply_packed_mask(y, leaving, None)
+        self.count(len(x))
         return y.transpose(0, 1) if self.batch_first else y, last
 
     def __prepare_scriptable__(self) -> Any:
@@ -247,4 +277,4 @@ def check_custom_cell(layer: Unrolled, policy: Policy, name: str) -> None:
         PolicyError: it does not.
     """
     inside = f"Inside of {type(layer.cell).__name__} only it can mask."
-    check_sites(policy, name, CUSTOM.sites, inside, untied_allowed=False)
+    check_sites(policy, name, layer.sites, inside, untied_allowed=False)

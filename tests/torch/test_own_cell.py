@@ -281,3 +281,60 @@ def test_apply_goes_on_unrolled_convolutions():
     zero = y == 0
     assert torch.equal(zero.all(dim=-1).all(dim=-1), zero.any(dim=-1).any(dim=-1))
     assert 0.3 < zero.float().mean() < 0.7
+
+
+# Cells that take all steps at once.
+
+
+class Sum(nn.Module):
+    """What has come in so far, which a scan finds for all steps at once."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.input_size = self.hidden_size = size
+
+    def forward(self, x, h=None):
+        y = x.cumsum(0) if h is None else x.cumsum(0) + h
+        return y, y[-1]
+
+
+def test_a_cell_that_takes_all_steps_at_once_is_masked_at_both_ends():
+    policy = dp.Policy(input=dp.drop(0.5), output=dp.drop(0.5, per="sequence"))
+    layer = Unrolled(Sum(D), at_once=True, policy=policy, seed=3)
+    with dp.record(layer) as record:
+        y, h = layer(X)
+    (masks,) = next(iter(record.values()))
+    into, leaving = (
+        next(torch.tensor(m, dtype=X.dtype) for s, m in masks.items() if s.site == site)
+        for site in ("input", "output")
+    )
+    torch.testing.assert_close(y, (X * into).cumsum(0) * leaving)
+    torch.testing.assert_close(h, (X * into).sum(0))
+    first = Unrolled(Sum(D), at_once=True, policy=policy, seed=3, batch_first=True)
+    assert torch.equal(first(X.transpose(0, 1))[0].transpose(0, 1), y)
+    assert torch.equal(layer.eval()(X)[0], X.cumsum(0))
+
+
+def test_windows_that_a_cell_takes_at_once_are_one_sequence():
+    layer = Unrolled(Sum(D), at_once=True, policy="zaremba", seed=3)
+    whole, h = layer(X)
+    layer.calls, state, windows = 0, None, []
+    with dp.sequence(layer):
+        for window in X.split(2):
+            y, state = layer(window, state)
+            windows.append(y)
+    torch.testing.assert_close(torch.cat(windows), whole)
+    torch.testing.assert_close(state, h)
+
+
+def test_what_a_cell_of_all_steps_cannot_have_is_refused():
+    with pytest.raises(
+        dp.PolicyError, match=r"has no site 'hidden'.*It has: input, between, output"
+    ):
+        Unrolled(Sum(D), at_once=True, policy="naive")
+    with pytest.raises(dp.PolicyError, match=r"has no site 'hidden'"):
+        dp.apply(nn.Sequential(Unrolled(Sum(D), at_once=True)), "naive")
+    layer = Unrolled(Sum(D), at_once=True, policy="zaremba")
+    packed = pack_padded_sequence(X, [2, 6, 1, 4], enforce_sorted=False)
+    with pytest.raises(dp.PolicyError, match=r"does not know of packed input.*pad_packed_sequence"):
+        layer(packed)
