@@ -215,8 +215,8 @@ def _nothing_found(model: Layer, policies: Sequence[Policy], skipped: Sequence[S
     others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
     return (
         f"{model.name} has no recurrent layer that {_names(policies)} can go on "
-        f"(keras.layers' LSTM, GRU, SimpleRNN and RNN, alone or in "
-        f"Bidirectional, and their cells). "
+        f"(keras.layers' LSTM, GRU, SimpleRNN, ConvLSTM and RNN, alone or "
+        f"in Bidirectional, and their cells). "
         f"{f'It has {others}.' if others else ''}"
     )
 

@@ -48,7 +48,7 @@ def reason_to_skip(layer: Layer) -> str:
     kind: Any = type(layer)
     ours = _class_for(kind)
     if ours is None:
-        return "policies run on LSTM, GRU, SimpleRNN and RNN"
+        return "policies run on the recurrent layers and embeddings of keras.layers"
     for name in ("call", "inner_loop"):
         for code in _overridden(kind, ours, name):
             if not _calls_on(code, name, _stock(ours)):

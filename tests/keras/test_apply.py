@@ -218,17 +218,9 @@ def test_a_second_policy_is_refused_and_changes_nothing():
     assert state_of(model) == before
 
 
-@pytest.mark.parametrize(
-    ("inner", "message"),
-    [
-        (layers.Dense(2), "no recurrent layer"),
-        (layers.ConvLSTM1D(2, 1), r"ConvLSTM1D\): policies run on LSTM, GRU, SimpleRNN and RNN"),
-    ],
-)
-def test_a_model_without_recurrent_layers_is_refused(inner, message):
-    shape = (T, D) if isinstance(inner, layers.Dense) else (T, D, 1)
-    with pytest.raises(dp.PolicyError, match=message):
-        dp.apply(keras.Sequential([keras.Input(shape), inner]), "zaremba")
+def test_a_model_without_recurrent_layers_is_refused():
+    with pytest.raises(dp.PolicyError, match="no recurrent layer"):
+        dp.apply(keras.Sequential([keras.Input((T, D)), layers.Dense(2)]), "zaremba")
 
 
 def test_a_model_of_embeddings_alone_is_refused():

@@ -180,9 +180,9 @@ def _grus_gates_in_kerass_order(patch: pytest.MonkeyPatch) -> None:
 def _masked_weights_lose_their_gradient(patch: pytest.MonkeyPatch) -> None:
     original = cells.Weights.of
 
-    def of(cell, dtype, found):
+    def of(cell, kind, dtype, found):
         hides = Site.RECURRENT_WEIGHT in found
-        made = original(cell, dtype, found)
+        made = original(cell, kind, dtype, found)
         if not hides:
             return made
         return replace(made, recurrent_kernel=ops.stop_gradient(made.recurrent_kernel))
