@@ -288,14 +288,16 @@ def test_whole_feature_maps_are_gone():
     assert (zero.all(axis=(2, 3)) == zero.any(axis=(2, 3))).all()
 
 
-def test_padded_steps_keep_the_state():
-    layer = layer_of(1, "zaremba")
-    mask = np.array([[True, True, False]] * B)
-    _, h, c = layer(data(1, layer), mask=ops.convert_to_tensor(mask), training=True)
-    layer.calls = 0
-    _, h2, c2 = layer(data(1, layer)[:, :2], training=True)
-    for a, b in ((h, h2), (c, c2)):
-        np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6)
+if BACKEND != "jax":  # where Keras's own loop takes no padding of images
+
+    def test_padded_steps_keep_the_state():
+        layer = layer_of(1, "zaremba")
+        mask = np.array([[True, True, False]] * B)
+        _, h, c = layer(data(1, layer), mask=ops.convert_to_tensor(mask), training=True)
+        layer.calls = 0
+        _, h2, c2 = layer(data(1, layer)[:, :2], training=True)
+        for a, b in ((h, h2), (c, c2)):
+            np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6)
 
 
 def test_half_precision_and_states_that_are_carried():
