@@ -673,7 +673,7 @@ if BACKEND == "jax":
 
 if BACKEND == "torch":  # on one backend: an audit calls the model a hundred times
 
-    class Loop(keras.Model):
+    class Stepped(keras.Model):
         """A layer that is called for each step, perhaps in a scope."""
 
         def __init__(self, policy, in_scope):
@@ -692,6 +692,6 @@ if BACKEND == "torch":  # on one backend: an audit calls the model a hundred tim
     @pytest.mark.filterwarnings("ignore::dropout_policies.PolicyWarning")
     @pytest.mark.parametrize(("in_scope", "found"), [(True, "variational"), (False, "naive")])
     def test_the_audit_of_a_loop_in_a_scope_names_the_policy(in_scope, found):
-        model = Loop("variational", in_scope)
+        model = Stepped("variational", in_scope)
         model(np.zeros((2, 5, 16), "float32"))
         assert dp.audit(model).policy == found
