@@ -18,7 +18,7 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
   report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
   `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `RowGroup`, `row_flags`,
-  `check_row_count`, `warn_of_steps`, `models_in_sequence`;
+  `check_row_count`, `steps_to_draw`, `warn_of_steps`, `models_in_sequence`;
 - the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
@@ -45,6 +45,7 @@ from .masks.sequences import (
     check_row_count,
     models_in_sequence,
     row_flags,
+    steps_to_draw,
     warn_of_steps,
 )
 from .masks.tape import Tape
@@ -168,6 +169,7 @@ __all__ = [
     "resolve",
     "row_flags",
     "stack_placement",
+    "steps_to_draw",
     "tag",
     "threefry2x32",
     "threshold",

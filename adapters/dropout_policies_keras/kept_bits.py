@@ -11,16 +11,10 @@ from typing import Any, NamedTuple
 
 import keras
 
-from dropout_policies.adapter import PlannedMask, Slot
+from dropout_policies.adapter import PlannedMask, Slot, steps_to_draw
 
 from . import tracing
 from .tracing import Tensor
-
-MOST_STEPS_AT_ONCE = 64
-"""How many steps are drawn in advance at most."""
-
-FEW_STEPS = 8
-"""A call of more steps than this draws them alone."""
 
 
 class DrawnBits(NamedTuple):
@@ -76,9 +70,8 @@ class KeptBits:
         if before is not None and (before.made_for != made_for or before.graph is not graph):
             before = None
         if before is None or not before.first <= first <= first + steps <= _end(before):
-            count = steps
-            if before is not None and self.goes_on and steps <= FEW_STEPS:
-                count = max(steps, min(2 * before.keep.shape[0], MOST_STEPS_AT_ONCE))
+            drawn = 0 if before is None else int(before.keep.shape[0])
+            count = steps_to_draw(steps, drawn, self.goes_on)
             before = DrawnBits(made_for, graph, first, draw((count, batch, width), first))
             if _can_be_kept(before.keep):
                 self._by_slot[slot] = before

@@ -148,6 +148,7 @@ class Unrolled(PolicyLayer, nn.Module):
         self.check_call(x)
         packing = None
         if isinstance(input, PackedSequence):
+            self._check_takes_packed()
             check_packed(input, has_spatial_axes=True)
             packing = Packing.from_packed(input)
         if packing is None and x.dim() < 3:
@@ -158,7 +159,7 @@ class Unrolled(PolicyLayer, nn.Module):
         leaving = noise.pop(Site.OUTPUT, None)
         plain = {site: mask_values(mask, x.dtype) for site, mask in noise.items()}
         if self.at_once:
-            return self._run_at_once(x, hx, entry, leaving, packing)
+            return self._run_at_once(x, hx, entry, leaving)
         x, valid, inside = pad_packed(apply_packed_mask(x, entry, packing), packing, plain)
         states = hx if hx is None or isinstance(hx, tuple | list) else (hx,)
         if states is not None and packing is not None:
@@ -196,15 +197,9 @@ class Unrolled(PolicyLayer, nn.Module):
         return y.transpose(0, 1) if self.batch_first else y, last
 
     def _run_at_once(
-        self, x: Tensor, hx: Any, entry: Mask | None, leaving: Mask | None, packing: Packing | None
+        self, x: Tensor, hx: Any, entry: Mask | None, leaving: Mask | None
     ) -> tuple[Tensor, Any]:
         """One call of the cell for all steps of x `[T, B, D]`."""
-        if packing is not None:
-            raise PolicyError(
-                f"{self.title}: a cell that takes all steps at once does not know of packed input. "
-                f"Received: a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence, "
-                f"and leave out what comes out at padded steps."
-            )
         y, last = self.cell(apply_packed_mask(x, entry, None), hx)
         self._check_size(y[0], x, leaving is not None)
         y = apply_packed_mask(y, leaving, None)
@@ -243,6 +238,19 @@ class Unrolled(PolicyLayer, nn.Module):
                 sizes = (self.input_size, inside) if is_input else (self.hidden_size, outside)
                 masks[site] = _with_spatial_axes(mask, *sizes)
         return masks
+
+    def _check_takes_packed(self) -> None:
+        """Make sure that the cell can run on packed input.
+
+        Raises:
+            PolicyError: it takes all steps at once, and knows no lengths.
+        """
+        if self.at_once:
+            raise PolicyError(
+                f"{self.title}: a cell that takes all steps at once does not know of packed input. "
+                f"Received: a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence, "
+                f"and leave out what comes out at padded steps."
+            )
 
     def _check_size(self, h: Tensor, x: Tensor, is_masked: bool) -> None:
         """Make sure that masks are of the size of h, where it has spatial axes.

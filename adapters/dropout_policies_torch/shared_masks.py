@@ -12,16 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dropout_policies.adapter import Plan, PlannedMask, RowGroup, SharedMasks, Slot
+from dropout_policies.adapter import Plan, PlannedMask, RowGroup, SharedMasks, Slot, steps_to_draw
 
 from .masks import Mask, Masks, as_mask, keyed_bits
 from .tracing import is_observed
-
-MOST_STEPS_AT_ONCE = 64
-"""How many steps are drawn in advance at most."""
-
-FEW_STEPS = 8
-"""A call of more steps than this draws them alone."""
 
 
 class DrawnSteps(NamedTuple):
@@ -121,9 +115,7 @@ def _draw_steps(
         request = (rows, width, mask.rate, device, torch.is_inference_mode_enabled())
         block = before.get(request)
         if block is None or not block.has(group.first_step, steps):
-            count = steps
-            if block is not None and shared.goes_on and steps <= FEW_STEPS:
-                count = max(steps, min(2 * len(block.keep), MOST_STEPS_AT_ONCE))
+            count = steps_to_draw(steps, 0 if block is None else len(block.keep), shared.goes_on)
             shape = (count, group.rows, width)
             block = DrawnSteps(
                 group.first_step, _draw_bits(slot, mask, shared, group, shape, device)

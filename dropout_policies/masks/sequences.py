@@ -230,7 +230,7 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
         a scope whose `reset(rows)` begins a new sequence in some rows.
 
     Raises:
-        PolicyError: it is no model of PyTorch or Keras, or `rows` are no numbers.
+        PolicyError: no adapter owns the model, or `rows` are no numbers.
     """
     numbers = None if rows is None else _row_numbers(rows)
     with _sharing(model, goes_on=True, rows=numbers) as shared:
@@ -258,7 +258,7 @@ def hold(model: Any) -> Iterator[None]:
         model: a model, or one of its layers. Without a layer under a policy it runs as ever.
 
     Raises:
-        PolicyError: it is no model of PyTorch or Keras.
+        PolicyError: no adapter owns the model.
     """
     with _sharing(model, goes_on=False):
         yield
@@ -281,6 +281,26 @@ def _sharing(
         adapter.changed(model)
     with ExitStack() as stack:
         yield [stack.enter_context(layer.share_masks(goes_on, rows)) for layer in sharing]
+
+
+MOST_STEPS_AT_ONCE = 64
+"""How many steps' masks are drawn in advance at most."""
+
+FEW_STEPS = 8
+"""A call of more steps than this draws masks for them alone."""
+
+
+def steps_to_draw(steps: int, before: int, goes_on: bool) -> int:
+    """For how many steps a call draws masks, so that short calls do not draw each time.
+
+    Args:
+        steps: T of the call.
+        before: for how many the last time; 0 if there was none.
+        goes_on: whether the next call goes on where this one ends.
+    """
+    if not goes_on or steps > FEW_STEPS:
+        return steps
+    return max(steps, min(2 * before, MOST_STEPS_AT_ONCE))
 
 
 def warn_of_steps(layer: str, policy: str, sites: Sequence[str]) -> None:
