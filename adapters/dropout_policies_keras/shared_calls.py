@@ -257,7 +257,8 @@ class SharedCalls:
             raise PolicyError(
                 f"{self.layer}: {what} cannot be in a call that is compiled by itself, inside a "
                 f"scope that was opened around it. Open the scope inside of the function that is "
-                f"compiled, such as the model's call; or compile(run_eagerly=True)."
+                f"compiled, such as the model's call; or compile(run_eagerly=True). (On JAX a loop "
+                f"that Keras runs is compiled by itself where the model is called outside of fit.)"
             )
         self._was_compiled = True
 

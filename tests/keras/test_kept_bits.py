@@ -136,3 +136,54 @@ def test_what_is_kept_is_what_would_be_drawn(data):
         assert a.keys() == b.keys()
         for slot in a:
             np.testing.assert_array_equal(a[slot], b[slot])
+
+
+class LoopThenStep(keras.Model):
+    """A cell that Keras's loop runs first, and its own code then, in one sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.cell = dpk.GRUCell(H, policy=HELD, seed=1)
+        self.rnn = keras.layers.RNN(self.cell, return_state=True)
+
+    def call(self, x, training=False):
+        with dp.sequence(self):
+            y, *state = self.rnn(x, training=training)
+            y, _ = self.cell(y, state, training=training)
+        return y
+
+
+def test_what_a_loop_has_drawn_stays_in_the_loop():
+    model = LoopThenStep()
+    model(noise(4))
+    with dp.sequence(model.cell), dp.record(model.cell) as record:
+        model.cell(noise(1)[:, 0], [ops.zeros((B, H))], training=True)
+    (mask,) = next(iter(record.values()))[0].values()
+    expected = by_hand(model.cell, noise(4), np.array(mask)[0])
+    model.cell.calls, weights = 0, model.get_weights()
+    model.compile("sgd", "mse")
+    loss = model.train_on_batch(noise(4), np.zeros((B, H)))
+    assert model.cell.calls == 1
+    np.testing.assert_allclose(loss, np.square(expected).mean(), rtol=1e-4)
+    model.set_weights(weights)
+    model.cell.calls = 0
+    y = ops.convert_to_numpy(model(noise(4), training=True))
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+def by_hand(cell, x, mask):
+    """What the cell gives after all steps and one more, on its own output, under a mask of h."""
+    plain = keras.layers.GRUCell(H)
+    plain.build((B, H))
+    plain.set_weights(cell.get_weights())
+    kernel, recurrent, bias = (np.array(ops.convert_to_numpy(w)) for w in plain.weights)
+    h = np.zeros((B, H))
+    outputs = [*np.moveaxis(x, 1, 0), None]
+    for value in outputs:
+        value = h if value is None else value
+        into = value @ kernel + bias[0]
+        back = (h * mask) @ recurrent + bias[1]
+        z, r = (1 / (1 + np.exp(-(into + back)[:, n * H : (n + 1) * H])) for n in (0, 1))
+        n = np.tanh(into[:, 2 * H :] + r * back[:, 2 * H :])
+        h = z * h + (1 - z) * n
+    return h
