@@ -252,9 +252,12 @@ def _run_masked(
 ) -> tuple[Tensor, States]:
     """Run one layer in one direction by its operator, or by the plain loop if it has none."""
     x, valid, masks = pad_packed(x, packing, masks)
-    inner_masks = {site: mask for site, mask in masks.items() if site is not input_site}
-    if input_site not in masks and operators.supports(mode, weights, inner_masks, (x, *initial)):
-        y, states = _run_operator(mode, weights, x, initial, inner_masks, valid, reverse)
+    # An operator knows one site of the input, whichever layer it is.
+    operator_masks = {
+        Site.INPUT if site is input_site else site: mask for site, mask in masks.items()
+    }
+    if operators.supports(mode, weights, operator_masks, (x, *initial)):
+        y, states = _run_operator(mode, weights, x, initial, operator_masks, valid, reverse)
     else:
         y, states = _run_loop(mode, weights, x, initial, masks, input_site, valid, reverse)
     return (y if packing is None else y[packing.step, packing.sorted_sample]), states

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import cpu_products
 from .compiled import load_c_functions, supports_c, uses_torch_threads
 from .products import RecurrentWeight
 from .sequence_kernel import PerStepKernel, SequenceKernel
@@ -29,21 +30,28 @@ class _Layer(ctypes.Structure):
     """`Layer` of `steps.c`."""
 
     _fields_ = (
-        ("batch", ctypes.c_int64),
-        ("size", ctypes.c_int64),
+        *((name, ctypes.c_int64) for name in ("batch", "size", "width", "hidden_masks")),
         *((name, ctypes.c_void_p) for name in ("gates", "hs", "cs", "tanh_cell", "hidden_n")),
         *((name, ctypes.c_void_p) for name in ("masked_hidden", "h0", "c0", "scratch")),
+        *((name, ctypes.c_void_p) for name in ("projection", "unprojected", "grad_projected")),
         ("saved_stride", ctypes.c_int64),
         ("masks", ctypes.c_void_p * 6),
         ("mask_strides", ctypes.c_int64 * 6),
+        ("mask_widths", ctypes.c_int64 * 6),
         *((name, ctypes.c_void_p) for name in ("grad_hs", "grad_gates", "grad_h", "grad_c")),
     )
 
 
-def supports(gates: Tensor, state: Tensor) -> bool:
+def supports(gates: Tensor, state: Tensor, projection: Tensor | None) -> bool:
     """Whether a kernel in C runs these steps: on a CPU, in single or double precision, unless a
-    step is so large that PyTorch's functions run it faster on many threads."""
-    return supports_c(gates) and (
+    step is so large that PyTorch's functions run it faster on many threads. A layer with a
+    projection, which has two products at each step, is run by each thread for its own samples, or
+    not."""
+    if not supports_c(gates):
+        return False
+    if projection is not None:
+        return supports_c(projection) and runs_per_thread(state)
+    return (
         state.numel() <= MAX_SERIAL_UNITS
         or torch.get_num_threads() <= FEW_THREADS
         or runs_per_thread(state)
@@ -59,43 +67,56 @@ def runs_per_thread(state: Tensor) -> bool:
     )
 
 
-def _layer_address(kernel: SequenceKernel, scratch: Tensor) -> Any:
-    """The address of a `Layer` with a kernel's arrays, which the kernel must keep alive."""
-    (batch, size), units = kernel.h0.shape, kernel.h0.numel()
-    layer = _Layer(batch, size)
-    layer.saved_stride = units if kernel.saves_every_step else 0
+def _make_layer(kernel: SequenceKernel, scratch: Tensor) -> _Layer:
+    """A `Layer` with a kernel's arrays, which the kernel must keep alive."""
+    (batch, width), size = kernel.h0.shape, kernel.size
+    layer = _Layer(batch, size, width, kernel.hidden_masks)
+    layer.saved_stride = batch * size if kernel.saves_every_step else 0
     layer.h0 = kernel.h0.data_ptr()
     layer.masked_hidden = kernel.masked_hidden.data_ptr()
     layer.scratch = scratch.data_ptr()
     for name, array in kernel.arrays.items():
         setattr(layer, name, array.data_ptr())
-    for number, mask in enumerate(kernel.masks):
+    masks = zip(kernel.masks, kernel.mask_widths, strict=True)
+    for number, (mask, mask_width) in enumerate(masks):
         if mask is not None:
             layer.masks[number] = mask.data_ptr()
-            layer.mask_strides[number] = units if len(mask) > 1 else 0
-    return ctypes.byref(layer)
+            layer.mask_strides[number] = batch * mask_width if len(mask) > 1 else 0
+            layer.mask_widths[number] = mask_width
+    return layer
 
 
 class PerThreadKernel(SequenceKernel):
     """Each thread runs its own samples through all steps, in one call of a function in C."""
 
-    def forward(self, recurrent: RecurrentWeight) -> None:
-        self.check_weight(recurrent, backward=False)
-        self._run_all_steps(f"{self.mode}_sequence", recurrent, self.order)
+    def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
+        self.check_weights(recurrent, projection)
+        panels = None if projection is None else cpu_products.pack_in_panels(projection, None)
+        self._run_all_steps(f"{self.mode}_sequence", recurrent, panels, self.order)
 
-    def backward(self, recurrent: RecurrentWeight) -> Tensor:
-        self.check_weight(recurrent, backward=True)
-        return self._run_all_steps(f"{self.mode}_sequence_backward", recurrent, self.order[::-1])
+    def backward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> Tensor:
+        self.check_weights(recurrent, projection)
+        panels = None if projection is None else cpu_products.pack_in_panels(projection.t(), None)
+        order = self.order[::-1]
+        return self._run_all_steps(f"{self.mode}_sequence_backward", recurrent, panels, order)
 
     def _run_all_steps(
-        self, function: str, recurrent: RecurrentWeight, order: Sequence[int]
+        self,
+        function: str,
+        recurrent: RecurrentWeight,
+        projection: Tensor | None,
+        order: Sequence[int],
     ) -> Tensor:
         """Run all steps in this order; the matrix product of the last one."""
-        threads, panels = torch.get_num_threads(), recurrent.panels
-        scratch = self.h0.new_empty(threads, 3, self.h0.shape[1])
-        product = self.h0.new_empty(len(self.h0), len(recurrent.weight))
+        threads, panels, batch = torch.get_num_threads(), recurrent.panels, len(self.h0)
+        scratch = self.h0.new_empty(threads, 3, self.size)
+        product = self.h0.new_empty(batch, recurrent.product_width)
+        layer = _make_layer(self, scratch)
+        if projection is not None:
+            unprojected = self.h0.new_empty(batch, self.size)
+            layer.projection, layer.unprojected = projection.data_ptr(), unprojected.data_ptr()
         getattr(load_c_functions(self.h0.dtype), function)(
-            _layer_address(self, scratch),
+            ctypes.byref(layer),
             *(ctypes.c_void_p(array.data_ptr()) for array in (panels, product)),
             *map(ctypes.c_int64, (order[0], order[-1], threads)),
         )
@@ -107,8 +128,8 @@ class PerStepCPUKernel(PerStepKernel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._scratch = self.h0.new_empty(3, self.h0.shape[1])
-        self._layer = _layer_address(self, self._scratch)
+        self._scratch = self.h0.new_empty(3, self.size)
+        self._layer = ctypes.byref(_make_layer(self, self._scratch))
         functions: Any = load_c_functions(self.h0.dtype)
         self._mask_initial_hidden = functions.mask_initial_hidden
         self._step = getattr(functions, f"{self.mode}_step")

@@ -20,10 +20,13 @@ BLOCK = 256
 """Units that one program computes."""
 
 
-def supports(gates: Tensor, state: Tensor) -> bool:
-    """Whether Triton kernels run these steps: on a GPU, in single or half precision."""
+def supports(mode: str, gates: Tensor, state: Tensor, recurrent: RecurrentWeight) -> bool:
+    """Whether Triton kernels run these steps: an LSTM's or a GRU's on a GPU, in single or half
+    precision, with one mask on h for all gates."""
     return (
-        gates.device.type == "cuda"
+        mode in ("lstm", "gru")
+        and recurrent.masks == 1
+        and gates.device.type == "cuda"
         and gates.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and state.numel() > 0
         and load_triton_kernels() is not None
@@ -45,13 +48,13 @@ class PerStepGPUKernel(PerStepKernel):
             for site, mask in zip(KERNEL_SITES, self.masks, strict=True)
         }
 
-    def forward(self, recurrent: RecurrentWeight) -> None:
+    def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
         with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
-            super().forward(recurrent)
+            super().forward(recurrent, projection)
 
-    def backward(self, recurrent: RecurrentWeight) -> Tensor:
+    def backward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> Tensor:
         with torch.cuda.device_of(self.h0):  # type: ignore[no-untyped-call]
-            return super().backward(recurrent)
+            return super().backward(recurrent, projection)
 
     def mask_initial_hidden(self, t: int) -> None:
         hidden = self._mask("hidden", t)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernel_selection, products
+from . import kernel_selection, masked_products, products
 from .kernel_memory import make_contiguous, resolve_bits
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -19,7 +19,7 @@ from .operator_arguments import (
     GRUWeights,
     make_grouping,
 )
-from .sequence_kernel import KernelArrays, grad_hidden_through_mask
+from .sequence_kernel import KernelArrays
 from .sequence_operator import (
     SequenceOperator,
     gradients_by_loop,
@@ -54,7 +54,8 @@ def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
     x, h, weights, masks, reverse = inputs
     steps, batch, size = len(x), *h.shape
     hs = x.new_empty(steps, batch, size)
-    recurrent = products.RecurrentWeight(weights.w_hh, batch, weights.b_hh)
+    count = masked_products.count_masks(masks.hidden, size)
+    recurrent = products.RecurrentWeight(weights.w_hh, batch, weights.b_hh, count)
     last = 0 if reverse else -1
     if needs_backward:
         saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
@@ -86,16 +87,17 @@ def _run_steps(
         are left out, so that their memory is free for those of the next steps.
     """
     steps, batch, size = hs.shape
-    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.b_ih)  # the input's part
+    weights, masks = inputs.weights, inputs.masks
+    gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.b_ih, masks.input)
     hidden_n = gates.new_empty(steps if saves_every_step else 1, batch, size)
     saved = GRUSaved(hs, gates, hidden_n)
-    kernel_class = kernel_selection.select_kernel(gates, inputs.h0)
+    kernel_class = kernel_selection.select_kernel("gru", gates, inputs.h0, recurrent)
     if kernel_class is None:
         _torch_steps(inputs, saved, recurrent)
     else:
         arrays = KernelArrays(gates, hs, hidden_n=hidden_n)
         order = step_order(steps, inputs.reverse)
-        kernel = kernel_class("gru", inputs.h0, inputs.masks, order, arrays, saves_every_step)
+        kernel = kernel_class("gru", inputs.h0, masks, order, arrays, saves_every_step)
         kernel.forward(recurrent)
     return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
@@ -106,15 +108,17 @@ def _torch_steps(inputs: GRUInputs, saved: GRUSaved, recurrent: products.Recurre
     hs, gates, hidden_n = saved
     steps, batch, size = hs.shape
     scratch = gates.new_empty(batch, size)
+    masked_h = gates.new_empty(batch, recurrent.masks * size)
     r_and_z = gates[:, :, : 2 * size].unbind(0)
     r, z, n = (gates[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
     h_by_step, hidden_n_by_step = hs.unbind(0), by_step(hidden_n, steps)
-    hidden, candidate, state, h_update = (
+    _, hidden, candidate, state, h_update = (
         mask_by_step(mask, steps, inputs.h0) for mask in inputs.masks
     )
     h = inputs.h0
     for t in step_order(steps, inputs.reverse):
-        product = recurrent.multiply(h if hidden is None else torch.mul(h, hidden[t], out=scratch))
+        hidden_mask = None if hidden is None else hidden[t]
+        product = recurrent.multiply(masked_products.mask_each(h, hidden_mask, out=masked_h))
         r_and_z[t].add_(product[:, : 2 * size]).sigmoid_()
         n[t].addcmul_(r[t], hidden_n_by_step[t].copy_(product[:, 2 * size :])).tanh_()
         masked_n = n[t] if candidate is None else torch.mul(n[t], candidate[t], out=scratch)
@@ -147,16 +151,29 @@ def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> 
     grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
     saved = GRUSaved(*map(make_contiguous, saved))
     inputs = _with_plain_memory(inputs)
-    x, w_ih, size = inputs.x, inputs.weights.w_ih, saved.hs.shape[2]
+    x, h0, weights, masks, reverse = inputs
+    size = h0.shape[1]
     grad_gates, grad_h0 = _grad_gates(grad_outputs, saved, inputs)
     rows = grad_gates.flatten(0, 1)
     input_rows, hidden_rows = rows[:, : 3 * size], rows[:, size:]  # n, r, z; and r, z, hidden_n
-    grad_x = products.linear(input_rows, w_ih.roll(size, 0).t()).view_as(x)
-    grad_w_ih = products.sum_outer_products(input_rows, x.flatten(0, 1)).roll(-size, 0)
-    previous = previous_hidden(inputs.h0, saved.hs, inputs.reverse, inputs.masks.hidden)
-    grad_w_hh = products.sum_outer_products(hidden_rows, previous.flatten(0, 1))
-    grad_b_ih, grad_b_hh = input_rows.sum(0).roll(-size, 0), hidden_rows.sum(0)
-    return grad_x, grad_h0, grad_w_ih, grad_w_hh, grad_b_ih, grad_b_hh
+    hidden_masks = masked_products.split_mask(masks.hidden, size)
+    input_masks = list(masked_products.split_mask(masks.input, x.shape[2]))
+    input_masks = input_masks[-1:] + input_masks[:-1]  # n, r, z
+    grad_w_ih = masked_products.grad_weight(
+        input_rows, lambda mask: masked_products.apply_mask(mask, x), input_masks
+    )
+    return (
+        masked_products.grad_input(
+            grad_gates[:, :, : 3 * size], weights.w_ih.roll(size, 0), input_masks
+        ),
+        grad_h0,
+        grad_w_ih.roll(-size, 0),
+        masked_products.grad_weight(
+            hidden_rows, lambda mask: previous_hidden(h0, saved.hs, reverse, mask), hidden_masks
+        ),
+        input_rows.sum(0).roll(-size, 0),
+        hidden_rows.sum(0),
+    )
 
 
 def _grad_gates(
@@ -171,8 +188,9 @@ def _grad_gates(
     h0, masks = inputs.h0, inputs.masks
     steps, batch, size = saved.hs.shape
     grad_gates = saved.hs.new_empty(steps, batch, 4 * size)
-    recurrent = products.RecurrentWeight(inputs.weights.w_hh.t(), batch)
-    kernel_class = kernel_selection.select_kernel(saved.gates, h0)
+    count = masked_products.count_masks(masks.hidden, size)
+    recurrent = products.RecurrentWeight(inputs.weights.w_hh, batch, masks=count, backward=True)
+    kernel_class = kernel_selection.select_kernel("gru", saved.gates, h0, recurrent)
     if kernel_class is None:
         return grad_gates, _torch_steps_backward(grad_gates, grad_outputs, saved, inputs, recurrent)
     grad_h = grad_outputs.grad_last.clone()
@@ -187,7 +205,8 @@ def _grad_gates(
     order = step_order(steps, inputs.reverse)
     kernel = kernel_class("gru", h0, masks, order, arrays, saves_every_step=True)
     grad_masked = kernel.backward(recurrent)
-    grad_h.add_(grad_hidden_through_mask(grad_masked, masks.hidden, inputs.reverse))
+    first = None if masks.hidden is None else masks.hidden[-1 if inputs.reverse else 0]
+    grad_h.add_(masked_products.sum_under_masks(grad_masked, first, size))
     return grad_gates, grad_h
 
 
@@ -239,10 +258,8 @@ def _torch_steps_backward(
         grad_gates_by_step[t].mul_(grad_h_of_gates)
         grad_masked = recurrent.multiply(hidden_gates_by_step[t])
         torch.addcmul(grad_previous[t], grad_h, z_by_step[t], out=grad_h)
-        if hidden is None:
-            grad_h.add_(grad_masked)
-        else:
-            grad_h.addcmul_(grad_masked, hidden[t])
+        hidden_mask = None if hidden is None else hidden[t]
+        grad_h.add_(masked_products.sum_under_masks(grad_masked, hidden_mask, size))
         if h_update is not None:
             grad_h.add_(zoned_out)
     return grad_h

@@ -1,4 +1,5 @@
-"""An LSTM over a whole sequence under masks, with a backward pass of its own."""
+"""An LSTM over a whole sequence under masks, with or without a projection of h, with a backward pass
+of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernel_selection, products
+from . import kernel_selection, masked_products, products
 from .kernel_memory import make_contiguous, resolve_bits
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -19,7 +20,7 @@ from .operator_arguments import (
     LSTMWeights,
     make_grouping,
 )
-from .sequence_kernel import KernelArrays, grad_hidden_through_mask
+from .sequence_kernel import KernelArrays
 from .sequence_operator import (
     SavedGates,
     SequenceOperator,
@@ -41,8 +42,8 @@ from .time_steps import (
     step_order,
 )
 
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of x, h0, c0, w_ih, w_hh and the bias."""
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of x, h0, c0, w_ih, w_hh, the bias and the projection."""
 
 
 def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
@@ -56,7 +57,10 @@ def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
     x, h, c, weights, masks, reverse = inputs
     steps, batch, size = len(x), *h.shape
     hs = x.new_empty(steps, batch, size)
-    recurrent, last = products.RecurrentWeight(weights.w_hh, batch), 0 if reverse else -1
+    recurrent = products.RecurrentWeight(
+        weights.w_hh, batch, masks=masked_products.count_masks(masks.hidden, size)
+    )
+    last = 0 if reverse else -1
     if needs_backward:
         saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
         return LSTMOutputs(hs, saved.cs[last].clone(), saved.cs, saved.gates, saved.tanh_cell)
@@ -70,12 +74,17 @@ def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
 def _with_plain_memory(inputs: LSTMInputs) -> LSTMInputs:
     """The same inputs, in memory that compiled code can read."""
     x, h0, c0, weights, masks, reverse = inputs
-    w_ih, w_hh, bias = weights
+    w_ih, w_hh, bias, w_hr = weights
     return LSTMInputs(
         resolve_bits(x),
         make_contiguous(h0),
         make_contiguous(c0),
-        LSTMWeights(resolve_bits(w_ih), resolve_bits(w_hh), bias),
+        LSTMWeights(
+            resolve_bits(w_ih),
+            resolve_bits(w_hh),
+            bias,
+            None if w_hr is None else resolve_bits(w_hr),
+        ),
         masks,
         reverse,
     )
@@ -93,19 +102,20 @@ def _run_steps(
         What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step, and
         the gates are left out, so that their memory is free for those of the next steps.
     """
-    steps, batch, size = hs.shape
-    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.bias)  # the input's part
+    weights, masks, (steps, batch, _) = inputs.weights, inputs.masks, hs.shape
+    size = inputs.c0.shape[1]
+    gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.bias, masks.input)
     saved_steps = steps if saves_every_step else 1
     cs, tanh_cell = (gates.new_empty(saved_steps, batch, size) for _ in range(2))
     saved = LSTMSaved(hs, cs, gates, tanh_cell)
-    kernel_class = kernel_selection.select_kernel(gates, inputs.h0)
+    kernel_class = kernel_selection.select_kernel("lstm", gates, inputs.c0, recurrent, weights.w_hr)
     if kernel_class is None:
         _torch_steps(inputs, saved, recurrent)
     else:
         arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=inputs.c0)
         order = step_order(steps, inputs.reverse)
-        kernel = kernel_class("lstm", inputs.h0, inputs.masks, order, arrays, saves_every_step)
-        kernel.forward(recurrent)
+        kernel = kernel_class("lstm", inputs.h0, masks, order, arrays, saves_every_step)
+        kernel.forward(recurrent, weights.w_hr)
     return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
 
@@ -113,20 +123,26 @@ def _torch_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.Recur
     """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
     before."""
     hs, cs, gates, tanh_cell = saved
-    steps, batch, size = hs.shape
-    scratch, new = gates.new_empty(batch, size), gates.new_empty(batch, size)
+    steps, batch, width = hs.shape
+    size, w_hr = inputs.c0.shape[1], inputs.weights.w_hr
+    masked_h = gates.new_empty(batch, recurrent.masks * width)
+    scratch, new, unprojected = (gates.new_empty(batch, size) for _ in range(3))
     gates_by_step = gates.unbind(0)
     i_and_f = gates[:, :, : 2 * size].unbind(0)
     i, f, g, o = (gate.unbind(0) for gate in split_four_gates(gates).unbind(2))
     h_by_step = hs.unbind(0)
     c_by_step, tanh_by_step = (by_step(array, steps) for array in (cs, tanh_cell))
-    hidden, candidate, cell, state, h_update, c_update = (
-        mask_by_step(mask, steps, inputs.h0) for mask in inputs.masks
+    h, c, masks = inputs.h0, inputs.c0, inputs.masks
+    hidden, state, h_update = (
+        mask_by_step(mask, steps, h) for mask in (masks.hidden, masks.state, masks.hidden_update)
     )
-    h, c = inputs.h0, inputs.c0
+    candidate, cell, c_update = (
+        mask_by_step(mask, steps, c) for mask in (masks.candidate, masks.cell, masks.cell_update)
+    )
     for t in step_order(steps, inputs.reverse):
+        hidden_mask = None if hidden is None else hidden[t]
         recurrent.add_product(
-            gates_by_step[t], h if hidden is None else torch.mul(h, hidden[t], out=scratch)
+            gates_by_step[t], masked_products.mask_each(h, hidden_mask, out=masked_h)
         )
         i_and_f[t].sigmoid_()
         g[t].tanh_()
@@ -140,7 +156,11 @@ def _torch_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.Recur
         torch.tanh(new_c, out=tanh_by_step[t])
         if c_update is not None:
             torch.lerp(new_c, c, c_update[t], out=c_by_step[t])
-        new_h = torch.mul(o[t], tanh_by_step[t], out=h_by_step[t])
+        new_h = h_by_step[t]
+        if w_hr is None:
+            torch.mul(o[t], tanh_by_step[t], out=new_h)
+        else:
+            torch.mm(torch.mul(o[t], tanh_by_step[t], out=unprojected), w_hr.t(), out=new_h)
         if state is not None:
             new_h.mul_(state[t])
         if h_update is not None:
@@ -149,13 +169,13 @@ def _torch_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.Recur
 
 
 def _fake_forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
-    x, h0 = inputs.x, inputs.h0
-    hs = x.new_empty(x.shape[0], *h0.shape)
-    gates = x.new_empty(*x.shape[:2], 4 * h0.shape[1])
+    x, c0 = inputs.x, inputs.c0
+    hs, cs = (x.new_empty(x.shape[0], *state.shape) for state in inputs.states)
+    gates = x.new_empty(*x.shape[:2], 4 * c0.shape[1])
     cs, gates, tanh_cell = (
-        torch.empty_like(each) if needs_backward else each.new_empty(0) for each in (hs, gates, hs)
+        torch.empty_like(each) if needs_backward else each.new_empty(0) for each in (cs, gates, cs)
     )
-    return LSTMOutputs(hs, h0.new_empty(h0.shape), cs, gates, tanh_cell)
+    return LSTMOutputs(hs, c0.new_empty(c0.shape), cs, gates, tanh_cell)
 
 
 def _backward(
@@ -172,27 +192,53 @@ def _backward(
     grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
     saved = LSTMSaved(*map(make_contiguous, saved))
     inputs = _with_plain_memory(inputs)
-    grad_gates, grad_h0, grad_c0 = _grad_gates(grad_outputs, saved, inputs, may_overwrite)
+    x, h0, c0, weights, masks, reverse = inputs
+    input_masks = masked_products.split_mask(masks.input, x.shape[2])
+    hidden_masks = masked_products.split_mask(masks.hidden, h0.shape[1])
+    w_hr, unprojected = weights.w_hr, None
+    if w_hr is not None:  # from the gates, before they may be overwritten
+        unprojected = saved.gates[:, :, -c0.shape[1] :] * saved.tanh_cell
+    grad_gates, grad_projected, grad_h0, grad_c0 = _grad_gates(
+        grad_outputs, saved, inputs, may_overwrite
+    )
     rows = grad_gates.flatten(0, 1)
-    grad_x = products.linear(grad_gates, inputs.weights.w_ih.t())
-    grad_w_ih = products.sum_outer_products(rows, inputs.x.flatten(0, 1))
-    previous = previous_hidden(inputs.h0, saved.hs, inputs.reverse, inputs.masks.hidden)
-    grad_w_hh = products.sum_outer_products(rows, previous.flatten(0, 1))
-    return grad_x, grad_h0, grad_c0, grad_w_ih, grad_w_hh, rows.sum(0)
+    grad_w_hr = weights.w_hh.new_empty(0)
+    if grad_projected is not None and unprojected is not None:
+        grad_w_hr = products.sum_outer_products(
+            grad_projected.flatten(0, 1), unprojected.flatten(0, 1)
+        )
+    return (
+        masked_products.grad_input(grad_gates, weights.w_ih, input_masks),
+        grad_h0,
+        grad_c0,
+        masked_products.grad_weight(
+            rows, lambda mask: masked_products.apply_mask(mask, x), input_masks
+        ),
+        masked_products.grad_weight(
+            rows, lambda mask: previous_hidden(h0, saved.hs, reverse, mask), hidden_masks
+        ),
+        rows.sum(0),
+        grad_w_hr,
+    )
 
 
 def _grad_gates(
     grad_outputs: GradOutputs, saved: LSTMSaved, inputs: LSTMInputs, may_overwrite: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of the gates before their activations `[T, B, 4*H]`, of h0 and of c0."""
-    h0, masks = inputs.h0, inputs.masks
-    recurrent = products.RecurrentWeight(inputs.weights.w_hh.t(), len(h0))
-    kernel_class = kernel_selection.select_kernel(saved.gates, h0)
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """The gradients of the gates before their activations `[T, B, 4*H]`, of h after the projection
+    `[T, B, P]` if there is one, of h0 and of c0."""
+    h0, weights, masks = inputs.h0, inputs.weights, inputs.masks
+    (batch, width), w_hr = h0.shape, weights.w_hr
+    count = masked_products.count_masks(masks.hidden, width)
+    recurrent = products.RecurrentWeight(weights.w_hh, batch, masks=count, backward=True)
+    grad_projected = None if w_hr is None else torch.empty_like(saved.hs)
+    kernel_class = kernel_selection.select_kernel("lstm", saved.gates, inputs.c0, recurrent, w_hr)
     if kernel_class is None:
         grad_gates = torch.empty_like(saved.gates)
-        return grad_gates, *_torch_steps_backward(
-            grad_gates, grad_outputs, saved, inputs, recurrent
+        grad_states = _torch_steps_backward(
+            grad_gates, grad_projected, grad_outputs, saved, inputs, recurrent
         )
+        return grad_gates, grad_projected, *grad_states
     grad_gates = saved.gates if may_overwrite else torch.empty_like(saved.gates)
     grad_h, grad_c = torch.zeros_like(h0), grad_outputs.grad_last.clone()
     arrays = KernelArrays(
@@ -203,31 +249,35 @@ def _grad_gates(
         c0=inputs.c0,
         grad_hs=grad_outputs.grad_hs,
         grad_gates=grad_gates,
+        grad_projected=grad_projected,
         grad_h=grad_h,
         grad_c=grad_c,
     )
     order = step_order(len(saved.hs), inputs.reverse)
     kernel = kernel_class("lstm", h0, masks, order, arrays, saves_every_step=True)
-    grad_masked = kernel.backward(recurrent)
-    grad_h.add_(grad_hidden_through_mask(grad_masked, masks.hidden, inputs.reverse))
-    return grad_gates, grad_h, grad_c
+    grad_masked = kernel.backward(recurrent, w_hr)
+    first = None if masks.hidden is None else masks.hidden[-1 if inputs.reverse else 0]
+    grad_h.add_(masked_products.sum_under_masks(grad_masked, first, width))
+    return grad_gates, grad_projected, grad_h, grad_c
 
 
 def _torch_steps_backward(
     grad_gates: Tensor,
+    grad_projected: Tensor | None,
     grad_outputs: GradOutputs,
     saved: LSTMSaved,
     inputs: LSTMInputs,
     recurrent: products.RecurrentWeight,
 ) -> tuple[Tensor, Tensor]:
-    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates`.
+    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates` and
+    `grad_projected`.
 
     Returns:
         The gradients of h0 and c0.
     """
     grad_hs, grad_last_c = grad_outputs
     _, cs, gates, tanh_cell = saved
-    h0, masks, reverse, steps = inputs.h0, inputs.masks, inputs.reverse, len(grad_hs)
+    h0, c0, masks, reverse, steps = *inputs.states, inputs.masks, inputs.reverse, len(grad_hs)
     i, f, g, o = split_four_gates(gates).unbind(2)
     # The derivative of c̃ by the pre-activations of i, f and g, and of h̃ by that of o, for all steps
     # at once. In the loop they become the gradients.
@@ -236,7 +286,7 @@ def _torch_steps_backward(
     masked_i = i if masks.candidate is None else i * masks.candidate
     torch.mul(masked_i, g, out=grad_i).mul_(1.0 - i)
     torch.sub(1.0, f, out=grad_f).mul_(f)
-    for some, previous_c in previous_values(inputs.c0, cs, reverse):
+    for some, previous_c in previous_values(c0, cs, reverse):
         grad_f[some].mul_(previous_c)
     torch.mul(g, g, out=grad_g).neg_().add_(1.0).mul_(masked_i)
     torch.sub(1.0, o, out=grad_o).mul_(o).mul_(tanh_cell)
@@ -244,16 +294,14 @@ def _torch_steps_backward(
     grad_gates_by_step = grad_gates.unbind(0)
     grad_ifg_by_step, grad_o_by_step = by_gate[:, :, :3].unbind(0), by_gate[:, :, 3].unbind(0)
     hidden_by_cell_by_step, f_by_step = hidden_by_cell.unbind(0), f.unbind(0)
-    hidden, cell, state, h_update, c_update = (
-        mask_by_step(mask, steps, h0)
-        for mask in (
-            *(masks.hidden, masks.cell, masks.state),
-            *(masks.hidden_update, masks.cell_update),
-        )
+    hidden, state, h_update = (
+        mask_by_step(mask, steps, h0) for mask in (masks.hidden, masks.state, masks.hidden_update)
     )
+    cell, c_update = (mask_by_step(mask, steps, c0) for mask in (masks.cell, masks.cell_update))
     grad_c = grad_last_c.clone()
     grad_c_of_gates = grad_c.unsqueeze(1)  # the same memory
-    zoned_out_c, zoned_out_h = torch.empty_like(grad_c), torch.empty_like(grad_c)
+    zoned_out_c, zoned_out_h = torch.empty_like(c0), torch.empty_like(h0)
+    grad_unprojected, w_hr = torch.empty_like(c0), inputs.weights.w_hr
     grad_previous = grad_previous_outputs(grad_hs, reverse)
     grad_h = grad_hs[0 if reverse else -1].clone()
     for t in step_order(steps, not reverse):
@@ -262,23 +310,26 @@ def _torch_steps_backward(
             grad_h.sub_(zoned_out_h)
         if state is not None:
             grad_h.mul_(state[t])
+        grad_new = grad_h
+        if w_hr is not None and grad_projected is not None:
+            grad_projected[t].copy_(grad_h)
+            grad_new = torch.mm(grad_h, w_hr, out=grad_unprojected)
         if c_update is not None:
             torch.mul(grad_c, c_update[t], out=zoned_out_c)
             grad_c.sub_(zoned_out_c)
-        grad_c.addcmul_(grad_h, hidden_by_cell_by_step[t])
+        grad_c.addcmul_(grad_new, hidden_by_cell_by_step[t])
         if cell is not None:
             grad_c.mul_(cell[t])
         grad_ifg_by_step[t].mul_(grad_c_of_gates)
-        grad_o_by_step[t].mul_(grad_h)
+        grad_o_by_step[t].mul_(grad_new)
         if c_update is None:
             grad_c.mul_(f_by_step[t])
         else:
             torch.addcmul(zoned_out_c, grad_c, f_by_step[t], out=grad_c)
         grad_masked = recurrent.multiply(grad_gates_by_step[t])
-        if hidden is not None:
-            torch.addcmul(grad_previous[t], grad_masked, hidden[t], out=grad_h)
-        else:
-            torch.add(grad_previous[t], grad_masked, out=grad_h)
+        hidden_mask = None if hidden is None else hidden[t]
+        grad_hidden = masked_products.sum_under_masks(grad_masked, hidden_mask, h0.shape[1])
+        torch.add(grad_previous[t], grad_hidden, out=grad_h)
         if h_update is not None:
             grad_h.add_(zoned_out_h)
     return grad_h, grad_c
@@ -290,16 +341,17 @@ def _fake_backward(
     inputs: LSTMInputs,
     may_overwrite: bool,  # noqa: ARG001
 ) -> Gradients:
-    w_ih, w_hh, _ = inputs.weights
+    w_ih, w_hh, _, w_hr = inputs.weights
     x, h0, c0, w_ih, w_hh = (
         each.new_empty(each.shape) for each in (inputs.x, inputs.h0, inputs.c0, w_ih, w_hh)
     )
-    return x, h0, c0, w_ih, w_hh, w_hh.new_empty(w_hh.shape[0])
+    bias, projection = w_hh.new_empty(len(w_hh)), w_hh.new_empty(0 if w_hr is None else w_hr.shape)
+    return x, h0, c0, w_ih, w_hh, bias, projection
 
 
 SAVED_NAMES = (
     *("h", "c", "gates", "tanh(c)"),
-    *("x", "h0", "c0", "weight_ih", "weight_hh", "bias"),
+    *("x", "h0", "c0", "weight_ih", "weight_hh", "bias", "weight_hr"),
     *(f"{site.value} mask" for site in OPERATOR_SITES["LSTM"]),
 )
 """How errors call what is saved for the backward pass: `LSTMSaved`, and the inputs."""
@@ -333,7 +385,13 @@ def _compute_gradients(
         may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
         ctx.gates.is_overwritten = may_overwrite
         gradients = run_backward(grad_outputs, saved, inputs, may_overwrite)
-    return gradients if inputs.weights.bias is not None else (*gradients[:5], None)
+    *others, grad_bias, grad_w_hr = gradients
+    weights = inputs.weights
+    return (
+        *others,
+        None if weights.bias is None else grad_bias,
+        None if weights.w_hr is None else grad_w_hr,
+    )
 
 
 lstm = SequenceOperator(

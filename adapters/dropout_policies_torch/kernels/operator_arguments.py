@@ -3,8 +3,11 @@
 Functions of this package take the records below. `torch.library` and `torch.autograd.Function` take
 tensors one by one. `flatten` and `FlatSignature` convert between the two, and nothing else does.
 
-T is the number of steps, B the batch, D the input's width, and H the hidden size. Masks are
-`[T or 1, B or 1, H or 1]`; None where a site has no mask.
+T is the number of steps, B the batch, D the input's width, H the hidden size, G the number of
+gates, and P the width of h: `proj_size` in an LSTM with a projection, otherwise H. Masks are
+`[T or 1, B or 1, F or 1]`, where F is H, or P for a mask of h; None where a site has no mask. A mask
+of x or of h on the way into the gates may hold one for each gate, side by side: G*D or G*P wide. The
+operator takes a mask of x in that case alone; any other falls on x before.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from dropout_policies.adapter import (
 
 
 class LSTMWeights(NamedTuple):
-    """The weights of an LSTM: `[4*H, D]`, `[4*H, H]`, and `[4*H]`, the sum of both biases."""
+    """The weights of an LSTM: `[4*H, D]`, `[4*H, P]`, `[4*H]`, the sum of both biases, and the
+    projection `[P, H]`."""
 
     w_ih: Tensor
     w_hh: Tensor
     bias: Tensor | None
+    w_hr: Tensor | None = None
 
 
 KERNEL_SITES = ("hidden", "candidate", "cell", "state", "hidden_update", "cell_update")
@@ -34,6 +39,7 @@ KERNEL_SITES = ("hidden", "candidate", "cell", "state", "hidden_update", "cell_u
 class LSTMMasks(NamedTuple):
     """The masks inside an LSTM, in the order of the operator's arguments."""
 
+    input: Tensor | None
     hidden: Tensor | None
     candidate: Tensor | None
     cell: Tensor | None
@@ -44,7 +50,7 @@ class LSTMMasks(NamedTuple):
     @property
     def for_kernel(self) -> Sequence[Tensor | None]:
         """The masks at `KERNEL_SITES`."""
-        return self
+        return self[1:]
 
 
 class LSTMInputs(NamedTuple):
@@ -52,7 +58,7 @@ class LSTMInputs(NamedTuple):
 
     Args:
         x: the input, `[T, B, D]`.
-        h0: the initial hidden state, `[B, H]`.
+        h0: the initial hidden state, `[B, P]`.
         c0: the initial cell state, `[B, H]`.
         weights: the weights.
         masks: the masks.
@@ -76,7 +82,7 @@ class LSTMSaved(NamedTuple):
     """What the forward pass of an LSTM computes for its backward pass.
 
     Args:
-        hs: h of every step, `[T, B, H]`.
+        hs: h of every step, `[T, B, P]`.
         cs: c of every step, `[T, B, H]`.
         gates: i, f, g and o after their activations, `[T, B, 4*H]`.
         tanh_cell: the tanh of each step's new c, before zoneout, `[T, B, H]`.
@@ -116,6 +122,7 @@ class GRUWeights(NamedTuple):
 class GRUMasks(NamedTuple):
     """The masks inside a GRU, in the order of the operator's arguments."""
 
+    input: Tensor | None
     hidden: Tensor | None
     candidate: Tensor | None
     state: Tensor | None
@@ -179,26 +186,101 @@ class GRUOutputs(NamedTuple):
         return GRUSaved(self.hs, self.gates, self.hidden_n)
 
 
+class RNNWeights(NamedTuple):
+    """The weights of a simple RNN: `[H, D]`, `[H, H]`, and `[H]`, the sum of both biases."""
+
+    w_ih: Tensor
+    w_hh: Tensor
+    bias: Tensor | None
+
+
+class RNNMasks(NamedTuple):
+    """The masks inside a simple RNN, in the order of the operator's arguments. It has one gate, and
+    so none that hold one for each."""
+
+    hidden: Tensor | None
+    state: Tensor | None
+    hidden_update: Tensor | None
+
+    @property
+    def for_kernel(self) -> Sequence[Tensor | None]:
+        """The masks at `KERNEL_SITES`."""
+        return self.hidden, None, None, self.state, self.hidden_update, None
+
+
+class RNNInputs(NamedTuple):
+    """What a simple RNN runs on.
+
+    Args:
+        x: the input, `[T, B, D]`.
+        h0: the initial hidden state, `[B, H]`.
+        weights: the weights.
+        masks: the masks.
+        reverse: whether steps run from the last to the first.
+    """
+
+    x: Tensor
+    h0: Tensor
+    weights: RNNWeights
+    masks: RNNMasks
+    reverse: bool
+
+    @property
+    def states(self) -> tuple[Tensor, ...]:
+        """The initial state."""
+        return (self.h0,)
+
+
+class RNNSaved(NamedTuple):
+    """What the forward pass of a simple RNN computes for its backward pass.
+
+    Args:
+        hs: h of every step, `[T, B, H]`.
+        gates: the new h of every step, before mask and zoneout, `[T, B, H]`.
+    """
+
+    hs: Tensor
+    gates: Tensor
+
+
+class RNNOutputs(NamedTuple):
+    """What a simple RNN returns: h of every step, the last h, and the rest of `RNNSaved`, which is
+    empty where no backward pass follows."""
+
+    hs: Tensor
+    last_h: Tensor
+    gates: Tensor
+
+    @property
+    def saved(self) -> RNNSaved:
+        """The part that the backward pass needs."""
+        return RNNSaved(self.hs, self.gates)
+
+
 class GradOutputs(NamedTuple):
     """The gradients of an operator's outputs.
 
     Args:
-        grad_hs: the gradient of every h, `[T, B, H]`.
-        grad_last: the gradient of an LSTM's last c, or of a GRU's last h, `[B, H]`.
+        grad_hs: the gradient of every h, `[T, B, P]`.
+        grad_last: the gradient of an LSTM's last c, `[B, H]`, or of another layer's last h,
+            `[B, P]`.
     """
 
     grad_hs: Tensor
     grad_last: Tensor
 
 
-Masks = LSTMMasks | GRUMasks
-Inputs = LSTMInputs | GRUInputs
+Masks = LSTMMasks | GRUMasks | RNNMasks
+Inputs = LSTMInputs | GRUInputs | RNNInputs
 
 OPERATOR_SITES = {
     "LSTM": tuple(Site(name) for name in LSTMMasks._fields),
     "GRU": tuple(Site(name) for name in GRUMasks._fields),
+    "RNN_TANH": tuple(Site(name) for name in RNNMasks._fields),
+    "RNN_RELU": tuple(Site(name) for name in RNNMasks._fields),
 }
-"""The kinds of layers that have an operator, and the sites of its masks in order."""
+"""PyTorch's `mode` of a layer → the sites of its operator's masks in order. `input` stands for the
+site of the layer's input, which is `between` in all layers but the first."""
 
 _SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool"}
 

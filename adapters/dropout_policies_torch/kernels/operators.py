@@ -14,10 +14,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from dropout_policies.adapter import (
-    Site,
-)
-
 from ..cells import SiteMasks, States, Weights
 from ..tracing import in_torch_func, in_trace
 from .gru_operator import gru
@@ -31,7 +27,11 @@ from .operator_arguments import (
     LSTMInputs,
     LSTMMasks,
     LSTMWeights,
+    RNNInputs,
+    RNNMasks,
+    RNNWeights,
 )
+from .rnn_operator import rnn_relu, rnn_tanh
 
 
 def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Tensor]) -> bool:
@@ -40,15 +40,10 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
     Args:
         mode: PyTorch's name for the kind of layer.
         weights: the layer's weights.
-        masks: the masks inside the loop.
+        masks: the masks, as `run_operator` takes them.
         inputs: x and the initial states.
     """
-    if mode not in OPERATOR_SITES or weights.w_hr is not None:
-        return False
     if not set(masks) <= set(OPERATOR_SITES[mode]):
-        return False
-    hidden = masks.get(Site.HIDDEN)
-    if hidden is not None and hidden.shape[-1] not in (1, weights.w_hh.shape[1]):
         return False
     # What leaves Python is to be made of operators that others know.
     if torch.compiler.is_exporting() or in_trace():
@@ -70,18 +65,19 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
 def run_operator(
     mode: str, weights: Weights, x: Tensor, states: States, masks: SiteMasks, reverse: bool
 ) -> tuple[Tensor, States]:
-    """Run an LSTM or GRU over a sequence.
+    """Run a recurrent layer in one direction over a sequence.
 
     Args:
-        mode: "LSTM" or "GRU".
+        mode: PyTorch's name for the kind of layer.
         weights: the layer's weights.
         x: the input, `[T, B, D]`.
-        states: the initial states, `[B, H]`.
-        masks: the masks inside the loop, `[T or 1, B or 1, H or 1]`.
+        states: the initial states, h `[B, P]` and of an LSTM c `[B, H]`.
+        masks: the masks, `[T or 1, B or 1, F or 1]`; that of the input at `input`, if it holds one
+            for each gate. Any other falls on x before.
         reverse: whether steps run from the last to the first.
 
     Returns:
-        Every h `[T, B, H]`, and the last states.
+        Every h `[T, B, P]`, and the last states.
     """
     ordered = [masks.get(site) for site in OPERATOR_SITES[mode]]
     tensors = (x, *states, *weights.to_list(), *ordered)
@@ -89,14 +85,18 @@ def run_operator(
         each is not None and each.requires_grad for each in tensors
     )
     w_ih, w_hh, b_ih, b_hh = weights.w_ih, weights.w_hh, weights.b_ih, weights.b_hh
+    h0, last = states[0], 0 if reverse else -1
+    if mode == "GRU":
+        gru_weights = GRUWeights(w_ih, w_hh, b_ih, b_hh)
+        hs, h, *_ = gru(GRUInputs(x, h0, gru_weights, GRUMasks(*ordered), reverse), needs_backward)
+        return hs, (h,)
+    bias = None if b_ih is None or b_hh is None else b_ih + b_hh
     if mode == "LSTM":
-        bias = None if b_ih is None or b_hh is None else b_ih + b_hh
-        h0, c0 = states
-        lstm_weights = LSTMWeights(w_ih, w_hh, bias)
-        inputs = LSTMInputs(x, h0, c0, lstm_weights, LSTMMasks(*ordered), reverse)
+        lstm_weights = LSTMWeights(w_ih, w_hh, bias, weights.w_hr)
+        inputs = LSTMInputs(x, h0, states[1], lstm_weights, LSTMMasks(*ordered), reverse)
         hs, c, *_ = lstm(inputs, needs_backward)
-        return hs, (hs[0 if reverse else -1], c)
-    (h0,) = states
-    gru_weights = GRUWeights(w_ih, w_hh, b_ih, b_hh)
-    hs, h, *_ = gru(GRUInputs(x, h0, gru_weights, GRUMasks(*ordered), reverse), needs_backward)
+        return hs, (hs[last], c)
+    rnn = rnn_tanh if mode == "RNN_TANH" else rnn_relu
+    rnn_weights = RNNWeights(w_ih, w_hh, bias)
+    hs, h, *_ = rnn(RNNInputs(x, h0, rnn_weights, RNNMasks(*ordered), reverse), needs_backward)
     return hs, (h,)

@@ -145,7 +145,7 @@ static __attribute__((noinline)) void multiply_contiguous_rows(
 /* Multiply the rows of x by a weight: [rows, columns]. */
 static void multiply(
     const REAL *x, int64_t row_stride, const REAL *weight, int64_t depth, REAL *out,
-    int64_t columns, int64_t rows
+    int64_t out_stride, int64_t columns, int64_t rows
 ) {
     const int64_t tiles = (rows + MAX_TILE_ROWS - 1) / MAX_TILE_ROWS;
     for (int64_t n = 0; n < columns; n += 2 * LANES) {
@@ -153,11 +153,25 @@ static void multiply(
         for (int64_t i = 0; i < tiles; i++) {
             const int64_t first = rows * i / tiles, end = rows * (i + 1) / tiles;
             multiply_contiguous_rows(
-                x + first * row_stride, row_stride, panels, depth, out + first * columns + n,
-                columns, columns - n, end - first
+                x + first * row_stride, row_stride, panels, depth, out + first * out_stride + n,
+                out_stride, columns - n, end - first
             );
         }
     }
+}
+
+/* Multiply each of `parts` parts of the rows of x, [depth] side by side, by a weight of its own. The
+   products lie side by side, [columns] each; the weights' panels one after another. */
+static void multiply_parts(
+    const REAL *x, int64_t row_stride, const REAL *weights, int64_t depth, REAL *out,
+    int64_t columns, int64_t rows, int64_t parts
+) {
+    const int64_t weight_size = (columns + LANES - 1) / LANES * LANES * (depth + 1);
+    for (int64_t k = 0; k < parts; k++)
+        multiply(
+            x + k * depth, row_stride, weights + k * weight_size, depth, out + k * columns,
+            parts * columns, columns, rows
+        );
 }
 
 typedef struct {

@@ -72,38 +72,90 @@ def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
 class RecurrentWeight:
     """A weight that is multiplied at every step. It is packed once, as each method needs it.
 
+    Where each gate has a mask of its own on h, each gate's part of the weight takes another masked
+    h; they lie side by side.
+
     Args:
-        weight: `[G, F]`.
-        rows: B, the number of rows `[B, F]` that each step multiplies by it.
-        bias: `[G]`, or None.
+        weight: `[G*H, P]`.
+        rows: B, the number of rows that each step multiplies by it.
+        bias: `[G*H]`, or None.
+        masks: N, how many masked h there are: 1, or G.
+        backward: whether rows are the gates' gradients `[B, G*H]`, and the product is that of the
+            masked h `[B, N*P]`. If not, it is the other way round.
     """
 
-    def __init__(self, weight: Tensor, rows: int, bias: Tensor | None = None) -> None:
-        self.weight, self.rows, self.bias = weight, rows, bias
+    def __init__(
+        self,
+        weight: Tensor,
+        rows: int,
+        bias: Tensor | None = None,
+        masks: int = 1,
+        backward: bool = False,
+    ) -> None:
+        self.weight, self.rows, self.masks = weight, rows, masks
+        self._parts = [part.t() if backward else part for part in weight.chunk(masks)]
+        self._biases = [None] * masks if bias is None else list(bias.chunk(masks))
+
+    @property
+    def product_width(self) -> int:
+        """How many columns the product has."""
+        return sum(map(len, self._parts))
 
     @cached_property
     def multiply(self) -> Callable[[Tensor], Tensor]:
-        """The function from x `[B, F]` to the product plus the bias `[B, G]`. The next call may
-        overwrite its result."""
-        bias, transposed = self.bias, self.weight.t()
-        packed = _pack_for_onednn(self.weight, self.rows, bias)
+        """The function from rows to the product plus the bias. The next call may overwrite its
+        result."""
+        out = self.weight.new_empty(self.rows, self.product_width)
+        if self.masks == 1:
+            return self._multiply_part(*self._parts, *self._biases, out)
+        parts = [
+            self._multiply_part(part, bias, columns)
+            for part, bias, columns in zip(
+                self._parts, self._biases, out.chunk(self.masks, dim=1), strict=True
+            )
+        ]
+
+        def multiply(x: Tensor) -> Tensor:
+            for part, columns in zip(parts, x.chunk(len(parts), dim=1), strict=True):
+                part(columns)
+            return out
+
+        return multiply
+
+    def _multiply_part(
+        self, weight: Tensor, bias: Tensor | None, out: Tensor
+    ) -> Callable[[Tensor], Tensor]:
+        packed = _pack_for_onednn(weight, self.rows, bias) if self.masks == 1 else None
         if packed is not None:
             return lambda x: _onednn_linear(x, packed, bias)
-        out = self.weight.new_empty(self.rows, len(self.weight))
+        transposed = weight.t()
         if bias is None:
             return lambda x: torch.mm(x, transposed, out=out)
         return lambda x: torch.addmm(bias, x, transposed, out=out)
 
     @cached_property
     def add_product(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function of `out` `[B, G]` and x `[B, F]` that adds the product, without the bias, to
-        `out` in place."""
-        packed, transposed = _pack_for_onednn(self.weight, self.rows), self.weight.t()
-        if packed is not None:
-            return lambda out, x: out.add_(_onednn_linear(x, packed, None))
-        return lambda out, x: out.addmm_(x, transposed)
+        """The function of `out` and rows that adds the product, without the bias, to `out` in
+        place."""
+        if self.masks == 1:
+            (weight,) = self._parts
+            packed = _pack_for_onednn(weight, self.rows)
+            if packed is not None:
+                return lambda out, x: out.add_(_onednn_linear(x, packed, None))
+        transposed, count = [weight.t() for weight in self._parts], self.masks
+
+        def add_product(out: Tensor, x: Tensor) -> Tensor:
+            columns = zip(out.chunk(count, dim=1), x.chunk(count, dim=1), transposed, strict=True)
+            for part, rows, weight in columns:
+                part.addmm_(rows, weight)
+            return out
+
+        return add_product
 
     @cached_property
     def panels(self) -> Tensor:
-        """The weight and the bias as functions in C read them; see `cpu_products`."""
-        return cpu_products.pack_in_panels(self.weight, self.bias)
+        """The weight and the bias as functions in C read them, each part after the other; see
+        `cpu_products`."""
+        pairs = zip(self._parts, self._biases, strict=True)
+        panels = [cpu_products.pack_in_panels(part, bias) for part, bias in pairs]
+        return panels[0] if len(panels) == 1 else torch.cat(panels)

@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from .kernel_memory import check_memory, make_contiguous
+from .masked_products import count_masks
 from .operator_arguments import Masks
 from .products import RecurrentWeight
 
@@ -20,16 +20,19 @@ class KernelArrays(NamedTuple):
 
     Args:
         gates: before the forward pass the input's part of the gates, then the gates: of an LSTM
-            i, f, g, o `[T, B, 4*H]`, of a GRU r, z, n `[T, B, 3*H]`.
-        hs: h of every step, `[T, B, H]`.
+            i, f, g, o `[T, B, 4*H]`, of a GRU r, z, n `[T, B, 3*H]`, of a simple RNN the one gate
+            `[T, B, H]`.
+        hs: h of every step, `[T, B, P]`.
         cs: LSTM: c of every step, `[T or 1, B, H]`.
         tanh_cell: LSTM: the tanh of each step's new c, `[T or 1, B, H]`.
         c0: LSTM: the initial c, `[B, H]`.
         hidden_n: GRU: the hidden state's part of n, `[T or 1, B, H]`.
-        grad_hs: backward pass: the gradient of the output h of every step, `[T, B, H]`.
-        grad_gates: backward pass: the gates' gradients, `[T, B, 4*H]`; of a GRU those of n, r, z
-            and `hidden_n`.
-        grad_h: backward pass: the gradient of h that passes from step to step, `[B, H]`.
+        grad_hs: backward pass: the gradient of the output h of every step, `[T, B, P]`.
+        grad_gates: backward pass: the gates' gradients, `[T, B, G*H]`; of a GRU those of n, r, z
+            and `hidden_n`, `[T, B, 4*H]`.
+        grad_projected: backward pass of an LSTM with a projection: the gradient of every step's
+            new h, before mask and zoneout, `[T, B, P]`.
+        grad_h: backward pass: the gradient of h that passes from step to step, `[B, P]`.
         grad_c: backward pass of an LSTM: the gradient of c that passes from step to step, `[B, H]`.
     """
 
@@ -41,20 +44,33 @@ class KernelArrays(NamedTuple):
     hidden_n: Tensor | None = None
     grad_hs: Tensor | None = None
     grad_gates: Tensor | None = None
+    grad_projected: Tensor | None = None
     grad_h: Tensor | None = None
     grad_c: Tensor | None = None
+
+
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+"""How many gates a unit has."""
+
+GATE_GRADIENTS = GATES | {"gru": 4}
+"""How many gradients of its gates a unit has in `grad_gates`."""
 
 
 class SequenceKernel(ABC):
     """Runs all steps of one layer in one direction.
 
     Args:
-        mode: "lstm" or "gru".
-        h0: the initial hidden state, `[B, H]`.
-        masks: the masks, each `[T or 1, B or 1, H or 1]`.
+        mode: "lstm", "gru", "rnn_tanh" or "rnn_relu".
+        h0: the initial hidden state, `[B, P]`.
+        masks: the masks, each `[T or 1, B or 1, F or 1]`; that of h may hold one for each gate.
         order: the steps in the order in which they run.
         arrays: what the kernel reads and fills.
         saves_every_step: whether `cs`, `tanh_cell` and `hidden_n` hold every step.
+
+    Attributes:
+        size: H.
+        hidden_masks: how many masked h there are: 1, or one for each gate.
+        masked_hidden: h times its mask, which the next matrix product takes.
     """
 
     def __init__(
@@ -68,9 +84,19 @@ class SequenceKernel(ABC):
     ) -> None:
         self.mode, self.order, self.saves_every_step = mode, list(order), saves_every_step
         self.h0 = check_memory("h0", make_contiguous(h0), tuple(h0.shape), h0)
-        self.masks = [self._expand_mask(mask) for mask in masks.for_kernel]
-        self.masked_hidden = torch.empty_like(self.h0)
-        """h times its mask, which the next matrix product takes."""
+        self.size, (batch, width) = arrays.gates.shape[-1] // GATES[mode], h0.shape
+        for_kernel = masks.for_kernel
+        self.hidden_masks = count_masks(for_kernel[0], width)
+        self.mask_widths = (
+            *(self.hidden_masks * width, self.size, self.size),
+            *(width, width, self.size),
+        )
+        """Of the masks at `KERNEL_SITES`."""
+        self.masks = [
+            self._expand_mask(mask, width)
+            for mask, width in zip(for_kernel, self.mask_widths, strict=True)
+        ]
+        self.masked_hidden = self.h0.new_empty(batch, self.hidden_masks * width)
         shapes = self._shapes()
         self.arrays = {
             name: check_memory(name, array, shapes[name], self.h0)
@@ -78,90 +104,92 @@ class SequenceKernel(ABC):
             if array is not None
         }
 
-    @property
-    def gate_count(self) -> int:
-        """How many gates a unit has."""
-        return {"lstm": 4, "gru": 3}[self.mode]
-
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of each array."""
-        steps, (batch, size) = len(self.order), self.h0.shape
-        state, every_step = (batch, size), (steps, batch, size)
-        saved = every_step if self.saves_every_step else (1, batch, size)
+        steps, (batch, width), size = len(self.order), self.h0.shape, self.size
+        saved_steps = steps if self.saves_every_step else 1
+        saved = (saved_steps, batch, size)
         return {
-            "gates": (steps, batch, self.gate_count * size),
-            "hs": every_step,
+            "gates": (steps, batch, GATES[self.mode] * size),
+            "hs": (steps, batch, width),
             "cs": saved,
             "tanh_cell": saved,
-            "c0": state,
+            "c0": (batch, size),
             "hidden_n": saved,
-            "grad_hs": every_step,
-            "grad_gates": (steps, batch, 4 * size),
-            "grad_h": state,
-            "grad_c": state,
+            "grad_hs": (steps, batch, width),
+            "grad_gates": (steps, batch, GATE_GRADIENTS[self.mode] * size),
+            "grad_projected": (steps, batch, width),
+            "grad_h": (batch, width),
+            "grad_c": (batch, size),
         }
 
-    def _expand_mask(self, mask: Tensor | None) -> Tensor | None:
-        """A mask `[T or 1, B or 1, H or 1]` as `[T or 1, B, H]`."""
+    def _expand_mask(self, mask: Tensor | None, width: int) -> Tensor | None:
+        """A mask `[T or 1, B or 1, F or 1]` as `[T or 1, B, F]`, for a width F."""
         if mask is None:
             return None
-        steps, (batch, size) = len(self.order), self.h0.shape
+        steps, batch = len(self.order), len(self.h0)
         expected_steps = 1 if len(mask) == 1 else steps
-        expanded = make_contiguous(mask.expand(len(mask), batch, size))
-        return check_memory("mask", expanded, (expected_steps, batch, size), self.h0)
+        expanded = make_contiguous(mask.expand(len(mask), batch, width))
+        return check_memory("mask", expanded, (expected_steps, batch, width), self.h0)
 
-    def check_weight(self, recurrent: RecurrentWeight, backward: bool) -> None:
-        """Make sure that a weight has the right shape.
+    def check_weights(self, recurrent: RecurrentWeight, projection: Tensor | None) -> None:
+        """Make sure that the weights have the right shapes.
 
         Args:
-            recurrent: takes h to its part of the gates, or in the backward pass the gates'
-                gradients to that of h.
-            backward: whether it is for the backward pass.
+            recurrent: the weight that h is multiplied by.
+            projection: the weight of an LSTM's projection, or None.
 
         Raises:
-            RuntimeError: it is another tensor.
+            RuntimeError: one is another tensor.
         """
-        size = self.h0.shape[1]
-        shape = (self.gate_count * size, size)
-        shape = shape[::-1] if backward else shape
+        width = self.h0.shape[1]
+        shape = (GATES[self.mode] * self.size, width)
         check_memory("recurrent weight", recurrent.weight, shape, self.h0, contiguous=False)
+        if projection is None:
+            check_memory("h0", self.h0, (len(self.h0), self.size), self.h0)
+        else:
+            shape = (width, self.size)
+            check_memory("projection", projection, shape, self.h0, contiguous=False)
 
     @abstractmethod
-    def forward(self, recurrent: RecurrentWeight) -> None:
+    def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
         """Run the forward pass, which fills all arrays but the gradients.
 
         Args:
-            recurrent: takes the masked h `[B, H]` to its part of the gates.
+            recurrent: takes the masked h to its part of the gates.
+            projection: the weight of an LSTM's projection, `[P, H]`, or None.
         """
 
     @abstractmethod
-    def backward(self, recurrent: RecurrentWeight) -> Tensor:
-        """Run the backward pass. It fills `grad_gates`; `grad_h` and `grad_c` become the gradients
-        of h0 and c0, but for what is returned.
+    def backward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> Tensor:
+        """Run the backward pass. It fills `grad_gates` and `grad_projected`; `grad_h` and `grad_c`
+        become the gradients of h0 and c0, but for what is returned.
 
         Args:
             recurrent: takes the gates' gradients of a step to that of the masked h. It takes the
                 last columns of `grad_gates`: of a GRU, the first do not belong to the hidden state.
+            projection: the weight of an LSTM's projection, `[P, H]`, or None.
 
         Returns:
-            The gradient of the masked h0, `[B, H]`.
+            The gradient of the masked h0, `[B, N*P]` for N = `hidden_masks`.
         """
 
 
 class PerStepKernel(SequenceKernel):
-    """Runs one step after another, and between them PyTorch's matrix products."""
+    """Runs one step after another, and between them PyTorch's matrix products; of layers without a
+    projection."""
 
-    def forward(self, recurrent: RecurrentWeight) -> None:
-        self.check_weight(recurrent, backward=False)
+    def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
+        self.check_weights(recurrent, projection)
         self.mask_initial_hidden(self.order[0])
         steps = [-1, *self.order, -1]
         for previous, t, following in zip(steps, steps[1:], steps[2:], strict=False):
             self.step(t, previous, following, recurrent.multiply(self.masked_hidden))
 
-    def backward(self, recurrent: RecurrentWeight) -> Tensor:
-        self.check_weight(recurrent, backward=True)
+    def backward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> Tensor:
+        self.check_weights(recurrent, projection)
         grad_masked: Tensor | None = None
-        width = recurrent.weight.shape[1]
+        width = len(recurrent.weight)
         grad_hidden_gates = self.arrays["grad_gates"][:, :, -width:].unbind(0)
         steps = [-1, *reversed(self.order), -1]
         for later, t, earlier in zip(steps, steps[1:], steps[2:], strict=False):
@@ -182,7 +210,7 @@ class PerStepKernel(SequenceKernel):
             t: the number of the step.
             previous: the number of the step before it, -1 if there is none.
             following: the number of the step after it, -1 if there is none.
-            hidden_gates: the hidden state's part of the gates, `[B, 4*H]`, of a GRU `[B, 3*H]`.
+            hidden_gates: the hidden state's part of the gates, `[B, G*H]`.
         """
 
     @abstractmethod
@@ -194,16 +222,5 @@ class PerStepKernel(SequenceKernel):
             later: the number of the step whose backward pass ran before, -1 if there is none.
             earlier: the number of the step whose backward pass runs next, -1 if there is none.
             grad_masked: the gradient of the masked h of step t, through the gates of `later`,
-                `[B, H]`; None if there is no later step.
+                `[B, N*H]`; None if there is no later step.
         """
-
-
-def grad_hidden_through_mask(grad_masked: Tensor, mask: Tensor | None, reverse: bool) -> Tensor:
-    """The gradient of h0 from that of the masked h0.
-
-    Args:
-        grad_masked: the gradient of the masked h0, `[B, H]`.
-        mask: the mask at the site `hidden`, `[T or 1, B or 1, H or 1]`.
-        reverse: whether steps run from the last to the first.
-    """
-    return grad_masked if mask is None else grad_masked * mask[-1 if reverse else 0]

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dropout_policies.adapter import Site
+
 from ..cells import STEP_FUNCTIONS, Weights, compute_input_gates, loop_over_steps
 from ..tracing import has_batched_gradients, has_dispatch_mode, retains_graph
 from .kernel_memory import is_plain
@@ -208,7 +210,7 @@ def gradients_by_loop(mode: str, inputs: Inputs, grad_outputs: GradOutputs) -> t
     where gradients are on.
 
     Args:
-        mode: "LSTM" or "GRU".
+        mode: PyTorch's name for the kind of layer.
         inputs: the operator's inputs.
         grad_outputs: the gradients of its outputs.
 
@@ -224,15 +226,19 @@ def gradients_by_loop(mode: str, inputs: Inputs, grad_outputs: GradOutputs) -> t
             for x in (inputs.x, *inputs.states, *inputs.weights)
         ]
         x, *states = tensors[:count]
-        weights = Weights(*tensors[count:])
+        # An LSTM's and a simple RNN's one bias is the sum of both.
+        names = ("b_ih" if name == "bias" else name for name in inputs.weights._fields)
+        weights = Weights(**dict(zip(names, tensors[count:], strict=True)))
         sites = zip(OPERATOR_SITES[mode], inputs.masks, strict=True)
-        input_gates = compute_input_gates(mode, x, weights, None).unbind(0)
+        masks = {site: mask for site, mask in sites if mask is not None}
+        input_mask = masks.pop(Site.INPUT, None)
+        input_gates = compute_input_gates(mode, x, weights, input_mask).unbind(0)
         step = STEP_FUNCTIONS[mode]
         hs, end = loop_over_steps(
             lambda t, previous, masks: step(input_gates[t], previous, weights, masks),
             len(x),
             tuple(states),
-            {site: mask for site, mask in sites if mask is not None},
+            masks,
             None,
             inputs.reverse,
         )

@@ -16,67 +16,89 @@ static inline Samples samples_of_thread(const Layer *layer, int64_t thread, int6
 typedef struct {
     const Layer *layer;
     StepFunction step;
-    const REAL *panels; /* the recurrent weight */
-    int64_t width;      /* of a step's gates that come from the hidden state */
+    const REAL *panels;   /* the recurrent weight */
+    int64_t gates;        /* gates that come from the hidden state */
+    int64_t gate_stride;  /* gates of a sample in `grad_gates` */
     REAL *product;
     int64_t first, last, threads;
 } Sequence;
 
 /* One thread's samples through the steps `first` to `last`, which may run in either direction. The
-   product with h is [B, width]. */
+   product with h is [B, G*H]. */
 static void run_forward(const void *arguments, int64_t thread) {
     const Sequence *sequence = arguments;
     const Layer *layer = sequence->layer;
-    const int64_t size = layer->size, width = sequence->width;
-    const int64_t first = sequence->first, last = sequence->last;
+    const int64_t size = layer->size, width = layer->width, masks = layer->hidden_masks;
+    const int64_t columns = sequence->gates * size, first = sequence->first, last = sequence->last;
     const int64_t direction = last < first ? -1 : 1;
     const Samples samples = samples_of_thread(layer, thread, sequence->threads);
-    const REAL *masked_hidden = (REAL *)layer->masked_hidden + samples.first * size;
+    const int64_t rows = samples.end - samples.first;
+    const REAL *masked_hidden = (REAL *)layer->masked_hidden + samples.first * masks * width;
     mask_initial_hidden_of(layer, samples, first);
     for (int64_t t = first; t != last + direction; t += direction) {
-        REAL *out = sequence->product + samples.first * width;
-        const int64_t rows = samples.end - samples.first;
-        multiply(masked_hidden, size, sequence->panels, size, out, width, rows);
+        REAL *out = sequence->product + samples.first * columns;
+        multiply_parts(
+            masked_hidden, masks * width, sequence->panels, width, out, columns / masks, rows, masks
+        );
         const int64_t previous = t == first ? -1 : t - direction;
         const int64_t next = t == last ? -1 : t + direction;
         sequence->step(layer, samples, t, previous, next, sequence->product);
+        if (!layer->projection) continue;
+        const REAL *unprojected = (REAL *)layer->unprojected + samples.first * size;
+        REAL *h = (REAL *)layer->hs + (t * layer->batch + samples.first) * width;
+        multiply(unprojected, size, layer->projection, size, h, width, width, rows);
+        EACH_SAMPLE finish_hidden(layer, t, previous, next, b);
     }
 }
 
-/* The same for the backward pass, whose first step is the last in time. Of the gates' gradients
-   [T, B, 4H], the last `width` of each sample belong to the hidden state. At the end `product`
-   [B, H] is the gradient of the masked h0. */
+/* The same for the backward pass, whose first step is the last in time. Of the gates' gradients of
+   each sample, the last belong to the hidden state. At the end `product` [B, N*P] is the gradient
+   of the masked h0. */
 static void run_backward(const void *arguments, int64_t thread) {
     const Sequence *sequence = arguments;
     const Layer *layer = sequence->layer;
-    const int64_t size = layer->size, row_stride = 4 * size, width = sequence->width;
+    const int64_t size = layer->size, width = layer->width, masks = layer->hidden_masks;
+    const int64_t row_stride = sequence->gate_stride * size, depth = sequence->gates * size;
     const int64_t first = sequence->first, last = sequence->last;
     const int64_t direction = last < first ? -1 : 1;
     const Samples samples = samples_of_thread(layer, thread, sequence->threads);
+    const int64_t rows = samples.end - samples.first;
     for (int64_t t = first; t != last + direction; t += direction) {
         const int64_t later = t == first ? -1 : t - direction;
         const int64_t earlier = t == last ? -1 : t + direction;
+        if (layer->projection) {
+            REAL *projected = (REAL *)layer->grad_projected + t * layer->batch * width;
+            REAL *unprojected = (REAL *)layer->unprojected + samples.first * size;
+            EACH_SAMPLE
+                grad_new_hidden(layer, projected + b * width, t, later, sequence->product, b);
+            projected += samples.first * width;
+            multiply(projected, width, layer->projection, width, unprojected, size, size, rows);
+        }
         sequence->step(layer, samples, t, later, earlier, sequence->product);
         const REAL *grad_gates =
             (REAL *)layer->grad_gates + (t * layer->batch + samples.first) * row_stride;
-        REAL *out = sequence->product + samples.first * size;
-        const int64_t rows = samples.end - samples.first;
-        grad_gates += row_stride - width;
-        multiply(grad_gates, row_stride, sequence->panels, width, out, size, rows);
+        REAL *out = sequence->product + samples.first * masks * width;
+        grad_gates += row_stride - depth;
+        multiply_parts(
+            grad_gates, row_stride, sequence->panels, depth / masks, out, width, rows, masks
+        );
     }
 }
 
-#define SEQUENCE(name, step, run, gates)                                                       \
+#define SEQUENCE(name, step, run, gates, gate_stride)                                          \
     void name(                                                                                 \
         const Layer *layer, const REAL *panels, REAL *product, int64_t first, int64_t last,    \
         int64_t threads                                                                        \
     ) {                                                                                        \
         const Sequence sequence = {                                                            \
-            layer, step##_of, panels, gates * layer->size, product, first, last, threads       \
+            layer, step##_of, panels, gates, gate_stride, product, first, last, threads        \
         };                                                                                     \
         parallel_for(run, &sequence, threads, threads);                                        \
     }
-SEQUENCE(lstm_sequence, lstm_step, run_forward, 4)
-SEQUENCE(lstm_sequence_backward, lstm_step_backward, run_backward, 4)
-SEQUENCE(gru_sequence, gru_step, run_forward, 3)
-SEQUENCE(gru_sequence_backward, gru_step_backward, run_backward, 3)
+#define SEQUENCES(name, gates, gate_stride)                                                    \
+    SEQUENCE(name##_sequence, name##_step, run_forward, gates, gate_stride)                    \
+    SEQUENCE(name##_sequence_backward, name##_step_backward, run_backward, gates, gate_stride)
+SEQUENCES(lstm, 4, 4)
+SEQUENCES(gru, 3, 4)
+SEQUENCES(rnn_tanh, 1, 1)
+SEQUENCES(rnn_relu, 1, 1)

@@ -1,5 +1,5 @@
-/* One step of an LSTM or GRU without its matrix product, in one pass over each sample's units.
-   sequences.c runs all steps at once.
+/* One step of an LSTM, GRU or simple RNN without its matrix products, in one pass over each sample's
+   units. sequences.c runs all steps at once.
 
    The file is compiled once for each type: with DOUBLE for double precision, without it for single
    precision. Arrays are contiguous. A mask that is NULL keeps everything. */
@@ -44,24 +44,31 @@
 #define EACH_SAMPLE for (int64_t b = samples.first; b < samples.end; b++)
 #define MASK(site) mask_row(layer, site, t, b)
 
-/* The arrays of one layer in one direction. Arrays with a dimension T are indexed by the step t. */
+/* The arrays of one layer in one direction. Arrays with a dimension T are indexed by the step t. G is
+   the number of gates; P is the width of h, which is H without a projection. */
 typedef struct {
-    int64_t batch, size;
-    void *gates;     /* LSTM [T, B, 4H]: i, f, g, o; GRU [T, B, 3H]: r, z, n */
-    void *hs;        /* [T, B, H]: h of every step */
+    int64_t batch, size, width; /* B, H, P */
+    int64_t hidden_masks;       /* N: one masked h for all gates, or one for each: 1 or G */
+    void *gates;     /* LSTM [T, B, 4H]: i, f, g, o; GRU [T, B, 3H]: r, z, n; RNN [T, B, H] */
+    void *hs;        /* [T, B, P]: h of every step */
     void *cs;        /* LSTM [T or 1, B, H]: c of every step */
     void *tanh_cell; /* LSTM [T or 1, B, H]: tanh of the new c, before zoneout */
     void *hidden_n;  /* GRU [T or 1, B, H]: the hidden state's part of n, before r multiplies it */
-    void *masked_hidden;   /* [B, H]: the masked h that the next matrix product takes */
-    void *h0, *c0;         /* [B, H]: the initial states */
+    void *masked_hidden;   /* [B, N*P]: the masked h that the next matrix product takes */
+    void *h0, *c0;         /* [B, P], [B, H]: the initial states */
     void *scratch;         /* [3H] for each thread */
+    void *projection;      /* LSTM: the panels of the projection's weight; NULL without one */
+    void *unprojected;     /* [B, H]: h of a step before the projection, or its gradient */
+    void *grad_projected;  /* [T, B, P]: the gradient of every new h after the projection */
     int64_t saved_stride;  /* elements from step to step in cs, tanh_cell, hidden_n: B * H, or 0 */
     void *masks[6];        /* hidden, candidate, cell, state, hidden_update, cell_update */
     int64_t mask_strides[6]; /* elements from step to step in each mask; 0 if all steps share it */
-    void *grad_hs;         /* [T, B, H]: the gradient of the output h of every step */
-    void *grad_gates;      /* [T, B, 4H]; of an LSTM it may be the same memory as `gates` */
-    void *grad_h, *grad_c; /* [B, H]: the gradients that pass from step to step; grad_h leaves out
-                              the part that goes through the matrix product */
+    int64_t mask_widths[6];  /* elements from sample to sample in each mask */
+    void *grad_hs;         /* [T, B, P]: the gradient of the output h of every step */
+    void *grad_gates;      /* [T, B, 4H], RNN [T, B, H]; it may be the same memory as `gates`, but
+                              of a GRU */
+    void *grad_h, *grad_c; /* [B, P], [B, H]: the gradients that pass from step to step; grad_h
+                              leaves out the part that goes through the matrix product */
 } Layer;
 
 /* The samples first to end - 1, and scratch memory for them, [3H]. */
@@ -101,46 +108,57 @@ static inline REAL real_tanh(REAL x) {
     return -e / (2 + e);
 }
 
-/* The mask of a site at step t for sample b, [H]; NULL if there is none. */
+/* The mask of a site at step t for sample b; NULL if there is none. */
 static inline const REAL *mask_row(const Layer *layer, int site, int64_t t, int64_t b) {
     const REAL *mask = layer->masks[site];
-    return mask ? mask + t * layer->mask_strides[site] + b * layer->size : NULL;
+    return mask ? mask + t * layer->mask_strides[site] + b * layer->mask_widths[site] : NULL;
 }
 
-/* The last part of step t: `h` holds the new h, which is masked, zoned out with the previous h, and
-   masked once more for the matrix product of step `next` (-1 if t is the last step). */
+/* Mask h [P] of sample b for the matrix product of step t. */
+static inline void mask_hidden(const Layer *layer, const REAL *restrict h, int64_t t, int64_t b) {
+    const int64_t size = layer->width, masks = layer->hidden_masks;
+    const REAL *hidden = MASK(HIDDEN);
+    REAL *restrict masked_hidden = (REAL *)layer->masked_hidden + b * masks * size;
+    for (int64_t k = 0; k < masks; k++, masked_hidden += size) {
+        if (hidden) EACH_UNIT masked_hidden[j] = h[j] * hidden[k * size + j];
+        else EACH_UNIT masked_hidden[j] = h[j];
+    }
+}
+
+/* The last part of step t: h of sample b, which is new, is masked, zoned out with the h of the step
+   `previous`, and masked once more for the matrix product of step `next` (-1 if there is none). */
 static inline void finish_hidden(
-    const Layer *layer, REAL *restrict h, const REAL *restrict previous_h, int64_t t, int64_t next,
-    int64_t b
+    const Layer *layer, int64_t t, int64_t previous, int64_t next, int64_t b
 ) {
-    const int64_t size = layer->size;
+    const int64_t size = layer->width, all = layer->batch * size;
+    REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
+    const REAL *restrict previous_h = previous < 0 ? (REAL *)layer->h0 + b * size
+                                                   : (REAL *)layer->hs + previous * all + b * size;
     const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
     if (state) EACH_UNIT h[j] *= state[j];
     if (update) EACH_UNIT h[j] += update[j] * (previous_h[j] - h[j]);
-    if (next < 0) return;
-    const REAL *hidden = mask_row(layer, HIDDEN, next, b);
-    REAL *restrict masked_hidden = (REAL *)layer->masked_hidden + b * size;
-    if (hidden) EACH_UNIT masked_hidden[j] = h[j] * hidden[j];
-    else EACH_UNIT masked_hidden[j] = h[j];
+    if (next >= 0) mask_hidden(layer, h, next, b);
 }
 
-/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [H]. It sums the
+/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [P]. It sums the
    gradient of the output, the gradient that zoneout passed on, and the gradient through the gates
    of the step `later` (-1 if t is the last step). grad_h keeps what zoneout passes on from t. */
 static inline void grad_new_hidden(
     const Layer *layer, REAL *restrict grad_new, int64_t t, int64_t later,
     const REAL *restrict product, int64_t b
 ) {
-    const int64_t size = layer->size;
+    const int64_t size = layer->width, masks = layer->hidden_masks;
     const REAL *restrict grad_output = (REAL *)layer->grad_hs + (t * layer->batch + b) * size;
     REAL *restrict grad_h = (REAL *)layer->grad_h + b * size;
     const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
     EACH_UNIT grad_new[j] = grad_output[j] + grad_h[j];
     if (later >= 0) {
         const REAL *hidden = mask_row(layer, HIDDEN, later, b);
-        const REAL *restrict grad_masked = product + b * size;
-        if (hidden) EACH_UNIT grad_new[j] += grad_masked[j] * hidden[j];
-        else EACH_UNIT grad_new[j] += grad_masked[j];
+        const REAL *restrict grad_masked = product + b * masks * size;
+        for (int64_t k = 0; k < masks; k++, grad_masked += size) {
+            if (hidden) EACH_UNIT grad_new[j] += grad_masked[j] * hidden[k * size + j];
+            else EACH_UNIT grad_new[j] += grad_masked[j];
+        }
     }
     if (update) {
         EACH_UNIT grad_h[j] = grad_new[j] * update[j];
@@ -153,17 +171,11 @@ static inline void grad_new_hidden(
 
 /* Mask h0 for the matrix product of the first step t. */
 static void mask_initial_hidden_of(const Layer *layer, Samples samples, int64_t t) {
-    const int64_t size = layer->size;
-    EACH_SAMPLE {
-        const REAL *h = (REAL *)layer->h0 + b * size, *hidden = MASK(HIDDEN);
-        REAL *restrict masked_hidden = (REAL *)layer->masked_hidden + b * size;
-        if (hidden) EACH_UNIT masked_hidden[j] = h[j] * hidden[j];
-        else EACH_UNIT masked_hidden[j] = h[j];
-    }
+    EACH_SAMPLE mask_hidden(layer, (REAL *)layer->h0 + b * layer->width, t, b);
 }
 
 /* Step t of some samples, between the steps `previous` and `next` (-1 if there is none). `product`
-   is the hidden state's part of the gates, [B, 4H]. */
+   is the hidden state's part of the gates, [B, 4H]. With a projection, it ends with h before that. */
 static void lstm_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product
@@ -174,12 +186,11 @@ static void lstm_step_of(
         const REAL *hidden_gates = product + 4 * b * size;
         REAL *restrict i = (REAL *)layer->gates + 4 * (t * all + b * size);
         REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
-        const REAL *previous_h = previous < 0 ? (REAL *)layer->h0 + b * size
-                                              : (REAL *)layer->hs + previous * all + b * size;
         const REAL *previous_c = previous < 0
             ? (REAL *)layer->c0 + b * size
             : (REAL *)layer->cs + previous * layer->saved_stride + b * size;
-        REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
+        REAL *restrict h = layer->projection ? (REAL *)layer->unprojected + b * size
+                                             : (REAL *)layer->hs + t * all + b * size;
         REAL *c = (REAL *)layer->cs + t * layer->saved_stride + b * size;
         REAL *restrict tanh_cell = (REAL *)layer->tanh_cell + t * layer->saved_stride + b * size;
         EACH_UNIT i[j] = real_sigmoid(i[j] + hidden_gates[j]);
@@ -194,13 +205,14 @@ static void lstm_step_of(
         EACH_UNIT h[j] = o[j] * tanh_cell[j];
         if (update) EACH_UNIT c[j] = new_c[j] + update[j] * (previous_c[j] - new_c[j]);
         else EACH_UNIT c[j] = new_c[j];
-        finish_hidden(layer, h, previous_h, t, next, b);
+        if (!layer->projection) finish_hidden(layer, t, previous, next, b);
     }
 }
 
 /* The backward pass of step t of some samples, after that of the step `later` and before that of
    the step `earlier` (-1 if there is none). `product` is the gradient of the masked h_t, through
-   the gates of `later`, [B, H]. */
+   the gates of `later`, [B, N*P]. With a projection, `unprojected` holds the gradient of h before
+   it. */
 static void lstm_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
@@ -216,11 +228,12 @@ static void lstm_step_backward_of(
         REAL *grad_i = (REAL *)layer->grad_gates + 4 * (t * all + b * size);
         REAL *grad_f = grad_i + size, *grad_g = grad_f + size, *grad_o = grad_g + size;
         REAL *restrict grad_c = (REAL *)layer->grad_c + b * size;
-        REAL *restrict grad_new = samples.scratch;
-        REAL *restrict zoned_out = grad_new + size, *restrict grad_added = zoned_out + size;
+        REAL *restrict zoned_out = samples.scratch, *restrict grad_added = zoned_out + size;
+        REAL *restrict grad_new = layer->projection ? (REAL *)layer->unprojected + b * size
+                                                    : grad_added + size;
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL);
         const REAL *update = MASK(CELL_UPDATE);
-        grad_new_hidden(layer, grad_new, t, later, product, b);
+        if (!layer->projection) grad_new_hidden(layer, grad_new, t, later, product, b);
         if (update) EACH_UNIT zoned_out[j] = grad_c[j] * update[j];
         else EACH_UNIT zoned_out[j] = 0;
         EACH_UNIT grad_c[j] +=
@@ -264,7 +277,7 @@ static void gru_step_of(
         EACH_UNIT n[j] = real_tanh(n[j] + r[j] * new_hidden_n[j]);
         if (candidate) EACH_UNIT h[j] = (1 - z[j]) * (n[j] * candidate[j]) + z[j] * previous_h[j];
         else EACH_UNIT h[j] = (1 - z[j]) * n[j] + z[j] * previous_h[j];
-        finish_hidden(layer, h, previous_h, t, next, b);
+        finish_hidden(layer, t, previous, next, b);
     }
 }
 
@@ -298,6 +311,62 @@ static void gru_step_backward_of(
     }
 }
 
+/* As lstm_step_of, for a simple RNN with one of two activations; `product` is [B, H]. */
+static inline void rnn_step_of(
+    const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
+    const REAL *restrict product, int is_relu
+) {
+    const int64_t size = layer->size;
+    EACH_SAMPLE {
+        const REAL *restrict hidden_gate = product + b * size;
+        REAL *restrict gate = (REAL *)layer->gates + (t * layer->batch + b) * size;
+        REAL *restrict h = (REAL *)layer->hs + (t * layer->batch + b) * size;
+        EACH_UNIT gate[j] += hidden_gate[j];
+        if (is_relu) EACH_UNIT gate[j] = gate[j] < 0 ? 0 : gate[j]; /* a NaN stays a NaN */
+        else EACH_UNIT gate[j] = real_tanh(gate[j]);
+        EACH_UNIT h[j] = gate[j];
+        finish_hidden(layer, t, previous, next, b);
+    }
+}
+
+/* As lstm_step_backward_of. */
+static inline void rnn_step_backward_of(
+    const Layer *layer, Samples samples, int64_t t, int64_t later, const REAL *restrict product,
+    int is_relu
+) {
+    const int64_t size = layer->size;
+    EACH_SAMPLE {
+        const REAL *gate = (REAL *)layer->gates + (t * layer->batch + b) * size;
+        REAL *grad_gate = (REAL *)layer->grad_gates + (t * layer->batch + b) * size;
+        REAL *restrict grad_new = samples.scratch;
+        grad_new_hidden(layer, grad_new, t, later, product, b);
+        if (is_relu) {
+            INDEPENDENT
+            EACH_UNIT grad_gate[j] = gate[j] <= 0 ? 0 : grad_new[j];
+        } else {
+            INDEPENDENT
+            EACH_UNIT grad_gate[j] = grad_new[j] * (1 - gate[j] * gate[j]);
+        }
+    }
+}
+
+#define RNN_STEPS(name, is_relu)                                                               \
+    static void name##_step_of(                                                                \
+        const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,        \
+        const REAL *product                                                                    \
+    ) {                                                                                        \
+        rnn_step_of(layer, samples, t, previous, next, product, is_relu);                      \
+    }                                                                                          \
+    static void name##_step_backward_of(                                                       \
+        const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,        \
+        const REAL *product                                                                    \
+    ) {                                                                                        \
+        (void)earlier;                                                                         \
+        rnn_step_backward_of(layer, samples, t, later, product, is_relu);                      \
+    }
+RNN_STEPS(rnn_tanh, 0)
+RNN_STEPS(rnn_relu, 1)
+
 /* What Python calls for one step: each function above on all samples. */
 static inline Samples all_samples(const Layer *layer) {
     return (Samples){0, layer->batch, layer->scratch};
@@ -317,6 +386,10 @@ STEP(lstm_step)
 STEP(lstm_step_backward)
 STEP(gru_step)
 STEP(gru_step_backward)
+STEP(rnn_tanh_step)
+STEP(rnn_tanh_step_backward)
+STEP(rnn_relu_step)
+STEP(rnn_relu_step_backward)
 
 #include "threads.c"
 #include "products.c"

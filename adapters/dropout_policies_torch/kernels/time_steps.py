@@ -47,8 +47,20 @@ def by_step(array: Tensor, steps: int) -> Sequence[Tensor]:
 
 
 def mask_by_step(mask: Tensor | None, steps: int, state: Tensor) -> Sequence[Tensor] | None:
-    """Each step's part `[B, H]` of a mask `[T or 1, B or 1, H or 1]`; None if there is no mask."""
-    return None if mask is None else by_step(mask.expand(len(mask), *state.shape), steps)
+    """Each step's part of a mask; None if there is no mask.
+
+    Args:
+        mask: `[T or 1, B or 1, F or 1]`, or one for each gate, `[T or 1, B or 1, G*F]`.
+        steps: T.
+        state: what it falls on, `[B, F]`.
+
+    Returns:
+        For each step `[B, F]` or `[B, G*F]`.
+    """
+    if mask is None:
+        return None
+    batch, width = state.shape
+    return by_step(mask.expand(len(mask), batch, max(mask.shape[-1], width)), steps)
 
 
 def split_four_gates(gates: Tensor) -> Tensor:
@@ -60,8 +72,8 @@ def previous_values(initial: Tensor, values: Tensor, reverse: bool) -> list[tupl
     """The value before each step: pairs of some steps, and the values before them.
 
     Args:
-        initial: the value before the first step, `[B, H]`.
-        values: the value of each step, `[T, B, H]`.
+        initial: the value before the first step, `[B, F]`.
+        values: the value of each step, `[T, B, F]`.
         reverse: whether steps run from the last to the first.
     """
     if reverse:

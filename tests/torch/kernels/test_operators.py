@@ -16,17 +16,21 @@ from dropout_policies_torch.kernels import (
     lstm_operator,
     operators,
     products,
+    rnn_operator,
     time_steps,
 )
 from dropout_policies_torch.kernels.compiled import load_c_functions
 from dropout_policies_torch.kernels.gru_operator import gru
 from dropout_policies_torch.kernels.lstm_operator import lstm
 from dropout_policies_torch.kernels.operator_arguments import (
+    OPERATOR_SITES,
     GRUInputs,
     LSTMInputs,
     LSTMMasks,
+    RNNInputs,
     make_grouping,
 )
+from dropout_policies_torch.kernels.rnn_operator import rnn_relu, rnn_tanh
 from dropout_policies_torch.kernels.sequence_kernel import KernelArrays
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -38,42 +42,75 @@ from tests.support.cases import Case, numbers
 
 T, B, D, H = 4, 3, 2, 3
 SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
-OPERATORS = {"LSTM": lstm, "GRU": gru}
-GROUPINGS = {"LSTM": make_grouping(LSTMInputs), "GRU": make_grouping(GRUInputs)}
+OPERATORS = {"LSTM": lstm, "GRU": gru, "RNN_TANH": rnn_tanh, "RNN_RELU": rnn_relu}
+GROUPINGS = {
+    "LSTM": make_grouping(LSTMInputs),
+    "GRU": make_grouping(GRUInputs),
+    "RNN_TANH": make_grouping(RNNInputs),
+    "RNN_RELU": make_grouping(RNNInputs),
+}
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}
+WITH_PROJECTION = "LSTM with a projection"
+LAYERS = (*OPERATORS, WITH_PROJECTION)
+MASKED = (None, "tied", "untied")
 
 
-def run_operator(mode, *flat):
+def mode_of(layer):
+    """PyTorch's name for the kind of layer of one of `LAYERS`."""
+    return "LSTM" if layer == WITH_PROJECTION else layer
+
+
+def run_operator(layer, *flat):
     """Call an operator with its arguments one by one, as `arguments` makes them."""
     *inputs, needs_backward = flat
+    mode = mode_of(layer)
     return OPERATORS[mode](GROUPINGS[mode](inputs), needs_backward)
 
 
-def arguments(mode, seed, masked=True, requires_grad=True, steps=T, batch=B, size=H):
+def count_values(layer):
+    """How many arguments stand before the masks: x, the states and the weights."""
+    return {"LSTM": 7, "GRU": 6}.get(mode_of(layer), 5)
+
+
+def arguments(layer, seed, masked="tied", requires_grad=True, steps=T, batch=B, size=H):
     """An operator's arguments: x, the states, the weights, its masks, whether it runs in reverse,
-    and whether a backward pass may follow."""
+    and whether a backward pass may follow.
+
+    `masked` is one of `MASKED`: what masks there are, and whether each gate has its own of x and h.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(*shape):
         made = torch.randn(*shape, generator=generator, dtype=torch.float64)
         return made.requires_grad_(requires_grad)
 
-    gates, states, biases = (4, 2, 1) if mode == "LSTM" else (3, 1, 2)
-    values = [drawn(steps, batch, D), *(drawn(batch, size) for _ in range(states))]
-    values += [drawn(gates * size, D), drawn(gates * size, size)]
-    values += [drawn(gates * size) for _ in range(biases)]
-    masks = [
-        torch.rand(1 if n % 2 else steps, batch, size, generator=generator, dtype=torch.float64)
-        if masked
-        else None
-        for n in range(6 if mode == "LSTM" else 4)
-    ]
+    mode = mode_of(layer)
+    gates, width = GATES[mode], 2 if layer == WITH_PROJECTION else size
+    values = [drawn(steps, batch, D), drawn(batch, width)]
+    values += [drawn(batch, size)] * (mode == "LSTM")
+    values += [drawn(gates * size, D), drawn(gates * size, width)]
+    values += [drawn(gates * size) for _ in range(2 if mode == "GRU" else 1)]
+    if mode == "LSTM":
+        values.append(drawn(width, size) if layer == WITH_PROJECTION else None)
+    widths = {dp.Site.INPUT: D, dp.Site.HIDDEN: width, dp.Site.STATE: width}
+    widths[dp.Site.HIDDEN_UPDATE] = width
+    masks = []
+    for n, site in enumerate(OPERATOR_SITES[mode]):
+        columns = widths.get(site, size)
+        untied = masked == "untied" and site in (dp.Site.INPUT, dp.Site.HIDDEN)
+        columns *= gates if untied else 1
+        shape = (1 if n % 2 else steps, batch, columns)
+        mask = torch.rand(*shape, generator=generator, dtype=torch.float64)
+        # A mask of x for all gates falls on it before.
+        masks.append(mask if masked and (untied or site is not dp.Site.INPUT) else None)
     return [*values, *masks, bool(seed % 2), True]
 
 
-@pytest.mark.parametrize("mode", OPERATORS)
-@pytest.mark.parametrize("masked", [True, False])
-def test_an_operator_passes_pytorchs_checks(mode, masked):
-    torch.library.opcheck(OPERATORS[mode].library_operator, arguments(mode, 1, masked))
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("masked", MASKED)
+def test_an_operator_passes_pytorchs_checks(layer, masked):
+    operator = OPERATORS[mode_of(layer)].library_operator
+    torch.library.opcheck(operator, arguments(layer, 1, masked))
 
 
 def function_of(operator, form):
@@ -82,14 +119,14 @@ def function_of(operator, form):
 
 
 @pytest.mark.usefixtures("steps")
-@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("form", ["eager", "in graphs"])
 @pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize("masked", [True, False])
-def test_gradients_and_their_gradients_are_right(mode, form, seed, masked):
-    *values, reverse, needs_backward = arguments(mode, seed, masked)
-    operator = function_of(OPERATORS[mode], form)
-    count = 6  # x, states, weights and biases
+@pytest.mark.parametrize("masked", MASKED)
+def test_gradients_and_their_gradients_are_right(layer, form, seed, masked):
+    *values, reverse, needs_backward = arguments(layer, seed, masked)
+    operator = function_of(OPERATORS[mode_of(layer)], form)
+    count = count_values(layer)
     masks = values[count:]
 
     def function(*inputs):
@@ -147,17 +184,23 @@ def threads(number):
 @pytest.mark.parametrize("dtype", SINGLE)
 @settings(max_examples=60)
 @given(
-    mode=st.sampled_from(sorted(OPERATORS)),
+    layer=st.sampled_from(LAYERS),
+    masked=st.sampled_from(MASKED),
     batch=st.integers(1, 40),
     size=st.integers(1, 40),
     number=st.integers(1, 4),
     seed=st.integers(0, 10**6),
 )
-def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, number, seed):
-    """However many samples each thread has, however many units fill a vector; also for none."""
-    *values, reverse, _ = arguments(mode, seed, batch=batch, size=size, requires_grad=False)
-    cast = [each.to(dtype) for each in values]
-    runs, found = [], []
+def test_all_steps_at_once_are_the_steps_one_by_one(
+    dtype, layer, masked, batch, size, number, seed
+):
+    """However many samples each thread has, however many units fill a vector; also for none. (With
+    a projection, PyTorch's own functions run the steps one by one.)"""
+    *values, reverse, _ = arguments(
+        layer, seed, masked, batch=batch, size=size, requires_grad=False
+    )
+    cast = [None if each is None else each.to(dtype) for each in values]
+    count, runs, found = count_values(layer), [], []
     for at_once in (True, False):
         with pytest.MonkeyPatch.context() as patch, threads(number):
             patch.setattr(cpu_kernels, "runs_per_thread", lambda _, on=at_once: on)
@@ -166,13 +209,18 @@ def test_all_steps_at_once_are_the_steps_one_by_one(dtype, mode, batch, size, nu
             patch.setattr(
                 kernel, "_run_all_steps", lambda *args, f=original: runs.append(1) or f(*args)
             )
-            given = [each.detach().clone().requires_grad_() for each in cast[:6]]
-            hs, end, *_ = run_operator(mode, *given, *cast[6:], reverse, True)
-            grads = torch.autograd.grad(hs.sin().sum() + end.cos().sum(), given)
+            given = [
+                None if each is None else each.detach().clone().requires_grad_()
+                for each in cast[:count]
+            ]
+            hs, end, *_ = run_operator(layer, *given, *cast[count:], reverse, True)
+            wanted = [each for each in given if each is not None]
+            grads = torch.autograd.grad(hs.sin().sum() + end.cos().sum(), wanted)
             found.append([hs, end, *grads])
     assert len(runs) == 2  # a forward and a backward pass
     for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=SINGLE[dtype], atol=SINGLE[dtype])
+        most = SINGLE[dtype] * (1.0 + float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=most)
 
 
 def before_protected_memory(x):
@@ -258,7 +306,13 @@ def test_each_thread_runs_its_own_samples_if_there_are_enough():
         with threads(number):
             assert cpu_kernels.runs_per_thread(state) == expected
             kernel = cpu_kernels.PerThreadKernel if expected else cpu_kernels.PerStepCPUKernel
-            assert kernel_selection.select_kernel(gates, state) is kernel
+            weight = products.RecurrentWeight(torch.zeros(12, 3), batch)
+            selected = kernel_selection.select_kernel("lstm", gates, state, weight)
+            assert selected is kernel
+            selected = kernel_selection.select_kernel(
+                "lstm", gates, state, weight, torch.zeros(2, 3)
+            )
+            assert selected is (kernel if expected else None)
 
 
 def test_without_threads_in_the_compiled_functions_each_product_is_shared():
@@ -285,24 +339,29 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
 @pytest.mark.parametrize("dtype", SINGLE)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    mode=st.sampled_from(sorted(OPERATORS)),
+    layer=st.sampled_from(LAYERS),
+    masked=st.sampled_from(MASKED),
     seed=st.integers(0, 10**6),
     needs_backward=st.booleans(),
     in_loss=st.sampled_from([slice(None), slice(0, 1), slice(1, None)]),
 )
-def test_an_operator_equals_the_plain_loop(dtype, mode, seed, needs_backward, in_loss):
+def test_an_operator_equals_the_plain_loop(dtype, layer, masked, seed, needs_backward, in_loss):
     """Whatever the loss depends on: the whole result, every h alone, or the last state alone."""
-    *values, reverse, _ = arguments(mode, seed, requires_grad=False)
+    *values, reverse, _ = arguments(layer, seed, masked, requires_grad=False)
+    mode, count = mode_of(layer), count_values(layer)
     states = 2 if mode == "LSTM" else 1
 
     def results(dtype, run):
-        given = [each.detach().to(dtype).requires_grad_(needs_backward) for each in values[:6]]
-        x, start, (w_ih, w_hh, *biases) = given[0], given[1 : 1 + states], given[1 + states :]
-        weights = cells.Weights(
-            w_ih, w_hh, biases[0], biases[-1] if mode == "GRU" else 0 * biases[0]
-        )
-        drawn = (each.to(dtype) for each in values[6:])
-        masks = dict(zip(operators.OPERATOR_SITES[mode], drawn, strict=True))
+        given = [
+            each.detach().to(dtype).requires_grad_(needs_backward)
+            for each in values[:count]
+            if each is not None
+        ]
+        x, start, (w_ih, w_hh, bias, *rest) = given[0], given[1 : 1 + states], given[1 + states :]
+        second, *projection = rest if mode == "GRU" else [0 * bias, *rest]
+        weights = cells.Weights(w_ih, w_hh, bias, second, *projection)
+        sites = zip(OPERATOR_SITES[mode], values[count:], strict=True)
+        masks = {site: mask.to(dtype) for site, mask in sites if mask is not None}
         hs, end = run(mode, weights, x, tuple(start), masks, reverse)
         if not needs_backward:
             return [hs, *end]
@@ -319,14 +378,15 @@ def test_an_operator_equals_the_plain_loop(dtype, mode, seed, needs_backward, in
 
 
 @pytest.mark.usefixtures("steps")
-@pytest.mark.parametrize("mode", OPERATORS)
-def test_batched_gradients_equal_single_ones(mode):
+@pytest.mark.parametrize("layer", LAYERS)
+def test_batched_gradients_equal_single_ones(layer):
     """As for a Jacobian: `torch.autograd.functional.jacobian(..., vectorize=True)`."""
-    given = arguments(mode, 1)
-    hs, end, *_ = run_operator(mode, *given)
+    given = arguments(layer, 1, "untied")
+    hs, end, *_ = run_operator(layer, *given)
     generator = torch.Generator().manual_seed(0)
     grad_outputs = [torch.randn(2, *each.shape, generator=generator).double() for each in (hs, end)]
-    gradients = partial(torch.autograd.grad, (hs, end), given[:6], retain_graph=True)
+    wanted = [each for each in given[: count_values(layer)] if each is not None]
+    gradients = partial(torch.autograd.grad, (hs, end), wanted, retain_graph=True)
     by_autograd = gradients(grad_outputs, is_grads_batched=True)
     by_func = torch.func.vmap(lambda *each: gradients(each))(*grad_outputs)
     for number, one_by_one in enumerate(map(gradients, zip(*grad_outputs, strict=True))):
@@ -337,21 +397,26 @@ def test_batched_gradients_equal_single_ones(mode):
 
 
 @pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("layer", ["LSTM", WITH_PROJECTION, "RNN_TANH", "RNN_RELU"])
 @pytest.mark.parametrize("form", ["eager", "in graphs"])
-def test_saved_gates_are_overwritten_by_the_last_backward_pass_alone(form, request, monkeypatch):
+def test_saved_gates_are_overwritten_by_the_last_backward_pass_alone(
+    layer, form, request, monkeypatch
+):
     """In graphs, and where PyTorch's own functions run the steps, no pass overwrites them."""
-    original, addresses = lstm_operator._grad_gates, []
+    module = lstm_operator if mode_of(layer) == "LSTM" else rnn_operator
+    original, addresses = module._grad_gates, []
 
-    def grad_gates(grad_outputs, saved, *rest):
-        found = original(grad_outputs, saved, *rest)
+    def grad_gates(*given):
+        found = original(*given)
+        saved = next(each for each in given if hasattr(each, "gates"))
         addresses.append((saved.gates.data_ptr(), found[0].data_ptr()))
         return found
 
-    monkeypatch.setattr(lstm_operator, "_grad_gates", grad_gates)
-    given = arguments("LSTM", 0)
-    hs, end, *_ = function_of(lstm, form)(*given)
+    monkeypatch.setattr(module, "_grad_gates", grad_gates)
+    given = arguments(layer, 0)
+    hs, end, *_ = function_of(OPERATORS[mode_of(layer)], form)(*given)
     loss = hs.sin().sum() + end.cos().sum()
-    wanted = given[:6]
+    wanted = [each for each in given[: count_values(layer)] if each is not None]
     *first, last = (
         torch.autograd.grad(loss, wanted, retain_graph=retained) for retained in (True, True, False)
     )
@@ -359,20 +424,21 @@ def test_saved_gates_are_overwritten_by_the_last_backward_pass_alone(form, reque
         for ours, theirs in zip(last, again, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
     compiled_ones = "PyTorch" not in request.node.name
+    compiled_ones &= layer != WITH_PROJECTION or "at once" in request.node.name
     overwritten = [gates == grad_gates for gates, grad_gates in addresses]
     assert overwritten == [False, False, compiled_ones and form == "eager"]
 
 
 @pytest.mark.usefixtures("steps")
-@pytest.mark.parametrize("mode", OPERATORS)
+@pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("seed", [0, 1], ids=["forward", "backward"])
-def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(mode, seed, monkeypatch):
+def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(layer, seed, monkeypatch):
     made = products.linear
     rows = []
     monkeypatch.setattr(products, "linear", lambda x, *rest: rows.append(len(x)) or made(x, *rest))
-    *given, _ = arguments(mode, seed, requires_grad=False, steps=time_steps.CHUNK_ROWS)
-    whole, rows[:] = run_operator(mode, *given, True), []
-    chunked = run_operator(mode, *given, False)
+    *given, _ = arguments(layer, seed, requires_grad=False, steps=time_steps.CHUNK_ROWS)
+    whole, rows[:] = run_operator(layer, *given, True), []
+    chunked = run_operator(layer, *given, False)
     assert len(rows) == B  # chunks: there are B * CHUNK_ROWS rows of x in all
     assert sum(rows) == time_steps.CHUNK_ROWS
     for all_at_once, by_chunk in zip(whole[:2], chunked[:2], strict=True):
@@ -413,7 +479,7 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype, kernel):
         gates = torch.stack(by_gate, dim=-1)[None].contiguous()
         hs, cs, tanh_cell = (torch.empty_like(steps) for _ in range(3))
         arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=zero)
-        run = kernel("lstm", zero, LSTMMasks(*[None] * 6), range(1), arrays, True)
+        run = kernel("lstm", zero, LSTMMasks(*[None] * 7), range(1), arrays, True)
         run.forward(products.RecurrentWeight(torch.zeros(4, 1, dtype=dtype), len(x)))
         one = torch.ones(1, dtype=torch.float64)
         if gate == 0:
@@ -427,10 +493,10 @@ def test_compiled_activations_are_as_exact_as_their_type(dtype, kernel):
 
 
 def test_a_nan_stays_a_nan():
-    for mode in OPERATORS:
-        *values, reverse, _ = arguments(mode, 3, masked=False, requires_grad=False)
+    for layer in LAYERS:
+        *values, reverse, _ = arguments(layer, 3, masked=None, requires_grad=False)
         values = [value if value is None else value.float() for value in values]
         values[0][1, 2] = float("nan")
-        hs = run_operator(mode, *values, reverse, False)[0]
+        hs = run_operator(layer, *values, reverse, False)[0]
         assert hs[1, 2].isnan().all()
         assert not hs[:, :2].isnan().any()

@@ -1,0 +1,295 @@
+"""A simple RNN over a whole sequence under masks, with a backward pass of its own; one operator for
+each activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import kernel_selection, masked_products, products
+from .kernel_memory import make_contiguous, resolve_bits
+from .operator_arguments import (
+    OPERATOR_SITES,
+    GradOutputs,
+    RNNInputs,
+    RNNOutputs,
+    RNNSaved,
+    RNNWeights,
+    make_grouping,
+)
+from .sequence_kernel import KernelArrays
+from .sequence_operator import (
+    SavedGates,
+    SequenceOperator,
+    gradients_by_loop,
+    load_saved,
+    needs_loop,
+    save_for_backward,
+    zeros_if_none,
+)
+from .time_steps import (
+    grad_previous_outputs,
+    mask_by_step,
+    masks_in_chunk,
+    previous_hidden,
+    split_steps,
+    step_order,
+)
+
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+"""Of x, h0, w_ih, w_hh and the bias."""
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "rnn_tanh": torch.tanh_,
+    "rnn_relu": torch.relu_,
+}
+"""What activates the one gate, in place, by the operator's name."""
+
+
+def _derivative(name: str, activated: Tensor) -> Tensor:
+    """The derivative of an activation, from its result."""
+    if name == "rnn_tanh":
+        return torch.mul(activated, activated).neg_().add_(1.0)
+    return (activated <= 0).logical_not_().to(activated.dtype)  # a NaN passes, as in PyTorch's
+
+
+def _run(name: str, inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
+    """A simple RNN over all steps.
+
+    Args:
+        name: of the operator.
+        inputs: what it runs on.
+        needs_backward: whether a backward pass may follow.
+    """
+    inputs = _with_plain_memory(inputs)
+    x, h, weights, masks, reverse = inputs
+    steps, batch, size = len(x), *h.shape
+    hs = x.new_empty(steps, batch, size)
+    recurrent, last = products.RecurrentWeight(weights.w_hh, batch), 0 if reverse else -1
+    if needs_backward:
+        saved = _run_steps(name, inputs, hs, recurrent)
+        return RNNOutputs(hs, hs[last].clone(), saved.gates)
+    for chunk in split_steps(steps, batch, reverse):
+        part = RNNInputs(x[chunk], h, weights, masks_in_chunk(masks, chunk), reverse)
+        h = _run_steps(name, part, hs[chunk], recurrent).hs[last]
+    return RNNOutputs(hs, h.clone(), hs.new_empty(0))
+
+
+def _with_plain_memory(inputs: RNNInputs) -> RNNInputs:
+    """The same inputs, in memory that compiled code can read."""
+    x, h0, (w_ih, w_hh, bias), masks, reverse = inputs
+    weights = RNNWeights(resolve_bits(w_ih), resolve_bits(w_hh), bias)
+    return RNNInputs(resolve_bits(x), make_contiguous(h0), weights, masks, reverse)
+
+
+def _run_steps(
+    name: str, inputs: RNNInputs, hs: Tensor, recurrent: products.RecurrentWeight
+) -> RNNSaved:
+    """Run the steps of some inputs, which fill `hs`."""
+    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.bias)  # the input's part
+    saved = RNNSaved(hs, gates)
+    kernel_class = kernel_selection.select_kernel(name, gates, inputs.h0, recurrent)
+    if kernel_class is None:
+        _torch_steps(name, inputs, saved, recurrent)
+    else:
+        arrays, order = KernelArrays(gates, hs), step_order(len(hs), inputs.reverse)
+        kernel = kernel_class(name, inputs.h0, inputs.masks, order, arrays, saves_every_step=True)
+        kernel.forward(recurrent)
+    return saved
+
+
+def _torch_steps(
+    name: str, inputs: RNNInputs, saved: RNNSaved, recurrent: products.RecurrentWeight
+) -> None:
+    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
+    before."""
+    hs, gates = saved
+    h, masks, steps = inputs.h0, inputs.masks, len(hs)
+    masked_h, activate = torch.empty_like(h), ACTIVATIONS[name]
+    h_by_step, gates_by_step = hs.unbind(0), gates.unbind(0)
+    hidden, state, h_update = (
+        mask_by_step(mask, steps, h) for mask in (masks.hidden, masks.state, masks.hidden_update)
+    )
+    for t in step_order(steps, inputs.reverse):
+        hidden_mask = None if hidden is None else hidden[t]
+        recurrent.add_product(
+            gates_by_step[t], masked_products.mask_each(h, hidden_mask, out=masked_h)
+        )
+        activated, new_h = activate(gates_by_step[t]), h_by_step[t]
+        if state is None:
+            new_h.copy_(activated)
+        else:
+            torch.mul(activated, state[t], out=new_h)
+        if h_update is not None:
+            new_h.lerp_(h, h_update[t])
+        h = new_h
+
+
+def _fake_forward(inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
+    x, h0 = inputs.x, inputs.h0
+    hs = x.new_empty(x.shape[0], *h0.shape)
+    gates = torch.empty_like(hs) if needs_backward else hs.new_empty(0)
+    return RNNOutputs(hs, h0.new_empty(h0.shape), gates)
+
+
+def _run_backward(
+    name: str, grad_outputs: GradOutputs, saved: RNNSaved, inputs: RNNInputs, may_overwrite: bool
+) -> Gradients:
+    """The gradients of a simple RNN's inputs.
+
+    Args:
+        name: of the operator.
+        grad_outputs: the gradients of every h and of the last h.
+        saved: what the forward pass computed.
+        inputs: what it ran on.
+        may_overwrite: whether the saved gates may be overwritten.
+    """
+    grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
+    saved = RNNSaved(*map(make_contiguous, saved))
+    inputs = _with_plain_memory(inputs)
+    x, h0, weights, masks, reverse = inputs
+    grad_gates, grad_h0 = _grad_gates(name, grad_outputs, saved, inputs, may_overwrite)
+    rows = grad_gates.flatten(0, 1)
+    previous = previous_hidden(h0, saved.hs, reverse, masks.hidden)
+    return (
+        products.linear(grad_gates, weights.w_ih.t()),
+        grad_h0,
+        products.sum_outer_products(rows, x.flatten(0, 1)),
+        products.sum_outer_products(rows, previous.flatten(0, 1)),
+        rows.sum(0),
+    )
+
+
+def _grad_gates(
+    name: str, grad_outputs: GradOutputs, saved: RNNSaved, inputs: RNNInputs, may_overwrite: bool
+) -> tuple[Tensor, Tensor]:
+    """The gradients of the gates before their activation, `[T, B, H]`, and of h0."""
+    h0, masks = inputs.h0, inputs.masks
+    recurrent = products.RecurrentWeight(inputs.weights.w_hh, len(h0), backward=True)
+    kernel_class = kernel_selection.select_kernel(name, saved.gates, h0, recurrent)
+    if kernel_class is None:
+        return _torch_steps_backward(name, grad_outputs, saved, inputs, recurrent)
+    grad_gates = saved.gates if may_overwrite else torch.empty_like(saved.gates)
+    grad_h = grad_outputs.grad_last.clone()
+    arrays = KernelArrays(
+        saved.gates,
+        saved.hs,
+        grad_hs=grad_outputs.grad_hs,
+        grad_gates=grad_gates,
+        grad_h=grad_h,
+    )
+    order = step_order(len(saved.hs), inputs.reverse)
+    kernel = kernel_class(name, h0, masks, order, arrays, saves_every_step=True)
+    grad_masked = kernel.backward(recurrent)
+    first = None if masks.hidden is None else masks.hidden[-1 if inputs.reverse else 0]
+    grad_h.add_(masked_products.sum_under_masks(grad_masked, first, h0.shape[1]))
+    return grad_gates, grad_h
+
+
+def _torch_steps_backward(
+    name: str,
+    grad_outputs: GradOutputs,
+    saved: RNNSaved,
+    inputs: RNNInputs,
+    recurrent: products.RecurrentWeight,
+) -> tuple[Tensor, Tensor]:
+    """All steps of the backward pass by PyTorch's own functions.
+
+    Returns:
+        The gradients of the gates, and of h0.
+    """
+    grad_hs, grad_last = grad_outputs
+    h0, masks, reverse, steps = inputs.h0, inputs.masks, inputs.reverse, len(grad_hs)
+    # The derivative by the pre-activations, for all steps. In the loop it becomes the gradient.
+    grad_gates = _derivative(name, saved.gates)
+    grad_gates_by_step = grad_gates.unbind(0)
+    hidden, state, h_update = (
+        mask_by_step(mask, steps, h0) for mask in (masks.hidden, masks.state, masks.hidden_update)
+    )
+    grad_previous = grad_previous_outputs(grad_hs, reverse)
+    grad_h = grad_hs[0 if reverse else -1] + grad_last
+    zoned_out = torch.empty_like(grad_h)
+    for t in step_order(steps, not reverse):
+        if h_update is not None:
+            torch.mul(grad_h, h_update[t], out=zoned_out)
+            grad_h.sub_(zoned_out)
+        if state is not None:
+            grad_h.mul_(state[t])
+        grad_masked = recurrent.multiply(grad_gates_by_step[t].mul_(grad_h))
+        if hidden is None:
+            torch.add(grad_previous[t], grad_masked, out=grad_h)
+        else:
+            torch.addcmul(grad_previous[t], grad_masked, hidden[t], out=grad_h)
+        if h_update is not None:
+            grad_h.add_(zoned_out)
+    return grad_gates, grad_h
+
+
+def _fake_backward(
+    grad_outputs: GradOutputs,  # noqa: ARG001
+    saved: RNNSaved,  # noqa: ARG001
+    inputs: RNNInputs,
+    may_overwrite: bool,  # noqa: ARG001
+) -> Gradients:
+    w_ih, w_hh, _ = inputs.weights
+    x, h0, w_ih, w_hh = (each.new_empty(each.shape) for each in (inputs.x, inputs.h0, w_ih, w_hh))
+    return x, h0, w_ih, w_hh, w_hh.new_empty(len(w_hh))
+
+
+SAVED_NAMES = (
+    *("h", "gates"),
+    *("x", "h0", "weight_ih", "weight_hh", "bias"),
+    *(f"{site.value} mask" for site in OPERATOR_SITES["RNN_TANH"]),
+)
+"""How errors call what is saved for the backward pass: `RNNSaved`, and the inputs."""
+
+_group_inputs = make_grouping(RNNInputs)
+
+
+def _setup_context(ctx: Any, inputs: RNNInputs, outputs: RNNOutputs) -> None:
+    save_for_backward(ctx, outputs.saved, inputs)
+    ctx.gates = SavedGates(outputs.gates)
+    ctx.mark_non_differentiable(outputs.gates)
+    ctx.set_materialize_grads(False)
+
+
+def _make_operator(name: str) -> SequenceOperator:
+    def forward(inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
+        return _run(name, inputs, needs_backward)
+
+    def backward(
+        grad_outputs: GradOutputs, saved: RNNSaved, inputs: RNNInputs, may_overwrite: bool
+    ) -> Gradients:
+        return _run_backward(name, grad_outputs, saved, inputs, may_overwrite)
+
+    def compute_gradients(
+        ctx: Any,
+        run_backward: Callable[..., Gradients],
+        in_graph: bool,
+        grad_hs: Tensor | None,
+        grad_last: Tensor | None,
+    ) -> tuple[Any, ...]:
+        saved, inputs = load_saved(ctx, SAVED_NAMES, RNNSaved, _group_inputs)
+        grad_outputs = GradOutputs(
+            zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last, inputs.h0)
+        )
+        gradients: tuple[Any, ...]
+        if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
+            gradients = gradients_by_loop(name.upper(), inputs, grad_outputs)
+        else:
+            # In graphs, an operator changes nothing that it is given.
+            may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
+            ctx.gates.is_overwritten = may_overwrite
+            gradients = run_backward(grad_outputs, saved, inputs, may_overwrite)
+        return gradients if inputs.weights.bias is not None else (*gradients[:4], None)
+
+    return SequenceOperator(
+        name, forward, _fake_forward, backward, _fake_backward, _setup_context, compute_gradients
+    )
+
+
+rnn_tanh = _make_operator("rnn_tanh")
+rnn_relu = _make_operator("rnn_relu")
