@@ -145,25 +145,25 @@ def _overwritten_though_kept(patch: Patch) -> None:
     patch.setattr(_ForgetfulGates, "may_overwrite", lambda *_: True)
 
 
-def _both(check: Callable[[Any], None], calls: Callable[[str], Any]) -> dict[str, Any]:
-    return {"check": check, "calls": calls("LSTM") | calls("GRU")}
+def _on_layers(check: Callable[[Any], None], calls: Callable[[str], Any]) -> dict[str, Any]:
+    return {"check": check, "calls": calls("LSTM") | calls("GRU") | calls("RNN")}
 
 
-_RIGHT = _both(torch_fuzz.equals_plain_loop, torch_fuzz_calls.calls)
-_WRONG = _both(torch_fuzz.treated_as_by_stock, torch_fuzz_calls.wrong_calls)
-_SAVED_ELSEWHERE = _both(
+_RIGHT = _on_layers(torch_fuzz.equals_plain_loop, torch_fuzz_calls.calls)
+_WRONG = _on_layers(torch_fuzz.treated_as_by_stock, torch_fuzz_calls.wrong_calls)
+_SAVED_ELSEWHERE = _on_layers(
     torch_fuzz.equals_plain_loop,
     lambda kind: torch_fuzz_calls.calls(kind).map(
         lambda call: replace(call, layouts={}, grad_layouts=CONTIGUOUS)
     ),
 )
-_SAVED = _both(torch_fuzz.equals_plain_loop, torch_fuzz_calls.wrongly_saved)
+_SAVED = _on_layers(torch_fuzz.equals_plain_loop, torch_fuzz_calls.wrongly_saved)
 
 
 def _wrong(*faults: str) -> dict[str, Any]:
     """Calls with these faults alone, where another fault would be found as well."""
     calls = partial(torch_fuzz_calls.wrong_calls, faults=faults)
-    return _both(torch_fuzz.treated_as_by_stock, calls)
+    return _on_layers(torch_fuzz.treated_as_by_stock, calls)
 
 
 MUTANTS: dict[str, Mutant] = {

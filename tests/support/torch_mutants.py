@@ -8,7 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 from dropout_policies_torch import cells, layers, masks, recurrence, recurrent_layer
-from dropout_policies_torch.kernels import gru_operator, lstm_operator, operators
+from dropout_policies_torch.kernels import (
+    gru_operator,
+    lstm_operator,
+    masked_products,
+    operators,
+    rnn_operator,
+)
 from dropout_policies_torch.masks import apply_mask
 
 from dropout_policies.placement.plans import Slot
@@ -186,11 +192,31 @@ def _moved(a: Site, b: Site) -> Mutant:
 
 
 def _part(name: str, changed: Callable) -> Mutant:
-    """Another part that both operators are made of."""
+    """Another part that all operators are made of."""
 
     def apply(patch: pytest.MonkeyPatch) -> None:
-        for operator in (lstm_operator, gru_operator):
+        for operator in (lstm_operator, gru_operator, rnn_operator):
             patch.setattr(operator, name, changed(getattr(operator, name)))
+
+    return apply
+
+
+def _masked_product(name: str, change: Callable) -> Mutant:
+    """Another product under masks: change(original, *arguments)."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = getattr(masked_products, name)
+        patch.setattr(masked_products, name, lambda *args: change(original, *args))
+
+    return apply
+
+
+def _in_loop(mutant: Mutant) -> Mutant:
+    """A mutant of the plain loop, which then runs every layer."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        mutant(patch)
+        patch.setattr(operators, "supports", lambda *_: False)
 
     return apply
 
@@ -360,7 +386,7 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "the state of an unbatched call ignored": _unbatched_state_ignored,
     "masks per sequence left out": _sequence_masks_left_out,
     "row_offset ignored for packed input": _row_offset_ignored_where_packed,
-    "the loop forgets bias_hh": _one_bias("_run_loop"),
+    "the loop forgets bias_hh": _in_loop(_one_bias("_run_loop")),
     "the operators forget bias_hh": _one_bias("_run_operator"),
     "an operator masks the cell for the candidate": _moved(Site.CANDIDATE, Site.CELL),
     "an operator masks the candidate for the cell": _moved(Site.CELL, Site.CANDIDATE),
@@ -376,6 +402,18 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     ),
     "an operator runs backward as forward": _part(
         "step_order", lambda order: lambda *given: order(given[0], False)
+    ),
+    "an operator gives every gate of the input the first one's mask": _masked_product(
+        "input_gates",
+        lambda original, x, w, bias, mask: original(
+            x, w, bias, mask if mask is None else mask[..., : x.shape[-1]]
+        ),
+    ),
+    "a weight's gradient takes the gates' masks in reverse": _masked_product(
+        "grad_weight", lambda original, grads, values, found: original(grads, values, found[::-1])
+    ),
+    "an input's gradient takes the gates' masks in reverse": _masked_product(
+        "grad_input", lambda original, grads, weight, found: original(grads, weight, found[::-1])
     ),
     "initial state ignored": _initial_state_ignored,
     "stock nn.LSTM dropout": _stock_dropout,

@@ -1,5 +1,5 @@
-"""An LSTM over a whole sequence under masks, with or without a projection of h, with a backward pass
-of its own."""
+"""An LSTM over a whole sequence under masks, with a projection of h or without one; with a backward
+pass of its own."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ tensors one by one. `flatten` and `FlatSignature` convert between the two, and n
 
 T is the number of steps, B the batch, D the input's width, H the hidden size, G the number of
 gates, and P the width of h: `proj_size` in an LSTM with a projection, otherwise H. Masks are
-`[T or 1, B or 1, F or 1]`, where F is H, or P for a mask of h; None where a site has no mask. A mask
-of x or of h on the way into the gates may hold one for each gate, side by side: G*D or G*P wide. The
-operator takes a mask of x in that case alone; any other falls on x before.
+`[T or 1, B or 1, F or 1]`, where F is H, or P for a mask of h; None where a site has no mask. A
+mask of x or of h on the way into the gates may hold one for each gate, side by side: G*D or G*P
+wide. The operator takes a mask of x in that case alone; any other falls on x before.
 """
 
 from __future__ import annotations

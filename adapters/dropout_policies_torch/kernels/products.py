@@ -107,7 +107,7 @@ class RecurrentWeight:
         result."""
         out = self.weight.new_empty(self.rows, self.product_width)
         if self.masks == 1:
-            return self._multiply_part(*self._parts, *self._biases, out)
+            return self._multiply_part(self._parts[0], self._biases[0], out)
         parts = [
             self._multiply_part(part, bias, columns)
             for part, bias, columns in zip(
