@@ -299,7 +299,8 @@ def _run_operator(
     """Run the operator of the whole sequence, which takes all tensors in one type."""
     device = x.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
-    dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+    returned_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
+    dtype = operators.computing_dtype(returned_dtype, x, weights)
     typed_masks = {site: mask.to(dtype) for site, mask in masks.items()}
     if valid is not None:
         # At a step of padding zoneout keeps the whole state.
@@ -308,7 +309,8 @@ def _run_operator(
             typed_masks[site] = torch.where(valid, update, 1.0)
     typed_weights = weights.to(dtype)
     states = tuple(state.to(dtype) for state in initial)
-    return operators.run_operator(mode, typed_weights, x.to(dtype), states, typed_masks, reverse)
+    y, last = operators.run_operator(mode, typed_weights, x.to(dtype), states, typed_masks, reverse)
+    return y.to(returned_dtype), tuple(state.to(returned_dtype) for state in last)
 
 
 def pad_packed(

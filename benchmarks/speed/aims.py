@@ -61,6 +61,14 @@ def aims(results: Sequence[Result]) -> list[Aim]:
             list(_steps(results, IN_LOOP, "stock", shape=MEDIUM))),
         Aim(f"policies inside the recurrence ÷ PyTorch's layer, {SMALL}", 1.30,
             list(_steps(results, IN_LOOP, "stock", shape=SMALL))),
+        Aim("variational on a simple RNN ÷ PyTorch's layer", 1.0,
+            list(_layers(results, "tanh", "relu"))),
+        Aim("variational on an LSTM with a projection ÷ PyTorch's layer", 1.0,
+            list(_layers(results, "projection"))),
+        Aim("variational with masks for each gate ÷ PyTorch's layer", 1.15,
+            list(_layers(results, "untied"))),
+        Aim("variational under bfloat16 autocast ÷ PyTorch's layer", 1.0,
+            list(_layers(results, "bfloat16"))),
         Aim(f"a loop over PyTorch's cells ÷ variational, {MEDIUM}", 2.0,
             list(_cell_loops(results, shape=MEDIUM)), at_least=True),
         Aim(f"a loop over PyTorch's cells ÷ variational, {SMALL}", 2.0,
@@ -126,6 +134,15 @@ def _steps(
         (policy,) = job.policies
         if policy in policies and baseline in found:
             yield f"{_named(job, policy)}, {job.shape}", ratio(found[policy], found[baseline])[0]
+
+
+def _layers(results: Sequence[Result], *kinds: str) -> Iterator[Row]:
+    for job, found in of(results, "layers"):
+        for kind in kinds:
+            if kind in found:
+                by_name = found[kind]
+                where = f"{job.cell} {kind}, {job.shape}"
+                yield where, ratio(by_name["variational"], by_name["stock"])[0]
 
 
 def _on_gpu(results: Sequence[Result], policies: Sequence[str], how: str) -> Iterator[Row]:

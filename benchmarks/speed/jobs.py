@@ -16,12 +16,20 @@ BACKENDS = ("tensorflow", "jax", "torch")
 COUNTING = ("jax", "torch")
 """The backends of Keras that count what they allocate on a CPU."""
 SECTIONS = (
-    *("torch", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "scopes", "peers"),
+    *("torch", "layers", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "scopes"),
+    "peers",
 )
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """The environment in which glibc keeps what is given back to it."""
 IN_SCOPE = ", in a scope"
 """What follows the name of a loop whose steps are one sequence."""
+KINDS = {
+    "RNN": ("tanh", "relu", "bfloat16"),
+    "LSTM": ("projection", "untied", "bfloat16"),
+    "GRU": ("untied", "bfloat16"),
+}
+"""Kinds of layers beside those that the other sections measure, by their cell: a simple RNN's
+activations, an LSTM with a projection, masks for each gate, and autocast."""
 CAPTURED = ", captured"
 """What follows the name of a step that ran as a CUDA graph."""
 
@@ -65,7 +73,7 @@ class Job:
 
     Args:
         section: one of `SECTIONS`.
-        cell: LSTM or GRU.
+        cell: LSTM, GRU, or in the section "layers" RNN.
         shape: where a section runs through several, the one it starts from.
         backend: torch, or in Keras's sections one of `BACKENDS`.
         policies: which.
@@ -116,6 +124,9 @@ def every(device: str = "cpu") -> Iterator[Job]:
             for policy in policies(cell):
                 yield Job("torch", cell, shape, (policy,), seconds=25.0)
             yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=25.0)
+    for shape in (MEDIUM, SMALL) if device == "cpu" else ():
+        for cell in KINDS:
+            yield Job("layers", cell, shape, ("variational",), seconds=30.0)
     for cell in CELLS:
         for policy in policies(cell):
             yield Job("memory", cell, MEDIUM, (policy,), device=device)
@@ -146,6 +157,7 @@ def quick(device: str = "cpu") -> Iterator[Job]:
     else:
         for cell, policy in (("LSTM", "zaremba"), ("LSTM", "variational"), ("GRU", "variational")):
             yield Job("torch", cell, SMALL, (policy,), seconds=3.0)
+        yield Job("layers", "RNN", SMALL, ("variational",), seconds=3.0)
     yield Job("memory", "LSTM", SMALL, ("variational",), device=device)
     yield Job("growth", "LSTM", Shape(20, 35, 50, 1), ("variational",), device=device, seconds=0.5)
     yield Job("masks", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)

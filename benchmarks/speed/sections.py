@@ -21,6 +21,20 @@ dropout by PyTorch's own functions: `nn.Dropout` on the same connections, one ma
 made by `bernoulli_`, or `F.dropout` on the recurrent weights. In brackets the quartiles.
 """
 
+LAYERS = """
+### Other kinds of layers
+
+A training step under `variational` ÷ the stock layer's, for simple RNNs, LSTMs with a projection
+to half as many units, masks for each gate instead of one for all (`variational(gates="untied")`,
+÷ the stock layer), and both layers under autocast to bfloat16.
+"""
+
+KIND_NAMES = {
+    "projection": "with a projection",
+    "untied": "masks for each gate",
+    "bfloat16": "under bfloat16 autocast",
+}
+
 GPU = """
 ## PyTorch on a GPU
 
@@ -95,7 +109,7 @@ masks at the same places.
 
 def sections(results: Sequence[Result]) -> Iterator[str]:
     """Those that the results have anything for."""
-    for section in (_torch, _gpu, _keras, _memory, _keras_memory, _growth, _masks, _scopes, _peers):
+    for section in SECTIONS:
         text = section(results)
         if text:
             yield text
@@ -279,6 +293,17 @@ def _masks(results: Sequence[Result]) -> str:
     return MASKS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
 
 
+def _layers(results: Sequence[Result]) -> str:
+    rows = [
+        (f"{job.cell}, {KIND_NAMES.get(kind, kind)}", str(job.shape), _ms(found[kind]["stock"]),
+         _ms(found[kind]["variational"]), _spread(found[kind]["variational"], found[kind]["stock"]))
+        for job, found in of(results, "layers")
+        for kind in found
+    ]  # fmt: skip
+    head = ("layer", "size", "ms of PyTorch's", "ms", "÷ PyTorch's")
+    return LAYERS + "\n" + table(head, rows, 2) if rows else ""
+
+
 def _scopes(results: Sequence[Result]) -> str:
     rows = [
         (f"{job.cell} {name}", str(job.shape), _ms(found[name]), _ms(found[name + IN_SCOPE]),
@@ -303,3 +328,9 @@ def _peers(results: Sequence[Result]) -> str:
     ]  # fmt: skip
     head = ("layer", "ms", "ours", "÷ ours")
     return PEERS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
+
+
+SECTIONS = (
+    *(_torch, _layers, _gpu, _keras, _memory, _keras_memory, _growth, _masks, _scopes, _peers),
+)
+"""In the order of the page."""

@@ -160,18 +160,28 @@ class StepLoop(nn.Module):
 
 
 def training_step(
-    module: nn.Module, shape: Shape, device: str, wait: bool = True
+    module: nn.Module,
+    shape: Shape,
+    device: str,
+    wait: bool = True,
+    autocast: torch.dtype | None = None,
 ) -> Callable[[], None]:
     """Forward and backward, to every weight and to the input, which an embedding would be; with
-    `wait`, until the device is done."""
+    `wait`, until the device is done; the forward pass under autocast, if a type is given."""
     generator = torch.Generator().manual_seed(0)
     size = (shape.steps, shape.batch, shape.units)
     x, pull = (torch.randn(size, generator=generator).to(device) for _ in range(2))
     x.requires_grad_()
     module.to(device).train()
 
+    pull = pull if autocast is None else pull.to(autocast)
+
     def step() -> None:
-        y, _ = module(x)
+        if autocast is None:
+            y, _ = module(x)
+        else:
+            with torch.autocast(device, autocast):
+                y, _ = module(x)
         y.backward(pull)
         module.zero_grad(set_to_none=True)
         x.grad = None

@@ -13,7 +13,7 @@ from torch import nn
 
 import dropout_policies as dp
 
-from .jobs import IN_LOOP, IN_SCOPE, Job
+from .jobs import IN_LOOP, IN_SCOPE, KINDS, Job
 from .timing import Seconds, interleaved
 from .torch_layers import CellLoop, StepLoop, layer, planned, stock, training_step, with_dropout
 
@@ -31,6 +31,31 @@ def steps(job: Job) -> Seconds:
         modules["cell loop"] = CellLoop(job)
     made = {name: training_step(each, job.shape, job.device) for name, each in modules.items()}
     return interleaved(made, job.seconds)
+
+
+def layers(job: Job) -> dict[str, Seconds]:
+    """Of each kind of layer in `KINDS` a policy and the stock layer."""
+    shape = job.shape
+    sizes = (shape.units, shape.units, shape.layers)
+    found = {}
+    for kind in KINDS[job.cell]:
+        arguments: dict[str, Any] = {}
+        if kind == "projection":
+            arguments["proj_size"] = shape.units // 2
+        if kind == "relu":
+            arguments["nonlinearity"] = kind
+        variational = dp.variational(gates="untied" if kind == "untied" else "tied")
+        autocast = torch.bfloat16 if kind == "bfloat16" else None
+        modules = {
+            "stock": getattr(nn, job.cell)(*sizes, **arguments),
+            "variational": getattr(dpt, job.cell)(*sizes, policy=variational, **arguments),
+        }
+        made = {
+            name: training_step(module, shape, job.device, autocast=autocast)
+            for name, module in modules.items()
+        }
+        found[kind] = interleaved(made, job.seconds / len(KINDS[job.cell]))
+    return found
 
 
 def growth(job: Job) -> dict[str, dict[str, Seconds]]:

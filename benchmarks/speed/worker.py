@@ -42,6 +42,7 @@ def measure(job: Job) -> Any:
 
     sections = {
         "torch": torch_times.steps,
+        "layers": torch_times.layers,
         "growth": torch_times.growth,
         "masks": torch_times.keyed_masks,
         "scopes": torch_times.scopes,

@@ -49,7 +49,7 @@ def test_jobs_have_names_of_their_own_and_come_back_from_json(list_of, device):
     assert [jobs.Job.from_dict(json.loads(json.dumps(job.to_dict()))) for job in made] == made
     sections = {job.section for job in made}
     assert sections == set(jobs.SECTIONS) - (
-        {"gpu"} if device == "cpu" else {"keras", "keras-memory", "torch"}
+        {"gpu"} if device == "cpu" else {"keras", "keras-memory", "layers", "torch"}
     )
 
 
@@ -75,6 +75,28 @@ def test_an_aim_is_about_the_worst():
     (aim,) = aims.aims(results[:1])
     assert aim.met
     assert "| zaremba | 1e+03 | 1.00 (1.00–1.00) | 1.00 (1.00–1.00) |" in page.page(results)
+
+
+def test_each_kind_of_layer_has_its_aim():
+    slow, fast = [1.2] * 3, [0.5] * 3
+    found = {
+        "projection": {"stock": [1.0] * 3, "variational": fast},
+        "untied": {"stock": [1.0] * 3, "variational": slow},
+    }
+    made = [result("layers", found, ("variational",))]
+    where = {aim.text: (*aim.worst, aim.met) for aim in aims.aims(made)}
+    assert where == {
+        "variational on an LSTM with a projection ÷ PyTorch's layer": (
+            *("LSTM projection, B20 T20 H200 L2", 0.5),
+            True,
+        ),
+        "variational with masks for each gate ÷ PyTorch's layer": (
+            *("LSTM untied, B20 T20 H200 L2", 1.2),
+            False,
+        ),
+    }
+    row = "| LSTM, masks for each gate | B20 T20 H200 L2 | 1e+03 | 1.2e+03 | 1.20 (1.20–1.20) |"
+    assert row in page.page(made)
 
 
 def test_memory_in_keras_is_held_against_as_many_dropout_layers_or_its_layer():

@@ -410,7 +410,8 @@ LAYER_MUTANTS: dict[str, Mutant] = {
         ),
     ),
     "a weight's gradient takes the gates' masks in reverse": _masked_product(
-        "grad_weight", lambda original, grads, values, found: original(grads, values, found[::-1])
+        "grad_weight",
+        lambda original, grads, values, found, width: original(grads, values, found[::-1], width),
     ),
     "an input's gradient takes the gates' masks in reverse": _masked_product(
         "grad_input", lambda original, grads, weight, found: original(grads, weight, found[::-1])

@@ -44,6 +44,11 @@ def load_c_functions(dtype: torch.dtype) -> Any:
     return compiled_library(C_SOURCE, *C_DEFINES[dtype])
 
 
+def has_c_functions() -> bool:
+    """Whether there are functions in C for single precision."""
+    return load_c_functions(torch.float32) is not None
+
+
 def supports_c(x: Tensor) -> bool:
     """Whether functions in C can work on a tensor; not on an empty one."""
     return has_memory(x) and x.dtype in C_DEFINES and load_c_functions(x.dtype) is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ctypes import c_int64, c_void_p
 
 import torch
@@ -20,9 +21,25 @@ def supports(*rows: Tensor) -> bool:
     return all(supports_c(x) and x.dim() == 2 for x in rows) and uses_torch_threads(rows[0].dtype)
 
 
-def pack_in_panels(weight: Tensor, bias: Tensor | None) -> Tensor:
+def pack_parts(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
+    """Weights `[G, F]` of one shape in panels, those of each after those of the one before; see
+    `pack_in_panels`."""
+    lanes, (columns, depth) = load_c_functions(weights[0].dtype).lanes(), weights[0].shape
+    each = -(-columns // lanes)
+    panels = weights[0].new_empty(len(weights) * each, 1 + depth, lanes)
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        pack_in_panels(weight, bias, panels[number * each : (number + 1) * each])
+    return panels
+
+
+def pack_in_panels(weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
     """A weight `[G, F]` in panels, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each below
     its part of the bias `[G]`, or zeros, and zeros where a group is not full.
+
+    Args:
+        weight: the weight.
+        bias: the bias, or None.
+        out: contiguous memory for the panels; None for new memory.
 
     Raises:
         RuntimeError: the bias has another shape or type.
@@ -30,7 +47,8 @@ def pack_in_panels(weight: Tensor, bias: Tensor | None) -> Tensor:
     weight = resolve_bits(weight)
     functions, (columns, depth) = load_c_functions(weight.dtype), weight.shape
     lanes = functions.lanes()
-    panels = weight.new_empty(-(-columns // lanes), 1 + depth, lanes)
+    shape = (-(-columns // lanes), 1 + depth, lanes)
+    panels = weight.new_empty(shape) if out is None else check_memory("panels", out, shape, weight)
     if bias is not None:
         bias = check_memory("bias", make_contiguous(bias), (columns,), weight)
     functions.pack_in_panels(
@@ -43,8 +61,13 @@ def pack_in_panels(weight: Tensor, bias: Tensor | None) -> Tensor:
     return panels
 
 
-def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
+def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
     """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`.
+
+    Args:
+        left: the rows that give the sum its rows.
+        right: those that give its columns.
+        out: contiguous memory for the sum; None for new memory.
 
     Raises:
         RuntimeError: the two have not as many rows, or another type.
@@ -53,7 +76,8 @@ def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
     left = resolve_bits(left)
     rows_are_contiguous = left.stride(1) == 1 and left.stride(0) >= left.shape[1]
     left = left if rows_are_contiguous else left.contiguous()
-    total = left.new_empty(left.shape[1], right.shape[1])
+    shape = (left.shape[1], right.shape[1])
+    total = left.new_empty(shape) if out is None else check_memory("sum", out, shape, left)
     threads, count = torch.get_num_threads(), -(-len(left) // MAX_ROWS)
     chunks = zip(left.chunk(count), right.chunk(count), strict=True)
     for number, (some_left, some_right) in enumerate(chunks):

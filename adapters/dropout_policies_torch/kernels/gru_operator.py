@@ -160,7 +160,7 @@ def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> 
     input_masks = list(masked_products.split_mask(masks.input, x.shape[2]))
     input_masks = input_masks[-1:] + input_masks[:-1]  # n, r, z
     grad_w_ih = masked_products.grad_weight(
-        input_rows, lambda mask: masked_products.apply_mask(mask, x), input_masks
+        input_rows, lambda mask: masked_products.apply_mask(mask, x), input_masks, x.shape[2]
     )
     return (
         masked_products.grad_input(
@@ -169,7 +169,10 @@ def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> 
         grad_h0,
         grad_w_ih.roll(-size, 0),
         masked_products.grad_weight(
-            hidden_rows, lambda mask: previous_hidden(h0, saved.hs, reverse, mask), hidden_masks
+            hidden_rows,
+            lambda mask: previous_hidden(h0, saved.hs, reverse, mask),
+            hidden_masks,
+            size,
         ),
         input_rows.sum(0).roll(-size, 0),
         hidden_rows.sum(0),

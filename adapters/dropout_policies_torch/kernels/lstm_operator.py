@@ -212,10 +212,13 @@ def _backward(
         grad_h0,
         grad_c0,
         masked_products.grad_weight(
-            rows, lambda mask: masked_products.apply_mask(mask, x), input_masks
+            rows, lambda mask: masked_products.apply_mask(mask, x), input_masks, x.shape[2]
         ),
         masked_products.grad_weight(
-            rows, lambda mask: previous_hidden(h0, saved.hs, reverse, mask), hidden_masks
+            rows,
+            lambda mask: previous_hidden(h0, saved.hs, reverse, mask),
+            hidden_masks,
+            h0.shape[1],
         ),
         rows.sum(0),
         grad_w_hr,

@@ -68,6 +68,7 @@ def grad_weight(
     grad_gates: Tensor,
     values_under: Callable[[Tensor | None], Tensor],
     masks: Sequence[Tensor | None],
+    width: int,
 ) -> Tensor:
     """The gradient of a weight `[G*H, F]`.
 
@@ -75,12 +76,13 @@ def grad_weight(
         grad_gates: the gradient of the gates, `[N, G*H]`, for N = T*B rows.
         values_under: from a mask to what the weight was multiplied by under it, `[T, B, F]`.
         masks: one for all gates, or one for each.
+        width: F.
     """
-    parts = [
-        products.sum_outer_products(part, values_under(mask).flatten(0, 1))
-        for part, mask in zip(grad_gates.chunk(len(masks), dim=-1), masks, strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    grad = grad_gates.new_empty(grad_gates.shape[1], width)
+    parts = zip(grad_gates.chunk(len(masks), dim=1), masks, grad.chunk(len(masks)), strict=True)
+    for of_gates, mask, out in parts:
+        products.sum_outer_products(of_gates, values_under(mask).flatten(0, 1), out)
+    return grad
 
 
 def mask_each(values: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:

@@ -16,8 +16,9 @@ from torch.autograd import forward_ad
 
 from ..cells import SiteMasks, States, Weights
 from ..tracing import in_torch_func, in_trace
+from . import compiled, products
 from .gru_operator import gru
-from .kernel_memory import is_plain
+from .kernel_memory import has_memory, is_plain
 from .lstm_operator import lstm
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -60,6 +61,23 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
             for each in differentiable
         )
     )
+
+
+def computing_dtype(dtype: torch.dtype, x: Tensor, weights: Weights) -> torch.dtype:
+    """The type in which an operator computes what is wanted in some type.
+
+    On a CPU a small layer in half precision is computed in single precision: the functions in C
+    have no half precision, and PyTorch's take longer to start than a small step takes to run.
+
+    Args:
+        dtype: the type that is wanted.
+        x: the input.
+        weights: the layer's weights.
+    """
+    if dtype not in (torch.bfloat16, torch.float16) or torch.compiler.is_compiling():
+        return dtype
+    is_small = weights.w_hh.numel() < products.MIN_PACKED_ENTRIES
+    return torch.float32 if is_small and has_memory(x) and compiled.has_c_functions() else dtype
 
 
 def run_operator(

@@ -59,14 +59,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return functional.linear(x, weight, bias)
 
 
-def sum_outer_products(left: Tensor, right: Tensor) -> Tensor:
-    """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`."""
+def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
+    """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`; in
+    `out`, if that is given."""
     if cpu_products.supports(left, right):
-        return cpu_products.sum_outer_products(left, right)
+        return cpu_products.sum_outer_products(left, right, out)
     entries = left.shape[1] * right.shape[1]
     if entries >= MIN_PACKED_ENTRIES and _supports_onednn(left, right):
-        return _onednn_linear(left.t(), right.t(), None)
-    return left.t() @ right
+        total = _onednn_linear(left.t(), right.t(), None)
+        return total if out is None else out.copy_(total)
+    return torch.mm(left.t(), right, out=out)
 
 
 class RecurrentWeight:
@@ -156,6 +158,4 @@ class RecurrentWeight:
     def panels(self) -> Tensor:
         """The weight and the bias as functions in C read them, each part after the other; see
         `cpu_products`."""
-        pairs = zip(self._parts, self._biases, strict=True)
-        panels = [cpu_products.pack_in_panels(part, bias) for part, bias in pairs]
-        return panels[0] if len(panels) == 1 else torch.cat(panels)
+        return cpu_products.pack_parts(self._parts, self._biases)

@@ -6,10 +6,12 @@ from contextlib import contextmanager
 from functools import partial
 from unittest.mock import Mock
 
+import dropout_policies_torch as dpt
 import pytest
 import torch
 from dropout_policies_torch import cells, recurrence
 from dropout_policies_torch.kernels import (
+    compiled,
     cpu_kernels,
     cpu_products,
     kernel_selection,
@@ -523,3 +525,30 @@ def test_a_nan_stays_a_nan():
         hs = run_operator(layer, *values, reverse, False)[0]
         assert hs[1, 2].isnan().all()
         assert not hs[:, :2].isnan().any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_layers_in_half_precision_are_computed_in_single_precision(dtype, monkeypatch):
+    """Where there are functions in C, which have no half precision."""
+    x, weights = torch.zeros(2, 3, D, dtype=dtype), cells.Weights(*torch.zeros(2, 12, 3))
+    computing = operators.computing_dtype
+    assert computing(dtype, x, weights) is torch.float32
+    assert computing(torch.float64, x.double(), weights) is torch.float64
+    with monkeypatch.context() as patch:
+        patch.setattr(products, "MIN_PACKED_ENTRIES", 1)
+        assert computing(dtype, x, weights) is dtype
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "has_c_functions", lambda: False)
+        assert computing(dtype, x, weights) is dtype
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_half_precision_comes_back_in_its_type(kind, large, monkeypatch):
+    monkeypatch.setattr(products, "MIN_PACKED_ENTRIES", 1 if large else 2**60)
+    layer = getattr(dpt, kind)(3, 4, policy=dp.naive(), seed=1, dtype=torch.bfloat16)
+    x = torch.randn(5, 2, 3, dtype=torch.bfloat16, requires_grad=True)
+    y, end = layer(x)
+    y.float().sum().backward()
+    found = [y, *(end if kind == "LSTM" else [end]), x.grad, *(w.grad for w in layer.parameters())]
+    assert {each.dtype for each in found} == {torch.bfloat16}
