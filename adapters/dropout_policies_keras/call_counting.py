@@ -42,31 +42,29 @@ class CountingLayer:
     ) -> Iterator[SharedCalls]:
         """Have calls share masks; see `SharingLayer` of the core."""
         graph, around = tracing.current_graph(), SHARED.of(self)
-        counter = self.__dict__.get("_call_counter") if graph is None else None
+        counter = self.__dict__.get("_call_counter")
+        own_counter = counter if graph is None else None
         outside = tracing.value_outside_scope(self.generator.state)
-        before = tracing.value_now(self.generator.state)
-        state = ops.cast(before, "int32")
-        shared = SharedCalls(self.name, goes_on, rows, state, graph, counter)
-        shared.is_constant = graph is not None and tracing.is_constant_in_jax(before)
-        counted = None if counter is None else counter.begin(goes_on, state[1])
-        if self.hold_masks:
-            shared.moves = 0
-        else:
-            self.generator.next()  # the calls inside are one, whatever is called in scopes inside
+        if around is not None:
+            around.set_next_number()
+        counted = None if own_counter is None else own_counter.begin(goes_on)
+        moves = not self.hold_masks
+        shared = SharedCalls(self.name, self.generator, moves, goes_on, rows, graph, own_counter)
+        before = shared.state
         try:
             with SHARED.enter(self, shared):
                 yield shared
-            shared.check_compiled_calls(self.generator.state)
+            shared.check_compiled_calls(before)
         finally:
-            if counter is not None:
-                shared.is_counted |= counter.calls > 0
-                counter.end(counted)
-            if not shared.is_counted and shared.moves == 1:
-                self.generator.state.assign(before)
-            elif shared.moves:
+            shared.set_next_number()
+            if own_counter is not None:
+                own_counter.end(counted)
+            elif shared.has_taken_number:
                 self._check_state_is_returned(outside)
-                if around is not None:
-                    around.moves += shared.moves
+                if counter is not None:
+                    counter.count_number()
+            if around is not None:
+                around.inner_scope_ended()
 
     def _count(
         self, before: Tensor, training: bool, steps: Any, replica: Tensor | None
@@ -100,12 +98,11 @@ class CountingLayer:
         state = ops.cast(before, "int32")
         if counter is None:
             return BitSource(state, self.row_offset)
-        is_inside, first_step, call = counter.count(steps)
+        call = counter.count(steps, state[1], not self.hold_masks)
         if not self.hold_masks:  # inside a scope all calls are one
             after = tracing.value_now(self.generator.state)
-            self.generator.state.assign(ops.where(is_inside, before, after))
-        state = ops.stack([state[0], ops.where(is_inside, call, state[1])])
-        return BitSource(state, self.row_offset, first_step)
+            self.generator.state.assign(ops.where(call.takes_number, after, before))
+        return BitSource(ops.stack([state[0], call.call]), self.row_offset, call.first_step)
 
     def _check_state_is_returned(self, before: Any) -> None:
         """Make sure that the next call gets the random state that this one leaves.

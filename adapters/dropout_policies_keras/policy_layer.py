@@ -151,6 +151,11 @@ class PolicyLayer(CountingLayer):
     @calls.setter
     def calls(self, calls: int) -> None:
         assert self.placement is not None, "calls are counted under a policy"
+        if SHARED.of(self) is not None:
+            raise PolicyError(
+                f"{self.name}: inside dp.sequence and dp.hold the calls are counted by the scope. "
+                f"Set calls before the scope, or after it. Received: calls={calls!r}"
+            )
         self._set_state(self._seed_and_call()[0], calls)
 
     def _seed_and_call(self) -> tuple[int, int]:
@@ -227,8 +232,9 @@ class PolicyLayer(CountingLayer):
         shared = SHARED.of(self)
         is_shared = shared is not None and not shared.is_left_to_graph
         if shared is not None and is_shared:
-            source = shared.source(plan, self.row_offset)
-            if training or self.sampling:
+            is_counted = training or self.sampling
+            source = shared.source(plan, self.row_offset, is_counted)
+            if is_counted:
                 shared.count(steps)
         else:
             source = self._count(before, training, steps, replica)

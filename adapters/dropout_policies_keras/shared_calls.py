@@ -8,7 +8,7 @@ could know the step; there a variable of the layer holds it (`CallCounter`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -28,20 +28,36 @@ from .kept_bits import KeptBits
 from .masks import BitSource, derived_seeds
 from .tracing import Tensor
 
+
+class CountedCall(NamedTuple):
+    """What a `CallCounter` knows of a call.
+
+    Args:
+        takes_number: whether it takes a number: it is the first of its scope, or in none.
+        first_step: its first step.
+        call: the number of the call that it is part of.
+    """
+
+    takes_number: Tensor
+    first_step: Tensor
+    call: Tensor
+
+
 MODES = {True: 1, False: 2}
 """Scopes in a `CallCounter`, by whether each call goes on where the one before ended; 0 is none."""
 
 
 class CallCounter:
     """What compiled functions know of a scope, in a variable that they read and write: its mode,
-    how many steps and calls were made in it, and the number of the call that all of them are."""
+    how many steps and calls were made in it, the number of the call that all of them are, and how
+    many numbers were taken since it began, also by scopes inside it."""
 
     def __init__(self, name: str) -> None:
         self.variable = keras.Variable(
-            np.zeros(4, np.int32), dtype="int32", trainable=False, name=f"{name}_shared_calls"
+            np.zeros(5, np.int32), dtype="int32", trainable=False, name=f"{name}_shared_calls"
         )
 
-    def begin(self, goes_on: bool, call: Any) -> npt.NDArray[Any]:
+    def begin(self, goes_on: bool) -> npt.NDArray[Any]:
         """A scope begins; returns what `end` takes.
 
         Raises:
@@ -49,7 +65,7 @@ class CallCounter:
         """
         try:
             before = self._words.copy()
-            self.variable.assign(np.array([MODES[goes_on], 0, 0, int(call)], np.int32))
+            self.variable.assign(np.array([MODES[goes_on], 0, 0, 0, 0], np.int32))
         except TypeError as error:
             raise PolicyError(
                 "On JAX Keras holds a model's variables elsewhere while fit runs. Open the scope "
@@ -59,6 +75,7 @@ class CallCounter:
 
     def end(self, before: npt.NDArray[Any]) -> None:
         """A scope ends, and the one around it goes on."""
+        before[4] += self.numbers_taken
         self.variable.assign(before)
 
     @property
@@ -72,65 +89,87 @@ class CallCounter:
         return int(self._words[2])
 
     @property
+    def call(self) -> int:
+        """The number of the call that all of them are, once there is one."""
+        return int(self._words[3])
+
+    @property
+    def numbers_taken(self) -> int:
+        """How many numbers were taken since the scope began."""
+        return int(self._words[4])
+
+    @property
     def _words(self) -> npt.NDArray[Any]:
         return np.asarray(ops.convert_to_numpy(self.variable.value))
 
-    def count(self, steps: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """A call of some steps.
+    def count(self, steps: Any, number: Tensor, moves: bool) -> CountedCall:
+        """Count a call.
 
         Args:
             steps: T.
-
-        Returns:
-            Whether it is inside a scope, its first step, and the number of the call that it is
-            part of.
+            number: the number that the layer's next call has.
+            moves: whether the number after that is another one.
         """
         words = ops.convert_to_tensor(self.variable)
-        mode, step, calls, call = words[0], words[1], words[2], words[3]
+        mode, step, calls, call, taken = (words[n] for n in range(5))
         is_inside = mode > 0
+        takes_number = ops.logical_or(ops.logical_not(is_inside), ops.equal(calls, 0))
+        call = ops.where(takes_number, number, call)
         goes_on = ops.cast(ops.equal(mode, MODES[True]), "int32")
         new_step = step + goes_on * ops.cast(steps, "int32")
-        self.variable.assign(
-            ops.stack([mode, new_step, calls + ops.cast(is_inside, "int32"), call])
-        )
-        return is_inside, step, call
+        calls = calls + ops.cast(is_inside, "int32")
+        taken = taken + int(moves) * ops.cast(takes_number, "int32")
+        self.variable.assign(ops.stack([mode, new_step, calls, call, taken]))
+        return CountedCall(takes_number, step, call)
+
+    def count_number(self) -> None:
+        """Count a number that a scope inside this one has taken."""
+        one = ops.convert_to_tensor(np.array([0, 0, 0, 0, 1], np.int32))
+        self.variable.assign(ops.convert_to_tensor(self.variable) + one)
 
 
 @dataclass
 class SharedCalls:
     """What the calls of a layer share inside a scope.
 
+    They take the layer's next number when the first of them is made, so that a scope without calls
+    takes none, and one inside that is called first comes first.
+
     Args:
         layer: the layer's name.
+        generator: its generator, whose state is (seed, number of the next call).
+        moves: whether the next scope has another number; not while sampling holds all masks.
         goes_on: whether each call goes on at the step at which the one before ended.
         rows: the numbers of the batch's rows, by which masks are keyed; None for 0, 1, ...
-        state: (seed, call) of the masks, as two int32 words.
         graph: the graph that the scope was opened in; None outside of any.
         counter: the steps where calls are compiled by themselves; None where they cannot be.
 
     Attributes:
-        is_counted: whether a call was made that counts.
-        is_constant: whether `state` is a constant in what JAX compiles.
-        moves: by how much the number of the layer's next call has moved on.
+        state: (seed, call) of the masks, as two int32 words.
         step: how many steps were made.
         episodes, starts: by row, how often it was reset and the step of the last time, `[B]`; None
             where no row was.
     """
 
     layer: str
+    generator: Any
+    moves: bool
     goes_on: bool
     rows: npt.NDArray[np.int64] | None
-    state: Tensor
     graph: Any
     counter: CallCounter | None = None
-    is_counted: bool = False
-    moves: int = 1
-    is_constant: bool = False
     step: int | Tensor = 0
     episodes: Tensor | None = None
     starts: Tensor | None = None
+    state: Tensor = field(init=False)
     kept: KeptBits = field(init=False)
     """What calls have drawn."""
+    _is_constant: bool = False
+    """Whether `state` is a constant in what JAX compiles."""
+    _is_number_owed: bool = False
+    """Whether the number was taken in a loop of the graph, and the next one is to be set."""
+    _is_state_old: bool = False
+    """Whether scopes in a loop of the graph have taken numbers since `state` was read."""
     _is_step_unknown: bool = False
     """Whether calls were made in such a loop, which runs who knows how often."""
     _was_compiled: bool = False
@@ -140,6 +179,66 @@ class SharedCalls:
 
     def __post_init__(self) -> None:
         self.kept = KeptBits(self.goes_on)
+        self._read_state()
+
+    def _read_state(self) -> None:
+        """Read the number of the next call."""
+        state = tracing.value_now(self.generator.state)
+        self.state = ops.cast(state, "int32")
+        self._is_constant = self.graph is not None and tracing.is_constant_in_jax(state)
+        self._is_state_old = False
+
+    def _take_number(self) -> None:
+        """Give the calls their number, at the first of them.
+
+        Raises:
+            PolicyError: it is made in a loop of the graph, and scopes in there have taken numbers.
+        """
+        if self.has_begun:
+            if self.counter is not None:  # the first may have been compiled by itself
+                call = ops.convert_to_tensor(self.counter.call, dtype="int32")
+                self.state = ops.stack([self.state[0], call])
+        elif tracing.current_graph() is self.graph:
+            self._read_state()
+            if self.moves:
+                self.generator.next()
+        elif self._is_state_old:
+            raise self._order_error()
+        else:  # the loop's body runs many times, and what it sets is set each time
+            self._is_number_owed = self.moves
+
+    def set_next_number(self) -> None:
+        """Set the number of the layer's next call, if a loop of the graph could not.
+
+        Raises:
+            PolicyError: it is asked for in that loop.
+        """
+        if not self._is_number_owed:
+            return
+        if tracing.current_graph() is not self.graph:
+            raise self._order_error()
+        self.generator.next()
+        self._is_number_owed = False
+
+    def inner_scope_ended(self) -> None:
+        """A scope inside this one has ended, and may have taken numbers."""
+        if tracing.current_graph() is not self.graph:
+            self._is_state_old = True
+        elif not self.has_begun:
+            self._read_state()
+
+    def _order_error(self) -> PolicyError:
+        return PolicyError(
+            f"{self.layer}: a scope is opened inside a loop that runs in the graph, and calls of "
+            f"the scope around the loop are in it too. Which of them is the first depends on the "
+            f"turn of the loop. Make a call before the loop, or write the loop in Python, or "
+            f"RNN(..., unroll=True)."
+        )
+
+    @property
+    def has_taken_number(self) -> bool:
+        """Whether a number was taken that the layer's next call does not have."""
+        return self.moves and self.has_begun
 
     @property
     def _is_in_loop(self) -> bool:
@@ -187,19 +286,20 @@ class SharedCalls:
         self.episodes = self.episodes + flags
         self.starts = ops.where(ops.cast(flags, "bool"), self.step, self.starts)
 
-    def source(self, plan: Plan, row_offset: int) -> BitSource:
+    def source(self, plan: Plan, row_offset: int, is_counted: bool) -> BitSource:
         """Where the masks of the next call come from.
 
         Args:
             plan: the masks.
             row_offset: the number of the first row, where rows have no numbers of their own.
+            is_counted: whether `count` counts the call.
 
         Raises:
             PolicyError: the scope is open where JAX has no random state; or the call is inside a
-                loop that runs in the graph, and has masks per step; or there are more rows than
-                the sequence began with.
+                loop that runs in the graph, and has masks per step, or no number is known; or
+                there are more rows than the sequence began with.
         """
-        if self.is_constant:
+        if self._is_constant:
             raise PolicyError(
                 f"{self.layer}: the scope is opened inside a function that jax.jit compiles, and "
                 f"outside of stateless_call, where the layer's random state is a constant. Open it "
@@ -217,14 +317,13 @@ class SharedCalls:
                     f"or hold the masks: per='sequence'."
                 )
         batch = next((mask.shape[1] for mask in plan.values() if mask.by_sample), None)
-        if not self.has_own_rows or batch is None:
+        has_rows = self.has_own_rows and batch is not None
+        if has_rows:
+            self._check_rows(batch)
+        if is_counted:
+            self._take_number()
+        if not has_rows:
             return BitSource(self.state, row_offset, self.step)
-        known = [x.shape[0] for x in (self.rows, self.episodes) if x is not None]
-        if isinstance(batch, int) and batch > min(known):
-            raise PolicyError(
-                f"The sequence has {min(known)} rows. Received: a call with {batch}. Write "
-                f"dp.sequence(model, rows=[...]) with a number for each row."
-            )
         rows = ops.arange(batch, dtype="int32") + row_offset
         if self.rows is not None:
             words = self.rows.astype(np.uint32).astype(np.int32)
@@ -235,12 +334,24 @@ class SharedCalls:
         seeds = derived_seeds(self.state[0], episodes)
         return BitSource(self.state, rows, ops.maximum(self.step - starts, 0), seeds)
 
+    def _check_rows(self, batch: Any) -> None:
+        """Make sure that each row of a call has a number and an episode.
+
+        Raises:
+            PolicyError: there are more rows than the sequence began with.
+        """
+        known = [x.shape[0] for x in (self.rows, self.episodes) if x is not None]
+        if isinstance(batch, int) and batch > min(known):
+            raise PolicyError(
+                f"The sequence has {min(known)} rows. Received: a call with {batch}. Write "
+                f"dp.sequence(model, rows=[...]) with a number for each row."
+            )
+
     def count(self, steps: Any) -> None:
         """A call of T steps was made that counts."""
-        self.is_counted = True
         self._calls += 1
         if self.counter is not None:
-            self.counter.count(steps)
+            self.counter.count(steps, self.state[1], self.moves)
         if not self.goes_on:
             return
         self._is_step_unknown |= self._is_in_loop
@@ -262,21 +373,19 @@ class SharedCalls:
             )
         self._was_compiled = True
 
-    def check_compiled_calls(self, generator_state: Any) -> None:
+    def check_compiled_calls(self, before: Tensor) -> None:
         """Make sure that calls that were compiled by themselves kept to the scope.
 
         Args:
-            generator_state: that of the layer's generator.
+            before: the generator's state when the scope began.
 
         Raises:
             PolicyError: some did not.
         """
         if self.counter is None:
             return
-        before, after = (
-            ops.convert_to_numpy(ops.cast(x, "int32")) for x in (self.state, generator_state)
-        )
-        if int(after[1]) != int(before[1]) + self.moves:
+        first, after = (ops.convert_to_numpy(x)[1] for x in (before, self.generator.state))
+        if int(after) != int(first) + self.counter.numbers_taken:
             raise PolicyError(
                 f"{self.layer}: a function that was compiled before the first scope ran inside "
                 f"this one, and drew masks for each call. Compile it again (as tf.function(step)), "

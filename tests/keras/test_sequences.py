@@ -81,14 +81,14 @@ MUTANTS = {
     "steps that do not go on": (
         SharedCalls,
         "count",
-        lambda self, steps: setattr(self, "is_counted", True),
+        lambda self, steps: setattr(self, "_calls", 1),
     ),
     "steps that go on one by one": (
         SharedCalls,
         "count",
         lambda self, steps: (
             setattr(self, "step", self.step + 1),
-            setattr(self, "is_counted", True),
+            setattr(self, "_calls", 1),
         ),
     ),
     "a call that does not count": (
@@ -449,32 +449,14 @@ def test_episodes_are_reset_inside_a_compiled_call():
 # --- scopes --------------------------------------------------------------------------------------
 
 
-def test_nested_scopes_empty_scopes_and_exceptions():
+def test_the_number_of_calls_is_set_outside_of_a_scope():
     layer = stepwise(dpk.LSTM, policy="variational", seed=1)
-    x = inputs(2)
-    layer(x)
-    call = lambda: recorded(layer, lambda: layer(x, training=True))[0]  # noqa: E731
-    same = lambda a, b: all(np.array_equal(a[slot], b[slot]) for slot in a)  # noqa: E731
-    with dp.sequence(layer):
-        pass
-    assert layer.calls == 0
-    with dp.sequence(layer):
-        outer = call()
-        with dp.sequence(layer):
-            inner = call()
-        assert same(call(), outer)
-    assert layer.calls >= 1
-    assert not same(inner, call())
-    before = layer.calls
-
-    def fails():
-        with dp.sequence(layer):
-            call()
-            raise KeyError
-
-    with pytest.raises(KeyError):
-        fails()
-    assert layer.calls == before + 1
+    for scope in (dp.sequence, dp.hold):
+        with scope(layer):
+            with pytest.raises(dp.PolicyError, match=r"before the scope.*Received: calls=5"):
+                layer.calls = 5
+            layer(inputs(2), training=True)
+    assert layer.calls == 2
 
 
 def test_samples_are_taken_step_by_step_inside_of_one():
