@@ -5,6 +5,7 @@ from .conv_layers import ConvLSTM1D, ConvLSTM2D, ConvLSTM3D
 from .embedding import Embedding
 from .layers import GRU, LSTM, RNN, SimpleRNN
 from .step_layers import GRUCell, LSTMCell, SimpleRNNCell
+from .time_distributed import TimeDistributed
 
 __all__ = [
     "GRU",
@@ -18,6 +19,7 @@ __all__ = [
     "LSTMCell",
     "SimpleRNN",
     "SimpleRNNCell",
+    "TimeDistributed",
 ]
 
 if hasattr(_embedding, "ReversibleEmbedding"):  # not every Keras has it

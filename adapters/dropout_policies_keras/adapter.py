@@ -57,6 +57,7 @@ from .swapped_layer import (
     take_off,
     update_models,
 )
+from .time_distributed import SwappedTimeDistributed, unwrap, wrappers_of
 
 
 class KerasAdapter:
@@ -105,6 +106,10 @@ class KerasAdapter:
         for (item, layer), before in zip(pairs, swapped, strict=True):
             put_under_policy(layer, places[item], request.seed)
             layer.__dict__["_before_policy"] = before
+        words_inside = [item.layer for item in selection.embeddings]
+        wrappers = list(map(SwappedTimeDistributed, wrappers_of(words_inside, layers_of(model))))
+        for wrapper in wrappers:
+            wrapper.swap()
         for dropout in switched_off:
             dropout.switch_off()
         update_models(model)
@@ -112,7 +117,7 @@ class KerasAdapter:
             request.policies,
             touched,
             skipped,
-            [*swapped, *switched_off, ModelsToUpdate(model)],
+            [*swapped, *wrappers, *switched_off, ModelsToUpdate(model)],
             words,
             notes,
             existing.reported(),
@@ -129,6 +134,8 @@ class KerasAdapter:
         for layer in self.under_policy(model).values():
             taken_over |= layer.dropouts_taken_over  # a loaded dropout does not remember its rate
             take_off(layer)
+        for layer in layers_of(model):
+            unwrap(layer)
         for name, layer in dropouts_by_name(model):
             is_off = getattr(layer, rate_attribute(layer) or "", None) == 0.0
             restore_rate(layer, taken_over.get(name) if is_off else None)

@@ -13,8 +13,9 @@ from keras import ops
 from dropout_policies.adapter import PolicyError
 
 from . import tracing
+from .call_counter import CallCounter
 from .masks import BitSource
-from .shared_calls import SHARED, CallCounter, SharedCalls
+from .shared_calls import SHARED, SharedCalls
 from .tracing import Tensor
 
 

@@ -3,6 +3,7 @@ under a policy."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Self, Unpack
@@ -38,8 +39,9 @@ CALL_SIGNATURE = (
 class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
     """A drop-in `keras.layers.Embedding` that drops whole word types while it trains.
 
-    From tokens `[B, T]` or `[B]` to rows `[B, T, F]` or `[B, F]`. The rows that are looked up are
-    masked, not the matrix, so that a layer that is tied to it sees it whole.
+    From tokens `[B, ...]` to rows `[B, ..., F]`: of words `[B, T]`, of sentences `[B, S, W]`. The
+    rows that are looked up are masked, not the matrix, so that a layer that is tied to it sees it
+    whole.
 
     Args:
         input_dim: how many word types there are.
@@ -124,40 +126,35 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
         """The rows of some tokens, under masks in training.
 
         Args:
-            inputs: tokens `[B, T]` or `[B]`.
+            inputs: tokens `[B, ...]`.
             training: whether the call is in training.
 
         Returns:
-            Rows `[B, T, F]` or `[B, F]`.
+            Rows `[B, ..., F]`.
 
         Raises:
-            PolicyError: the tokens have another shape under a policy, or see `PolicyLayer.masks`.
+            PolicyError: see `PolicyLayer.masks`.
         """
         rows = super().call(inputs)
         training = training or _training_below.get()
         if not self.is_active(training):
             return rows
-        if len(inputs.shape) not in (1, 2):
-            raise PolicyError(
-                f"{self.name}: under a policy, tokens are [B, T] or [B], so that it is clear "
-                f"which is a sample. Received: input of shape {tuple(inputs.shape)}"
-            )
         assert self.placement is not None
-        batch, placement = ops.shape(inputs)[0], self.placement
+        placement = self.placement
+        batch, *others = ops.shape(inputs)
         plan = plan_embedding(placement.policy, placement.layer, self.input_dim, batch)
-        steps = ops.shape(inputs)[1] if len(inputs.shape) == 2 else 1
-        drawn = self.masks(plan, training, self.compute_dtype, inputs, steps)
+        tokens = ops.reshape(ops.cast(inputs, "int32"), (batch, math.prod(others)))
+        drawn = self.masks(plan, training, self.compute_dtype, inputs, ops.shape(tokens)[1])
         if not drawn:
             return rows
         (mask,) = drawn.values()
         if tuple(mask.shape) == (1, 1, 1) and not self.masks_apply(training):
             return rows * mask[0, 0]  # the mean
-        tokens = ops.cast(inputs if len(inputs.shape) == 2 else inputs[:, None], "int32")
         if placement.policy[Site.EMBEDDING].per == "call":
-            by_token = ops.take(mask[0, 0], tokens)  # [B, T]
+            by_token = ops.take(mask[0, 0], tokens)
         else:
             by_token = ops.take_along_axis(mask[0], tokens, axis=1)
-        return rows * ops.reshape(by_token, (*ops.shape(inputs), 1))
+        return rows * ops.reshape(by_token, (batch, *others, 1))
 
     def compute_output_spec(self, inputs: Any, training: bool = False) -> Any:  # noqa: ARG002
         return super().compute_output_spec(inputs)
@@ -260,12 +257,12 @@ if hasattr(keras.layers, "ReversibleEmbedding"):
             """The rows of some tokens, under masks in training; or tokens' logits, without.
 
             Args:
-                inputs: tokens `[B, T]` or `[B]`; rows `[..., F]` where `reverse` is true.
+                inputs: tokens `[B, ...]`; rows `[..., F]` where `reverse` is true.
                 reverse: whether rows come in, and logits of all tokens go out.
                 training: whether the call is in training.
 
             Returns:
-                Rows `[B, T, F]` or `[B, F]`; or logits `[..., input_dim]`.
+                Rows `[B, ..., F]`; or logits `[..., input_dim]`.
 
             Raises:
                 PolicyError: as `Embedding.call` says.

@@ -19,22 +19,40 @@ from .model_layers import (
     unique_names,
 )
 from .policy_cells import is_cell
-from .policy_classes import reason_to_skip
+from .policy_classes import has_own_call, reason_to_skip
+from .time_distributed import TimeDistributed, embedding_in
 
 
 def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
     """The embeddings that a policy can go on, and those that it cannot, with the reason."""
     all_layers = layers_of(model)
+    inside = ids_inside(all_layers, RECURRENT_LAYERS)
+    every = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
+    reasons = {id(x): reason_to_skip(x) or _reason_of_wrappers(x, all_layers) for x in every}
+    skipped = [Skipped(x.name, kind_of(x), why) for x in every if (why := reasons[id(x)])]
+    return _named([x for x in every if not reasons[id(x)]], all_layers), skipped
+
+
+def _reason_of_wrappers(embedding: Layer, all_layers: Sequence[Layer]) -> str:
+    """Why no policy can go on an embedding that `TimeDistributed` runs, or ""."""
     wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
-    skipped = [
-        Skipped(layer.name, kind_of(layer), "an embedding inside TimeDistributed gets no policy")
-        for layer in wrappers
-        if any(isinstance(inner, keras.layers.Embedding) for inner in layers_of(layer))
-    ]
-    inside = ids_inside(all_layers, (*RECURRENT_LAYERS, keras.layers.TimeDistributed))
-    found = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
-    skipped += [Skipped(x.name, kind_of(x), why) for x in found if (why := reason_to_skip(x))]
-    return _named([x for x in found if not reason_to_skip(x)], all_layers), skipped
+    for wrapper in wrappers:
+        if all(embedding is not inner for inner in layers_of(wrapper)):
+            continue
+        if embedding_in(wrapper) is not embedding:
+            return (
+                f"it is inside a layer that {wrapper.name} (TimeDistributed) runs once for every "
+                f"step, and each would drop other words; put the embedding before {wrapper.name}"
+            )
+        is_own = type(wrapper) not in (keras.layers.TimeDistributed, TimeDistributed)
+        if is_own or has_own_call(embedding):
+            whose = f"the class of {wrapper.name}" if is_own else "its call"
+            return (
+                f"{whose} is of your own, and {wrapper.name} (TimeDistributed) runs the embedding "
+                f"once for every step, which would drop other words; call the embedding itself on "
+                f"all steps"
+            )
+    return ""
 
 
 def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:

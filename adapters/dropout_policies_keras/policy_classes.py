@@ -57,18 +57,24 @@ def reason_to_skip(layer: Layer) -> str:
                     f"call that, or run a cell of your own with dropout_policies_keras.RNN"
                 )
     is_embedding = issubclass(ours, Embedding)
-    if is_embedding and any(_overridden(kind, ours, "call")) and not issubclass(kind, ours):
+    if is_embedding and has_own_call(layer) and not issubclass(kind, ours):
         name = ours.__name__
         return (
             f"its call cannot pass training on, which Keras's {name} does not take; derive it "
             f"from dropout_policies_keras.{name}"
         )
-    if any(_overridden(kind, ours, "call")) and not takes_training(layer):
+    if has_own_call(layer) and not takes_training(layer):
         return (
             "its call takes no training, and so a policy would never mask; write "
             "call(self, ..., training=False), and pass it on to super().call()"
         )
     return ""
+
+
+def has_own_call(layer: Layer) -> bool:
+    """Whether a user derived the class of a layer from a stock one or ours and wrote its `call`."""
+    ours = _class_for(type(layer))
+    return ours is not None and any(_overridden(type(layer), ours, "call"))
 
 
 def _class_for(kind: type[Any]) -> Any:

@@ -41,8 +41,8 @@ def update_saving_warnings(model: Layer) -> None:
 def _saves_by_own_config(layer: Layer) -> bool:
     """Whether a layer is of a class that may say itself what a file knows of the layers inside;
     Keras's own classes save those."""
-    is_keras = type(layer).__module__.startswith("keras.")
-    return not is_keras and not isinstance(layer, PolicyLayer)
+    package = type(layer).__module__.partition(".")[0]
+    return package not in ("keras", __package__) and not isinstance(layer, PolicyLayer)
 
 
 def _policies_in(layer: Layer) -> list[str]:

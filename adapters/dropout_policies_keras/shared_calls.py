@@ -2,15 +2,14 @@
 
 Where the scope is opened in the graph that its calls are in (or all run eagerly), steps are counted
 in Python. Where it is opened around calls that are compiled, such as `train_on_batch`, no graph
-could know the step; there a variable of the layer holds it (`CallCounter`).
+could know the step; there a variable of the layer holds it (`call_counter`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-import keras
 import numpy as np
 import numpy.typing as npt
 from keras import ops
@@ -24,108 +23,10 @@ from dropout_policies.adapter import (
 )
 
 from . import tracing
+from .call_counter import CallCounter
 from .kept_bits import KeptBits
 from .masks import BitSource, derived_seeds
 from .tracing import Tensor
-
-
-class CountedCall(NamedTuple):
-    """What a `CallCounter` knows of a call.
-
-    Args:
-        takes_number: whether it takes a number: it is the first of its scope, or in none.
-        first_step: its first step.
-        call: the number of the call that it is part of.
-    """
-
-    takes_number: Tensor
-    first_step: Tensor
-    call: Tensor
-
-
-MODES = {True: 1, False: 2}
-"""Scopes in a `CallCounter`, by whether each call goes on where the one before ended; 0 is none."""
-
-
-class CallCounter:
-    """What compiled functions know of a scope, in a variable that they read and write: its mode,
-    how many steps and calls were made in it, the number of the call that all of them are, and how
-    many numbers were taken since it began, also by scopes inside it."""
-
-    def __init__(self, name: str) -> None:
-        self.variable = keras.Variable(
-            np.zeros(5, np.int32), dtype="int32", trainable=False, name=f"{name}_shared_calls"
-        )
-
-    def begin(self, goes_on: bool) -> npt.NDArray[Any]:
-        """A scope begins; returns what `end` takes.
-
-        Raises:
-            PolicyError: inside of a batch of `fit` on JAX, where Keras holds variables elsewhere.
-        """
-        try:
-            before = self._words.copy()
-            self.variable.assign(np.array([MODES[goes_on], 0, 0, 0, 0], np.int32))
-        except TypeError as error:
-            raise PolicyError(
-                "On JAX Keras holds a model's variables elsewhere while fit runs. Open the scope "
-                "around fit or train_on_batch, or inside the model's call."
-            ) from error
-        return before
-
-    def end(self, before: npt.NDArray[Any]) -> None:
-        """A scope ends, and the one around it goes on."""
-        before[4] += self.numbers_taken
-        self.variable.assign(before)
-
-    @property
-    def step(self) -> int:
-        """How many steps were made."""
-        return int(self._words[1])
-
-    @property
-    def calls(self) -> int:
-        """How many calls were made."""
-        return int(self._words[2])
-
-    @property
-    def call(self) -> int:
-        """The number of the call that all of them are, once there is one."""
-        return int(self._words[3])
-
-    @property
-    def numbers_taken(self) -> int:
-        """How many numbers were taken since the scope began."""
-        return int(self._words[4])
-
-    @property
-    def _words(self) -> npt.NDArray[Any]:
-        return np.asarray(ops.convert_to_numpy(self.variable.value))
-
-    def count(self, steps: Any, number: Tensor, moves: bool) -> CountedCall:
-        """Count a call.
-
-        Args:
-            steps: T.
-            number: the number that the layer's next call has.
-            moves: whether the number after that is another one.
-        """
-        words = ops.convert_to_tensor(self.variable)
-        mode, step, calls, call, taken = (words[n] for n in range(5))
-        is_inside = mode > 0
-        takes_number = ops.logical_or(ops.logical_not(is_inside), ops.equal(calls, 0))
-        call = ops.where(takes_number, number, call)
-        goes_on = ops.cast(ops.equal(mode, MODES[True]), "int32")
-        new_step = step + goes_on * ops.cast(steps, "int32")
-        calls = calls + ops.cast(is_inside, "int32")
-        taken = taken + int(moves) * ops.cast(takes_number, "int32")
-        self.variable.assign(ops.stack([mode, new_step, calls, call, taken]))
-        return CountedCall(takes_number, step, call)
-
-    def count_number(self) -> None:
-        """Count a number that a scope inside this one has taken."""
-        one = ops.convert_to_tensor(np.array([0, 0, 0, 0, 1], np.int32))
-        self.variable.assign(ops.convert_to_tensor(self.variable) + one)
 
 
 @dataclass

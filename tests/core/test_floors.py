@@ -85,6 +85,7 @@ KERAS_ROOMS = (
     "loops",
     "conv_cells",
     "recurrence",
+    "call_counter",
     "shared_calls",
     "call_counting",
     "policy_layer",
@@ -98,6 +99,7 @@ KERAS_ROOMS = (
     "recurrent_cell",
     "step_layers",
     "embedding",
+    "time_distributed",
     "auditing",
     "saving_warnings",
     "policy_classes",
@@ -269,14 +271,15 @@ def test_both_adapters_have_the_same_rooms():
     """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, and
     checks of tensors before its own operators. Keras: cells inside layers (their classes, checks
     and plans), convolutional ones among them, layers to look for inside layers, loops to choose
-    from, constructors whose arguments Keras itself reads, and a file format that only knows what
-    `get_config` says. (The number of a call, and the masks that calls share, are files of
-    PyTorch's; in Keras the number is a variable, which calls that are compiled by themselves
-    share.)"""
+    from, a wrapper that runs a layer at each step, constructors whose arguments Keras itself reads,
+    and a file format that only knows what `get_config` says. (The number of a call, and the masks
+    that calls share, are files of PyTorch's; in Keras the number is a variable, which calls that
+    are compiled by themselves share.)"""
     torch_alone = {"checkpointing", "scripting", "tensor_checks", "mask_keys", "shared_masks"}
     keras_alone = {"policy_cells", "layer_cells", "loops", "conv_cells", "conv_layers"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "saving_warnings"}
+    keras_alone |= {"call_counter", "time_distributed"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"kernels": {"__init__", "compiled", "products"}}
     in_both["auditing"] = {"__init__", "probe", "calling", "parts"}

@@ -52,8 +52,14 @@ def test_one_token_for_each_sample():
     layer = Embedding(V, F, policy=policy("sequence"), seed=5)
     got = numpy(layer(TOKENS[:, 0], training=True))
     np.testing.assert_allclose(got, expected(layer, TOKENS[:, :1], "sequence", 0)[:, 0], rtol=1e-6)
-    with pytest.raises(dp.PolicyError, match=r"tokens are \[B, T\] or \[B\]"):
-        layer(TOKENS[None], training=True)
+
+
+@pytest.mark.parametrize("per", ["sequence", "call"])
+def test_sentences_of_words_for_each_sample(per):
+    layer = Embedding(V, F, policy=policy(per), seed=5)
+    got = numpy(layer(TOKENS.reshape(B, 2, T // 2), training=True))
+    assert got.shape == (B, 2, T // 2, F)
+    np.testing.assert_allclose(got.reshape(B, T, F), expected(layer, TOKENS, per, 0), rtol=1e-6)
 
 
 def test_what_is_not_scaled_is_by_its_mean_in_evaluation():

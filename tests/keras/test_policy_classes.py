@@ -181,7 +181,7 @@ OTHERS = {
     "in TimeDistributed": lambda: keras.Sequential(
         [
             layers.Reshape((T, 1)),
-            layers.TimeDistributed(layers.Embedding(9, D), name="words"),
+            layers.TimeDistributed(keras.Sequential([layers.Embedding(9, D, name="words")])),
             layers.Reshape((T, D)),
         ]
     ),
