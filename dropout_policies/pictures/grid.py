@@ -33,6 +33,7 @@ class Row:
         wrong: whether it is marked as other than it should be.
         passed: how many masks a signal passes here at one step; None where that is not known.
         carried: and how many on its way into a layer's next step; likewise.
+        by_channel: whether a rule masks whole feature maps.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Row:
     wrong: bool = False
     passed: int | None = 0
     carried: int | None = 0
+    by_channel: bool = False
 
     @staticmethod
     def connection(name: str, rule: Rule | None, words: Rule | None = None) -> Row:
@@ -51,7 +53,8 @@ class Row:
         notes += [f"word types {words.text()}"] if words is not None else []
         masked = rule is not None
         per = rule.per if rule else None
-        return Row(name, "; ".join(notes), masked, per, passed=int(masked))
+        by_channel = rule is not None and rule.shape == "channel"
+        return Row(name, "; ".join(notes), masked, per, passed=int(masked), by_channel=by_channel)
 
     @staticmethod
     def layer(name: str, rules: Mapping[Site, Rule]) -> Row:
@@ -60,8 +63,14 @@ class Row:
         notes = "; ".join(f"{site.value} {rule.text()}" for site, rule in rules.items())
         per = carried[0].per if carried else None
         inside = any(site not in CARRIED for site in rules)
+        by_channel = any(rule.shape == "channel" for rule in rules.values())
         passed, onward = masks_passed(rules)
-        return Row(name, notes, bool(carried), per, inside, passed=passed, carried=onward)
+        return Row(
+            *(name, notes, bool(carried), per, inside),
+            passed=passed,
+            carried=onward,
+            by_channel=by_channel,
+        )
 
     def mask_letter(self, step: int) -> str:
         """The name of the mask of a step, from 0: one letter for one mask; "" where there is none.
@@ -216,6 +225,8 @@ class Grid:
         """What the marks mean, of those that are there."""
         if any(row.masked for row in self.rows):
             yield "dashed: masked, and in a row one letter is one mask; solid: whole"
+        if any(row.by_channel for row in self.rows):
+            yield "per channel: a mask falls on whole feature maps, at all positions alike"
         if any("?" in row.mask_letter(0) for row in self.rows):
             yield "?: not decided"
         if any(row.inside for row in self.rows):

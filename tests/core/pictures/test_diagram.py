@@ -51,6 +51,25 @@ def test_zaremba_has_l_plus_1_masks_on_every_path_and_naive_one_more_a_step(grid
     }
 
 
+@pytest.mark.parametrize(
+    ("policy", "by_channel"),
+    [
+        (dp.zaremba(), False),
+        (dp.zaremba().with_shape("channel"), True),
+        (dp.semeniuta(), False),
+        (dp.semeniuta().with_shape("channel"), True),
+        (dp.zaremba(0.0).with_shape("channel"), False),
+    ],
+)
+def test_the_legend_says_what_falls_on_whole_feature_maps(policy, by_channel):
+    drawn, legend = policy.diagram(), "per channel: a mask falls on whole feature maps"
+    texts = [shape.text for shape in lay_out(drawn).shapes if isinstance(shape, Text)]
+    assert (legend in str(drawn)) == by_channel
+    assert (f">{legend}" in drawn.svg()) == by_channel
+    assert any(text.startswith(legend) for text in texts) == by_channel  # what a PNG is drawn from
+    assert ("and channel" in str(drawn)) == by_channel
+
+
 def test_the_text_is_the_papers_figure():
     assert (
         str(dp.zaremba().diagram(path=(2, 4)))
