@@ -119,10 +119,12 @@ def _of_all_steps(
 
 
 def _masked_kernel(variable: Any, mask: Tensor | None, dtype: str) -> Tensor:
-    """A kernel `[*K, C, G*F]` under its mask `[1, G*F, C*K]`, or none."""
+    """A kernel `[*K, C, G*F]` under its mask `[1, G*F, C*K]`, its mean `[1, 1, 1]`, or none."""
     kernel = as_tensor(variable, dtype)
     if mask is None:
         return kernel
+    if prod(mask.shape) == 1:
+        return kernel * mask[0, 0, 0]
     *taps, channels, gates = kernel.shape
     by_tap = ops.reshape(mask[0], (gates, channels, *taps))
     return kernel * ops.transpose(by_tap, (*range(2, 2 + len(taps)), 1, 0))
