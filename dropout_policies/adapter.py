@@ -19,7 +19,8 @@ Write `from dropout_policies.adapter import ...` and import no other module of t
 - masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
   `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `RowGroup`, `row_flags`,
   `check_row_count`, `steps_to_draw`, `warn_of_steps`, `models_in_sequence`;
-- the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`;
+- the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`,
+  `no_matrices_error`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
 
@@ -31,6 +32,7 @@ from .auditing.probing.probe import (
     ModelPart,
     Parameter,
     Probe,
+    no_matrices_error,
 )
 from .compilation.libraries import OPENMP, compilation_allowed, compiled_library
 from .errors import PolicyError, PolicyWarning
@@ -157,6 +159,7 @@ __all__ = [
     "keyed",
     "mask_key",
     "models_in_sequence",
+    "no_matrices_error",
     "note_uses",
     "notes_on_wiring",
     "place_layers",

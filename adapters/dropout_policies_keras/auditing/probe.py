@@ -12,12 +12,13 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError
+from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError, no_matrices_error
 
 from ..layers import Recurrent
 from ..model_layers import Layer, layers_of
 from ..model_wiring.model_state import capture_state, restore_state
 from .calling import call_layer, find_sequence_input, with_zero_states
+from .matrices import as_matrices, find_spatial_axes
 from .parts import RecurrentPart
 
 SETTINGS: dict[type, dict[str, Any]] = {
@@ -59,17 +60,18 @@ class Probe:
                 f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
                 f"of tokens. Give it the recurrent layer alone."
             )
-        weights = [w for w in layer.weights if len(w.shape) in (1, 2)]
-        self._weights = {f"{w.path}#{number}": w for number, w in enumerate(weights)}
-        matrices = (w for w in weights if len(w.shape) == 2 and not INITIAL_STATE.search(w.path))
-        first = next(matrices, None)
+        weights = as_matrices(layer.weights, layers)
+        self._weights = {f"{w.variable.path}#{number}": w for number, w in enumerate(weights)}
+        matrices = (w for name, w in self._weights.items() if not INITIAL_STATE.search(name))
+        first = next((w for w in matrices if len(w.shape) == 2), None)
         if first is None:
-            raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
+            raise no_matrices_error(self.name, any(len(w.shape) > 2 for w in layer.weights))
+        self._axes = find_spatial_axes(layers)
         self.embedding: Parameter | None = None
         self.features = int(first.shape[0])
         if embeddings:
             matrix = embeddings[0].embeddings
-            name = next(n for n, w in self._weights.items() if w is matrix)
+            name = next(n for n, w in self._weights.items() if w.variable is matrix)
             self.embedding = Parameter(name, tuple(matrix.shape), False)
             self.features = int(matrix.shape[1])
         # Padding passes nothing on.
@@ -79,7 +81,8 @@ class Probe:
                 f"{self.name} has a Masking layer, which takes most of what the audit gives for "
                 f"padding. Give it the model without that, or the recurrent layer alone."
             )
-        self._sequence_input = find_sequence_input(layer, self.name, 2 if embeddings else 3)
+        rank = 2 if embeddings else 3 + len(self._axes.sizes)
+        self._sequence_input = find_sequence_input(layer, self.name, rank)
         self.takes_states = isinstance(layer, keras.layers.RNN)
         self._written: dict[str, Array] = {}
         self._models: dict[tuple[bool, int], keras.Model] = {}
@@ -103,8 +106,7 @@ class Probe:
         ]
         self._initial_noise = capture_state(self._variables())
         self._values: dict[str, Array] = {
-            name: ops.convert_to_numpy(weight.value).astype(np.float64)
-            for name, weight in self._weights.items()
+            name: weight.read() for name, weight in self._weights.items()
         }
         for layer, name, value in changes:
             object.__setattr__(layer, name, value)
@@ -123,7 +125,7 @@ class Probe:
 
     def parameters(self) -> list[Parameter]:
         return [
-            Parameter(name, tuple(weight.shape), True)
+            Parameter(name, weight.shape, True)
             for name, weight in self._weights.items()
             if self.embedding is None or name != self.embedding.name
         ]
@@ -141,13 +143,14 @@ class Probe:
     ) -> Array:
         for name, value in weights.items():
             if self._written.get(name) is not value:
-                self._weights[name].assign(value.astype(np.float32))
+                self._weights[name].write(value)
                 self._written[name] = value
         if self.embedding is None:
-            inputs = np.repeat(x[None].astype(np.float32), batch, axis=0)
+            same = np.repeat(x[None], batch, axis=0)
+            inputs = self._axes.spread(same, self._axes.sizes).astype(np.float32)
         else:
             rows, tokens = np.unique(x, axis=0, return_inverse=True)
-            matrix = self._weights[self.embedding.name]
+            matrix = self._weights[self.embedding.name].variable
             first, end = self._first_token, self._first_token + len(rows)
             if end > matrix.shape[0]:
                 raise PolicyError(f"{self.name} knows fewer tokens than the audit needs.")
@@ -157,15 +160,19 @@ class Probe:
             self._written.pop(self.embedding.name, None)
             inputs = np.repeat(first + tokens.reshape(1, -1), batch, axis=0)
         cells = range(len(states[0])) if states else ()
-        state = [part[cell].astype(np.float32) for cell in cells for part in states or ()]
+        state = [
+            self._axes.spread(part[cell], self._axes.of_states).astype(np.float32)
+            for cell in cells
+            for part in states or ()
+        ]
         key = (training, len(state))
         if key not in self._models:
             self._models[key] = _ModeModel(self.layer, training, self._sequence_input)
         result = self._models[key].predict_on_batch([inputs, *state] if state else inputs)
         outputs = [np.asarray(part) for part in keras.tree.flatten(result)]
         for y in outputs:
-            if y.ndim == 3 and y.shape[:2] == (batch, len(x)):
-                return y.swapaxes(0, 1).astype(np.float64)
+            if y.ndim == 3 + len(self._axes.sizes) and y.shape[:2] == (batch, len(x)):
+                return self._axes.first_position(y).swapaxes(0, 1).astype(np.float64)
         raise PolicyError(
             f"{self.name} gives no output for every step, and the audit reads it there. Received: "
             f"outputs {', '.join(str(y.shape) for y in outputs)} for {batch} samples of {len(x)} "
@@ -213,10 +220,11 @@ def _title(layer: Layer) -> str:
     arguments = []
     if isinstance(layer, keras.layers.Bidirectional):
         return f"Bidirectional({_title(layer.forward_layer)})"
-    for name in ("units", "dropout", "recurrent_dropout"):
+    for name in ("units", "filters", "dropout", "recurrent_dropout"):
         value = getattr(layer, name, None) if isinstance(layer, keras.layers.RNN) else None
         if isinstance(value, int | float) and value:
-            arguments.append(f"{value}" if name == "units" else f"{name}={value:g}")
+            sized = name in ("units", "filters")
+            arguments.append(f"{value}" if sized else f"{name}={value:g}")
     if isinstance(layer, Recurrent) and layer.placement is not None:
         arguments.append(f"policy={layer.placement.policy.name!r}")
     return f"{type(layer).__name__}({', '.join(arguments)})"

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from dropout_policies.adapter import Array, Parameter, PolicyError
+from dropout_policies.adapter import Array, Parameter, PolicyError, no_matrices_error
 
 from ..model_wiring.model_state import capture_state, restore_state
 from ..recurrent_layer import Recurrent
@@ -75,7 +75,7 @@ class Probe:
             self.embedding = None if name is None else Parameter(name, shape, False)
         first = next((p for p in module.parameters() if p.dim() == 2), None)
         if first is None:
-            raise PolicyError(f"{self.name} has no weights that are matrices: nothing to audit.")
+            raise no_matrices_error(self.name, any(p.dim() > 2 for p in module.parameters()))
         widths = [embeddings[0].embedding_dim] if embeddings else _possible_widths(module, first)
         self._widths = list(widths)
         self._device, self._dtype = first.device, first.dtype

@@ -12,12 +12,30 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from ...errors import PolicyError
+
 Array = npt.NDArray[np.float64]
 
 INITIAL_STATE = re.compile(
     r"(^|[./])(init\w*|start\w*|(h|c|hidden|cell|state)_?(0|init\w*))(#\d+)?$"
 )
 """The name of a parameter that is a learned initial state, as `h0`, `init_hidden`, `start`."""
+
+
+def no_matrices_error(name: str, has_convolutions: bool) -> PolicyError:
+    """The error of a module without weights that the audit could set.
+
+    Args:
+        name: what it is called.
+        has_convolutions: whether it has weights of more than two axes.
+    """
+    advice = "nothing to audit."
+    if has_convolutions:
+        advice = (
+            "of convolutions, the audit knows Keras's ConvLSTM1D, ConvLSTM2D and ConvLSTM3D alone. "
+            "Of a model under a policy, dp.record(model) keeps the masks themselves."
+        )
+    return PolicyError(f"{name} has no weights that are matrices: {advice}")
 
 
 class Parameter(NamedTuple):
