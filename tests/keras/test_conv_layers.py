@@ -1,30 +1,17 @@
-"""The convolutional LSTMs, held to the oracle: a convolution is a product with a matrix."""
-
-# ruff: noqa: ARG005 - a mutant has the signature of what it replaces
-
-from math import prod
+"""The convolutional LSTMs as layers of Keras; the suite of conformance holds them to the oracle."""
 
 import dropout_policies_keras as dpk
 import keras
 import numpy as np
 import pytest
 from dropout_policies_keras import conv_cells
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from keras import layers, ops
 
 import dropout_policies as dp
-from dropout_policies import reference
-from dropout_policies.masks import keyed
-from dropout_policies.placement.plans import Geometry, Placement, plan_masks
-from dropout_policies.policies import cell_types
-from dropout_policies.testing.strategies import policies
 
 B, T, D, H, SEED = 2, 3, 2, 3, 7
 SHAPES = {1: (5,), 2: (4, 3), 3: (3, 2, 4)}
 BACKEND = keras.backend.backend()
-EXAMPLES = {"jax": 4, "tensorflow": 12, "torch": 25}[BACKEND]  # each compiles anew on JAX
-MASKS = ["channel"] if BACKEND == "jax" else ["element", "channel"]
 
 
 def layer_of(rank, policy, **more):
@@ -42,176 +29,15 @@ def data(rank, layer):
     return x if layer.data_format == "channels_first" else np.moveaxis(x, 2, -1)
 
 
-def channels_first(values, layer, axis):
-    """Values with the channels before the spatial axes, flat: every position of one channel, then
-    of the next."""
-    values = ops.convert_to_numpy(values).astype("float64")
-    if layer.data_format == "channels_last":
-        values = np.moveaxis(values, -1, axis)
-    return values.reshape(*values.shape[:axis], -1)
-
-
-def matrix(convolve, kernel, channels, spatial, layer):
-    """The matrix `[G*H*S', D*S]` of a convolution."""
-    basis = np.eye(channels * prod(spatial), dtype="float32").reshape(-1, channels, *spatial)
-    if layer.data_format == "channels_last":
-        basis = np.moveaxis(basis, 1, -1)
-    return channels_first(convolve(basis, kernel), layer, 1).T
-
-
-def masked(kernel, mask):
-    """A kernel `[*K, C, G*H]` under its mask `[1, G*H, C*K]`."""
-    if mask is None:
-        return kernel
-    *taps, channels, gates = kernel.shape
-    by_tap = mask[0].reshape(gates, channels, *taps)
-    return kernel * np.moveaxis(by_tap, (0, 1), (-1, -2)).astype("float32")
-
-
-def oracle(layer, rank, policy, call):
-    """The outputs and last states that NumPy gives, flat, under the core's own masks."""
-    cell, spatial = layer.cell, SHAPES[rank]
-    outside = conv_cells.spatial_shape_of_state(cell)
-    kernel, recurrent, *bias = layer.get_weights()
-    geometry = Geometry(
-        *(D, H),
-        directions=(int(layer.go_backwards),),
-        batch=B,
-        steps=T,
-        cell=cell_types.LSTM,
-        input_positions=prod(spatial),
-        positions=prod(outside),
-        taps=2**rank,
-    )
-    plan = plan_masks(Placement(policy), geometry)
-    masks = keyed.masks(plan, SEED, call)
-    weights = {s.site: masks.pop(s) for s in [*masks] if s.site.value.endswith("_weight")}
-    for slot in masks:
-        if policy[slot.site].shape == "channel":
-            is_input = slot.site in (dp.Site.INPUT, dp.Site.BETWEEN)
-            masks[slot] = np.repeat(masks[slot], prod(spatial if is_input else outside), axis=-1)
-    dense = reference.Weights(
-        matrix(
-            lambda x, k: cell.input_conv(x, k, None, padding=cell.padding),
-            masked(kernel, weights.get(dp.Site.INPUT_WEIGHT)),
-            D,
-            spatial,
-            layer,
-        ),
-        matrix(
-            cell.recurrent_conv,
-            masked(recurrent, weights.get(dp.Site.RECURRENT_WEIGHT)),
-            H,
-            outside,
-            layer,
-        ),
-        np.repeat(bias[0], prod(outside)) if bias else None,
-    )
-    x = channels_first(data(rank, layer), layer, 2).swapaxes(0, 1)
-    y, state = reference.run(
-        reference.lstm, x, [[dense]], masks, directions=[int(layer.go_backwards)]
-    )
-    y = y.swapaxes(0, 1)
-    return [y[:, ::-1] if layer.go_backwards else y, *(part[0] for part in state)]
-
-
-def check(layer, rank, policy):
-    for call in range(2):
-        y, *states = layer(data(rank, layer), training=True)
-        found = [channels_first(y, layer, 2), *(channels_first(s, layer, 1) for s in states)]
-        for a, b in zip(found, oracle(layer, rank, policy, call), strict=True):
-            np.testing.assert_allclose(a, b, atol=2e-5)
-
-
-@settings(max_examples=EXAMPLES, deadline=None)
-@given(data=st.data())
-def test_every_policy_is_the_oracles(data):
-    rank = data.draw(st.integers(1, 3))
-    policy = data.draw(policies(cell_types.LSTM))
-    formats = ["channels_last"] if BACKEND == "tensorflow" else ["channels_last", "channels_first"]
-    layer = layer_of(
-        rank,
-        policy,
-        padding=data.draw(st.sampled_from(["same", "valid"])),
-        data_format=data.draw(st.sampled_from(formats)),  # TensorFlow convolves no other on a CPU
-        use_bias=data.draw(st.booleans()),
-        go_backwards=data.draw(st.booleans()),
-    )
-    check(layer, rank, policy)
-
-
-@pytest.mark.parametrize("shape", MASKS)
-@pytest.mark.parametrize("name", dp.names())
-def test_every_published_policy_is_the_oracles(name, shape):
-    policy = dp.resolve(name).with_shape(shape)
-    layer = layer_of(2, policy, padding="same", strides=1)
-    check(layer, 2, policy)
-
-
-def test_gates_may_have_masks_of_their_own_and_strides_make_fewer_positions():
-    into = dp.drop(0.5, gates="untied")
-    for shape in ("element", "channel"):
-        policy = dp.Policy(input=into, hidden=into, output=dp.drop(0.5)).with_shape(shape)
-        check(layer_of(2, policy, strides=2, padding="same"), 2, policy)
-
-
-MUTANTS = {
-    "the mask of another order of axes": (
-        conv_cells,
-        "masks_of_values",
-        lambda original: (
-            lambda cell, policy, masks: {
-                site: ops.flip(mask, axis=2) if len(mask.shape) == 5 else mask
-                for site, mask in original(cell, policy, masks).items()
-            }
-        ),
-    ),
-    "whole maps where elements are meant": (
-        conv_cells,
-        "masks_of_values",
-        lambda original: (
-            lambda cell, policy, masks: {
-                site: mask[:, :, :1, :1] * ops.ones_like(mask) if len(mask.shape) == 5 else mask
-                for site, mask in original(cell, policy, masks).items()
-            }
-        ),
-    ),
-    "no mask on the kernels": (
-        conv_cells,
-        "_masked_kernel",
-        lambda original: lambda kernel, mask, dtype: original(kernel, None, dtype),
-    ),
-    "one mask for all gates": (
-        conv_cells,
-        "_gates",
-        lambda original: (
-            lambda convolve, value, mask, kernel, axis: original(
-                convolve,
-                value,
-                mask
-                if mask is None
-                else ops.split(mask, mask.shape[axis] // value.shape[axis], axis)[0],
-                kernel,
-                axis,
-            )
-        ),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", MUTANTS)
-def test_a_mutant_is_caught(name, monkeypatch):
-    module, attribute, change = MUTANTS[name]
-    policy = dp.Policy(
-        input=dp.drop(0.5, gates="untied"),
-        hidden=dp.drop(0.5, per="sequence"),
-        cell=dp.drop(0.3),
-        input_weight=dp.drop(0.5, per="call"),
-    )
-    layer = layer_of(2, policy, padding="same")
-    monkeypatch.setattr(module, attribute, change(getattr(module, attribute)))
-    with pytest.raises(AssertionError):
-        check(layer, 2, policy)
+def test_in_evaluation_the_mean_stands_for_an_unscaled_mask_of_a_kernel():
+    unscaled = dp.drop(0.75, per="call", scaled=False)
+    layer = layer_of(1, dp.Policy(input_weight=unscaled, recurrent_weight=unscaled))
+    stock = layers.ConvLSTM1D(H, 2, return_sequences=True)
+    stock(data(1, layer))
+    kernel, recurrent, bias = layer.get_weights()
+    stock.set_weights([kernel / 4, recurrent / 4, bias])
+    y, expected = layer(data(1, layer))[0], stock(data(1, layer))
+    np.testing.assert_allclose(ops.convert_to_numpy(y), ops.convert_to_numpy(expected), atol=1e-6)
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -300,12 +126,42 @@ if BACKEND != "jax":  # where Keras's own loop takes no padding of images
             np.testing.assert_allclose(ops.convert_to_numpy(a), ops.convert_to_numpy(b), atol=1e-6)
 
 
-def test_half_precision_and_states_that_are_carried():
-    half = dpk.ConvLSTM1D(H, 2, policy="variational", seed=1, dtype="mixed_float16")
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_is_the_stock_layers(dtype, monkeypatch):
+    policy = dp.naive(0.4) | dp.zoneout(0.3, 0.3)
+    policy |= dp.Policy(recurrent_weight=dp.drop(0.5, per="call"))
+    exact = layer_of(2, policy)
+    half = layer_of(2, policy, dtype=dtype)
+    stock = layers.ConvLSTM2D(H, 2, return_sequences=True, return_state=True, dtype=dtype)
+    x, drawn = data(2, half), {}
+    original = conv_cells.masks_of_values
+
+    def recorded(cell, policy, masks):
+        found = original(cell, policy, masks)
+        drawn.update({site: dtype_of(mask) for site, mask in found.items()})
+        return found
+
+    monkeypatch.setattr(conv_cells, "masks_of_values", recorded)
+    half.calls = exact.calls = 0
+    for training in (True, False):
+        expected = [dtype_of(part) for part in stock(x, training=training)]
+        found = half(x, training=training)
+        assert [dtype_of(part) for part in found] == expected
+        if training:
+            sites = set(policy) - {dp.Site.BETWEEN}
+            assert drawn == dict.fromkeys(sites, dtype.removeprefix("mixed_"))
+        for a, b in zip(found, exact(x, training=training), strict=True):
+            a, b = (ops.convert_to_numpy(ops.cast(part, "float32")) for part in (a, b))
+            np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def dtype_of(value):
+    return keras.backend.standardize_dtype(value.dtype)
+
+
+def test_states_are_carried():
     layer = dpk.ConvLSTM1D(H, 2, policy="variational", seed=1, stateful=True)
-    x = data(1, layer)
-    assert keras.backend.standardize_dtype(half(x, training=True).dtype) == "float16"
-    layer(x, training=True)
+    layer(data(1, layer), training=True)
     assert np.abs(ops.convert_to_numpy(layer.states[0])).max() > 0
 
 

@@ -10,7 +10,7 @@ import dropout_policies as dp
 from dropout_policies.placement.plans import Geometry, Placement, plan_masks
 from tests.support import keras_subject, properties
 from tests.support.cases import cases
-from tests.support.keras_mutants import LAYER_MUTANTS
+from tests.support.keras_mutants import CONV_MUTANTS, LAYER_MUTANTS
 from tests.support.mutants import DRAW_MUTANTS, MASK_MUTANTS, mutated_masks
 
 CLOSE = 1e-4
@@ -87,3 +87,15 @@ def test_a_mutant_that_runs_wrongly_is_caught(name, monkeypatch):
     LAYER_MUTANTS[name](monkeypatch)
     with pytest.raises(AssertionError):
         properties.keeps_every_promise(keras_subject.run, CLOSE)
+
+
+def test_the_unchanged_convolutional_layers_keep_every_promise():
+    properties.convolutions_keep_every_promise(keras_subject.run, CLOSE)
+
+
+@pytest.mark.any_backend
+@pytest.mark.parametrize("name", CONV_MUTANTS)
+def test_a_mutant_of_the_convolutional_cells_is_caught(name, monkeypatch):
+    CONV_MUTANTS[name](monkeypatch)
+    with pytest.raises(AssertionError):
+        properties.convolutions_keep_every_promise(keras_subject.run, CLOSE)

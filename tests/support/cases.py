@@ -17,6 +17,8 @@ from dropout_policies.policies.rates import rate_at
 from dropout_policies.reference import Weights
 from dropout_policies.testing import strategies
 
+from .convolutions import NO_CONVOLUTION, Convolution, convolutions, dense_masks, dense_weights
+
 FORMS = ("steps first", "batch first", "unbatched", "sorted")
 """How a framework that has a choice is handed the input: unbatched if B is 1 and nothing is padded,
 sorted by length if there are lengths."""
@@ -37,6 +39,8 @@ CELLS = {
     "rnn_tanh": Cell(cell_types.RNN, reference.rnn_tanh, cell_types.RNN),
     "rnn_relu": Cell(cell_types.RNN, reference.rnn_relu, cell_types.RNN),
     "own_lstm": Cell(cell_types.CUSTOM, reference.lstm, cell_types.LSTM),
+    "conv_lstm": Cell(cell_types.LSTM, reference.lstm, cell_types.LSTM),
+    "own_conv_lstm": Cell(cell_types.CUSTOM, reference.lstm, cell_types.LSTM),
 }
 
 
@@ -45,7 +49,9 @@ class Case:
     """A geometry, a policy and what the numbers are drawn from.
 
     `lengths`: the length of each sample, or None; `call`: how many training calls came before;
-    `form`: one of `FORMS`; `cell`: one of `CELLS`.
+    `form`: one of `FORMS`; `cell`: one of `CELLS`; `convolution`: what a convolutional layer does
+    with its input. Its values have spatial axes, and are flat here: all positions of the first
+    channel, then of the next.
     """
 
     policy: dp.Policy
@@ -66,6 +72,7 @@ class Case:
     draw: int = 0
     form: str = "steps first"
     cell: str = "lstm"
+    convolution: Convolution = NO_CONVOLUTION
 
     @property
     def output_size(self) -> int:
@@ -82,6 +89,9 @@ class Case:
             self.steps,
             self.proj_size,
             CELLS[self.cell].type,
+            self.convolution.input_positions,
+            self.convolution.positions,
+            self.convolution.taps,
         )
 
     @property
@@ -93,7 +103,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Numbers:
-    """The arrays of a case: x `[T, B, D]`, weights by layer and direction, and the states."""
+    """The arrays of a case: x `[T, B, D*S]`, weights by layer and direction, and the states.
+
+    S: the positions of spatial axes, 1 where there are none. A convolution's kernel is a weight
+    `[G*H, C*K]` of K taps.
+    """
 
     x: np.ndarray
     weights: list[list[Weights]]
@@ -120,7 +134,8 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call gave: y `[T, B, K*P]` and the states: h_n `[L*K, B, P]`, c_n `[L*K, B, H]`.
+    """What a call gave: y `[T, B, K*P]` and the states: h_n `[L*K, B, P]`, c_n `[L*K, B, H]`; with
+    spatial axes P and H are times their positions.
 
     `slope`: how fast `loss` rises when all numbers of the case move along `way`; None where
     it was not asked for.
@@ -151,14 +166,15 @@ def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
 
     H, P, K = case.hidden_size, case.output_size, len(case.directions)
     G = CELLS[case.cell].inside.gates
+    taps, convolution = case.convolution.taps, case.convolution
     weights = []
     for layer in range(case.layers):
         width = case.input_size if layer == 0 else K * P
         weights.append(
             [
                 Weights(
-                    normal(G * H, width, scale=0.6),
-                    normal(G * H, P, scale=0.6),
+                    normal(G * H, width * taps, scale=0.6),
+                    normal(G * H, P * taps, scale=0.6),
                     normal(G * H, scale=0.3) if case.bias else None,
                     # Only there does a second bias not add up with the first.
                     normal(G * H, scale=0.3) if case.bias and case.cell == "gru" else None,
@@ -167,9 +183,11 @@ def _numbers(case: Case, rng: np.random.Generator) -> Numbers:
                 for _ in case.directions
             ]
         )
-    x = normal(case.steps, case.batch, case.input_size)
+    x = normal(case.steps, case.batch, case.input_size * convolution.input_positions)
     widths = (P, H)[: CELLS[case.cell].inside.states]
-    state = tuple(normal(case.layers * K, case.batch, width) for width in widths)
+    state = tuple(
+        normal(case.layers * K, case.batch, width * convolution.positions) for width in widths
+    )
     return Numbers(x, weights, state if case.initial_state else None)
 
 
@@ -198,8 +216,12 @@ def oracle(case: Case, masks: dict | None = None, given: Numbers | None = None) 
     cell = CELLS[case.cell]
 
     def run(on: Numbers) -> Outcome:
+        weights, rest = on.weights, masks
+        if case.convolution.sizes:
+            weights = dense_weights(case.convolution, weights, case.directions, masks)
+            rest = dense_masks(case.convolution, case.policy, masks)
         arguments = on.state, case.lengths, case.directions
-        return Outcome(*reference.run(cell.step, on.x, on.weights, masks, *arguments))
+        return Outcome(*reference.run(cell.step, on.x, weights, rest, *arguments))
 
     tiny = 1e-30
     slope = loss(case, run(given.moved(random_direction(case), tiny * 1j)).parts).imag / tiny
@@ -225,12 +247,19 @@ def cases(
     kinds: tuple[str, ...] = ("lstm",),
     directions: tuple[tuple[int, ...], ...] = ((0,), (0, 1)),
     projections: bool = True,
+    spatial_axes: tuple[int, ...] = (0,),
+    channels_last: tuple[bool, ...] = (True, False),
 ) -> Case:
-    """Random cases of policies and kinds of layer, small enough to run many of them."""
+    """Random cases of policies and kinds of layer, small enough to run many of them.
+
+    A published policy on values with spatial axes has masks of elements or of whole channels.
+    """
     cell = draw(st.sampled_from(kinds))
     kind = CELLS[cell].type
     projected = projections and cell == "lstm"
-    sizes = draw(strategies.geometries(kind, directions, projected))
+    axes = draw(st.sampled_from(spatial_axes))
+    layers = draw(st.integers(1, 2)) if axes else None
+    sizes = draw(strategies.geometries(kind, directions, projected, layers))
     batch, steps = sizes.batch, sizes.steps
     lengths = draw(
         st.none()
@@ -241,8 +270,12 @@ def cases(
     form = draw(st.sampled_from(FORMS))
     if form == "sorted" and lengths is not None:
         lengths = tuple(sorted(lengths, reverse=True))
+    policy = draw(strategies.policies(kind, sizes.layers, names))
+    if axes and policy.name != strategies.MIXED:
+        policy = policy.with_shape(draw(st.sampled_from(["element", "channel"])))
     return Case(
-        policy=draw(strategies.policies(kind, sizes.layers, names)),
+        policy=policy,
+        convolution=draw(convolutions(axes, channels_last)) if axes else NO_CONVOLUTION,
         cell=cell,
         form=form,
         row_offset=draw(st.integers(0, 3)),

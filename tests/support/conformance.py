@@ -49,6 +49,9 @@ class Layer:
         projections: whether it may have projections.
         by_step: whether it sees one step at a time, and so has no policy that lives longer; each
             of its steps is a call.
+        takes_padding: whether samples may be of different lengths.
+        spatial_axes: how many spatial axes its values may have.
+        channels_last: whether the channels come after these.
     """
 
     name: str
@@ -57,6 +60,9 @@ class Layer:
     directions: tuple[tuple[int, ...], ...] = ((0,), (0, 1))
     projections: bool = False
     by_step: bool = False
+    takes_padding: bool = True
+    spatial_axes: tuple[int, ...] = (0,)
+    channels_last: tuple[bool, ...] = (True, False)
 
     def has(self, policy: str) -> bool:
         """Whether there is something of the policy that can fall on it."""
@@ -69,8 +75,15 @@ class Layer:
 
     def cases(self, policy: str):
         """Cases of one policy on this layer."""
-        found = cases((policy,), (self.kind,), self.directions, self.projections)
-        if self.by_step:
+        found = cases(
+            (policy,),
+            (self.kind,),
+            self.directions,
+            self.projections,
+            self.spatial_axes,
+            self.channels_last,
+        )
+        if self.by_step or not self.takes_padding:
             found = found.filter(lambda case: case.lengths is None)
         return found
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import keras
 import pytest
-from dropout_policies_keras import cells, layers, masks, recurrence, recurrent_layer
+from dropout_policies_keras import cells, conv_cells, layers, masks, recurrence, recurrent_layer
 from keras import ops
 
 from dropout_policies.placement.plans import Slot
@@ -225,3 +225,81 @@ LAYER_MUTANTS: dict[str, Mutant] = {
     "a GRU's masks of weights in Keras's order of gates": _grus_gates_in_kerass_order,
     "masked weights without a gradient": _masked_weights_lose_their_gradient,
 }
+
+
+def _convolution(attribute: str, change: Callable) -> Mutant:
+    """Another function of the convolutional cells: change(original, *its arguments)."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(conv_cells, attribute, partial(change, getattr(conv_cells, attribute)))
+
+    return apply
+
+
+def _of_values(change: Callable) -> Mutant:
+    """Other masks of what has spatial axes: change(masks by site, policy)."""
+    return _convolution(
+        "masks_of_values",
+        lambda original, cell, policy, found: change(original(cell, policy, found), policy),
+    )
+
+
+def _each_mask(change: Callable, shape: str) -> Mutant:
+    """A change to each mask `[T, B, S, S, C]` of one shape."""
+
+    def changed(found, policy):
+        return {
+            site: change(mask) if len(mask.shape) == 5 and policy[site].shape == shape else mask
+            for site, mask in found.items()
+        }
+
+    return _of_values(changed)
+
+
+def _held_masks_anew_in_each_step(patch: pytest.MonkeyPatch) -> None:
+    original = recurrence._run_conv_cell
+
+    def run(layer, cell, x, input_mask, states, padding, found, *rest):
+        moved = {
+            site: ops.concatenate([ops.roll(mask, t, axis=-1) for t in range(x.shape[1])])
+            if len(mask) == 1
+            else mask
+            for site, mask in found.items()
+        }
+        return original(layer, cell, x, input_mask, states, padding, moved, *rest)
+
+    patch.setattr(recurrence, "_run_conv_cell", run)
+
+
+def _state_masked_and_not_the_input(found, _policy):
+    return {Site.HIDDEN if site is Site.INPUT else site: mask for site, mask in found.items()}
+
+
+def _gates_of_a_convolution_share(original, convolve, value, mask, kernel, axis):
+    if mask is not None and mask.shape[axis] > value.shape[axis]:
+        mask = ops.split(mask, 4, axis)[0]
+    return original(convolve, value, mask, kernel, axis)
+
+
+CONV_MUTANTS: dict[str, Mutant] = {
+    "held masks drawn anew for each step": _held_masks_anew_in_each_step,
+    "a whole channel's mask drawn for each element": _each_mask(
+        lambda mask: ops.concatenate([mask, ops.roll(mask, 1, axis=-1), mask], axis=2), "channel"
+    ),
+    "whole channels where elements are meant": _each_mask(
+        lambda mask: mask[:, :, :1, :1] * ops.ones_like(mask), "element"
+    ),
+    "the state masked and not the input": _of_values(_state_masked_and_not_the_input),
+    "positions in another order": _each_mask(lambda mask: ops.flip(mask, axis=2), "element"),
+    "no mask on the kernels": _convolution(
+        "_masked_kernel", lambda original, kernel, _, dtype: original(kernel, None, dtype)
+    ),
+    "a kernel's mask in another order of taps": _convolution(
+        "_masked_kernel",
+        lambda original, kernel, mask, dtype: original(
+            kernel, None if mask is None else ops.flip(mask, axis=2), dtype
+        ),
+    ),
+    "gates of a convolution share a mask": _convolution("_gates", _gates_of_a_convolution_share),
+}
+"""Wrong placements in the convolutional cells, on images of 3 × 3 with the channels last."""

@@ -17,6 +17,7 @@ from dropout_policies.policies.rates import rate_at
 from dropout_policies.reference import Weights
 
 from .cases import Case, Numbers, Outcome, evaluated, numbers, oracle
+from .convolutions import Convolution
 
 Subject = Callable[[Case, Numbers | None], Outcome]
 """Runs a case on its own numbers, or on given ones."""
@@ -237,3 +238,31 @@ def keeps_every_promise(subject: Subject, tolerance: float) -> None:
         equals_oracle(subject, case, tolerance)
         evaluation_is_what_it_says(subject, case, tolerance)
     corrupted_once_a_layer(subject, layers=2, steps=5, source=1)
+
+
+def convolutions_keep_every_promise(subject: Subject, tolerance: float) -> None:
+    """The same for a convolutional LSTM, on images of 3 × 3."""
+    plain = Case(
+        dp.Policy(
+            input=dp.drop(0.5), hidden=dp.drop(0.5, per="sequence"), cell=dp.drop(0.3, per="step")
+        ),
+        layers=1,
+        input_size=4,
+        cell="conv_lstm",
+        convolution=Convolution((3, 3), (2, 3)),
+    )
+    untied = dp.drop(0.5, gates="untied")
+    weights = dp.drop(0.5, per="call", scaled=False)
+    inside = dp.Policy(input=untied, hidden=untied, input_weight=weights, recurrent_weight=weights)
+    for case in (
+        plain,
+        replace(plain, policy=plain.policy.with_shape("channel")),
+        replace(plain, policy=inside, layers=2),
+        replace(
+            plain,
+            policy=inside.with_shape("channel") | dp.zoneout(0.3, 0.5),
+            convolution=Convolution((3, 3), (2, 3), stride=2, padding="valid"),
+        ),
+    ):
+        equals_oracle(subject, case, tolerance)
+        evaluation_is_what_it_says(subject, case, tolerance)

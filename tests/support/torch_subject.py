@@ -11,6 +11,7 @@ from dropout_policies.reference import Weights
 
 from .cases import Case, Numbers, Outcome, loss_weights, random_direction
 from .cases import numbers as numbers_of
+from .convolutions import Convolution
 
 States = tuple[torch.Tensor, ...]
 
@@ -156,24 +157,70 @@ def run_cells(case: Case, given: Numbers | None = None) -> Outcome:
     )
 
 
+class ConvLSTMCell(torch.nn.Module):
+    """A convolutional LSTM cell as a user may write it, for any number of spatial axes."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool, convolution: Convolution):
+        super().__init__()
+        self.input_size, self.hidden_size, self.convolution = input_size, hidden_size, convolution
+
+        def parameter(*shape: int) -> torch.nn.Parameter:
+            return torch.nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
+
+        self.weight_ih = parameter(4 * hidden_size, input_size * convolution.taps)
+        self.weight_hh = parameter(4 * hidden_size, hidden_size * convolution.taps)
+        if bias:
+            self.bias_ih, self.bias_hh = (parameter(4 * hidden_size) for _ in range(2))
+
+    def forward(self, x, state=None):
+        gates = self.convolve(x, self.weight_ih, self.convolution)
+        if state is None:
+            state = 2 * (gates.new_zeros(len(x), self.hidden_size, *gates.shape[2:]),)
+        h, c = state
+        gates = gates + self.convolve(h, self.weight_hh, self.convolution.of_states)
+        if hasattr(self, "bias_ih"):
+            gates = gates + (self.bias_ih + self.bias_hh).reshape(-1, *(1 for _ in x.shape[2:]))
+        i, f, g, o = gates.chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
+
+    def convolve(self, value, weight, how: Convolution):
+        kernel = weight.reshape(len(weight), -1, *how.kernel)
+        around = [zeros for axis in reversed(how.zeros_around) for zeros in axis]
+        value = torch.nn.functional.pad(value, around)
+        convolve = getattr(torch.nn.functional, f"conv{len(how.kernel)}d")
+        return convolve(value, kernel, stride=how.stride, dilation=how.dilation)
+
+
 def run_unrolled(case: Case, given: Numbers | None = None) -> Outcome:
-    """A case on stock cells as if they were a user's own, run by `Unrolled`."""
+    """A case on cells of a user's own, run by `Unrolled`: stock ones, or convolutional ones."""
     given = given or numbers_of(case)
     inputs = [torch.from_numpy(a).requires_grad_() for a in (given.x, *(given.state or ()))]
-    x = inputs[0] if unbatched(case) else pack(inputs[0], case)
+    convolution = case.convolution
+    x = inputs[0].unflatten(2, (case.input_size, *convolution.sizes))
+    x = x if unbatched(case) else pack(x, case)
+    spatial = convolution.output_sizes
     ends, cells = [], []
     for number, (w,) in enumerate(given.weights):
         size = case.input_size if number == 0 else case.hidden_size
-        cell = torch.nn.LSTMCell(size, case.hidden_size, case.bias, dtype=torch.float64)
+        where = convolution if number == 0 else convolution.of_states
+        if convolution.sizes:
+            cell = ConvLSTMCell(size, case.hidden_size, case.bias, where)
+        else:
+            cell = torch.nn.LSTMCell(size, case.hidden_size, case.bias, dtype=torch.float64)
         copy(cell, w)
         place = {"policy": case.policy, "seed": case.seed, "stack": (number, case.layers)}
-        layer = dpt.Unrolled(cell, batch_first=case.form == "batch first", **place)
+        # What the states' sizes are is said where they are not the input's.
+        named_size = None if spatial == where.sizes else spatial
+        first = case.form == "batch first"
+        layer = dpt.Unrolled(cell, batch_first=first, spatial_size=named_size, **place)
         layer.train(case.training)
         layer.calls, layer.row_offset = case.call, case.row_offset
-        x, end = layer(x, tuple(state[number] for state in inputs[1:]) or None)
-        ends.append(end)
+        states = (state[number].unflatten(1, (case.hidden_size, *spatial)) for state in inputs[1:])
+        x, end = layer(x, tuple(states) or None)
+        ends.append(tuple(state.flatten(1) for state in end))
         cells.append(cell)
-    y = x if unbatched(case) else unpack(x, case)
+    y = (x if unbatched(case) else unpack(x, case)).flatten(2)
     parts = [y, *(torch.stack(each) for each in zip(*ends, strict=True))]
     return measured(case, inputs, by_layer(cells), named(random_direction(case)), parts)
 

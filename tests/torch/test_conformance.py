@@ -22,6 +22,13 @@ LAYERS = [
     Layer("torch.nn.RNNCell (tanh)", "rnn_tanh", torch_subject.run_cells, ((0,),), by_step=True),
     Layer("torch.nn.RNNCell (relu)", "rnn_relu", torch_subject.run_cells, ((0,),), by_step=True),
     Layer("Unrolled (a cell of one's own)", "own_lstm", torch_subject.run_unrolled, ((0,),)),
+    Layer(
+        "Unrolled (a convolutional cell)",
+        "own_conv_lstm",
+        torch_subject.run_unrolled,
+        ((0,),),
+        spatial_axes=(1, 2, 3),
+    ),
 ]
 
 
