@@ -35,9 +35,14 @@ written by `make test-all` from what the suite itself counted, and lies there as
 `mixed` are random rules at random sites: every site, kind, lifetime, scale, gates tied and untied,
 rates by layer and by call. A dash stands where nothing of a policy can fall on a layer: there is no
 cell state in a GRU or RNN for `rnndrop`, no candidate in an RNN for `semeniuta`, no site inside a
-cell of one's own, and a cell that is called step by step cannot hold a mask for longer. `zoneout`
-zones the hidden state alone where there is no cell state, and `awd` leaves a cell of one's own its
-weights.
+cell of one's own, and a cell that is called step by step cannot hold a mask for longer. (Inside
+`dp.sequence` it can, and is held to the layers there.) `zoneout` zones the hidden state alone where
+there is no cell state, and `awd` leaves a cell of one's own its weights.
+
+Layers with convolutions have a random image, kernel, stride, dilation, padding and order of axes, and
+their policies rules of both shapes, for elements and for whole channels. The oracle's LSTM has their
+kernels as matrices on all positions. On JAX these are not padded in time, which Keras's own loop refuses
+there; on TensorFlow the channels come last.
 """
 
 

@@ -131,7 +131,7 @@ OWN_TESTS = {
         "shared_calls": "sequences step_layers kept_bits",
         "call_counting": "sequences step_layers",
         "kept_bits": "kept_bits sequences",
-        "conv_cells": "conv_layers",
+        "conv_cells": "conv_layers properties conformance",
         "recurrent_cell": "step_layers applied_cells",
         "layer_cells": "apply cells own_cell conv_layers",
         "own_masks": "own_masks",

@@ -29,13 +29,13 @@ def no_matrices_error(name: str, has_convolutions: bool) -> PolicyError:
         name: what it is called.
         has_convolutions: whether it has weights of more than two axes.
     """
-    advice = "nothing to audit."
-    if has_convolutions:
-        advice = (
-            "of convolutions, the audit knows Keras's ConvLSTM1D, ConvLSTM2D and ConvLSTM3D alone. "
-            "Of a model under a policy, dp.record(model) keeps the masks themselves."
-        )
-    return PolicyError(f"{name} has no weights that are matrices: {advice}")
+    if not has_convolutions:
+        return PolicyError(f"{name} has no weights that are matrices: nothing to audit.")
+    return PolicyError(
+        f"{name} has no weights that are matrices, and of convolutions the audit takes Keras's "
+        f"ConvLSTM1D, ConvLSTM2D and ConvLSTM3D alone. Of a model under a policy, "
+        f"dp.record(model) gives the masks themselves."
+    )
 
 
 class Parameter(NamedTuple):

@@ -30,7 +30,8 @@ def test_a_refused_module_is_left_as_it_was():
     [
         (nn.LSTMCell(3, 4), "one step"),
         (nn.Linear(3, 4), "never affects a later output"),
-        (nn.Dropout(0.5), "no weights"),
+        (nn.Dropout(0.5), "no weights that are matrices: nothing to audit"),
+        (nn.Conv1d(2, 3, 2), r"takes Keras's ConvLSTM1D.*dp\.record\(model\)"),
         (nn.Sequential(nn.Embedding(5, 8), nn.Embedding(5, 8)), "2 embeddings"),
     ],
 )
