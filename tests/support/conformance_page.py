@@ -39,10 +39,10 @@ cell of one's own, and a cell that is called step by step cannot hold a mask for
 `dp.sequence` it can, and is held to the layers there.) `zoneout` zones the hidden state alone where
 there is no cell state, and `awd` leaves a cell of one's own its weights.
 
-Layers with convolutions have a random image, kernel, stride, dilation, padding and order of axes, and
-their policies rules of both shapes, for elements and for whole channels. The oracle's LSTM has their
-kernels as matrices on all positions. On JAX these are not padded in time, which Keras's own loop refuses
-there; on TensorFlow the channels come last.
+Layers with convolutions have a random image, kernel, stride, dilation, padding and order of axes;
+their policies have rules of both shapes, for elements and for whole channels. The oracle's LSTM has
+the kernels as matrices on all positions. On JAX no sample is shorter than another, for Keras's own
+loop there refuses a padding mask of images; on TensorFlow the channels come last.
 """
 
 
