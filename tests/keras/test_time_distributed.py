@@ -94,7 +94,8 @@ def test_a_model_computes_what_it_computes_without_the_wrapper(name, wrap, steps
     before = numpy(model(TOKENS))
     paths = [v.path for v in model.weights]
     applied = dp.apply(model, name, seed=5)
-    assert [each.name for each in applied.embeddings] == ["words"]
+    name_in_report = {wrapped: "each/words", twice: "outer/each/words"}[wrap]
+    assert [each.name for each in applied.embeddings] == [name_in_report]
     assert not applied.skipped
     dp.apply(plain, name, seed=5)
     for _ in range(2):
