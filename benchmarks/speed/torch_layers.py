@@ -169,8 +169,11 @@ def training_step(
     """Forward and backward, to every weight and to the input, which an embedding would be; with
     `wait`, until the device is done; the forward pass under autocast, if a type is given."""
     generator = torch.Generator().manual_seed(0)
-    size = (shape.steps, shape.batch, shape.units)
-    x, pull = (torch.randn(size, generator=generator).to(device) for _ in range(2))
+    out = getattr(module, "proj_size", 0) or shape.units
+    x, pull = (
+        torch.randn(shape.steps, shape.batch, width, generator=generator).to(device)
+        for width in (shape.units, out)
+    )
     x.requires_grad_()
     module.to(device).train()
 
