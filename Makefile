@@ -113,7 +113,7 @@ QUICK_JAX = XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_D
 ONE_BACKEND = -m "not slow and not any_backend"
 
 .PHONY: test
-test: $(READY) ## Run every test, Keras's once per backend
+test: $(READY) ## Run every test; Keras's on each backend, see tests/keras/conftest.py
 	$(PYTEST) --durations 10 tests --ignore tests/keras
 	KERAS_BACKEND=tensorflow $(PYTEST) --durations 10 $(ONE_BACKEND) tests/keras
 	KERAS_BACKEND=jax $(QUICK_JAX) $(PYTEST) --durations 10 $(ONE_BACKEND) tests/keras
