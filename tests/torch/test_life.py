@@ -5,6 +5,7 @@ import io
 import pickle
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import onnx
@@ -97,6 +98,36 @@ def test_one_graph_holds_a_compiled_call_and_its_masks(kind, seed, policy):
                     torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)
     assert not torch.equal(outputs[0], outputs[1])
     assert not torch.equal(outputs[1], outputs[2])
+
+
+UNTIED = dp.variational(gates="untied")
+
+
+@pytest.mark.parametrize(
+    ("make", "operator"),
+    [
+        (partial(LSTM, D, H, policy=UNTIED), "lstm"),
+        (partial(LSTM, D, H, proj_size=2, policy="naive"), "lstm"),
+        (partial(GRU, D, H, policy=UNTIED), "gru"),
+        (partial(RNN, D, H, policy="naive"), "rnn_tanh"),
+        (partial(RNN, D, H, nonlinearity="relu", policy="naive"), "rnn_relu"),
+    ],
+    ids=["masks for each gate", "projection", "GRU, masks for each gate", "RNN", "RNN, relu"],
+)
+def test_a_graph_holds_one_operator_for_a_layer(make, operator):
+    torch._dynamo.reset()
+    layer, x, seen = make(seed=3), torch.randn(T, B, D), []
+    expected = copy.deepcopy(layer)
+
+    def backend(graph, _):
+        names = (str(node.target) for node in graph.graph.nodes)
+        seen.extend(name for name in names if name.startswith("dropout_policies."))
+        return graph
+
+    with torch._dynamo.config.patch(allow_rnn=True):
+        y, _ = torch.compile(layer, backend=backend, fullgraph=True)(x)
+    assert [name for name in seen if "draw" not in name] == [f"dropout_policies.{operator}.default"]
+    torch.testing.assert_close(y, expected(x)[0])
 
 
 @pytest.mark.parametrize("kind", [LSTMCell, GRUCell, RNNCell])
