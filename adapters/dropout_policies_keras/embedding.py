@@ -133,12 +133,17 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
             Rows `[B, ..., F]`.
 
         Raises:
-            PolicyError: see `PolicyLayer.masks`.
+            PolicyError: it is a single token under a policy; or see `PolicyLayer.masks`.
         """
         rows = super().call(inputs)
         training = training or _training_below.get()
         if not self.is_active(training):
             return rows
+        if not len(inputs.shape):
+            raise PolicyError(
+                f"{self.name}: under a policy, tokens are [B, ...], so that it is clear which is a "
+                f"sample. Received: a single token, of shape ()"
+            )
         assert self.placement is not None
         placement = self.placement
         batch, *others = ops.shape(inputs)

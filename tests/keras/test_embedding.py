@@ -74,6 +74,11 @@ def test_bad_arguments_are_refused():
         Embedding(V, F, policy="zaremba")
     with pytest.raises(dp.PolicyError, match="rate goes with a policy"):
         Embedding(V, F, rate=0.1)
+    layer = Embedding(V, F, policy="awd")
+    token = ops.convert_to_tensor(1)
+    assert layer(token).shape == (F,)
+    with pytest.raises(dp.PolicyError, match="a single token"):
+        layer(token, training=True)
 
 
 def stock_model():
