@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent
 
 def count_to_run(cases: int) -> int:
     """How many of a test's cases run where each is compiled."""
-    return max(2, cases // 6)
+    return max(1, cases // 8)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
