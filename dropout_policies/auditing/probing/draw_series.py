@@ -31,8 +31,9 @@ share has as many elements there as several draws of a narrow layer."""
 WORD_DRAWS = 64
 """Draws in which words are looked at: a word may be dropped for a whole call."""
 
-GATE_DRAWS = 6
-"""Draws in which gates are looked at one by one."""
+GATE_DRAWS, GATE_UNITS = 6, 512
+"""Gates are looked at one by one in so many draws, or in as many as show so many units of the
+narrowest cell: one draw of 512 units has five times the gates of six draws of 16."""
 
 COMPARED_PER_OBSERVED = 2
 """How many draws are compared with evaluation in the place of one whose connections are looked at.
@@ -112,6 +113,7 @@ class DrawSeries:
         projections: list[dict[Place, Array]] = []
         rows_agree = True
         fewest = _fewest_draws(self._network)
+        gate_draws = min(GATE_DRAWS, math.ceil(GATE_UNITS / _narrowest(self._network)))
         # The first draw that is known to have noise is among them.
         least = max(fewest, min((self._comparison.first_difference or 0) + 1, MAX_DRAWS))
         while len(draws) < MAX_DRAWS and (
@@ -119,8 +121,9 @@ class DrawSeries:
         ):
             draw = self._make_draw(noise, True)
             draws.append(observe_cells(draw))
-            if len(gates) < min(GATE_DRAWS, fewest - 1):
+            if len(gates) < gate_draws:
                 gates.append(observe_gates(draw))
+            if len(projections) < min(GATE_DRAWS, fewest - 1):
                 projections.append(_observe_projections(draw))
                 rows_agree = rows_agree and decoder_rows_agree(draw)
             noise = next_noise(self._probe, noise)
@@ -148,8 +151,12 @@ def _observe_projections(draw: ReplayedDraw) -> dict[Place, Array]:
 def _fewest_draws(network: Network) -> int:
     """How many draws there are at least: so many that even masks that live for a whole call show
     enough elements."""
-    narrowest = min(min(cell.width, cell.units) for cell in network.cells.values())
-    return max(FEWEST_DRAWS, min(MIN_DRAWS, math.ceil(ENOUGH_ELEMENTS / narrowest)))
+    return max(FEWEST_DRAWS, min(MIN_DRAWS, math.ceil(ENOUGH_ELEMENTS / _narrowest(network))))
+
+
+def _narrowest(network: Network) -> int:
+    """The units, or features, of the cell that has fewest."""
+    return min(min(cell.width, cell.units) for cell in network.cells.values())
 
 
 def _count_draws(network: Network, first: Mapping[Place, CellObservation]) -> int:
