@@ -7,7 +7,7 @@ writing the arrays takes as long as running it.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,23 @@ Pool = dict[Hashable, Array]
 """Arrays by what was written into them; nobody changes them any more."""
 
 
+class _Change(NamedTuple):
+    """One change of an array.
+
+    Args:
+        apply: changes an array in place.
+        label: names what it does, and with which numbers; None for what is done only once.
+    """
+
+    apply: Callable[[Array], None]
+    label: Hashable
+
+
 class WeightArrays:
     """The weights of a network, which start at zero.
 
-    An array that was handed out is never changed: a later change is one of a copy.
+    An array is made when it is asked for, from zeros: that touches less memory than to copy what
+    it was before. One that was handed out is never changed.
 
     Args:
         pool: holds the arrays that several of these have in common.
@@ -28,16 +41,13 @@ class WeightArrays:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._arrays: dict[str, Array] = {}
-        # What was written into each array; None if not all of it has a name.
-        self._written: dict[str, tuple[Hashable, ...] | None] = {}
+        self._changes: dict[Parameter, list[_Change]] = {}
+        self._made: dict[Parameter, Array] = {}
 
     def add(self, parameters: Sequence[Parameter]) -> None:
         """Add parameters, with zeros for all that are not there yet."""
         for p in parameters:
-            if p.name not in self._arrays:
-                self._written[p.name] = ()
-                self._arrays[p.name] = self._pooled((p.name, p.shape), partial(np.zeros, p.shape))
+            self._changes.setdefault(p, [])
 
     def write(
         self, parameter: Parameter, change: Callable[[Array], None], label: Hashable = None
@@ -46,28 +56,26 @@ class WeightArrays:
 
         Args:
             parameter: the parameter.
-            change: changes an array in place.
+            change: changes an array in place, to the same values whenever it is called.
             label: names what it does, and with which numbers; None for what is done only once.
         """
-        name, written = parameter.name, self._written[parameter.name]
-
-        def changed() -> Array:
-            array = self._arrays[name].copy() if written != () else np.zeros(parameter.shape)
-            change(array)
-            return array
-
-        if label is None or written is None:
-            self._written[name] = None
-            self._arrays[name] = changed()
-        else:
-            self._written[name] = (*written, label)
-            self._arrays[name] = self._pooled((name, parameter.shape, *written, label), changed)
-
-    def _pooled(self, key: Hashable, make: Callable[[], Array]) -> Array:
-        if key not in self._pool:
-            self._pool[key] = make()
-        return self._pool[key]
+        self._changes[parameter].append(_Change(change, label))
+        self._made.pop(parameter, None)
 
     def all(self) -> dict[str, Array]:
         """The arrays by name."""
-        return dict(self._arrays)
+        for parameter in self._changes.keys() - self._made.keys():
+            self._made[parameter] = self._make(parameter)
+        return {p.name: self._made[p] for p in self._changes}
+
+    def _make(self, parameter: Parameter) -> Array:
+        changes = self._changes[parameter]
+        key = (parameter, *(change.label for change in changes))
+        if key in self._pool:
+            return self._pool[key]
+        array = np.zeros(parameter.shape)
+        for change in changes:
+            change.apply(array)
+        if None not in key:
+            self._pool[key] = array
+        return array
