@@ -7,6 +7,7 @@ The probe first finds out how the module is called (`calling`), and which axis o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -92,6 +93,8 @@ class Probe:
         self._time_first, self._call_style = True, CallStyle(self._widths[0])
         self._written: dict[str, WrittenValue] = {}
         self._last_softmax: int | None = None  # the number of the one that makes the output
+        # Calls, by style and mode, in which nothing need be watched: that takes long in a loop.
+        self._without_softmax: set[tuple[CallStyle, bool]] = set()
         self.takes_states = bool(state_arguments(module))
 
     def __enter__(self) -> Probe:
@@ -179,8 +182,12 @@ class Probe:
         sequence: Tensor | PackedSequence = x.contiguous()
         if style.is_packed:
             sequence = pack_padded_sequence(x, [len(x)] * x.shape[1])
-        with SoftmaxBypass(self._last_softmax) as softmaxes, without_onednn():
+        softmaxes = SoftmaxBypass(self._last_softmax)
+        is_watched = (style, training) not in self._without_softmax
+        with softmaxes if is_watched else nullcontext(), without_onednn():
             result = self.module(sequence, **arguments)
+        if not softmaxes.results:
+            self._without_softmax.add((style, training))
         first, second = x.shape[:2]
         for value in find_tensors(result, style.batch_axis == 0):
             # Some modules return the steps of all samples as one axis.
@@ -202,7 +209,7 @@ class Probe:
         """
         for number, parameter in enumerate(self.module.parameters()):
             generator = torch.Generator().manual_seed(number)
-            values = torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+            values = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
             # So that the input passes through many layers.
             is_matrix = parameter.dim() == 2
             values = (0.5 + values) / parameter.shape[1] if is_matrix else 0.1 * values
