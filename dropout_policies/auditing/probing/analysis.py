@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ...policies.sites import Site
-from .cell_explanations import choose_explanations
+from .cell_explanations import CellExplanation, choose_explanations
 from .cell_observer import observe_hidden_ratios
 from .evaluation import ExpectedMeans, expected_means
 from .findings import FEATURES_OR_WEIGHTS, Finding, SiteKey
 from .input_analysis import analyze_input
-from .network import Network
+from .network import Network, Place
 from .observations import Observations
 from .scaling import decide_scaling
 from .shared_masks import merge_shared_masks
@@ -48,10 +48,7 @@ class NoiseAnalysis:
     def __init__(self, observations: Observations) -> None:
         self.observations = observations
         network = observations.network
-        possible = {
-            cell.place: explain_observations(observations, cell) for cell in network.cells.values()
-        }
-        self.explanations = choose_explanations(possible, observations.evaluation_agrees)
+        self.explanations = _explain_cells(observations)
         sites = SiteFindings(observations, self.explanations)
         for layer in range(network.layers):
             for cell in network.layer_cells(layer):
@@ -119,6 +116,20 @@ class NoiseAnalysis:
         if not observations.forgets:
             return "undecided"
         return "neither the identity nor the mean of the masks"
+
+
+def keeps_old_values(observations: Observations) -> bool:
+    """Whether units of some cell keep old values, as under zoneout."""
+    return any(one.keeps_old_values for one in _explain_cells(observations).values())
+
+
+def _explain_cells(observations: Observations) -> dict[Place, CellExplanation]:
+    """The explanation of what was measured of each cell's state."""
+    possible = {
+        place: explain_observations(observations, cell)
+        for place, cell in observations.network.cells.items()
+    }
+    return choose_explanations(possible, observations.evaluation_agrees)
 
 
 def _withhold_output(sites: SiteFindings) -> None:

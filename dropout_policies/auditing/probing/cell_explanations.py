@@ -50,9 +50,14 @@ class CellExplanation:
     possible_sites: tuple[Site, ...] = ()
 
     @property
+    def keeps_old_values(self) -> bool:
+        """Whether units keep an old value for a step, as under zoneout."""
+        return self.bits is not None and bool(UPDATES & set(self.bits))
+
+    @property
     def may_keep_old_values(self) -> bool:
-        """Whether units may keep an old value for a step, as under zoneout."""
-        return self.bits is None or bool(UPDATES & set(self.bits))
+        """Whether units keep an old value for a step, or may do so."""
+        return self.bits is None or self.keeps_old_values
 
     @property
     def masks_hidden_inside(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -83,8 +84,7 @@ class DrawSeries:
             if not self._comparison.all_same(number):
                 return None
             self._progress(0.1 * number / compared)
-        draw = self._make_draw(self._noise, True)
-        first = observe_cells(draw)
+        draw, first = self._first_draw, self._first_observation
         draws = _count_draws(self._network, first)
         compared = COMPARED_PER_OBSERVED * draws
         word_arrivals: list[Array] | None = None
@@ -104,6 +104,20 @@ class DrawSeries:
             decoder_rows_agree=True,
         )
 
+    @cached_property
+    def _first_draw(self) -> ReplayedDraw:
+        return self._make_draw(self._noise, True)
+
+    @cached_property
+    def _first_observation(self) -> dict[Place, CellObservation]:
+        return observe_cells(self._first_draw)
+
+    def observe_first(self) -> Observations:
+        """Observe what one draw shows of the cells' state; `observe` does not do so again."""
+        evaluation = self._make_draw(self._noise, False)
+        draws = [self._first_observation]
+        return Observations(self._network, draws, [], [], evaluation, None, decoder_rows_agree=True)
+
     def observe(self) -> Observations:
         """Observe draws until enough is seen, and evaluation."""
         noise = self._noise
@@ -119,8 +133,8 @@ class DrawSeries:
         while len(draws) < MAX_DRAWS and (
             len(draws) < least or _scarcest_elements(draws) < ENOUGH_ELEMENTS
         ):
-            draw = self._make_draw(noise, True)
-            draws.append(observe_cells(draw))
+            draw = self._make_draw(noise, True) if draws else self._first_draw
+            draws.append(observe_cells(draw) if draws else self._first_observation)
             if len(gates) < gate_draws:
                 gates.append(observe_gates(draw))
             if len(projections) < min(GATE_DRAWS, fewest - 1):

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .analysis import Measurement, NoiseAnalysis
+from .analysis import Measurement, NoiseAnalysis, keeps_old_values
 from .discovery import discover_network
 from .draw_series import DrawSeries
 from .findings import Finding
@@ -53,7 +53,10 @@ def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measureme
     comparison = TrainingComparison(probe, network, noise)
     for single_steps in (False, True):
         make_one = partial(make_draw, single_steps=single_steps)
-        analysis = _analyze(DrawSeries(probe, network, make_one, noise, comparison, progress))
+        series = DrawSeries(probe, network, make_one, noise, comparison, progress)
+        if not single_steps and _shows_old_values(series, comparison):
+            continue
+        analysis = _analyze(series)
         if not analysis.needs_single_steps:
             break
     if analysis.has_masks:
@@ -69,6 +72,12 @@ def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measureme
     note = "training is otherwise than evaluation, and by no mask that the audit knows"
     doubtful = [replace(f, verdict="undecided", note=f.note or note) for f in result.findings]
     return result._replace(findings=doubtful, evaluation="undecided")
+
+
+def _shows_old_values(series: DrawSeries, comparison: TrainingComparison) -> bool:
+    """Whether the first draw has noise, and shows that units keep old values: then other draws with
+    several signals in a call are of no use."""
+    return not comparison.all_same(1) and keeps_old_values(series.observe_first())
 
 
 def _analyze(series: DrawSeries) -> NoiseAnalysis:
