@@ -160,8 +160,8 @@ static void multiply(
     }
 }
 
-/* Multiply each of `parts` parts of the rows of x, [depth] side by side, by a weight of its own. The
-   products lie side by side, [columns] each; the weights' panels one after another. */
+/* Multiply each of `parts` parts of the rows of x, [depth] side by side, by a weight of its own.
+   The products lie side by side, [columns] each; the weights' panels one after another. */
 static void multiply_parts(
     const REAL *x, int64_t row_stride, const REAL *weights, int64_t depth, REAL *out,
     int64_t columns, int64_t rows, int64_t parts

@@ -1,5 +1,5 @@
-/* One step of an LSTM, GRU or simple RNN without its matrix products, in one pass over each sample's
-   units. sequences.c runs all steps at once.
+/* One step of an LSTM, GRU or simple RNN without its matrix products, in one pass over each
+   sample's units. sequences.c runs all steps at once.
 
    The file is compiled once for each type: with DOUBLE for double precision, without it for single
    precision. Arrays are contiguous. A mask that is NULL keeps everything. */
@@ -44,8 +44,8 @@
 #define EACH_SAMPLE for (int64_t b = samples.first; b < samples.end; b++)
 #define MASK(site) mask_row(layer, site, t, b)
 
-/* The arrays of one layer in one direction. Arrays with a dimension T are indexed by the step t. G is
-   the number of gates; P is the width of h, which is H without a projection. */
+/* The arrays of one layer in one direction. Arrays with a dimension T are indexed by the step t. G
+   is the number of gates; P is the width of h, which is H without a projection. */
 typedef struct {
     int64_t batch, size, width; /* B, H, P */
     int64_t hidden_masks;       /* N: one masked h for all gates, or one for each: 1 or G */
@@ -175,7 +175,8 @@ static void mask_initial_hidden_of(const Layer *layer, Samples samples, int64_t 
 }
 
 /* Step t of some samples, between the steps `previous` and `next` (-1 if there is none). `product`
-   is the hidden state's part of the gates, [B, 4H]. With a projection, it ends with h before that. */
+   is the hidden state's part of the gates, [B, 4H]. With a projection, it ends with h before
+   that. */
 static void lstm_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product
