@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernel_selection, masked_products, products
+from . import gru_steps, kernel_selection, masked_products, products
 from .kernel_memory import make_contiguous, resolve_bits
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -29,12 +29,8 @@ from .sequence_operator import (
     zeros_if_none,
 )
 from .time_steps import (
-    by_step,
-    grad_previous_outputs,
-    mask_by_step,
     masks_in_chunk,
     previous_hidden,
-    split_four_gates,
     split_steps,
     step_order,
 )
@@ -93,41 +89,13 @@ def _run_steps(
     saved = GRUSaved(hs, gates, hidden_n)
     kernel_class = kernel_selection.select_kernel("gru", gates, inputs.h0, recurrent)
     if kernel_class is None:
-        _torch_steps(inputs, saved, recurrent)
+        gru_steps.run_steps(inputs, saved, recurrent)
     else:
         arrays = KernelArrays(gates, hs, hidden_n=hidden_n)
         order = step_order(steps, inputs.reverse)
         kernel = kernel_class("gru", inputs.h0, masks, order, arrays, saves_every_step)
         kernel.forward(recurrent)
     return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
-
-
-def _torch_steps(inputs: GRUInputs, saved: GRUSaved, recurrent: products.RecurrentWeight) -> None:
-    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
-    before."""
-    hs, gates, hidden_n = saved
-    steps, batch, size = hs.shape
-    scratch = gates.new_empty(batch, size)
-    masked_h = gates.new_empty(batch, recurrent.masks * size)
-    r_and_z = gates[:, :, : 2 * size].unbind(0)
-    r, z, n = (gates[:, :, k * size : (k + 1) * size].unbind(0) for k in range(3))
-    h_by_step, hidden_n_by_step = hs.unbind(0), by_step(hidden_n, steps)
-    _, hidden, candidate, state, h_update = (
-        mask_by_step(mask, steps, inputs.h0) for mask in inputs.masks
-    )
-    h = inputs.h0
-    for t in step_order(steps, inputs.reverse):
-        hidden_mask = None if hidden is None else hidden[t]
-        product = recurrent.multiply(masked_products.mask_each(h, hidden_mask, out=masked_h))
-        r_and_z[t].add_(product[:, : 2 * size]).sigmoid_()
-        n[t].addcmul_(r[t], hidden_n_by_step[t].copy_(product[:, 2 * size :])).tanh_()
-        masked_n = n[t] if candidate is None else torch.mul(n[t], candidate[t], out=scratch)
-        new_h = torch.lerp(masked_n, h, z[t], out=h_by_step[t])
-        if state is not None:
-            new_h.mul_(state[t])
-        if h_update is not None:
-            new_h.lerp_(h, h_update[t])
-        h = new_h
 
 
 def _fake_forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
@@ -195,7 +163,9 @@ def _grad_gates(
     recurrent = products.RecurrentWeight(inputs.weights.w_hh, batch, masks=count, backward=True)
     kernel_class = kernel_selection.select_kernel("gru", saved.gates, h0, recurrent)
     if kernel_class is None:
-        return grad_gates, _torch_steps_backward(grad_gates, grad_outputs, saved, inputs, recurrent)
+        return grad_gates, gru_steps.run_steps_backward(
+            grad_gates, grad_outputs, saved, inputs, recurrent
+        )
     grad_h = grad_outputs.grad_last.clone()
     arrays = KernelArrays(
         saved.gates,
@@ -211,61 +181,6 @@ def _grad_gates(
     first = None if masks.hidden is None else masks.hidden[-1 if inputs.reverse else 0]
     grad_h.add_(masked_products.sum_under_masks(grad_masked, first, size))
     return grad_gates, grad_h
-
-
-def _torch_steps_backward(
-    grad_gates: Tensor,
-    grad_outputs: GradOutputs,
-    saved: GRUSaved,
-    inputs: GRUInputs,
-    recurrent: products.RecurrentWeight,
-) -> Tensor:
-    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates`.
-
-    Returns:
-        The gradient of h0.
-    """
-    grad_hs, grad_last = grad_outputs
-    hs, gates, hidden_n = saved
-    h0, masks, reverse = inputs.h0, inputs.masks, inputs.reverse
-    steps, batch, size = hs.shape
-    r, z, n = gates.view(steps, batch, 3, size).unbind(2)
-    # The derivatives of h̃ by the pre-activations of n, r and z, and by hidden_n, for all steps at
-    # once. In the loop they become the gradients.
-    by_gate = split_four_gates(grad_gates)
-    grad_n, grad_r, grad_z, grad_hidden_n = by_gate.unbind(2)
-    one_minus_z = 1.0 - z
-    previous = previous_hidden(h0, hs, reverse)
-    masked_n = n if masks.candidate is None else n * masks.candidate
-    torch.sub(previous, masked_n, out=grad_z).mul_(z).mul_(one_minus_z)
-    torch.mul(n, n, out=grad_n).neg_().add_(1.0).mul_(one_minus_z)
-    if masks.candidate is not None:
-        grad_n.mul_(masks.candidate)
-    torch.mul(grad_n, r, out=grad_hidden_n)
-    torch.sub(1.0, r, out=grad_r).mul_(grad_hidden_n).mul_(hidden_n)
-    grad_gates_by_step, hidden_gates_by_step = by_gate.unbind(0), grad_gates[:, :, size:].unbind(0)
-    z_by_step = z.unbind(0)
-    hidden, state, h_update = (
-        mask_by_step(mask, steps, h0) for mask in (masks.hidden, masks.state, masks.hidden_update)
-    )
-    grad_previous = grad_previous_outputs(grad_hs, reverse)
-    grad_h = grad_hs[0 if reverse else -1] + grad_last
-    grad_h_of_gates = grad_h.unsqueeze(1)  # the same memory
-    zoned_out = torch.empty_like(grad_h)
-    for t in step_order(steps, not reverse):
-        if h_update is not None:
-            torch.mul(grad_h, h_update[t], out=zoned_out)
-            grad_h.sub_(zoned_out)
-        if state is not None:
-            grad_h.mul_(state[t])
-        grad_gates_by_step[t].mul_(grad_h_of_gates)
-        grad_masked = recurrent.multiply(hidden_gates_by_step[t])
-        torch.addcmul(grad_previous[t], grad_h, z_by_step[t], out=grad_h)
-        hidden_mask = None if hidden is None else hidden[t]
-        grad_h.add_(masked_products.sum_under_masks(grad_masked, hidden_mask, size))
-        if h_update is not None:
-            grad_h.add_(zoned_out)
-    return grad_h
 
 
 def _fake_backward(
