@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import keras
 
@@ -20,7 +21,7 @@ from .model_layers import (
 )
 from .policy_cells import is_cell
 from .policy_classes import has_own_call, reason_to_skip
-from .time_distributed import TimeDistributed, embedding_in
+from .time_distributed import TimeDistributed, embedding_in, wrappers_of
 
 
 def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
@@ -30,7 +31,15 @@ def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
     every = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
     reasons = {id(x): reason_to_skip(x) or _reason_of_wrappers(x, all_layers) for x in every}
     skipped = [Skipped(x.name, kind_of(x), why) for x in every if (why := reasons[id(x)])]
-    return _named([x for x in every if not reasons[id(x)]], all_layers), skipped
+    named = _named([x for x in every if not reasons[id(x)]], all_layers)
+    return [replace(item, name=_name_inside(item, all_layers)) for item in named], skipped
+
+
+def _name_inside(embedding: RecurrentLayer, all_layers: Sequence[Layer]) -> str:
+    """The name of an embedding, after that of each `TimeDistributed` that runs it: its own is often
+    one that Keras gave it."""
+    wrappers = wrappers_of([embedding.layer], all_layers)
+    return "/".join([*(wrapper.name for wrapper in wrappers), embedding.name])
 
 
 def _reason_of_wrappers(embedding: Layer, all_layers: Sequence[Layer]) -> str:

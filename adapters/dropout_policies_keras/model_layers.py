@@ -60,8 +60,7 @@ def variables_of(model: Layer) -> list[keras.Variable]:
 
 
 def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[str]:
-    """The names of some layers. Those of one name in several models get their model's name first,
-    and one that `TimeDistributed` runs gets the name of that.
+    """The names of some layers; those of one name in several models get their model's name first.
 
     Args:
         layers: the layers.
@@ -69,14 +68,10 @@ def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[s
     """
     counts = Counter(layer.name for layer in layers)
     models = [layer for layer in all_layers if isinstance(layer, keras.Model)]
-    wrappers = [layer for layer in all_layers if isinstance(layer, keras.layers.TimeDistributed)]
 
     def name(layer: Layer) -> str:
-        holders = [w.name for w in wrappers if any(layer is inner for inner in layers_of(w))]
-        if not holders and counts[layer.name] > 1:
-            holders = [m.name for m in models if any(layer is inner for inner in m.layers)]
-            holders = holders[-1:]
-        return "/".join([*holders, layer.name])
+        holders = [m.name for m in models if any(layer is inner for inner in m.layers)]
+        return "/".join([*holders[-1:], layer.name]) if counts[layer.name] > 1 else layer.name
 
     return [name(layer) for layer in layers]
 

@@ -230,6 +230,8 @@ class PolicyLayer(CountingLayer):
             self._check_replicas(plan)
         before = tracing.value_now(self.generator.state)
         shared = SHARED.of(self)
+        if shared is not None and tracing.asks_for_shapes_in_torch():
+            shared = None
         is_shared = shared is not None and not shared.is_left_to_graph
         if shared is not None and is_shared:
             is_counted = training or self.sampling

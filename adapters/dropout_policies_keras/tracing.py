@@ -60,6 +60,12 @@ def current_graph() -> Any:
     return None
 
 
+def asks_for_shapes_in_torch() -> bool:
+    """Whether Keras runs a call on torch for the shapes of what it gives, as when it builds a
+    layer: on a device without memory, and what the call assigns is forgotten."""
+    return keras.backend.backend() == "torch" and bool(ops.zeros(()).is_meta)
+
+
 def is_in_loop_of_torch() -> bool:
     """Whether a step of Keras's own loop on torch calls, which runs the first step twice."""
     if keras.backend.backend() != "torch":

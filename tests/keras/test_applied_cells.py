@@ -218,6 +218,20 @@ def test_a_cell_with_the_policy_is_masked_in_its_layer_and_by_itself():
     assert model.cell.calls == 1
 
 
+def test_a_model_that_is_built_in_a_scope_has_the_masks_of_one_built_before():
+    """Keras may first run the call for the shapes alone, which is no call of the sequence."""
+    policy, found = dp.Policy(hidden=dp.drop(0.5, per="sequence")), []
+    for is_built in (True, False):
+        keras.utils.set_random_seed(1)
+        model = Forecaster(dpk.LSTMCell(H, policy=policy, seed=7))
+        if is_built:
+            model(data())
+        with dp.sequence(model):
+            found.append(ops.convert_to_numpy(model(data(), training=True)))
+        assert model.cell.calls == 1
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+
+
 class Averaging(keras.layers.Layer):
     state_size = output_size = D
 
