@@ -162,6 +162,9 @@ def equals_stock_exactly(call: Call, still: str) -> None:
         call: the call.
         still: one of `STILL`; "rate 0" stands for an evaluation that is not the stock layer's.
     """
+    if call.kind == "LSTM" and call.dtype is not torch.float64:
+        # oneDNN's LSTM reads wrong numbers where what it saved comes back in another layout.
+        call = replace(call, saved=None)
     policy, more = call.policy, {}
     if still == "evaluation" and policy.evaluation != "identity":
         still = "rate 0"
