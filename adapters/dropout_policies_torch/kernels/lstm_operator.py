@@ -24,9 +24,8 @@ from .sequence_kernel import KernelArrays
 from .sequence_operator import (
     SavedGates,
     SequenceOperator,
-    gradients_by_loop,
+    gradients_of_saved_gates,
     load_saved,
-    needs_loop,
     save_for_backward,
     zeros_if_none,
 )
@@ -252,15 +251,9 @@ def _compute_gradients(
     grad_outputs = GradOutputs(
         zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last_c, inputs.c0)
     )
-    gradients: tuple[Any, ...]
-    if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
-        gradients = gradients_by_loop("LSTM", inputs, grad_outputs)
-    else:
-        # In graphs, an operator changes nothing that it is given.
-        may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
-        ctx.gates.is_overwritten = may_overwrite
-        gradients = run_backward(grad_outputs, saved, inputs, may_overwrite)
-    *others, grad_bias, grad_w_hr = gradients
+    *others, grad_bias, grad_w_hr = gradients_of_saved_gates(
+        ctx, run_backward, in_graph, "LSTM", grad_outputs, saved, inputs
+    )
     weights = inputs.weights
     return (
         *others,

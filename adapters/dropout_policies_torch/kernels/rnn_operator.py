@@ -24,9 +24,8 @@ from .sequence_kernel import KernelArrays
 from .sequence_operator import (
     SavedGates,
     SequenceOperator,
-    gradients_by_loop,
+    gradients_of_saved_gates,
     load_saved,
-    needs_loop,
     save_for_backward,
     zeros_if_none,
 )
@@ -276,14 +275,9 @@ def _make_operator(name: str) -> SequenceOperator:
         grad_outputs = GradOutputs(
             zeros_if_none(grad_hs, saved.hs), zeros_if_none(grad_last, inputs.h0)
         )
-        gradients: tuple[Any, ...]
-        if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
-            gradients = gradients_by_loop(name.upper(), inputs, grad_outputs)
-        else:
-            # In graphs, an operator changes nothing that it is given.
-            may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
-            ctx.gates.is_overwritten = may_overwrite
-            gradients = run_backward(grad_outputs, saved, inputs, may_overwrite)
+        gradients = gradients_of_saved_gates(
+            ctx, run_backward, in_graph, name.upper(), grad_outputs, saved, inputs
+        )
         return gradients if inputs.weights.bias is not None else (*gradients[:4], None)
 
     return SequenceOperator(

@@ -205,6 +205,33 @@ def needs_loop(grad_outputs: GradOutputs, in_graph: bool) -> bool:
     return not in_graph and not all(is_plain(gradient) for gradient in grad_outputs)
 
 
+def gradients_of_saved_gates(
+    ctx: Any,
+    run_backward: Callable[..., tuple[Any, ...]],
+    in_graph: bool,
+    mode: str,
+    grad_outputs: GradOutputs,
+    saved: Any,
+    inputs: Inputs,
+) -> tuple[Any, ...]:
+    """The gradients of an operator whose backward pass may overwrite the gates that were saved.
+
+    Args:
+        ctx: the context of the autograd function, with `SavedGates` as `gates`.
+        run_backward: the backward pass.
+        in_graph: whether the operator is in a graph, and may change nothing that it is given.
+        mode: PyTorch's name for the kind of layer.
+        grad_outputs: the gradients of its outputs.
+        saved: what the forward pass computed.
+        inputs: the operator's inputs.
+    """
+    if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
+        return gradients_by_loop(mode, inputs, grad_outputs)
+    may_overwrite = not in_graph and ctx.gates.may_overwrite(saved.gates)
+    ctx.gates.is_overwritten = may_overwrite
+    return run_backward(grad_outputs, saved, inputs, may_overwrite)
+
+
 def gradients_by_loop(mode: str, inputs: Inputs, grad_outputs: GradOutputs) -> tuple[Any, ...]:
     """The gradients of an operator's inputs, computed by the plain loop; differentiable themselves
     where gradients are on.
