@@ -87,6 +87,12 @@ def test_rows_have_the_masks_of_the_embedding_alone(per, kind):
     assert embedding.calls == 1
 
 
+@pytest.mark.parametrize("name", ["each/words", "each/*"])
+def test_an_embedding_is_chosen_by_the_name_in_the_report(name):
+    assert len(dp.apply(tagger(), "variational", only=[name, "rnn"]).embeddings) == 1
+    assert not dp.apply(tagger(), "variational", skip=name).embeddings
+
+
 @pytest.mark.parametrize("name", ["awd", "variational"])
 @pytest.mark.parametrize(("wrap", "steps"), [(wrapped, S), (wrapped, None), (twice, S)])
 def test_a_model_computes_what_it_computes_without_the_wrapper(name, wrap, steps):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import kernel_selection, masked_products, products
+from . import kernel_selection, masked_products, products, rnn_steps
 from .kernel_memory import make_contiguous, resolve_bits
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -30,8 +30,6 @@ from .sequence_operator import (
     zeros_if_none,
 )
 from .time_steps import (
-    grad_previous_outputs,
-    mask_by_step,
     masks_in_chunk,
     previous_hidden,
     split_steps,
@@ -40,19 +38,6 @@ from .time_steps import (
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Of x, h0, w_ih, w_hh and the bias."""
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rnn_tanh": torch.tanh_,
-    "rnn_relu": torch.relu_,
-}
-"""What activates the one gate, in place, by the operator's name."""
-
-
-def _derivative(name: str, activated: Tensor) -> Tensor:
-    """The derivative of an activation, from its result."""
-    if name == "rnn_tanh":
-        return torch.mul(activated, activated).neg_().add_(1.0)
-    return (activated <= 0).logical_not_().to(activated.dtype)  # a NaN passes, as in PyTorch's
 
 
 def _run(name: str, inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
@@ -92,39 +77,12 @@ def _run_steps(
     saved = RNNSaved(hs, gates)
     kernel_class = kernel_selection.select_kernel(name, gates, inputs.h0, recurrent)
     if kernel_class is None:
-        _torch_steps(name, inputs, saved, recurrent)
+        rnn_steps.run_steps(name, inputs, saved, recurrent)
     else:
         arrays, order = KernelArrays(gates, hs), step_order(len(hs), inputs.reverse)
         kernel = kernel_class(name, inputs.h0, inputs.masks, order, arrays, saves_every_step=True)
         kernel.forward(recurrent)
     return saved
-
-
-def _torch_steps(
-    name: str, inputs: RNNInputs, saved: RNNSaved, recurrent: products.RecurrentWeight
-) -> None:
-    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
-    before."""
-    hs, gates = saved
-    h, masks, steps = inputs.h0, inputs.masks, len(hs)
-    masked_h, activate = torch.empty_like(h), ACTIVATIONS[name]
-    h_by_step, gates_by_step = hs.unbind(0), gates.unbind(0)
-    hidden, state, h_update = (
-        mask_by_step(mask, steps, h) for mask in (masks.hidden, masks.state, masks.hidden_update)
-    )
-    for t in step_order(steps, inputs.reverse):
-        hidden_mask = None if hidden is None else hidden[t]
-        recurrent.add_product(
-            gates_by_step[t], masked_products.mask_each(h, hidden_mask, out=masked_h)
-        )
-        activated, new_h = activate(gates_by_step[t]), h_by_step[t]
-        if state is None:
-            new_h.copy_(activated)
-        else:
-            torch.mul(activated, state[t], out=new_h)
-        if h_update is not None:
-            new_h.lerp_(h, h_update[t])
-        h = new_h
 
 
 def _fake_forward(inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
@@ -170,7 +128,7 @@ def _grad_gates(
     recurrent = products.RecurrentWeight(inputs.weights.w_hh, len(h0), backward=True)
     kernel_class = kernel_selection.select_kernel(name, saved.gates, h0, recurrent)
     if kernel_class is None:
-        return _torch_steps_backward(name, grad_outputs, saved, inputs, recurrent)
+        return rnn_steps.run_steps_backward(name, grad_outputs, saved, inputs, recurrent)
     grad_gates = saved.gates if may_overwrite else torch.empty_like(saved.gates)
     grad_h = grad_outputs.grad_last.clone()
     arrays = KernelArrays(
@@ -185,45 +143,6 @@ def _grad_gates(
     grad_masked = kernel.backward(recurrent)
     first = None if masks.hidden is None else masks.hidden[-1 if inputs.reverse else 0]
     grad_h.add_(masked_products.sum_under_masks(grad_masked, first, h0.shape[1]))
-    return grad_gates, grad_h
-
-
-def _torch_steps_backward(
-    name: str,
-    grad_outputs: GradOutputs,
-    saved: RNNSaved,
-    inputs: RNNInputs,
-    recurrent: products.RecurrentWeight,
-) -> tuple[Tensor, Tensor]:
-    """All steps of the backward pass by PyTorch's own functions.
-
-    Returns:
-        The gradients of the gates, and of h0.
-    """
-    grad_hs, grad_last = grad_outputs
-    h0, masks, reverse, steps = inputs.h0, inputs.masks, inputs.reverse, len(grad_hs)
-    # The derivative by the pre-activations, for all steps. In the loop it becomes the gradient.
-    grad_gates = _derivative(name, saved.gates)
-    grad_gates_by_step = grad_gates.unbind(0)
-    hidden, state, h_update = (
-        mask_by_step(mask, steps, h0) for mask in (masks.hidden, masks.state, masks.hidden_update)
-    )
-    grad_previous = grad_previous_outputs(grad_hs, reverse)
-    grad_h = grad_hs[0 if reverse else -1] + grad_last
-    zoned_out = torch.empty_like(grad_h)
-    for t in step_order(steps, not reverse):
-        if h_update is not None:
-            torch.mul(grad_h, h_update[t], out=zoned_out)
-            grad_h.sub_(zoned_out)
-        if state is not None:
-            grad_h.mul_(state[t])
-        grad_masked = recurrent.multiply(grad_gates_by_step[t].mul_(grad_h))
-        if hidden is None:
-            torch.add(grad_previous[t], grad_masked, out=grad_h)
-        else:
-            torch.addcmul(grad_previous[t], grad_masked, hidden[t], out=grad_h)
-        if h_update is not None:
-            grad_h.add_(zoned_out)
     return grad_gates, grad_h
 
 
