@@ -1,9 +1,9 @@
 """Running stacked recurrent layers under given masks, on the fastest path that is right.
 
-Where no mask falls inside the recurrence, each layer and direction is one call of PyTorch's own
-fused kernel (`torch.lstm` and its like, cuDNN on a GPU), with masked weights where there are weight
-masks. Where a mask falls inside, an operator over the whole sequence runs if there is one for it,
-and otherwise a plain loop over the steps.
+Where a mask falls inside the recurrence, an operator over the whole sequence runs if there is one
+for it, and otherwise a plain loop over the steps. Where none does, each layer and direction is one
+call of such an operator or of PyTorch's own kernel (`torch.lstm` and its like, cuDNN on a GPU),
+whichever is faster. Weights are masked before.
 """
 
 from __future__ import annotations
@@ -177,7 +177,8 @@ def _run_direction(
     input_mask = masks.get(input_site)
     if input_mask is None or input_mask.shape[-1] in (1, x.shape[-1]):
         x = apply_packed_mask(x, masks.pop(input_site, None), packing)
-    if masks or use_loop:
+    steps = len(x) if packing is None else len(packing.batch_sizes)
+    if masks or use_loop or operators.is_faster(mode, weights, x, initial, steps):
         values = {site: mask_values(mask, x.dtype) for site, mask in masks.items()}
         return _run_masked(mode, weights, x, initial, packing, reverse, input_site, values)
     x = _reverse_steps(x, packing) if reverse else x

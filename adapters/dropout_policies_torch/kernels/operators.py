@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from ..cells import SiteMasks, States, Weights
-from ..tracing import in_torch_func, in_trace
-from . import compiled, products
+from ..tracing import has_dispatch_mode, in_torch_func, in_trace
+from . import compiled, cpu_kernels, products
 from .gru_operator import gru
 from .kernel_memory import has_memory, is_plain
 from .lstm_operator import lstm
@@ -33,6 +33,16 @@ from .operator_arguments import (
     RNNWeights,
 )
 from .rnn_operator import rnn_relu, rnn_tanh
+
+MIN_STEPS = 8
+"""Steps that take PyTorch's kernel longer than an operator takes to start."""
+
+MIN_PRODUCT = 2**26
+"""Multiplications of the input with its weight from which on an LSTM's operator takes less time
+than oneDNN's kernel."""
+
+MAX_PADDING = 2
+"""How many times as many rows a padded batch may have as the packed one."""
 
 
 def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Tensor]) -> bool:
@@ -61,6 +71,36 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
             for each in differentiable
         )
     )
+
+
+def is_faster(
+    mode: str, weights: Weights, x: Tensor, initial: Sequence[Tensor], steps: int
+) -> bool:
+    """Whether an operator runs a layer without a mask inside in less time than PyTorch's kernel.
+
+    PyTorch runs a layer step by step, one operation after another, and an operator takes about as
+    long to start as PyTorch takes for a few steps. Only an LSTM in single precision is different:
+    PyTorch has oneDNN's kernel of the whole sequence for it, unless it is packed. An operator
+    surpasses this kernel in training alone, and where its matrix products weigh more than what it
+    takes to start. Of a packed batch an operator computes the padding too.
+
+    Args:
+        mode: PyTorch's name for the kind of layer.
+        weights: the layer's weights.
+        x: the input, `[T, B, D]`, or packed rows `[N, D]`.
+        initial: the initial states.
+        steps: T.
+    """
+    if steps < MIN_STEPS or not supports(mode, weights, {}, (x, *initial)):
+        return False
+    if torch.is_autocast_enabled(x.device.type) or has_dispatch_mode():
+        return False
+    if not (compiled.supports_c(x) and cpu_kernels.runs_per_thread(initial[0])):
+        return False
+    rows, is_packed = x.numel() // x.shape[-1], x.dim() == 2
+    if is_packed or mode != "LSTM" or weights.w_hr is not None or x.dtype != torch.float32:
+        return rows * MAX_PADDING >= steps * len(initial[0])
+    return torch.is_grad_enabled() and rows * weights.w_ih.numel() >= MIN_PRODUCT
 
 
 def computing_dtype(dtype: torch.dtype, x: Tensor, weights: Weights) -> torch.dtype:

@@ -19,6 +19,15 @@ typedef REAL Unaligned
 
 int64_t lanes(void) { return LANES; }
 
+/* Whether the processor is one of Intel's; known on x86 alone. */
+int64_t is_intel(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    return __builtin_cpu_is("intel") != 0;
+#else
+    return 0;
+#endif
+}
+
 typedef struct {
     const REAL *weight, *bias;
     int64_t column_stride, row_stride;

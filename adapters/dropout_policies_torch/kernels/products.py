@@ -64,8 +64,8 @@ def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -
     `out`, if that is given."""
     if cpu_products.supports(left, right):
         return cpu_products.sum_outer_products(left, right, out)
-    entries = left.shape[1] * right.shape[1]
-    if entries >= MIN_PACKED_ENTRIES and _supports_onednn(left, right):
+    is_large = left.shape[1] * right.shape[1] >= MIN_PACKED_ENTRIES
+    if is_large and _supports_onednn(left, right) and not cpu_products.prefers_mkl():
         total = _onednn_linear(left.t(), right.t(), None)
         return total if out is None else out.copy_(total)
     return torch.mm(left.t(), right, out=out)
