@@ -12,7 +12,7 @@ from torch import Tensor
 from . import cpu_products
 from .compiled import load_c_functions, supports_c, uses_torch_threads
 from .products import RecurrentWeight
-from .sequence_kernel import PerStepKernel, SequenceKernel
+from .sequence_kernel import GATES, PerStepKernel, SequenceKernel
 
 MAX_SERIAL_UNITS = 2**15
 """Units `B*H` up to which PyTorch's own functions run a step on one thread. The step kernel always
@@ -26,12 +26,21 @@ MIN_SAMPLES_PER_THREAD = 5
 too often for the work that is done with it."""
 
 
+CHUNK_ROWS = 48
+"""Rows of x that a thread multiplies by the input's weight at once: so many that a part of the
+weight that was read once is used several times, and so few that their gates stay in the cache."""
+
+
 class _Layer(ctypes.Structure):
     """`Layer` of `steps.c`."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "size", "width", "hidden_masks")),
-        *((name, ctypes.c_void_p) for name in ("gates", "hs", "cs", "tanh_cell", "hidden_n")),
+        *((name, ctypes.c_int64) for name in ("input_width", "chunk_steps")),
+        *((name, ctypes.c_void_p) for name in ("x", "input_panels", "input_scratch")),
+        ("gates", ctypes.c_void_p),
+        ("gates_stride", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("hs", "cs", "tanh_cell", "hidden_n")),
         *((name, ctypes.c_void_p) for name in ("masked_hidden", "h0", "c0", "scratch")),
         *((name, ctypes.c_void_p) for name in ("projection", "unprojected", "grad_projected")),
         ("saved_stride", ctypes.c_int64),
@@ -42,12 +51,12 @@ class _Layer(ctypes.Structure):
     )
 
 
-def supports(gates: Tensor, state: Tensor, projection: Tensor | None) -> bool:
+def supports(x: Tensor, state: Tensor, projection: Tensor | None) -> bool:
     """Whether a kernel in C runs these steps: on a CPU, in single or double precision, unless a
     step is so large that PyTorch's functions run it faster on many threads. A layer with a
     projection, which has two products at each step, is run by each thread for its own samples, or
     not."""
-    if not supports_c(gates):
+    if not supports_c(x):
         return False
     if projection is not None:
         return supports_c(projection) and runs_per_thread(state)
@@ -72,6 +81,8 @@ def _make_layer(kernel: SequenceKernel, scratch: Tensor) -> _Layer:
     (batch, width), size = kernel.h0.shape, kernel.size
     layer = _Layer(batch, size, width, kernel.hidden_masks)
     layer.saved_stride = batch * size if kernel.saves_every_step else 0
+    gates = kernel.arrays["gates"]
+    layer.gates_stride = gates[0].numel() if len(gates) == len(kernel.order) else 0
     layer.h0 = kernel.h0.data_ptr()
     layer.masked_hidden = kernel.masked_hidden.data_ptr()
     layer.scratch = scratch.data_ptr()
@@ -88,6 +99,8 @@ def _make_layer(kernel: SequenceKernel, scratch: Tensor) -> _Layer:
 
 class PerThreadKernel(SequenceKernel):
     """Each thread runs its own samples through all steps, in one call of a function in C."""
+
+    computes_input = True
 
     def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
         self.check_weights(recurrent, projection)
@@ -115,6 +128,16 @@ class PerThreadKernel(SequenceKernel):
         if projection is not None:
             unprojected = self.h0.new_empty(batch, self.size)
             layer.projection, layer.unprojected = projection.data_ptr(), unprojected.data_ptr()
+        if self.input_weight is not None:
+            input_panels = self.input_weight.panels
+            samples = -(-batch // threads)
+            layer.input_width = self.input_weight.weight.shape[1]
+            layer.chunk_steps = max(1, CHUNK_ROWS // samples)
+            rows = threads * layer.chunk_steps * samples
+            gates_width = GATES[self.mode] * self.size
+            input_scratch = self.h0.new_empty(rows, layer.input_width + gates_width)
+            layer.input_panels = input_panels.data_ptr()
+            layer.input_scratch = input_scratch.data_ptr()
         getattr(load_c_functions(self.h0.dtype), function)(
             ctypes.byref(layer),
             *(ctypes.c_void_p(array.data_ptr()) for array in (panels, product)),

@@ -20,14 +20,14 @@ BLOCK = 256
 """Units that one program computes."""
 
 
-def supports(mode: str, gates: Tensor, state: Tensor, recurrent: RecurrentWeight) -> bool:
+def supports(mode: str, x: Tensor, state: Tensor, recurrent: RecurrentWeight) -> bool:
     """Whether Triton kernels run these steps: an LSTM's or a GRU's on a GPU, in single or half
     precision, with one mask on h for all gates."""
     return (
         mode in ("lstm", "gru")
         and recurrent.masks == 1
-        and gates.device.type == "cuda"
-        and gates.dtype in (torch.float32, torch.float16, torch.bfloat16)
+        and x.device.type == "cuda"
+        and x.dtype in (torch.float32, torch.float16, torch.bfloat16)
         and state.numel() > 0
         and load_triton_kernels() is not None
     )

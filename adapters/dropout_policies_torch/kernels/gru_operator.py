@@ -19,7 +19,7 @@ from .operator_arguments import (
     GRUWeights,
     make_grouping,
 )
-from .sequence_kernel import KernelArrays
+from .sequence_kernel import KernelArrays, SequenceKernel
 from .sequence_operator import (
     SequenceOperator,
     gradients_by_loop,
@@ -52,13 +52,15 @@ def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
     hs = x.new_empty(steps, batch, size)
     count = masked_products.count_masks(masks.hidden, size)
     recurrent = products.RecurrentWeight(weights.w_hh, batch, weights.b_hh, count)
+    kernel_class = kernel_selection.select_kernel("gru", x, h, recurrent)
     last = 0 if reverse else -1
     if needs_backward:
-        saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
+        saved = _run_steps(inputs, hs, recurrent, kernel_class, saves_every_step=True)
         return GRUOutputs(hs, hs[last].clone(), saved.gates, saved.hidden_n)
-    for chunk in split_steps(steps, batch, reverse):
+    in_one = kernel_selection.computes_input(kernel_class, masks.input)
+    for chunk in [slice(None)] if in_one else split_steps(steps, batch, reverse):
         part = GRUInputs(x[chunk], h, weights, masks_in_chunk(masks, chunk), reverse)
-        h = _run_steps(part, hs[chunk], recurrent, saves_every_step=False).hs[last]
+        h = _run_steps(part, hs[chunk], recurrent, kernel_class, saves_every_step=False).hs[last]
     return GRUOutputs(hs, h.clone(), hs.new_empty(0), hs.new_empty(0))
 
 
@@ -74,6 +76,7 @@ def _run_steps(
     inputs: GRUInputs,
     hs: Tensor,
     recurrent: products.RecurrentWeight,
+    kernel_class: type[SequenceKernel] | None,
     saves_every_step: bool,
 ) -> GRUSaved:
     """Run the steps of some inputs, which fill `hs`.
@@ -83,17 +86,23 @@ def _run_steps(
         are left out, so that their memory is free for those of the next steps.
     """
     steps, batch, size = hs.shape
-    weights, masks = inputs.weights, inputs.masks
-    gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.b_ih, masks.input)
-    hidden_n = gates.new_empty(steps if saves_every_step else 1, batch, size)
+    weights, masks, x, input_weight = inputs.weights, inputs.masks, None, None
+    saved_steps = steps if saves_every_step else 1
+    if kernel_selection.computes_input(kernel_class, masks.input):
+        x, input_weight = inputs.x.contiguous(), products.InputWeight(weights.w_ih, weights.b_ih)
+        gates = x.new_empty(saved_steps, batch, 3 * size)
+    else:
+        gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.b_ih, masks.input)
+    hidden_n = gates.new_empty(saved_steps, batch, size)
     saved = GRUSaved(hs, gates, hidden_n)
-    kernel_class = kernel_selection.select_kernel("gru", gates, inputs.h0, recurrent)
     if kernel_class is None:
         gru_steps.run_steps(inputs, saved, recurrent)
     else:
-        arrays = KernelArrays(gates, hs, hidden_n=hidden_n)
+        arrays = KernelArrays(gates, hs, x=x, hidden_n=hidden_n)
         order = step_order(steps, inputs.reverse)
-        kernel = kernel_class("gru", inputs.h0, masks, order, arrays, saves_every_step)
+        kernel = kernel_class(
+            "gru", inputs.h0, masks, order, arrays, saves_every_step, input_weight
+        )
         kernel.forward(recurrent)
     return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
@@ -161,7 +170,7 @@ def _grad_gates(
     grad_gates = saved.hs.new_empty(steps, batch, 4 * size)
     count = masked_products.count_masks(masks.hidden, size)
     recurrent = products.RecurrentWeight(inputs.weights.w_hh, batch, masks=count, backward=True)
-    kernel_class = kernel_selection.select_kernel("gru", saved.gates, h0, recurrent)
+    kernel_class = kernel_selection.select_kernel("gru", inputs.x, h0, recurrent)
     if kernel_class is None:
         return grad_gates, gru_steps.run_steps_backward(
             grad_gates, grad_outputs, saved, inputs, recurrent

@@ -14,7 +14,7 @@ from .sequence_kernel import SequenceKernel
 
 def select_kernel(
     mode: str,
-    gates: Tensor,
+    x: Tensor,
     state: Tensor,
     recurrent: RecurrentWeight,
     projection: Tensor | None = None,
@@ -23,15 +23,21 @@ def select_kernel(
 
     Args:
         mode: "lstm", "gru", "rnn_tanh" or "rnn_relu".
-        gates: `[T, B, G*H]`.
+        x: the input, `[T, B, D]`.
         state: c of an LSTM, otherwise h, `[B, H]`.
         recurrent: the weight that h is multiplied by.
         projection: the weight of an LSTM's projection, `[P, H]`, or None.
     """
-    if cpu_kernels.supports(gates, state, projection):
+    if cpu_kernels.supports(x, state, projection):
         if cpu_kernels.runs_per_thread(state):
             return cpu_kernels.PerThreadKernel
         return cpu_kernels.PerStepCPUKernel
-    if projection is None and gpu_kernels.supports(mode, gates, state, recurrent):
+    if projection is None and gpu_kernels.supports(mode, x, state, recurrent):
         return gpu_kernels.PerStepGPUKernel
     return None
+
+
+def computes_input(kernel_class: type[SequenceKernel] | None, input_mask: Tensor | None) -> bool:
+    """Whether a kernel computes the input's part of the gates, which it does not where each gate
+    has a mask of its own on the input."""
+    return kernel_class is not None and kernel_class.computes_input and input_mask is None

@@ -20,7 +20,7 @@ from .operator_arguments import (
     LSTMWeights,
     make_grouping,
 )
-from .sequence_kernel import KernelArrays
+from .sequence_kernel import KernelArrays, SequenceKernel
 from .sequence_operator import (
     SavedGates,
     SequenceOperator,
@@ -54,13 +54,15 @@ def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
     recurrent = products.RecurrentWeight(
         weights.w_hh, batch, masks=masked_products.count_masks(masks.hidden, size)
     )
+    kernel_class = kernel_selection.select_kernel("lstm", x, c, recurrent, weights.w_hr)
     last = 0 if reverse else -1
     if needs_backward:
-        saved = _run_steps(inputs, hs, recurrent, saves_every_step=True)
+        saved = _run_steps(inputs, hs, recurrent, kernel_class, saves_every_step=True)
         return LSTMOutputs(hs, saved.cs[last].clone(), saved.cs, saved.gates, saved.tanh_cell)
-    for chunk in split_steps(steps, batch, reverse):
+    in_one = kernel_selection.computes_input(kernel_class, masks.input)
+    for chunk in [slice(None)] if in_one else split_steps(steps, batch, reverse):
         part = LSTMInputs(x[chunk], h, c, weights, masks_in_chunk(masks, chunk), reverse)
-        saved = _run_steps(part, hs[chunk], recurrent, saves_every_step=False)
+        saved = _run_steps(part, hs[chunk], recurrent, kernel_class, saves_every_step=False)
         h, c = saved.hs[last], saved.cs[last]
     return LSTMOutputs(hs, c.clone(), *(hs.new_empty(0) for _ in range(3)))
 
@@ -88,6 +90,7 @@ def _run_steps(
     inputs: LSTMInputs,
     hs: Tensor,
     recurrent: products.RecurrentWeight,
+    kernel_class: type[SequenceKernel] | None,
     saves_every_step: bool,
 ) -> LSTMSaved:
     """Run the steps of some inputs, which fill `hs`.
@@ -97,18 +100,23 @@ def _run_steps(
         the gates are left out, so that their memory is free for those of the next steps.
     """
     weights, masks, (steps, batch, _) = inputs.weights, inputs.masks, hs.shape
-    size = inputs.c0.shape[1]
-    gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.bias, masks.input)
+    size, x, input_weight = inputs.c0.shape[1], None, None
     saved_steps = steps if saves_every_step else 1
+    if kernel_selection.computes_input(kernel_class, masks.input):
+        x, input_weight = inputs.x.contiguous(), products.InputWeight(weights.w_ih, weights.bias)
+        gates = x.new_empty(saved_steps, batch, 4 * size)
+    else:
+        gates = masked_products.input_gates(inputs.x, weights.w_ih, weights.bias, masks.input)
     cs, tanh_cell = (gates.new_empty(saved_steps, batch, size) for _ in range(2))
     saved = LSTMSaved(hs, cs, gates, tanh_cell)
-    kernel_class = kernel_selection.select_kernel("lstm", gates, inputs.c0, recurrent, weights.w_hr)
     if kernel_class is None:
         lstm_steps.run_steps(inputs, saved, recurrent)
     else:
-        arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=inputs.c0)
+        arrays = KernelArrays(gates, hs, cs=cs, tanh_cell=tanh_cell, c0=inputs.c0, x=x)
         order = step_order(steps, inputs.reverse)
-        kernel = kernel_class("lstm", inputs.h0, masks, order, arrays, saves_every_step)
+        kernel = kernel_class(
+            "lstm", inputs.h0, masks, order, arrays, saves_every_step, input_weight
+        )
         kernel.forward(recurrent, weights.w_hr)
     return saved if saves_every_step else saved._replace(gates=hs.new_empty(0))
 
@@ -180,7 +188,7 @@ def _grad_gates(
     count = masked_products.count_masks(masks.hidden, width)
     recurrent = products.RecurrentWeight(weights.w_hh, batch, masks=count, backward=True)
     grad_projected = None if w_hr is None else torch.empty_like(saved.hs)
-    kernel_class = kernel_selection.select_kernel("lstm", saved.gates, inputs.c0, recurrent, w_hr)
+    kernel_class = kernel_selection.select_kernel("lstm", inputs.x, inputs.c0, recurrent, w_hr)
     if kernel_class is None:
         grad_gates = torch.empty_like(saved.gates)
         grad_states = lstm_steps.run_steps_backward(

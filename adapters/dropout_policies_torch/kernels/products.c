@@ -11,6 +11,9 @@
 #define MAX_TILE_ROWS 6
 #endif
 
+/* How many rows of a panel are on their way from memory while one is multiplied. */
+#define PREFETCHED_ROWS 32
+
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
 
 typedef REAL Vector __attribute__((vector_size(VECTOR_BYTES)));
@@ -105,6 +108,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
         const REAL *row = weight + (k + 1) * LANES;
         const Vector first = *(const Unaligned *)row;
         const Vector second = *(const Unaligned *)(row + (panels - 1) * panel);
+        __builtin_prefetch(row + PREFETCHED_ROWS * LANES);
+        if (panels == 2) __builtin_prefetch(row + panel + PREFETCHED_ROWS * LANES);
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
             const REAL factor = x[r * row_stride + k * entry_stride];

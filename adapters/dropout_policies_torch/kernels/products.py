@@ -15,6 +15,10 @@ from .kernel_memory import has_memory, make_contiguous, resolve_bits
 MIN_PACKED_ENTRIES = 2**19
 """Entries from which on a weight is worth being packed for oneDNN."""
 
+MIN_ONEDNN_PRODUCT = 2**22
+"""Multiplications in a product from which on oneDNN's takes less time in spite of its slow
+start."""
+
 
 def _supports_onednn(*tensors: Tensor | None) -> bool:
     """Whether oneDNN computes a product, as it does in PyTorch's own recurrent layers.
@@ -54,7 +58,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     # oneDNN's function checks no shapes. PyTorch's refuses the wrong ones.
     columns, same_width = weight.shape[:1], x.shape[-1:] == weight.shape[1:]
     shapes_match = same_width and (bias is None or bias.shape == columns)
-    if shapes_match and _supports_onednn(x, weight, bias):
+    is_large = x.numel() * len(weight) >= MIN_ONEDNN_PRODUCT and not cpu_products.prefers_mkl()
+    if is_large and shapes_match and _supports_onednn(x, weight, bias):
         return _onednn_linear(resolve_bits(x), resolve_bits(weight), bias)
     return functional.linear(x, weight, bias)
 
@@ -69,6 +74,23 @@ def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -
         total = _onednn_linear(left.t(), right.t(), None)
         return total if out is None else out.copy_(total)
     return torch.mm(left.t(), right, out=out)
+
+
+class InputWeight:
+    """The weight of the input, which a kernel multiplies some steps' input by at once.
+
+    Args:
+        weight: `[G*H, D]`.
+        bias: `[G*H]`, or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self._bias = weight, bias
+
+    @cached_property
+    def panels(self) -> Tensor:
+        """The weight and the bias as functions in C read them; see `cpu_products`."""
+        return cpu_products.pack_in_panels(self.weight, self._bias)
 
 
 class RecurrentWeight:

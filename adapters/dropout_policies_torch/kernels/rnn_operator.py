@@ -20,7 +20,7 @@ from .operator_arguments import (
     RNNWeights,
     make_grouping,
 )
-from .sequence_kernel import KernelArrays
+from .sequence_kernel import KernelArrays, SequenceKernel
 from .sequence_operator import (
     SavedGates,
     SequenceOperator,
@@ -53,12 +53,16 @@ def _run(name: str, inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
     steps, batch, size = len(x), *h.shape
     hs = x.new_empty(steps, batch, size)
     recurrent, last = products.RecurrentWeight(weights.w_hh, batch), 0 if reverse else -1
+    kernel_class = kernel_selection.select_kernel(name, x, h, recurrent)
     if needs_backward:
-        saved = _run_steps(name, inputs, hs, recurrent)
+        saved = _run_steps(name, inputs, hs, recurrent, kernel_class, saves_every_step=True)
         return RNNOutputs(hs, hs[last].clone(), saved.gates)
-    for chunk in split_steps(steps, batch, reverse):
+    in_one = kernel_selection.computes_input(kernel_class, None)
+    for chunk in [slice(None)] if in_one else split_steps(steps, batch, reverse):
         part = RNNInputs(x[chunk], h, weights, masks_in_chunk(masks, chunk), reverse)
-        h = _run_steps(name, part, hs[chunk], recurrent).hs[last]
+        h = _run_steps(name, part, hs[chunk], recurrent, kernel_class, saves_every_step=False).hs[
+            last
+        ]
     return RNNOutputs(hs, h.clone(), hs.new_empty(0))
 
 
@@ -70,17 +74,26 @@ def _with_plain_memory(inputs: RNNInputs) -> RNNInputs:
 
 
 def _run_steps(
-    name: str, inputs: RNNInputs, hs: Tensor, recurrent: products.RecurrentWeight
+    name: str,
+    inputs: RNNInputs,
+    hs: Tensor,
+    recurrent: products.RecurrentWeight,
+    kernel_class: type[SequenceKernel] | None,
+    saves_every_step: bool,
 ) -> RNNSaved:
     """Run the steps of some inputs, which fill `hs`."""
-    gates = products.linear(inputs.x, inputs.weights.w_ih, inputs.weights.bias)  # the input's part
+    (w_ih, _, bias), masks, x, input_weight = inputs.weights, inputs.masks, None, None
+    if kernel_selection.computes_input(kernel_class, None):
+        x, input_weight = inputs.x.contiguous(), products.InputWeight(w_ih, bias)
+        gates = hs.new_empty(len(hs) if saves_every_step else 1, *hs.shape[1:])
+    else:
+        gates = products.linear(inputs.x, w_ih, bias)
     saved = RNNSaved(hs, gates)
-    kernel_class = kernel_selection.select_kernel(name, gates, inputs.h0, recurrent)
     if kernel_class is None:
         rnn_steps.run_steps(name, inputs, saved, recurrent)
     else:
-        arrays, order = KernelArrays(gates, hs), step_order(len(hs), inputs.reverse)
-        kernel = kernel_class(name, inputs.h0, inputs.masks, order, arrays, saves_every_step=True)
+        arrays, order = KernelArrays(gates, hs, x=x), step_order(len(hs), inputs.reverse)
+        kernel = kernel_class(name, inputs.h0, masks, order, arrays, saves_every_step, input_weight)
         kernel.forward(recurrent)
     return saved
 
@@ -126,7 +139,7 @@ def _grad_gates(
     """The gradients of the gates before their activation, `[T, B, H]`, and of h0."""
     h0, masks = inputs.h0, inputs.masks
     recurrent = products.RecurrentWeight(inputs.weights.w_hh, len(h0), backward=True)
-    kernel_class = kernel_selection.select_kernel(name, saved.gates, h0, recurrent)
+    kernel_class = kernel_selection.select_kernel(name, inputs.x, h0, recurrent)
     if kernel_class is None:
         return rnn_steps.run_steps_backward(name, grad_outputs, saved, inputs, recurrent)
     grad_gates = saved.gates if may_overwrite else torch.empty_like(saved.gates)

@@ -5,27 +5,28 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from torch import Tensor
 
 from .kernel_memory import check_memory, make_contiguous
 from .masked_products import count_masks
 from .operator_arguments import Masks
-from .products import RecurrentWeight
+from .products import InputWeight, RecurrentWeight
 
 
 class KernelArrays(NamedTuple):
     """The arrays that a kernel reads and fills, all contiguous; the names are those in `steps.c`.
 
     Args:
-        gates: before the forward pass the input's part of the gates, then the gates: of an LSTM
-            i, f, g, o `[T, B, 4*H]`, of a GRU r, z, n `[T, B, 3*H]`, of a simple RNN the one gate
-            `[T, B, H]`.
+        gates: the gates: of an LSTM i, f, g, o `[T, B, 4*H]`, of a GRU r, z, n `[T, B, 3*H]`, of a
+            simple RNN the one gate `[T, B, H]`. Before the forward pass they hold the input's part,
+            unless the kernel computes it from `x`; then they may be one step's, `[1, B, G*H]`.
         hs: h of every step, `[T, B, P]`.
         cs: LSTM: c of every step, `[T or 1, B, H]`.
         tanh_cell: LSTM: the tanh of each step's new c, `[T or 1, B, H]`.
         c0: LSTM: the initial c, `[B, H]`.
+        x: the input, `[T, B, D]`, for a kernel that computes its part of the gates.
         hidden_n: GRU: the hidden state's part of n, `[T or 1, B, H]`.
         grad_hs: backward pass: the gradient of the output h of every step, `[T, B, P]`.
         grad_gates: backward pass: the gates' gradients, `[T, B, G*H]`; of a GRU those of n, r, z
@@ -41,6 +42,7 @@ class KernelArrays(NamedTuple):
     cs: Tensor | None = None
     tanh_cell: Tensor | None = None
     c0: Tensor | None = None
+    x: Tensor | None = None
     hidden_n: Tensor | None = None
     grad_hs: Tensor | None = None
     grad_gates: Tensor | None = None
@@ -65,13 +67,18 @@ class SequenceKernel(ABC):
         masks: the masks, each `[T or 1, B or 1, F or 1]`; that of h may hold one for each gate.
         order: the steps in the order in which they run.
         arrays: what the kernel reads and fills.
-        saves_every_step: whether `cs`, `tanh_cell` and `hidden_n` hold every step.
+        saves_every_step: whether `gates`, `cs`, `tanh_cell` and `hidden_n` hold every step.
+        input_weight: the weight of the input, for a kernel that computes the input's part of the
+            gates; None where `gates` hold it.
 
     Attributes:
+        computes_input: whether it may compute the input's part of the gates.
         size: H.
         hidden_masks: how many masked h there are: 1, or one for each gate.
         masked_hidden: h times its mask, which the next matrix product takes.
     """
+
+    computes_input: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -81,8 +88,10 @@ class SequenceKernel(ABC):
         order: Sequence[int],
         arrays: KernelArrays,
         saves_every_step: bool,
+        input_weight: InputWeight | None = None,
     ) -> None:
         self.mode, self.order, self.saves_every_step = mode, list(order), saves_every_step
+        self.input_weight = input_weight
         self.h0 = check_memory("h0", make_contiguous(h0), tuple(h0.shape), h0)
         self.size, (batch, width) = arrays.gates.shape[-1] // GATES[mode], h0.shape
         for_kernel = masks.for_kernel
@@ -97,20 +106,23 @@ class SequenceKernel(ABC):
             for mask, width in zip(for_kernel, self.mask_widths, strict=True)
         ]
         self.masked_hidden = self.h0.new_empty(batch, self.hidden_masks * width)
-        shapes = self._shapes()
+        input_width = 0 if input_weight is None else input_weight.weight.shape[1]
+        shapes = self._shapes(input_width)
         self.arrays = {
             name: check_memory(name, array, shapes[name], self.h0)
             for name, array in zip(arrays._fields, arrays, strict=True)
             if array is not None
         }
 
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each array."""
+    def _shapes(self, input_width: int) -> dict[str, tuple[int, ...]]:
+        """The shape of each array, for an input of this width."""
         steps, (batch, width), size = len(self.order), self.h0.shape, self.size
         saved_steps = steps if self.saves_every_step else 1
         saved = (saved_steps, batch, size)
+        gate_steps = steps if self.input_weight is None else saved_steps
         return {
-            "gates": (steps, batch, GATES[self.mode] * size),
+            "x": (steps, batch, input_width),
+            "gates": (gate_steps, batch, GATES[self.mode] * size),
             "hs": (steps, batch, width),
             "cs": saved,
             "tanh_cell": saved,
@@ -145,6 +157,10 @@ class SequenceKernel(ABC):
         width = self.h0.shape[1]
         shape = (GATES[self.mode] * self.size, width)
         check_memory("recurrent weight", recurrent.weight, shape, self.h0, contiguous=False)
+        if self.input_weight is not None:
+            weight = self.input_weight.weight
+            shape = (GATES[self.mode] * self.size, weight.shape[1])
+            check_memory("input weight", weight, shape, self.h0, contiguous=False)
         if projection is None:
             check_memory("h0", self.h0, (len(self.h0), self.size), self.h0)
         else:

@@ -1,5 +1,8 @@
 /* All steps of a layer at once, with their matrix products. Part of steps.c.
 
+   The input's product is computed for some steps at once, so that it stays in the cache for them.
+   Where `input_panels` is NULL it is computed elsewhere, and the gates hold it.
+
    Samples do not depend on one another. So each thread takes some samples through all steps and
    never waits for another thread, and a weight that is read at every step stays in the cache of the
    core that reads it. */
@@ -10,7 +13,7 @@ typedef void (*StepFunction)(const Layer *, Samples, int64_t, int64_t, int64_t, 
 static inline Samples samples_of_thread(const Layer *layer, int64_t thread, int64_t threads) {
     REAL *scratch = (REAL *)layer->scratch + 3 * thread * layer->size;
     const int64_t batch = layer->batch;
-    return (Samples){batch * thread / threads, batch * (thread + 1) / threads, scratch};
+    return (Samples){batch * thread / threads, batch * (thread + 1) / threads, scratch, NULL};
 }
 
 typedef struct {
@@ -23,6 +26,33 @@ typedef struct {
     int64_t first, last, threads;
 } Sequence;
 
+/* One thread's part of `input_scratch`: rows of x, and what they are multiplied to. */
+static inline REAL *input_scratch_of_thread(const Sequence *sequence, int64_t thread) {
+    const Layer *layer = sequence->layer;
+    const int64_t samples = (layer->batch + sequence->threads - 1) / sequence->threads;
+    const int64_t width = layer->input_width + sequence->gates * layer->size;
+    return (REAL *)layer->input_scratch + thread * layer->chunk_steps * samples * width;
+}
+
+/* The input's part of the gates of some samples at `steps` steps from t on, [steps, samples, G*H],
+   in the order in which they run. */
+static const REAL *multiply_inputs(
+    const Sequence *sequence, Samples samples, int64_t t, int64_t direction, int64_t steps,
+    REAL *scratch
+) {
+    const Layer *layer = sequence->layer;
+    const int64_t count = samples.end - samples.first, width = layer->input_width;
+    const int64_t columns = sequence->gates * layer->size, rows = steps * count;
+    REAL *products = scratch + layer->chunk_steps * count * width;
+    for (int64_t k = 0; k < steps; k++) {
+        const int64_t row = (t + k * direction) * layer->batch + samples.first;
+        const REAL *from = (REAL *)layer->x + row * width;
+        memcpy(scratch + k * count * width, from, count * width * sizeof(REAL));
+    }
+    multiply(scratch, width, layer->input_panels, width, products, columns, columns, rows);
+    return products;
+}
+
 /* One thread's samples through the steps `first` to `last`, which may run in either direction. The
    product with h is [B, G*H]. */
 static void run_forward(const void *arguments, int64_t thread) {
@@ -30,17 +60,33 @@ static void run_forward(const void *arguments, int64_t thread) {
     const Layer *layer = sequence->layer;
     const int64_t size = layer->size, width = layer->width, masks = layer->hidden_masks;
     const int64_t columns = sequence->gates * size, first = sequence->first, last = sequence->last;
-    const int64_t direction = last < first ? -1 : 1;
-    const Samples samples = samples_of_thread(layer, thread, sequence->threads);
+    const int64_t direction = last < first ? -1 : 1, steps = direction * (last - first) + 1;
+    Samples samples = samples_of_thread(layer, thread, sequence->threads);
     const int64_t rows = samples.end - samples.first;
     const REAL *masked_hidden = (REAL *)layer->masked_hidden + samples.first * masks * width;
+    const REAL *input_gates = NULL;
+    if (rows == 0) return;
     mask_initial_hidden_of(layer, samples, first);
-    for (int64_t t = first; t != last + direction; t += direction) {
+    for (int64_t k = 0; k < steps; k++) {
+        const int64_t t = first + k * direction;
+        if (layer->input_panels) {
+            const int64_t in_chunk = k % layer->chunk_steps, left = steps - k;
+            if (in_chunk == 0)
+                input_gates = multiply_inputs(
+                    sequence, samples, t, direction,
+                    left < layer->chunk_steps ? left : layer->chunk_steps,
+                    input_scratch_of_thread(sequence, thread)
+                );
+            samples.input_gates = input_gates + in_chunk * rows * columns;
+        } else {
+            samples.input_gates =
+                (REAL *)layer->gates + t * layer->gates_stride + samples.first * columns;
+        }
         REAL *out = sequence->product + samples.first * columns;
         multiply_parts(
             masked_hidden, masks * width, sequence->panels, width, out, columns / masks, rows, masks
         );
-        const int64_t previous = t == first ? -1 : t - direction;
+        const int64_t previous = k == 0 ? -1 : t - direction;
         const int64_t next = t == last ? -1 : t + direction;
         sequence->step(layer, samples, t, previous, next, sequence->product);
         if (!layer->projection) continue;
@@ -60,11 +106,13 @@ static void run_backward(const void *arguments, int64_t thread) {
     const int64_t size = layer->size, width = layer->width, masks = layer->hidden_masks;
     const int64_t row_stride = sequence->gate_stride * size, depth = sequence->gates * size;
     const int64_t first = sequence->first, last = sequence->last;
-    const int64_t direction = last < first ? -1 : 1;
+    const int64_t direction = last < first ? -1 : 1, steps = direction * (last - first) + 1;
     const Samples samples = samples_of_thread(layer, thread, sequence->threads);
     const int64_t rows = samples.end - samples.first;
-    for (int64_t t = first; t != last + direction; t += direction) {
-        const int64_t later = t == first ? -1 : t - direction;
+    if (rows == 0) return;
+    for (int64_t k = 0; k < steps; k++) {
+        const int64_t t = first + k * direction;
+        const int64_t later = k == 0 ? -1 : t - direction;
         const int64_t earlier = t == last ? -1 : t + direction;
         if (layer->projection) {
             REAL *projected = (REAL *)layer->grad_projected + t * layer->batch * width;

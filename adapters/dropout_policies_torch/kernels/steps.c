@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef DOUBLE
 #define REAL double
@@ -49,7 +50,13 @@
 typedef struct {
     int64_t batch, size, width; /* B, H, P */
     int64_t hidden_masks;       /* N: one masked h for all gates, or one for each: 1 or G */
-    void *gates;     /* LSTM [T, B, 4H]: i, f, g, o; GRU [T, B, 3H]: r, z, n; RNN [T, B, H] */
+    int64_t input_width, chunk_steps; /* D; steps whose input is multiplied at once */
+    void *x;             /* [T, B, D] */
+    void *input_panels;  /* the panels of the input's weight; NULL if the gates hold its product */
+    void *input_scratch; /* for each thread [chunk_steps * its samples, D + G*H] */
+    void *gates;     /* LSTM [T or 1, B, 4H]: i, f, g, o; GRU [T or 1, B, 3H]: r, z, n; RNN [T or 1,
+                        B, H] */
+    int64_t gates_stride; /* elements from step to step in gates: B * G * H, or 0 */
     void *hs;        /* [T, B, P]: h of every step */
     void *cs;        /* LSTM [T or 1, B, H]: c of every step */
     void *tanh_cell; /* LSTM [T or 1, B, H]: tanh of the new c, before zoneout */
@@ -71,10 +78,12 @@ typedef struct {
                               leaves out the part that goes through the matrix product */
 } Layer;
 
-/* The samples first to end - 1, and scratch memory for them, [3H]. */
+/* The samples first to end - 1, scratch memory for them, [3H], and in the forward pass the input's
+   part of their gates at a step, [end - first, G*H], which may be the same memory as the gates. */
 typedef struct {
     int64_t first, end;
     void *scratch;
+    const void *input_gates;
 } Samples;
 
 enum { HIDDEN, CANDIDATE, CELL, STATE, HIDDEN_UPDATE, CELL_UPDATE };
@@ -107,6 +116,8 @@ static inline REAL real_tanh(REAL x) {
     REAL e = real_expm1(-2 * x);
     return -e / (2 + e);
 }
+
+static inline REAL real_relu(REAL x) { return x < 0 ? 0 : x; } /* a NaN stays a NaN */
 
 /* The mask of a site at step t for sample b; NULL if there is none. */
 static inline const REAL *mask_row(const Layer *layer, int site, int64_t t, int64_t b) {
@@ -169,6 +180,11 @@ static inline void grad_new_hidden(
     if (state) EACH_UNIT grad_new[j] *= state[j];
 }
 
+/* One gate of a sample: the activation of the input's part and the hidden state's. */
+#define ACTIVATE(activation, gate, at)                                                         \
+    INDEPENDENT                                                                                \
+    EACH_UNIT gate[j] = activation(input_gates[(at) + j] + hidden_gates[(at) + j])
+
 /* Mask h0 for the matrix product of the first step t. */
 static void mask_initial_hidden_of(const Layer *layer, Samples samples, int64_t t) {
     EACH_SAMPLE mask_hidden(layer, (REAL *)layer->h0 + b * layer->width, t, b);
@@ -185,8 +201,9 @@ static void lstm_step_of(
     REAL *restrict new_c = samples.scratch;
     EACH_SAMPLE {
         const REAL *hidden_gates = product + 4 * b * size;
-        REAL *restrict i = (REAL *)layer->gates + 4 * (t * all + b * size);
-        REAL *restrict f = i + size, *restrict g = f + size, *restrict o = g + size;
+        const REAL *input_gates = (REAL *)samples.input_gates + 4 * (b - samples.first) * size;
+        REAL *i = (REAL *)layer->gates + t * layer->gates_stride + 4 * b * size;
+        REAL *f = i + size, *g = f + size, *o = g + size;
         const REAL *previous_c = previous < 0
             ? (REAL *)layer->c0 + b * size
             : (REAL *)layer->cs + previous * layer->saved_stride + b * size;
@@ -194,10 +211,10 @@ static void lstm_step_of(
                                              : (REAL *)layer->hs + t * all + b * size;
         REAL *c = (REAL *)layer->cs + t * layer->saved_stride + b * size;
         REAL *restrict tanh_cell = (REAL *)layer->tanh_cell + t * layer->saved_stride + b * size;
-        EACH_UNIT i[j] = real_sigmoid(i[j] + hidden_gates[j]);
-        EACH_UNIT f[j] = real_sigmoid(f[j] + hidden_gates[size + j]);
-        EACH_UNIT g[j] = real_tanh(g[j] + hidden_gates[2 * size + j]);
-        EACH_UNIT o[j] = real_sigmoid(o[j] + hidden_gates[3 * size + j]);
+        ACTIVATE(real_sigmoid, i, 0);
+        ACTIVATE(real_sigmoid, f, size);
+        ACTIVATE(real_tanh, g, 2 * size);
+        ACTIVATE(real_sigmoid, o, 3 * size);
         const REAL *candidate = MASK(CANDIDATE), *cell = MASK(CELL), *update = MASK(CELL_UPDATE);
         if (candidate) EACH_UNIT new_c[j] = f[j] * previous_c[j] + i[j] * candidate[j] * g[j];
         else EACH_UNIT new_c[j] = f[j] * previous_c[j] + i[j] * g[j];
@@ -220,7 +237,7 @@ static void lstm_step_backward_of(
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     EACH_SAMPLE {
-        const REAL *i = (REAL *)layer->gates + 4 * (t * all + b * size);
+        const REAL *i = (REAL *)layer->gates + t * layer->gates_stride + 4 * b * size;
         const REAL *f = i + size, *g = f + size, *o = g + size;
         const REAL *restrict previous_c = earlier < 0
             ? (REAL *)layer->c0 + b * size
@@ -263,19 +280,22 @@ static void gru_step_of(
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     EACH_SAMPLE {
-        const REAL *restrict hidden_r = product + 3 * b * size;
-        const REAL *restrict hidden_z = hidden_r + size, *restrict new_hidden_n = hidden_z + size;
-        REAL *restrict r = (REAL *)layer->gates + 3 * (t * all + b * size);
-        REAL *restrict z = r + size, *restrict n = z + size;
+        const REAL *restrict hidden_gates = product + 3 * b * size;
+        const REAL *restrict new_hidden_n = hidden_gates + 2 * size;
+        const REAL *input_gates = (REAL *)samples.input_gates + 3 * (b - samples.first) * size;
+        const REAL *input_n = input_gates + 2 * size;
+        REAL *r = (REAL *)layer->gates + t * layer->gates_stride + 3 * b * size;
+        REAL *z = r + size, *n = z + size;
         const REAL *previous_h = previous < 0 ? (REAL *)layer->h0 + b * size
                                               : (REAL *)layer->hs + previous * all + b * size;
         REAL *restrict h = (REAL *)layer->hs + t * all + b * size;
         REAL *restrict hidden_n = (REAL *)layer->hidden_n + t * layer->saved_stride + b * size;
         const REAL *candidate = MASK(CANDIDATE);
-        EACH_UNIT r[j] = real_sigmoid(r[j] + hidden_r[j]);
-        EACH_UNIT z[j] = real_sigmoid(z[j] + hidden_z[j]);
+        ACTIVATE(real_sigmoid, r, 0);
+        ACTIVATE(real_sigmoid, z, size);
         EACH_UNIT hidden_n[j] = new_hidden_n[j];
-        EACH_UNIT n[j] = real_tanh(n[j] + r[j] * new_hidden_n[j]);
+        INDEPENDENT
+        EACH_UNIT n[j] = real_tanh(input_n[j] + r[j] * new_hidden_n[j]);
         if (candidate) EACH_UNIT h[j] = (1 - z[j]) * (n[j] * candidate[j]) + z[j] * previous_h[j];
         else EACH_UNIT h[j] = (1 - z[j]) * n[j] + z[j] * previous_h[j];
         finish_hidden(layer, t, previous, next, b);
@@ -289,7 +309,7 @@ static void gru_step_backward_of(
 ) {
     const int64_t size = layer->size, all = layer->batch * size;
     EACH_SAMPLE {
-        const REAL *restrict r = (REAL *)layer->gates + 3 * (t * all + b * size);
+        const REAL *restrict r = (REAL *)layer->gates + t * layer->gates_stride + 3 * b * size;
         const REAL *restrict z = r + size, *restrict n = z + size;
         const REAL *restrict previous_h = earlier < 0
             ? (REAL *)layer->h0 + b * size
@@ -319,12 +339,15 @@ static inline void rnn_step_of(
 ) {
     const int64_t size = layer->size;
     EACH_SAMPLE {
-        const REAL *restrict hidden_gate = product + b * size;
-        REAL *restrict gate = (REAL *)layer->gates + (t * layer->batch + b) * size;
+        const REAL *restrict hidden_gates = product + b * size;
+        const REAL *input_gates = (REAL *)samples.input_gates + (b - samples.first) * size;
+        REAL *gate = (REAL *)layer->gates + t * layer->gates_stride + b * size;
         REAL *restrict h = (REAL *)layer->hs + (t * layer->batch + b) * size;
-        EACH_UNIT gate[j] += hidden_gate[j];
-        if (is_relu) EACH_UNIT gate[j] = gate[j] < 0 ? 0 : gate[j]; /* a NaN stays a NaN */
-        else EACH_UNIT gate[j] = real_tanh(gate[j]);
+        if (is_relu) {
+            ACTIVATE(real_relu, gate, 0);
+        } else {
+            ACTIVATE(real_tanh, gate, 0);
+        }
         EACH_UNIT h[j] = gate[j];
         finish_hidden(layer, t, previous, next, b);
     }
@@ -337,7 +360,7 @@ static inline void rnn_step_backward_of(
 ) {
     const int64_t size = layer->size;
     EACH_SAMPLE {
-        const REAL *gate = (REAL *)layer->gates + (t * layer->batch + b) * size;
+        const REAL *gate = (REAL *)layer->gates + t * layer->gates_stride + b * size;
         REAL *grad_gate = (REAL *)layer->grad_gates + (t * layer->batch + b) * size;
         REAL *restrict grad_new = samples.scratch;
         grad_new_hidden(layer, grad_new, t, later, product, b);
@@ -368,20 +391,22 @@ static inline void rnn_step_backward_of(
 RNN_STEPS(rnn_tanh, 0)
 RNN_STEPS(rnn_relu, 1)
 
-/* What Python calls for one step: each function above on all samples. */
-static inline Samples all_samples(const Layer *layer) {
-    return (Samples){0, layer->batch, layer->scratch};
+/* What Python calls for one step: each function above on all samples. The gates hold the input's
+   part. */
+static inline Samples all_samples(const Layer *layer, int64_t t) {
+    const REAL *input_gates = (REAL *)layer->gates + t * layer->gates_stride;
+    return (Samples){0, layer->batch, layer->scratch, input_gates};
 }
 
 void mask_initial_hidden(const Layer *layer, int64_t t) {
-    mask_initial_hidden_of(layer, all_samples(layer), t);
+    mask_initial_hidden_of(layer, all_samples(layer, t), t);
 }
 
 #define STEP(name)                                                                             \
     void name(                                                                                 \
         const Layer *layer, int64_t t, int64_t before, int64_t after, const REAL *product      \
     ) {                                                                                        \
-        name##_of(layer, all_samples(layer), t, before, after, product);                       \
+        name##_of(layer, all_samples(layer, t), t, before, after, product);                       \
     }
 STEP(lstm_step)
 STEP(lstm_step_backward)
