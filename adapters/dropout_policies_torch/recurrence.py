@@ -177,7 +177,8 @@ def _run_direction(
     input_mask = masks.get(input_site)
     if input_mask is None or input_mask.shape[-1] in (1, x.shape[-1]):
         x = apply_packed_mask(x, masks.pop(input_site, None), packing)
-    steps = len(x) if packing is None else len(packing.batch_sizes)
+    # Not len(x), which a trace would hold as a constant.
+    steps = x.shape[0] if packing is None else len(packing.batch_sizes)
     if masks or use_loop or operators.is_faster(mode, weights, x, initial, steps):
         values = {site: mask_values(mask, x.dtype) for site, mask in masks.items()}
         return _run_masked(mode, weights, x, initial, packing, reverse, input_site, values)

@@ -91,7 +91,7 @@ def is_faster(
         initial: the initial states.
         steps: T.
     """
-    if steps < MIN_STEPS or not supports(mode, weights, {}, (x, *initial)):
+    if not supports(mode, weights, {}, (x, *initial)) or steps < MIN_STEPS:
         return False
     if torch.is_autocast_enabled(x.device.type) or has_dispatch_mode():
         return False

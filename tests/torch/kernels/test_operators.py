@@ -4,6 +4,7 @@ import ctypes
 import mmap
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import dropout_policies_torch as dpt
@@ -299,6 +300,7 @@ def test_outer_products_are_summed(dtype, rows, columns, width, padding, first, 
     d = d[:, first : first + columns]
     d.copy_(torch.randint(-9, 10, d.shape, generator=generator))
     with pytest.MonkeyPatch.context() as patch, threads(number):
+        patch.setattr(cpu_products, "prefers_mkl", lambda: False)
         patch.setattr(cpu_products, "MAX_ROWS", max_rows)
         summed = Mock(wraps=cpu_products.sum_outer_products)
         patch.setattr(cpu_products, "sum_outer_products", summed)
@@ -308,8 +310,25 @@ def test_outer_products_are_summed(dtype, rows, columns, width, padding, first, 
 
 
 def test_a_weight_is_packed_once():
-    recurrent = products.RecurrentWeight(torch.ones(5, 3), 2)
-    assert recurrent.panels is recurrent.panels
+    for weight in (
+        products.RecurrentWeight(torch.ones(5, 3), 2),
+        products.InputWeight(torch.ones(5, 3), torch.ones(5)),
+    ):
+        assert weight.panels is weight.panels
+
+
+@pytest.mark.parametrize("mkl", [False, True])
+@pytest.mark.parametrize("intel", [False, True])
+def test_mkl_computes_products_on_intels_processors_alone(mkl, intel, monkeypatch):
+    functions = SimpleNamespace(is_intel=lambda: int(intel))
+    cpu_products.prefers_mkl.cache_clear()
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
+    monkeypatch.setattr(cpu_products, "load_c_functions", lambda _: functions)
+    assert cpu_products.prefers_mkl() is (mkl and intel)
+    cpu_products.prefers_mkl.cache_clear()
+    monkeypatch.setattr(cpu_products, "load_c_functions", lambda _: None)
+    assert not cpu_products.prefers_mkl()
+    cpu_products.prefers_mkl.cache_clear()
 
 
 def test_each_thread_runs_its_own_samples_if_there_are_enough():
@@ -336,6 +355,7 @@ def test_without_threads_in_the_compiled_functions_each_product_is_shared():
     libraries.compiled_library.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(libraries, "openmp", lambda: None)
+        patch.setattr(cpu_products, "prefers_mkl", lambda: False)
         assert load_c_functions(torch.float32).has_threads() == 0
         with threads(1):
             assert cpu_kernels.runs_per_thread(torch.zeros(64, 3))
@@ -457,15 +477,18 @@ def test_saved_gates_are_overwritten_by_the_last_backward_pass_alone(
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("seed", [0, 1], ids=["forward", "backward"])
-def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(layer, seed, monkeypatch):
+def test_where_nothing_is_saved_a_long_sequence_runs_in_chunks(layer, seed, request, monkeypatch):
+    """Unless a kernel computes the input's part of the gates beside the steps."""
     made = products.linear
     rows = []
     monkeypatch.setattr(products, "linear", lambda x, *rest: rows.append(len(x)) or made(x, *rest))
     *given, _ = arguments(layer, seed, requires_grad=False, steps=time_steps.CHUNK_ROWS)
     whole, rows[:] = run_operator(layer, *given, True), []
     chunked = run_operator(layer, *given, False)
-    assert len(rows) == B  # chunks: there are B * CHUNK_ROWS rows of x in all
-    assert sum(rows) == time_steps.CHUNK_ROWS
+    beside_the_steps = "at once" in request.node.name
+    # Chunks: there are B * CHUNK_ROWS rows of x in all.
+    assert len(rows) == (0 if beside_the_steps else B)
+    assert sum(rows) == (0 if beside_the_steps else time_steps.CHUNK_ROWS)
     for all_at_once, by_chunk in zip(whole[:2], chunked[:2], strict=True):
         torch.testing.assert_close(by_chunk, all_at_once, rtol=0, atol=1e-12)
 
