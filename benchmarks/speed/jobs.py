@@ -16,8 +16,8 @@ BACKENDS = ("tensorflow", "jax", "torch")
 COUNTING = ("jax", "torch")
 """The backends of Keras that count what they allocate on a CPU."""
 SECTIONS = (
-    *("torch", "layers", "keras", "gpu", "memory", "keras-memory", "growth", "masks", "scopes"),
-    "peers",
+    *("torch", "layers", "small", "evaluation", "busy", "keras", "gpu", "memory", "keras-memory"),
+    *("growth", "masks", "scopes", "peers"),
 )
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """The environment in which glibc keeps what is given back to it."""
@@ -65,6 +65,12 @@ class Shape:
 MEDIUM = Shape(20, 35, 650, 2)
 SMALL = Shape(20, 20, 200, 2)
 TINY = Shape(16, 35, 64, 1)
+SHAPES = (
+    *(MEDIUM, SMALL, Shape(32, 100, 128, 1), Shape(64, 50, 256, 2), Shape(1, 200, 256, 1)),
+    Shape(128, 30, 512, 2),
+)
+REPRESENTATIVES = ("zaremba", "awd", "variational", "zoneout")
+"""The policies that run at every shape; all run at the first two."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,14 @@ class Job:
     @property
     def name(self) -> str:
         parts = [self.section, self.backend, self.cell, str(self.shape).replace(" ", "")]
-        all_of_them = self.section in ("keras", "keras-memory", "gpu", "masks")
+        all_of_them = self.section in (
+            "keras",
+            "keras-memory",
+            "gpu",
+            "masks",
+            "evaluation",
+            "busy",
+        )
         parts += [] if all_of_them else ["-".join(self.policies)]
         parts += [] if self.device == "cpu" else [self.device]
         parts += [] if self.compiled else ["uncompiled"]
@@ -116,17 +129,12 @@ class Job:
 
 def every(device: str = "cpu") -> Iterator[Job]:
     """All jobs."""
-    for shape in (MEDIUM, SMALL):
-        for cell in CELLS:
-            if device != "cpu":
+    if device == "cpu":
+        yield from _on_cpu()
+    else:
+        for shape in (MEDIUM, SMALL):
+            for cell in CELLS:
                 yield Job("gpu", cell, shape, policies(cell), device=device)
-                continue
-            for policy in policies(cell):
-                yield Job("torch", cell, shape, (policy,), seconds=25.0)
-            yield Job("torch", cell, shape, ("variational",), compiled=False, seconds=25.0)
-    for shape in (MEDIUM, SMALL) if device == "cpu" else ():
-        for cell in KINDS:
-            yield Job("layers", cell, shape, ("variational",), seconds=30.0)
     for cell in CELLS:
         for policy in policies(cell):
             yield Job("memory", cell, MEDIUM, (policy,), device=device)
@@ -150,6 +158,30 @@ def every(device: str = "cpu") -> Iterator[Job]:
             yield Job("keras-memory", cell, MEDIUM, policies(cell), backend)
 
 
+def _on_cpu() -> Iterator[Job]:
+    """Training and evaluation in PyTorch on a CPU."""
+    for shape in SHAPES:
+        for cell in CELLS:
+            everyone = shape in (MEDIUM, SMALL)
+            for policy in policies(cell) if everyone else REPRESENTATIVES:
+                yield Job("torch", cell, shape, (policy,))
+            if everyone:
+                yield Job("torch", cell, shape, ("variational",), compiled=False)
+    for shape in (MEDIUM, SMALL):
+        for cell in KINDS:
+            yield Job("layers", cell, shape, ("variational",), seconds=20.0)
+    for cell in KINDS:
+        for policy in ("zaremba", "variational"):
+            yield Job("small", cell, TINY, (policy,), seconds=20.0)
+    for shape in SHAPES:
+        for cell in CELLS:
+            wanted = tuple(name for name in ("zoneout", "rnndrop") if name in policies(cell))
+            yield Job("evaluation", cell, shape, wanted, seconds=5.0)
+    for shape in (MEDIUM, SMALL):
+        for cell in CELLS:
+            yield Job("busy", cell, shape, ("zaremba", "variational"))
+
+
 def quick(device: str = "cpu") -> Iterator[Job]:
     """A few of them at the small shape, within three minutes on two cores."""
     if device != "cpu":
@@ -158,6 +190,9 @@ def quick(device: str = "cpu") -> Iterator[Job]:
         for cell, policy in (("LSTM", "zaremba"), ("LSTM", "variational"), ("GRU", "variational")):
             yield Job("torch", cell, SMALL, (policy,), seconds=3.0)
         yield Job("layers", "RNN", SMALL, ("variational",), seconds=3.0)
+        yield Job("small", "LSTM", TINY, ("zaremba",), seconds=3.0)
+        yield Job("evaluation", "LSTM", SMALL, ("zoneout", "rnndrop"), seconds=3.0)
+        yield Job("busy", "LSTM", SMALL, ("zaremba",), seconds=3.0)
     yield Job("memory", "LSTM", SMALL, ("variational",), device=device)
     yield Job("growth", "LSTM", Shape(20, 35, 50, 1), ("variational",), device=device, seconds=0.5)
     yield Job("masks", "LSTM", SMALL, ("zaremba", "variational"), device=device, seconds=3.0)

@@ -26,6 +26,8 @@ def interleaved(contestants: Mapping[str, Callable[[], object]], seconds: float)
         seconds: about how long to measure, between as many rounds as `ROUNDS` allows.
     """
     repeats = {name: _repeats(run) for name, run in contestants.items()}
+    gc.collect()
+    gc.freeze()  # what is there now is not looked through again before each measurement
     started = time.perf_counter()
     found: Seconds = {name: [] for name in contestants}
     names, order = list(contestants), random.Random(0)
@@ -35,6 +37,7 @@ def interleaved(contestants: Mapping[str, Callable[[], object]], seconds: float)
         order.shuffle(names)
         for name in names:
             found[name].append(_seconds(contestants[name], repeats[name]))
+    gc.unfreeze()
     return found
 
 

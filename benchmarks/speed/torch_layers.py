@@ -20,11 +20,13 @@ from .jobs import Job, Shape, policy_of
 RATE = 0.5
 
 
-def layer(job: Job, policy: str, seed: int | None = None) -> nn.Module:
+def layer(
+    job: Job, policy: str, seed: int | None = None, input_size: int | None = None
+) -> nn.Module:
     """The library's layer under a policy."""
     shape, kind = job.shape, getattr(dpt, job.cell)
     made: nn.Module = kind(
-        shape.units,
+        input_size or shape.units,
         shape.units,
         shape.layers,
         policy=policy_of(policy, job.cell),
@@ -47,9 +49,10 @@ def planned(job: Job, policy: str) -> Plan:
     return plan_masks(Placement(policy_of(policy, job.cell)), geometry)
 
 
-def stock(job: Job) -> nn.Module:
+def stock(job: Job, input_size: int | None = None) -> nn.Module:
     """PyTorch's own layer, without dropout."""
-    made: nn.Module = getattr(nn, job.cell)(job.shape.units, job.shape.units, job.shape.layers)
+    shape, kind = job.shape, getattr(nn, job.cell)
+    made: nn.Module = kind(input_size or shape.units, shape.units, shape.layers)
     return made
 
 
@@ -60,20 +63,24 @@ class WithDropout(nn.Module):
         job: whose cell and shape.
         vertical: `step` or `sequence`: how long a mask on a vertical connection lives; or None.
         weight: whether recurrent weights are dropped.
+        input_size: the width of the input, if it is not that of the layers.
     """
 
-    def __init__(self, job: Job, vertical: str | None, weight: bool) -> None:
+    def __init__(
+        self, job: Job, vertical: str | None, weight: bool, input_size: int | None = None
+    ) -> None:
         super().__init__()
         self.vertical, self.weight = vertical, weight
         shape, kind = job.shape, getattr(nn, job.cell)
         self.whole = vertical != "sequence" and not weight
         if self.whole:
             rate = RATE if vertical else 0.0
-            self.layers = nn.ModuleList(
-                [kind(shape.units, shape.units, shape.layers, dropout=rate)]
-            )
+            rate *= shape.layers > 1  # PyTorch warns of dropout between the layers of one
+            width = input_size or shape.units
+            self.layers = nn.ModuleList([kind(width, shape.units, shape.layers, dropout=rate)])
         else:
-            self.layers = nn.ModuleList(kind(shape.units, shape.units) for _ in range(shape.layers))
+            widths = [input_size or shape.units] + [shape.units] * (shape.layers - 1)
+            self.layers = nn.ModuleList(kind(width, shape.units) for width in widths)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:
         end: Any = None
@@ -101,10 +108,26 @@ class WithDropout(nn.Module):
         return y, end
 
 
-def with_dropout(job: Job, policy: str) -> nn.Module:
+def with_dropout(job: Job, policy: str, input_size: int | None = None) -> nn.Module:
     """The stock kernels given the same amount of dropout as a vertical or weight policy."""
     vertical = {"zaremba": "step", "locked": "sequence", "awd": "sequence"}.get(policy)
-    return WithDropout(job, vertical, weight=policy in ("weight_drop", "awd"))
+    return WithDropout(job, vertical, policy in ("weight_drop", "awd"), input_size)
+
+
+def products(job: Job) -> Callable[[], None]:
+    """The matrix products of a training step alone, each of all steps at once: what a step would
+    take that does nothing else, and that need not wait for one step's h to compute the next."""
+    shape, gates = job.shape, {"LSTM": 4, "GRU": 3}[job.cell] * job.shape.units
+    x, grad = (torch.randn(shape.steps * shape.batch, n) for n in (shape.units, gates))
+    weight = torch.randn(gates, shape.units)
+
+    def step() -> None:
+        for _ in range(2 * shape.layers):  # of the input and of h
+            torch.mm(x, weight.t())
+            torch.mm(grad, weight)
+            torch.mm(grad.t(), x)
+
+    return step
 
 
 class CellLoop(nn.Module):
@@ -165,14 +188,16 @@ def training_step(
     device: str,
     wait: bool = True,
     autocast: torch.dtype | None = None,
+    width: int | None = None,
 ) -> Callable[[], None]:
     """Forward and backward, to every weight and to the input, which an embedding would be; with
-    `wait`, until the device is done; the forward pass under autocast, if a type is given."""
+    `wait`, until the device is done; the forward pass under autocast, if a type is given; for an
+    input as wide as the layer, if no other width is given."""
     generator = torch.Generator().manual_seed(0)
     out = getattr(module, "proj_size", 0) or shape.units
     x, pull = (
-        torch.randn(shape.steps, shape.batch, width, generator=generator).to(device)
-        for width in (shape.units, out)
+        torch.randn(shape.steps, shape.batch, size, generator=generator).to(device)
+        for size in (width or shape.units, out)
     )
     x.requires_grad_()
     module.to(device).train()

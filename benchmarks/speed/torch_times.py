@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from typing import Any
 
 import dropout_policies_torch as dpt
@@ -15,7 +17,17 @@ import dropout_policies as dp
 
 from .jobs import IN_LOOP, IN_SCOPE, KINDS, Job
 from .timing import Seconds, interleaved
-from .torch_layers import CellLoop, StepLoop, layer, planned, stock, training_step, with_dropout
+from .torch_layers import (
+    CellLoop,
+    StepLoop,
+    evaluation,
+    layer,
+    planned,
+    products,
+    stock,
+    training_step,
+    with_dropout,
+)
 
 T = (35, 70, 140, 350, 700, 1400, 2000)
 B = (1, 4, 16, 64, 256)
@@ -30,6 +42,42 @@ def steps(job: Job) -> Seconds:
     elif policy == "variational":
         modules["cell loop"] = CellLoop(job)
     made = {name: training_step(each, job.shape, job.device) for name, each in modules.items()}
+    return interleaved(made | {"products": products(job)}, job.seconds)
+
+
+SMALL_SIZES = {"B": (1, 8), "T": (1, 35), "H": (16, 64, 128)}
+"""All of these together, with an input as wide as the layer."""
+
+WIDE_INPUT = 512
+"""The width of an input that is wider than its layer, for some of them."""
+
+
+def small(job: Job) -> dict[str, Seconds]:
+    """A policy and what it is held against, at each of many small sizes, `B T H D`."""
+    (policy,) = job.policies
+    sizes = [(*size, size[2]) for size in product(*SMALL_SIZES.values())]
+    sizes += [(batch, 35, units, WIDE_INPUT) for batch, units in product((1, 8), (16, 128))]
+    found = {}
+    for batch, steps, units, width in sizes:
+        shape = replace(job.shape, batch=batch, steps=steps, units=units)
+        here = replace(job, shape=shape)
+        other = stock if policy in IN_LOOP else partial(with_dropout, policy=policy)
+        made = {
+            name: training_step(module, shape, job.device, width=width)
+            for name, module in {
+                "stock": other(here, input_size=width),
+                policy: layer(here, policy, input_size=width),
+            }.items()
+        }
+        times = interleaved(made, job.seconds / len(sizes))
+        found[f"B{batch} T{steps} H{units} D{width}"] = times
+    return found
+
+
+def evaluations(job: Job) -> Seconds:
+    """Policies with a rule of their own for evaluation, and the stock layer, in evaluation."""
+    modules = {"stock": stock(job)} | {name: layer(job, name) for name in job.policies}
+    made = {name: evaluation(each, job.shape, job.device) for name, each in modules.items()}
     return interleaved(made, job.seconds)
 
 

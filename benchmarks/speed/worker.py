@@ -38,11 +38,17 @@ def measure(job: Job) -> Any:
         from . import memory
 
         return memory.peaks(job)
+    if job.section == "busy":
+        from . import busy
+
+        return busy.steps(job)
     from . import torch_times
 
     sections = {
         "torch": torch_times.steps,
         "layers": torch_times.layers,
+        "small": torch_times.small,
+        "evaluation": torch_times.evaluations,
         "growth": torch_times.growth,
         "masks": torch_times.keyed_masks,
         "scopes": torch_times.scopes,
