@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import Any
 
-from .jobs import CAPTURED, IN_LOOP, IN_SCOPE, MEDIUM, SMALL, VERTICAL, Job, same_dropout_of
+from .jobs import (
+    CAPTURED,
+    DROPPED,
+    IN_LOOP,
+    IN_SCOPE,
+    MEDIUM,
+    SMALL,
+    VERTICAL,
+    Job,
+    same_dropout_of,
+)
 from .timing import ratio
 
 Result = dict[str, Any]
@@ -24,12 +35,14 @@ class Aim:
         limit: the most it may be; or the least, with `at_least`.
         found: every figure that it is about.
         at_least: which way.
+        kernels: whose kernels decide it, where they are another library's.
     """
 
     text: str
     limit: float
     found: Sequence[Row]
     at_least: bool = False
+    kernels: str = ""
 
     @property
     def worst(self) -> Row:
@@ -55,12 +68,24 @@ def of(results: Sequence[Result], section: str, **wanted: Any) -> Iterator[tuple
 def aims(results: Sequence[Result]) -> list[Aim]:
     """Those that the results say anything about."""
     found = [
-        Aim("vertical and weight policies ÷ PyTorch's layer with the same dropout", 1.03,
-            list(_steps(results, VERTICAL, "stock with dropout"))),
-        Aim(f"policies inside the recurrence ÷ PyTorch's layer, {MEDIUM}", 1.10,
-            list(_steps(results, IN_LOOP, "stock", shape=MEDIUM))),
-        Aim(f"policies inside the recurrence ÷ PyTorch's layer, {SMALL}", 1.30,
-            list(_steps(results, IN_LOOP, "stock", shape=SMALL))),
+        Aim("LSTM: vertical and weight policies ÷ with the same dropout, mean of all sizes", 0.75,
+            list(means(results, "LSTM", VERTICAL, DROPPED))),
+        Aim("GRU: vertical and weight policies ÷ with the same dropout, mean of all sizes", 0.55,
+            list(means(results, "GRU", VERTICAL, DROPPED))),
+        Aim("vertical and weight policies ÷ with the same dropout, any size", 1.10,
+            list(_steps(results, VERTICAL, DROPPED))),
+        Aim("LSTM: policies inside the recurrence ÷ PyTorch's layer, mean of all sizes", 0.95,
+            list(means(results, "LSTM", IN_LOOP, "stock"))),
+        Aim("GRU: policies inside the recurrence ÷ PyTorch's layer, mean of all sizes", 0.65,
+            list(means(results, "GRU", IN_LOOP, "stock"))),
+        Aim("policies inside the recurrence ÷ PyTorch's layer, any size", 1.10,
+            list(_steps(results, IN_LOOP, "stock"))),
+        Aim("small layers ÷ PyTorch's layer, with the same dropout for zaremba", 1.15,
+            list(_small(results))),
+        Aim("in evaluation, policies with a rule for it ÷ PyTorch's layer", 1.0,
+            list(_evaluation(results))),
+        Aim("beside a second process that does the same ÷ PyTorch's layer", 0.5,
+            list(_busy(results))),
         Aim("variational on a simple RNN ÷ PyTorch's layer", 1.0,
             list(_layers(results, "tanh", "relu"))),
         Aim("variational on an LSTM with a projection ÷ PyTorch's layer", 1.0,
@@ -74,9 +99,9 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         Aim(f"a loop over PyTorch's cells ÷ variational, {SMALL}", 2.0,
             list(_cell_loops(results, shape=SMALL)), at_least=True),
         Aim("on a GPU: vertical and weight policies ÷ PyTorch's layer with the same dropout", 1.05,
-            list(_on_gpu(results, VERTICAL, ""))),
+            list(_on_gpu(results, VERTICAL, "")), kernels="cuDNN's"),
         Aim("on a GPU, captured: vertical and weight policies ÷ with the same dropout", 1.05,
-            list(_on_gpu(results, VERTICAL, CAPTURED))),
+            list(_on_gpu(results, VERTICAL, CAPTURED)), kernels="cuDNN's"),
         Aim("on a GPU: policies inside the recurrence ÷ PyTorch's layer", 2.0,
             list(_on_gpu(results, IN_LOOP, ""))),
         Aim("on a GPU, captured: policies inside the recurrence ÷ PyTorch's layer", 2.0,
@@ -88,11 +113,11 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         Aim("Keras's recurrent_dropout ÷ variational", 1.2,
             list(_recurrent_dropout(results)), at_least=True),
         Aim("memory of vertical and weight policies ÷ with the same dropout", 1.0,
-            list(_memory(results, VERTICAL, "stock with dropout"))),
+            list(_memory(results, VERTICAL, DROPPED))),
         Aim("memory of policies inside the recurrence ÷ PyTorch's layer", 1.3,
             list(_memory(results, IN_LOOP, "stock"))),
         Aim("on a GPU: memory of vertical and weight policies ÷ with the same dropout", 1.0,
-            list(_memory(results, VERTICAL, "stock with dropout", device="cuda"))),
+            list(_memory(results, VERTICAL, DROPPED, device="cuda"))),
         Aim("on a GPU: memory of policies inside the recurrence ÷ PyTorch's layer", 1.3,
             list(_memory(results, IN_LOOP, "stock", device="cuda"))),
         Aim("memory in evaluation ÷ PyTorch's layer", 1.0,
@@ -102,11 +127,8 @@ def aims(results: Sequence[Result]) -> list[Aim]:
         Aim("memory of policies inside the recurrence ÷ Keras's layer", 1.3,
             list(_keras_memory(results, IN_LOOP))),
         Aim("memory in evaluation ÷ Keras's layer", 1.0,
-            list(_keras_memory(results, (*VERTICAL, *IN_LOOP), when="evaluation"))),
-        Aim("time per token, T to T: how far from 1 at larger ÷ at the smallest", 0.15,
-            list(_growth(results, "T"))),
-        Aim("time per token, B to B: how far from 1 at larger ÷ at the smallest", 0.15,
-            list(_growth(results, "B"))),
+            list(_keras_memory(results, (*VERTICAL, *IN_LOOP), when="evaluation")),
+            kernels="the backend's"),
         Aim("time per token at larger T ÷ at any smaller", 1.15, list(_rises(results, "T"))),
         Aim("time per token at larger B ÷ at any smaller", 1.15, list(_rises(results, "B"))),
         Aim("time per token at larger T ÷ at any smaller, memory kept", 1.15,
@@ -134,6 +156,47 @@ def _steps(
         (policy,) = job.policies
         if policy in policies and baseline in found:
             yield f"{_named(job, policy)}, {job.shape}", ratio(found[policy], found[baseline])[0]
+
+
+def means(
+    results: Sequence[Result], cell: str, policies: Sequence[str], baseline: str
+) -> Iterator[Row]:
+    """Of each policy that ran at every one of several sizes: the geometric mean over them."""
+    jobs = [(job, found) for job, found in of(results, "torch", compiled=True) if job.cell == cell]
+    shapes = {job.shape for job, _ in jobs}
+    for policy in policies:
+        ratios = {
+            job.shape: ratio(found[policy], found[baseline])[0]
+            for job, found in jobs
+            if job.policies == (policy,)
+        }
+        if len(ratios) > 1 and ratios.keys() == shapes:
+            yield f"{cell} {policy}, {len(shapes)} sizes", geometric_mean(ratios.values())
+
+
+def small_ratios(found: Any, policy: str) -> dict[str, float]:
+    """By size, what a small layer takes ÷ what PyTorch's takes."""
+    return {size: ratio(each[policy], each["stock"])[0] for size, each in found.items()}
+
+
+def _small(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "small"):
+        (policy,) = job.policies
+        for size, value in small_ratios(found, policy).items():
+            yield f"{_named(job, policy)}, {size}", value
+
+
+def _evaluation(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "evaluation"):
+        for policy in job.policies:
+            yield f"{_named(job, policy)}, {job.shape}", ratio(found[policy], found["stock"])[0]
+
+
+def _busy(results: Sequence[Result]) -> Iterator[Row]:
+    for job, found in of(results, "busy"):
+        for policy, seconds in found.items():
+            value = ratio(seconds["policy, busy"], seconds["stock, busy"])[0]
+            yield f"{_named(job, policy)}, {job.shape}", value
 
 
 def _layers(results: Sequence[Result], *kinds: str) -> Iterator[Row]:
@@ -244,11 +307,6 @@ def rises(by_size: dict[int, list[float]]) -> dict[int, float]:
         for size, each in by_size.items()
         if size > min(by_size)
     }
-
-
-def _growth(results: Sequence[Result], axis: str) -> Iterator[Row]:
-    for where, size, times in _by_policy(results, axis):
-        yield f"{where}, {axis}={size}", abs(by_smallest(times)[size] - 1.0)
 
 
 def _rises(results: Sequence[Result], axis: str, keeps_memory: bool = False) -> Iterator[Row]:

@@ -21,6 +21,8 @@ SECTIONS = (
 )
 KEEPING = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**34)}
 """The environment in which glibc keeps what is given back to it."""
+DROPPED = "stock with dropout"
+"""The name, beside one policy's, of the stock kernels with that policy's amount of dropout."""
 IN_SCOPE = ", in a scope"
 """What follows the name of a loop whose steps are one sequence."""
 KINDS = {

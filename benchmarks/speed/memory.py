@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .jobs import IN_LOOP, Job
+from .jobs import DROPPED, IN_LOOP, Job
 from .torch_layers import evaluation, layer, planned, stock, training_step, with_dropout
 
 
@@ -26,7 +26,7 @@ def peaks(job: Job) -> dict[str, dict[str, int]]:
         policy: lambda: layer(job, policy),
     }
     if policy not in IN_LOOP:
-        modules["stock with dropout"] = lambda: with_dropout(job, policy)
+        modules[DROPPED] = lambda: with_dropout(job, policy)
     found = {
         name: {
             "training": peak(training_step(make(), job.shape, job.device), job.device),

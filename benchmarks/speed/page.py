@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich import box
 from rich.table import Table
 
-from .aims import Aim, Result, aims
-from .sections import sections, table
+from .aims import Aim, Result, aims, means, of
+from .jobs import CELLS, DROPPED, IN_LOOP, VERTICAL
+from .sections import sections
+from .tables import table
+from .timing import ratio
 
 HEAD = """# Performance
+"""
+
+GLANCE = """
+On a CPU, a training step under a policy takes less time than PyTorch's own layer does with as much
+dropout: {lstm} of its time for an LSTM, {gru} for a GRU. A policy inside the recurrence, for which
+PyTorch has no layer, takes {inside} of the time of the layer without dropout, and {loop} of the
+time of a loop over PyTorch's cells. In evaluation a layer is the stock one, but under `zoneout` and
+`rnndrop`, which have a rule of their own for it.
+
+![A training step's time ÷ PyTorch's layer's, policy by policy and size by size.](speed-torch.png)
+
+Each figure is a geometric mean over six sizes; where there are two, they are those of the fastest
+and of the slowest policy.
+"""
+
+HOW = """
+## How it was measured
 
 Every figure on this page is computed from `benchmarks/results/speed.json`, which
 `python -m benchmarks.speed` writes (`--quick` for a first look); each entry holds the job, every
@@ -33,16 +53,57 @@ NO_KERAS = """
 
 def page(results: Sequence[Result]) -> str:
     """The whole page."""
-    parts = [HEAD, _where(results), _aims(aims(results)), *sections(results)]
-    return "\n".join(part.strip("\n") + "\n" for part in parts)
+    parts = [HEAD, _at_a_glance(results), HOW, _where(results), _aims(aims(results))]
+    return "\n".join(part.strip("\n") + "\n" for part in [*parts, *sections(results)] if part)
+
+
+def _at_a_glance(results: Sequence[Result]) -> str:
+    """Three sentences, a picture and a table, for who reads no further."""
+    vertical = {cell: dict(means(results, cell, VERTICAL, DROPPED)) for cell in CELLS}
+    inside = {cell: dict(means(results, cell, IN_LOOP, "stock")) for cell in CELLS}
+    if not all([*vertical.values(), *inside.values()]):
+        return ""
+    loops = [
+        ratio(found["variational"], found["cell loop"])[0]
+        for _, found in of(results, "torch", compiled=True)
+        if "cell loop" in found
+    ]
+    rows = [
+        (cell, what, _range(by_name.values()), against)
+        for cell in CELLS
+        for what, against, by_name in (
+            (
+                "vertical and weight policies",
+                "the stock layer with as much dropout",
+                vertical[cell],
+            ),
+            ("policies inside the recurrence", "the stock layer without dropout", inside[cell]),
+        )
+    ]
+    text = GLANCE.format(
+        lstm=_range(vertical["LSTM"].values()),
+        gru=_range(vertical["GRU"].values()),
+        inside=_range([*inside["LSTM"].values(), *inside["GRU"].values()]),
+        loop=_range(loops),
+    )
+    return text + "\n" + table(("layer", "policies", "time", "÷"), rows, 2)
+
+
+def _range(values: Iterable[float]) -> str:
+    low, high = min(values := list(values)), max(values)
+    return f"{low:.2f}" if f"{low:.2f}" == f"{high:.2f}" else f"{low:.2f} to {high:.2f}"
 
 
 def _where(results: Sequence[Result]) -> str:
-    machines = {_machine(result) for result in results}
-    lines = [f"Measured on {machine}." for machine in sorted(machines)]
+    """Each machine once, with what was measured on it."""
+    measured: dict[str, dict[str, None]] = {}
+    for result in results:
+        measured.setdefault(_machine(result), {})[result["job"]["section"]] = None
+    lines = [f"- {machine}: {', '.join(done)}." for machine, done in sorted(measured.items())]
     gpu = any(result["job"]["device"] != "cpu" for result in results)
     keras = any(result["job"]["section"] == "keras" for result in results)
-    return "\n".join(lines) + "\n" + NO_GPU * (not gpu) + NO_KERAS * (not keras)
+    head = "Measured on these machines, by section of `benchmarks.speed`:\n\n"
+    return head + "\n".join(lines) + "\n" + NO_GPU * (not gpu) + NO_KERAS * (not keras)
 
 
 def _machine(result: Result) -> str:
@@ -50,16 +111,18 @@ def _machine(result: Result) -> str:
     names = {"torch": "PyTorch", "keras": "Keras", "tensorflow-cpu": "TensorFlow", "jax": "JAX"}
     used = ", ".join(f"{names[n]} {versions[n]}" for n in names if n in versions)
     parts = [machine["cpu"], f"{machine['cores']} cores"]
-    if "torch_threads" in machine:
-        parts.append(f"{machine['torch_threads']} threads of PyTorch's")
     parts += [machine["gpu"]] if "gpu" in machine else []
     return f"{', '.join(parts)}; {used}"
 
 
 def _aims(found: Sequence[Aim]) -> str:
-    rows = [(a.text, a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.3f}") for a in found]
+    rows = [(_text(a), a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.3f}") for a in found]
     head = ("ratio", "where it is worst", "", "aim", "worst")
     return "## What it may cost\n\n" + table(head, rows, 3)
+
+
+def _text(aim: Aim) -> str:
+    return f"{aim.text} ({aim.kernels} kernels)" if aim.kernels else aim.text
 
 
 def _limit(aim: Aim) -> str:
@@ -77,5 +140,5 @@ def aims_table(found: Sequence[Aim]) -> Table:
         table.add_column(heading, justify="right" if heading in ("aim", "worst") else "left")
     for aim in found:
         verdict = "met" if aim.met else "[red]not met[/red]"
-        table.add_row(aim.text, _limit(aim), f"{aim.worst[1]:.3f}", aim.worst[0], verdict)
+        table.add_row(_text(aim), _limit(aim), f"{aim.worst[1]:.3f}", aim.worst[0], verdict)
     return table

@@ -7,10 +7,8 @@ from pathlib import Path
 
 from ..curves import write
 from .aims import Result, of, per_token
-from .jobs import CELLS, IN_LOOP
+from .jobs import CELLS, DROPPED, IN_LOOP, POLICIES
 from .timing import median, ratio
-
-DROPPED = "stock with dropout"
 
 
 def pictures(results: Sequence[Result], folder: Path) -> list[Path]:
@@ -64,38 +62,37 @@ def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
     if not jobs:
         return None
     shapes = list(dict.fromkeys(job.shape for job, _ in jobs))
-    names = list(dict.fromkeys(job.policies[0] for job, _ in jobs))
+    names = [name for name in POLICIES if any(job.policies == (name,) for job, _ in jobs)]
+    cells = [cell for cell in CELLS if any(job.cell == cell for job, _ in jobs)]
     figure, axes = plt.subplots(
-        1, len(shapes), figsize=(4.5 * len(shapes), 4), layout="constrained", squeeze=False
-    )
-    for shape, where in zip(shapes, axes[0], strict=True):
+        1, len(cells), figsize=(5 * len(cells), 4.4), layout="constrained", squeeze=False,
+        sharey=True,
+    )  # fmt: skip
+    for cell, where in zip(cells, axes[0], strict=True):
         for job, found in jobs:
-            if job.shape != shape:
+            if job.cell != cell:
                 continue
             (policy,) = job.policies
-            place = names.index(policy) + (0.15 if job.cell == "GRU" else -0.15)
-            colour = f"C{CELLS.index(job.cell)}"
-            pairs = [(policy, "stock", "o") if policy in IN_LOOP else (policy, DROPPED, "s")]
-            pairs += [("cell loop", "stock", "x")] if "cell loop" in found else []
-            for name, baseline, marker in pairs:
-                middle, low, high = ratio(found[name], found[baseline])
-                spread = [[middle - low], [high - middle]]
-                where.errorbar(middle, place, xerr=spread, fmt=marker, color=colour)
+            number = shapes.index(job.shape)
+            place = names.index(policy) + 0.1 * (number - (len(shapes) - 1) / 2)
+            baseline = "stock" if policy in IN_LOOP else DROPPED
+            middle, low, high = ratio(found[policy], found[baseline])
+            spread = [[middle - low], [high - middle]]
+            where.errorbar(
+                middle, place, xerr=spread, fmt="o" if policy in IN_LOOP else "s", markersize=4,
+                color=f"C{number}",
+            )  # fmt: skip
         where.axvline(1.0, color="0.5", linewidth=1)
-        where.set(title=str(shape), xlabel="training step ÷ the stock layer's")
+        where.set(title=cell, xlabel="training step ÷ PyTorch's layer's")
         where.set_yticks(range(len(names)), names)
-        where.invert_yaxis()
         where.set_xlim(left=0)
         where.grid(alpha=0.3, axis="x")
+    axes[0][0].invert_yaxis()
+    marks = [("s", "0.4", "÷ with as much dropout"), ("o", "0.4", "÷ without dropout")]
+    marks += [("", f"C{n}", str(shape)) for n, shape in enumerate(shapes)]
     handles = [
-        plt.Line2D([], [], linestyle="", marker=marker, color=colour, label=label)
-        for marker, colour, label in (
-            ("o", "C0", "LSTM"),
-            ("o", "C1", "GRU"),
-            ("o", "0.4", "÷ the stock layer"),
-            ("s", "0.4", "÷ the stock layer with the same dropout"),
-            ("x", "0.4", "a loop over cells ÷ the stock layer"),
-        )
+        plt.Line2D([], [], linestyle="", marker=mark or "o", color=colour, label=label)
+        for mark, colour, label in marks
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize="small")
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize="small")
     return write(figure, path)

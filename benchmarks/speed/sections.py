@@ -5,35 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .aims import Result, by_smallest, of, own_dropout, per_token, rises, same_dropout
-from .jobs import BACKENDS, CAPTURED, CELLS, IN_SCOPE, KEEPING, Job, same_dropout_of
-from .timing import median, ratio
+from .aims import (
+    Result,
+    by_smallest,
+    of,
+    own_dropout,
+    per_token,
+    rises,
+    same_dropout,
+)
+from .jobs import BACKENDS, CAPTURED, CELLS, DROPPED, IN_SCOPE, KEEPING, same_dropout_of
+from .tables import ms, spread, table
+from .torch_sections import in_evaluation, kinds, on_a_busy_machine, small_layers, training
 
 MIB = 2**20
-
-TORCH = """
-## PyTorch
-
-![A training step's time ÷ the stock layer's, policy by policy.](speed-torch.png)
-
-A training step's time ÷ the stock layer's, and ÷ that of the stock kernels with the same amount of
-dropout by PyTorch's own functions: `nn.Dropout` on the same connections, one mask for a sequence
-made by `bernoulli_`, or `F.dropout` on the recurrent weights. In brackets the quartiles.
-"""
-
-LAYERS = """
-### Other kinds of layers
-
-A training step under `variational` ÷ the stock layer's, for simple RNNs, LSTMs with a projection
-to half as many units, masks for each gate instead of one for all (`variational(gates="untied")`,
-÷ the stock layer), and both layers under autocast to bfloat16.
-"""
-
-KIND_NAMES = {
-    "projection": "with a projection",
-    "untied": "masks for each gate",
-    "bfloat16": "under bfloat16 autocast",
-}
 
 GPU = """
 ## PyTorch on a GPU
@@ -115,52 +100,6 @@ def sections(results: Sequence[Result]) -> Iterator[str]:
             yield text
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
-    """A table whose first columns are texts, and the others numbers."""
-    lines = ["| " + " | ".join(head) + " |"]
-    lines.append("|" + "---|" * texts + "---:|" * (len(head) - texts))
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def _spread(a: Sequence[float], b: Sequence[float]) -> str:
-    middle, low, high = ratio(a, b)
-    return f"{middle:.2f} ({low:.2f}–{high:.2f})"
-
-
-def _ms(seconds: Sequence[float]) -> str:
-    return f"{median(seconds) * 1e3:.3g}"
-
-
-def _torch(results: Sequence[Result]) -> str:
-    jobs = list(of(results, "torch"))
-    parts = [TORCH] if jobs else []
-    for shape in dict.fromkeys(job.shape for job, _ in jobs):
-        for cell in CELLS:
-            here = [(j, found) for j, found in jobs if j.shape == shape and j.cell == cell]
-            if here:
-                parts.append(f"### {cell}, {shape}\n")
-                head = ("policy", "ms", "÷ stock", "÷ stock with the same dropout")
-                parts.append(table(head, [_torch_row(*each) for each in here] + _loops(here)))
-    return "\n".join(parts)
-
-
-def _torch_row(job: Job, found: Any) -> tuple[str, ...]:
-    (policy,) = job.policies
-    ours, dropped = found[policy], found.get("stock with dropout")
-    name = policy if job.compiled else f"{policy}, without a C compiler"
-    same = "" if dropped is None else _spread(ours, dropped)
-    return name, _ms(ours), _spread(ours, found["stock"]), same
-
-
-def _loops(here: Sequence[tuple[Job, Any]]) -> list[tuple[str, ...]]:
-    loops = [found for job, found in here if job.compiled and "cell loop" in found]
-    name = "a loop over PyTorch's cells, as variational"
-    return [
-        (name, _ms(found["cell loop"]), _spread(found["cell loop"], found["stock"]), "")
-        for found in loops
-    ]
-
-
 def _gpu(results: Sequence[Result]) -> str:
     jobs = list(of(results, "gpu"))
     parts = [GPU] if jobs else []
@@ -175,8 +114,8 @@ def _gpu_row(name: str, found: Any) -> tuple[str, ...]:
     row = [name]
     for how in ("", CAPTURED):
         ours, same = found[name + how], found.get(same_dropout_of(name) + how)
-        stock = "" if name == "stock" else _spread(ours, found["stock" + how])
-        row += [_ms(ours), stock, "" if same is None else _spread(ours, same)]
+        stock = "" if name == "stock" else spread(ours, found["stock" + how])
+        row += [ms(ours), stock, "" if same is None else spread(ours, same)]
     return tuple(row)
 
 
@@ -208,7 +147,7 @@ def _keras(results: Sequence[Result]) -> str:
 
 
 def _by_backend(here: dict[str, Any], name: str, baseline: str) -> list[str]:
-    return [_spread(found[name], found[baseline]) for found in here.values()]
+    return [spread(found[name], found[baseline]) for found in here.values()]
 
 
 def _memory(results: Sequence[Result]) -> str:
@@ -217,7 +156,7 @@ def _memory(results: Sequence[Result]) -> str:
     for job, found in jobs:
         (policy,) = job.policies
         ours, stock = found[policy], found["stock"]
-        same = found.get("stock with dropout")
+        same = found.get(DROPPED)
         rows.append(
             (
                 job.cell,
@@ -285,7 +224,7 @@ def _growth(results: Sequence[Result]) -> str:
 def _masks(results: Sequence[Result]) -> str:
     jobs = list(of(results, "masks"))
     rows = [
-        (policy, *(_ms(found[policy][name]) for name in ("bernoulli_", "unkeyed", "keyed", "step")))
+        (policy, *(ms(found[policy][name]) for name in ("bernoulli_", "unkeyed", "keyed", "step")))
         for job, found in jobs
         for policy in job.policies
     ]
@@ -293,21 +232,10 @@ def _masks(results: Sequence[Result]) -> str:
     return MASKS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
 
 
-def _layers(results: Sequence[Result]) -> str:
-    rows = [
-        (f"{job.cell}, {KIND_NAMES.get(kind, kind)}", str(job.shape), _ms(found[kind]["stock"]),
-         _ms(found[kind]["variational"]), _spread(found[kind]["variational"], found[kind]["stock"]))
-        for job, found in of(results, "layers")
-        for kind in found
-    ]  # fmt: skip
-    head = ("layer", "size", "ms of PyTorch's", "ms", "÷ PyTorch's")
-    return LAYERS + "\n" + table(head, rows, 2) if rows else ""
-
-
 def _scopes(results: Sequence[Result]) -> str:
     rows = [
-        (f"{job.cell} {name}", str(job.shape), _ms(found[name]), _ms(found[name + IN_SCOPE]),
-         _spread(found[name + IN_SCOPE], found[name]))
+        (f"{job.cell} {name}", str(job.shape), ms(found[name]), ms(found[name + IN_SCOPE]),
+         spread(found[name + IN_SCOPE], found[name]))
         for job, found in of(results, "scopes")
         for name in found
         if not name.endswith(IN_SCOPE)
@@ -321,8 +249,8 @@ def _peers(results: Sequence[Result]) -> str:
     rows = [
         (name, "not installed", "", "")
         if "missing" in seconds
-        else (name, _ms(seconds["peer"]), _ms(seconds["ours"]),
-              _spread(seconds["peer"], seconds["ours"]))
+        else (name, ms(seconds["peer"]), ms(seconds["ours"]),
+              spread(seconds["peer"], seconds["ours"]))
         for _, found in jobs
         for name, seconds in found.items()
     ]  # fmt: skip
@@ -331,6 +259,11 @@ def _peers(results: Sequence[Result]) -> str:
 
 
 SECTIONS = (
-    *(_torch, _layers, _gpu, _keras, _memory, _keras_memory, _growth, _masks, _scopes, _peers),
+    training,
+    kinds,
+    small_layers,
+    in_evaluation,
+    on_a_busy_machine,
+    *(_gpu, _keras, _memory, _keras_memory, _growth, _masks, _scopes, _peers),
 )
 """In the order of the page."""

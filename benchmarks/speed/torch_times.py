@@ -15,7 +15,7 @@ from torch import nn
 
 import dropout_policies as dp
 
-from .jobs import IN_LOOP, IN_SCOPE, KINDS, Job
+from .jobs import DROPPED, IN_LOOP, IN_SCOPE, KINDS, Job
 from .timing import Seconds, interleaved
 from .torch_layers import (
     CellLoop,
@@ -38,7 +38,7 @@ def steps(job: Job) -> Seconds:
     (policy,) = job.policies
     modules: dict[str, nn.Module] = {"stock": stock(job), policy: layer(job, policy)}
     if policy not in IN_LOOP:
-        modules["stock with dropout"] = with_dropout(job, policy)
+        modules[DROPPED] = with_dropout(job, policy)
     elif policy == "variational":
         modules["cell loop"] = CellLoop(job)
     made = {name: training_step(each, job.shape, job.device) for name, each in modules.items()}
