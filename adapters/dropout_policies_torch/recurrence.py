@@ -105,6 +105,8 @@ def run_layers(
         unmasked = Weights.from_list(list(layer.all_weights[len(weights)]))
         weights.append(_apply_weight_masks(unmasked, masks_of_runs[-1]))
     ends: list[States] = []
+    # Not len(x), which a trace would hold as a constant.
+    steps = x.shape[0] if packing is None else len(packing.batch_sizes)
     # torch.compile's graphs cannot hold PyTorch's kernels, and vmap cannot batch them.
     use_loop = torch.compiler.is_compiling() or (
         in_torch_func()
@@ -113,7 +115,12 @@ def run_layers(
     while len(ends) < len(weights):
         first = len(ends)
         count = len(directions) * _count_unmasked_layers(masks_of_runs[first:], len(directions))
-        if count > len(directions) and not use_loop:
+        first_states = [state[first] for state in states]
+        if (
+            count > len(directions)
+            and not use_loop
+            and not operators.is_faster(layer.mode, weights[first], x, first_states, steps)
+        ):
             flat_weights = [each for w in weights[first : first + count] for each in w.to_list()]
             initial = tuple(state[first : first + count] for state in states)
             x, end = _run_torch_kernel(
@@ -136,6 +143,7 @@ def run_layers(
                 direction == 1,
                 input_site,
                 run_masks,
+                steps,
                 use_loop,
             )
             outputs.append(apply_packed_mask(y, output_mask, packing))
@@ -159,6 +167,7 @@ def _run_direction(
     reverse: bool,
     input_site: Site,
     masks: dict[Site, Mask],
+    steps: int,
     use_loop: bool,
 ) -> tuple[Tensor, States]:
     """Run one layer in one direction.
@@ -172,13 +181,12 @@ def _run_direction(
         reverse: whether steps run from the last to the first.
         input_site: the site of the input's mask.
         masks: the masks by site, without those that are applied elsewhere.
+        steps: T.
         use_loop: whether PyTorch's own kernel must not run.
     """
     input_mask = masks.get(input_site)
     if input_mask is None or input_mask.shape[-1] in (1, x.shape[-1]):
         x = apply_packed_mask(x, masks.pop(input_site, None), packing)
-    # Not len(x), which a trace would hold as a constant.
-    steps = x.shape[0] if packing is None else len(packing.batch_sizes)
     if masks or use_loop or operators.is_faster(mode, weights, x, initial, steps):
         values = {site: mask_values(mask, x.dtype) for site, mask in masks.items()}
         return _run_masked(mode, weights, x, initial, packing, reverse, input_site, values)

@@ -129,7 +129,8 @@ OWN_TESTS = {
     },
     "keras": {
         "shared_calls": "sequences step_layers kept_bits",
-        "call_counting": "sequences step_layers",
+        "call_counter": "sequences nested_sequences",
+        "call_counting": "sequences nested_sequences step_layers",
         "kept_bits": "kept_bits sequences",
         "conv_cells": "conv_layers properties conformance",
         "recurrent_cell": "step_layers applied_cells",
@@ -138,6 +139,9 @@ OWN_TESTS = {
     },
 }
 """The same for modules that one adapter alone has, or tests in files of its own."""
+
+BACKENDS = dict.fromkeys(("call_counter", "call_counting"), "jax")
+"""The backend of Keras for modules most of which runs only in graphs; torch for the others."""
 
 
 def _tests(folder: str, name: str) -> str | None:
@@ -158,11 +162,14 @@ def _core_target(name: str) -> Target:
 def _adapter_target(framework: str, name: str, tests: str) -> Target:
     (path,) = (ROOT / "adapters" / f"dropout_policies_{framework}").rglob(f"{name}.py")
     files = [_tests(framework, test) for test in tests.split()]
+    preloaded: tuple[str, ...] = ("torch._dynamo",)
+    if framework == "keras":  # no process may be forked that has JAX's threads
+        preloaded = () if name in BACKENDS else (*preloaded, "keras")
     return Target(
         str(path.relative_to(ROOT)),
         tuple(file for file in files if file is not None),
-        {"KERAS_BACKEND": "torch"} if framework == "keras" else {},
-        ("torch._dynamo", "keras") if framework == "keras" else ("torch._dynamo",),
+        {"KERAS_BACKEND": BACKENDS.get(name, "torch")} if framework == "keras" else {},
+        preloaded,
     )
 
 

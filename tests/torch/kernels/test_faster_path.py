@@ -61,6 +61,18 @@ def test_an_operator_runs_where_there_are_enough_steps(ways, kind, policy, bidir
     assert ways == ["run_torch_kernel"] * (1 + bidirectional)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_layers_without_a_mask_between_run_as_one_where_pytorchs_kernel_is_faster(
+    ways, bidirectional
+):
+    made = layer("GRU", "weight_drop", num_layers=2, bidirectional=bidirectional)
+    made(sequence(SHORT))
+    assert ways == ["run_torch_kernel"]
+    ways.clear()
+    made(sequence(LONG))
+    assert ways == ["run_operator"] * 2 * (1 + bidirectional)
+
+
 def test_onednns_lstm_gives_way_in_training_alone_and_where_there_is_enough_to_multiply(
     ways, monkeypatch
 ):
