@@ -37,7 +37,7 @@ from .rnn_operator import rnn_relu, rnn_tanh
 MIN_STEPS = 8
 """Steps that take PyTorch's kernel longer than an operator takes to start."""
 
-MIN_PRODUCT = 2**26
+MIN_PRODUCT = 50_000_000
 """Multiplications of the input with its weight from which on an LSTM's operator takes less time
 than oneDNN's kernel."""
 
@@ -81,8 +81,9 @@ def is_faster(
     PyTorch runs a layer step by step, one operation after another, and an operator takes about as
     long to start as PyTorch takes for a few steps. Only an LSTM in single precision is different:
     PyTorch has oneDNN's kernel of the whole sequence for it, unless it is packed. An operator
-    surpasses this kernel in training alone, and where its matrix products weigh more than what it
-    takes to start. Of a packed batch an operator computes the padding too.
+    surpasses this kernel in training alone, where no thread is without a sample, and where its
+    matrix products weigh more than what it takes to start. Of a packed batch an operator computes
+    the padding too.
 
     Args:
         mode: PyTorch's name for the kind of layer.
@@ -100,7 +101,11 @@ def is_faster(
     rows, is_packed = x.numel() // x.shape[-1], x.dim() == 2
     if is_packed or mode != "LSTM" or weights.w_hr is not None or x.dtype != torch.float32:
         return rows * MAX_PADDING >= steps * len(initial[0])
-    return torch.is_grad_enabled() and rows * weights.w_ih.numel() >= MIN_PRODUCT
+    return (
+        torch.is_grad_enabled()
+        and len(initial[0]) >= torch.get_num_threads()
+        and rows * weights.w_ih.numel() >= MIN_PRODUCT
+    )
 
 
 def computing_dtype(dtype: torch.dtype, x: Tensor, weights: Weights) -> torch.dtype:

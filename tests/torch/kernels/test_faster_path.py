@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 import dropout_policies as dp
+from tests.support.torch_fuzz_run import threads
 
 SIZE, BATCH = 6, 5
 VERTICAL = ("zaremba", "locked", "weight_drop", "awd")
@@ -82,9 +83,14 @@ def test_onednns_lstm_gives_way_in_training_alone_and_where_there_is_enough_to_m
     one(x)
     with torch.no_grad():
         one(x)
+    with threads(BATCH):
+        monkeypatch.setattr(cpu_kernels, "FEW_THREADS", BATCH + 1)
+        one(x)
+    with threads(BATCH + 1):
+        one(x)
     monkeypatch.setattr(operators, "MIN_PRODUCT", LONG * BATCH * 4 * SIZE * SIZE + 1)
     one(x)
-    assert ways == ["run_torch_kernel", "run_operator", "run_torch_kernel", "run_torch_kernel"]
+    assert [each == "run_operator" for each in ways] == [False, True, False, True, False, False]
 
 
 @pytest.mark.parametrize("kind", ["LSTM", "GRU"])

@@ -2,7 +2,6 @@
 
 import ctypes
 import mmap
-from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -42,6 +41,7 @@ import dropout_policies as dp
 from dropout_policies.compilation import libraries
 from tests.support import torch_subject
 from tests.support.cases import Case, numbers
+from tests.support.torch_fuzz_run import threads
 
 T, B, D, H = 4, 3, 2, 3
 SINGLE = {torch.float32: 3e-5, torch.float64: 1e-12}
@@ -183,16 +183,6 @@ def steps(request, monkeypatch):
     assert load_c_functions(torch.float32) is not None, "the tests need a C compiler"
     at_once = request.param == "compiled, all at once"
     monkeypatch.setattr(cpu_kernels, "runs_per_thread", lambda _: at_once)
-
-
-@contextmanager
-def threads(number):
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("dtype", SINGLE)
