@@ -34,6 +34,9 @@ from .operator_arguments import (
 )
 from .rnn_operator import rnn_relu, rnn_tanh
 
+MAX_LOOP_STEPS = 3
+"""Steps that take the plain loop no longer than an operator takes to start."""
+
 MIN_STEPS = 8
 """Steps that take PyTorch's kernel longer than an operator takes to start."""
 
@@ -105,6 +108,18 @@ def is_faster(
         torch.is_grad_enabled()
         and len(initial[0]) >= torch.get_num_threads()
         and rows * weights.w_ih.numel() >= MIN_PRODUCT
+    )
+
+
+def is_loop_faster(x: Tensor) -> bool:
+    """Whether the plain loop runs a sequence `[T, B, D]` in less time than an operator: on a CPU,
+    for a few steps."""
+    return (
+        len(x) <= MAX_LOOP_STEPS
+        and x.device.type == "cpu"
+        and x.dtype in compiled.C_DEFINES
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
     )
 
 

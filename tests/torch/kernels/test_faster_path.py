@@ -1,6 +1,9 @@
 """Which of two ways a layer without a mask inside runs: by an operator or by PyTorch's kernel; and
 that both give the same."""
 
+import subprocess
+import sys
+
 import dropout_policies_torch as dpt
 import pytest
 import torch
@@ -130,6 +133,44 @@ def test_where_threads_share_each_product_pytorchs_kernel_runs(ways, monkeypatch
     monkeypatch.setattr(cpu_kernels, "runs_per_thread", lambda _: False)
     layer()(sequence(LONG))
     assert ways == ["run_torch_kernel"]
+
+
+FEW = 3
+"""`MAX_LOOP_STEPS` as users have it."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_steps_are_run_by_the_plain_loop(kind, monkeypatch):
+    """With masks inside the recurrence too; and it gives the same, backwards as well."""
+    seen, original = [], recurrence._run_loop
+    monkeypatch.setattr(recurrence, "_run_loop", lambda *args: seen.append(1) or original(*args))
+    for steps, by_loop in ((1, True), (FEW, True), (FEW + 1, False)):
+        made, x = layer(kind, "variational"), sequence(steps)
+        found = []
+        for limit in (0, FEW):
+            monkeypatch.setattr(operators, "MAX_LOOP_STEPS", limit)
+            made.calls = 0
+            seen.clear()
+            found.append(results(made, x))
+            assert bool(seen) == (by_loop and limit == FEW)
+        for ours, theirs in zip(*found, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5)
+
+
+def test_in_graphs_and_in_half_precision_a_few_steps_are_an_operators(ways, monkeypatch):
+    monkeypatch.setattr(operators, "MAX_LOOP_STEPS", FEW)
+    x = sequence(FEW)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer("GRU", "variational")(x)
+    layer("GRU", "variational", dtype=torch.bfloat16)(x.bfloat16())
+    assert ways == ["run_operator"] * 2
+
+
+def test_users_get_these_limits():
+    """The tests beside this one change the first."""
+    code = "from dropout_policies_torch.kernels import operators as o; print(o.MAX_LOOP_STEPS)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == FEW
 
 
 @pytest.mark.parametrize("kind", KINDS)
