@@ -17,16 +17,19 @@ HEAD = """# Performance
 """
 
 GLANCE = """
-On a CPU, a training step under a policy takes less time than PyTorch's own layer does with as much
-dropout: {lstm} of its time for an LSTM, {gru} for a GRU. A policy inside the recurrence, for which
-PyTorch has no layer, takes {inside} of the time of the layer without dropout, and {loop} of the
-time of a loop over PyTorch's cells. In evaluation a layer is the stock one, but under `zoneout` and
-`rnndrop`, which have a rule of their own for it.
+These are the figures for a CPU.
 
-![A training step's time ÷ PyTorch's layer's, policy by policy and size by size.](speed-torch.png)
+- With **masks before the recurrence** (`zaremba`, `locked`, `weight_drop`, `awd`), a training step of
+  an LSTM takes {lstm} of the time of PyTorch's own layer with as much dropout. For a GRU it is {gru}.
+- With **masks inside the recurrence**, for which PyTorch has no layer, a training step takes {inside}
+  of the time of PyTorch's layer without dropout, and {loop} of the time of a loop over PyTorch's cells.
+- **In evaluation** a layer runs PyTorch's own code. Only `zoneout` and `rnndrop` have their own rule
+  for evaluation.
 
-Each figure is a geometric mean over six sizes; where there are two, they are those of the fastest
-and of the slowest policy.
+![Time of a training step, relative to PyTorch's layer, by policy and size.](speed-torch.png)
+
+Each figure in this table is a geometric mean over six sizes. Where there are two figures, they belong
+to the fastest and the slowest policy.
 """
 
 HOW = """

@@ -107,8 +107,11 @@ def test_the_page_begins_with_what_all_sizes_come_to():
             times = {"stock": 2.0, "variational": 1.5 * factor, "cell loop": 6.0}
             made.append(at(shape, times, "variational", cell))
     first = page.page(made).partition("## How")[0]
-    assert "0.50 of its time for an LSTM, 0.25 for a GRU" in first
-    assert "takes 0.38 to 0.75 of the time of the layer without dropout, and 0.12 to 0.25" in first
+    assert "takes 0.50 of the time of PyTorch's own layer" in first
+    assert "For a GRU it is 0.25." in first
+    assert (
+        "takes 0.38 to 0.75\n  of the time of PyTorch's layer without dropout, and 0.12 to" in first
+    )
     assert "| GRU | vertical and weight policies | 0.25 |" in first
     assert "| zaremba | 1e+03 | 0.50 (0.50–0.50) | 0.50 (0.50–0.50) | 25% |" in page.page(made)
 
