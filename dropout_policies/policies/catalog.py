@@ -26,7 +26,7 @@ PolicyName = (
     ]
     | str
 )
-"""The name of a policy: a published one, which editors complete, or one that was registered."""
+"""The name of a policy: a published one, which editors complete, or a registered one."""
 
 ZAREMBA = (
     "Zaremba, Sutskever & Vinyals (2014), Recurrent Neural Network Regularization, arXiv:1409.2329"
@@ -53,25 +53,39 @@ MERITY = (
 
 
 def none() -> Policy:
-    """No mask anywhere."""
+    """No masks at any site."""
     return Policy(name="none")
 
 
 def zaremba(rate: LayerRates = 0.5) -> Policy:
-    """Dropout on the vertical connections only, drawn anew for every step.
+    """Dropout on the vertical connections only, with a new mask at every step.
 
-    Information is corrupted L+1 times on its way from any x_s to any y_t, whatever t − s.
-    The paper's rates are 0.5 (medium) and 0.65 (large). Zaremba et al. 2014, section 3.2.
+    Information is masked L+1 times on its way from any x_s to any y_t, whatever the distance
+    t − s. Zaremba et al. 2014, section 3.2. The paper's rates are 0.5 (medium) and 0.65 (large).
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+
+    Raises:
+        PolicyError: the rate is out of range.
     """
     rule = drop(rate)
     return Policy(name="zaremba", citation=ZAREMBA, input=rule, between=rule, output=rule)
 
 
 def naive(rate: LayerRates = 0.5) -> Policy:
-    """`zaremba` plus a mask on the hidden state on its way into the gates.
+    """`zaremba` plus a mask on the hidden state, where it enters the gates.
 
-    The placement that fails: information is corrupted once more at every step it is kept. Here
-    for comparison; Zaremba et al. 2014, section 3.2, say why.
+    This placement fails: information is masked once more at every step for which it is kept.
+    Zaremba et al. 2014, section 3.2, explain why. It is included for comparison.
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+
+    Raises:
+        PolicyError: the rate is out of range.
     """
     rule = drop(rate)
     return Policy(
@@ -86,11 +100,21 @@ def variational(
     *,
     gates: Gates = "tied",
 ) -> Policy:
-    """One mask for each sample through all its steps, on vertical connections and hidden state;
-    and whole word types of each sample dropped from the embedding.
+    """Variational dropout: each sample keeps one mask for all steps.
 
-    Gal & Ghahramani 2016, section 4; `gates="untied"` draws a mask for each gate (their equation
-    for the untied LSTM).
+    The masks are on the vertical connections and on the hidden state. In addition, each sample
+    drops whole word types from the embedding. Gal & Ghahramani 2016, section 4.
+
+    Args:
+        vertical: the rate of the vertical connections, in [0, 1): a number, a `Schedule`, or a
+            list with one of these for each layer of the stack.
+        hidden: the rate of the hidden state, likewise.
+        embedding: the rate of the word types: a number in [0, 1) or a `Schedule`.
+        gates: `"tied"`: all gates share one mask. `"untied"`: each gate has its own (the paper's
+            equation for the untied LSTM).
+
+    Raises:
+        PolicyError: a rate is out of range, `embedding` is a list, or `gates` is another word.
     """
     into = drop(vertical, per="sequence", gates=gates)
     return Policy(
@@ -105,37 +129,67 @@ def variational(
 
 
 def locked(rate: LayerRates = 0.4) -> Policy:
-    """Dropout on the vertical connections only, one mask for each sample through all its steps.
+    """Dropout on the vertical connections only; each sample keeps one mask for all steps.
 
-    The paper's LSTM on Penn Treebank has 0.4 on its way in and out. Merity et al. 2018, section 4.
+    Merity et al. 2018, section 4. Their LSTM on Penn Treebank has rate 0.4 at its input and output.
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+
+    Raises:
+        PolicyError: the rate is out of range.
     """
     rule = drop(rate, per="sequence")
     return Policy(name="locked", citation=MERITY, input=rule, between=rule, output=rule)
 
 
 def semeniuta(rate: LayerRates = 0.25, *, per: Lifetime = "step") -> Policy:
-    """Dropout on the update of the state alone: c = f⊙c + i⊙D(g), and in a GRU D on the candidate.
+    """Dropout on the update of the state only, never on the memory itself.
 
-    What is remembered is never masked. Semeniuta et al. 2016, section 3.
+    In an LSTM c = f⊙c + i⊙D(g); in a GRU D is on the candidate. Semeniuta et al. 2016, section 3.
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+        per: `"step"`: a new mask at every step. `"sequence"`: one mask per sample for all steps.
+
+    Raises:
+        PolicyError: the rate is out of range, or `per` is another word.
     """
     return Policy(name="semeniuta", citation=SEMENIUTA, candidate=drop(rate, per=per))
 
 
 def rnndrop(rate: LayerRates = 0.5) -> Policy:
-    """Dropout on the cell state, one mask for each sample through all its steps.
+    """Dropout on the cell state; each sample keeps one mask for all steps.
 
-    Not scaled in training, where that would compound as (1−p)^−t; evaluation multiplies the cell
-    state by 1 − p instead. Moon et al. 2015, section 3.
+    The mask is not scaled in training, because the scale would compound as (1−p)^−t. Instead,
+    evaluation multiplies the cell state by 1 − p. Moon et al. 2015, section 3.
+
+    Args:
+        rate: p in [0, 1): a number, a `Schedule`, or a list with one of these for each layer of
+            the stack.
+
+    Raises:
+        PolicyError: the rate is out of range.
     """
     return Policy(name="rnndrop", citation=MOON, cell=drop(rate, per="sequence", scaled=False))
 
 
 def zoneout(cell: LayerRates = 0.25, hidden: LayerRates = 0.025) -> Policy:
-    """Units keep their previous value instead of the new one, with these probabilities.
+    """Zoneout: at random, units keep their previous value instead of the new one.
 
-    Evaluation mixes both in the same proportion. The paper's rates on word-level Penn Treebank, on
-    top of `zaremba`; a layer without a cell state takes `zoneout(cell=0, ...)`. Krueger et al.
-    2017, section 3.
+    Evaluation mixes the two values in the same proportion. Krueger et al. 2017, section 3. The
+    defaults are the paper's rates on word-level Penn Treebank, on top of `zaremba`.
+
+    Args:
+        cell: the probability, in [0, 1), that an element of c keeps its previous value: a number,
+            a `Schedule`, or a list with one of these for each layer of the stack. For layers
+            without a cell state, use `zoneout(cell=0, ...)`.
+        hidden: the probability for h, likewise.
+
+    Raises:
+        PolicyError: a rate is out of range.
     """
     return Policy(
         name="zoneout",
@@ -146,9 +200,16 @@ def zoneout(cell: LayerRates = 0.25, hidden: LayerRates = 0.025) -> Policy:
 
 
 def weight_drop(rate: LayerRates = 0.5) -> Policy:
-    """Dropout on single entries of the recurrent weights (DropConnect), once per call.
+    """DropConnect: dropout on single entries of the recurrent weights, drawn once per call.
 
-    One mask for all samples and steps; never on a bias. Merity et al. 2018, section 2.
+    All samples and steps share the mask. Biases are never masked. Merity et al. 2018, section 2.
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+
+    Raises:
+        PolicyError: the rate is out of range.
     """
     return Policy(name="weight_drop", citation=MERITY, recurrent_weight=drop(rate, per="call"))
 
@@ -160,9 +221,23 @@ def awd(
     embedding: LayerRates = 0.1,
     weight: LayerRates = 0.5,
 ) -> Policy:
-    """`weight_drop`, `locked` vertical connections and dropped word types: the AWD-LSTM.
+    """The AWD-LSTM: `weight_drop`, `locked` vertical connections, and dropped word types.
 
-    Rates to start from for word-level Penn Treebank. Merity et al. 2018, sections 2 and 4.
+    Merity et al. 2018, sections 2 and 4. The defaults are starting points for word-level Penn
+    Treebank.
+
+    Every rate is in [0, 1): a number, a `Schedule`, or (except `embedding`) a list with one of
+    these for each layer of the stack.
+
+    Args:
+        input: the rate at the input of the stack.
+        between: the rate between layers.
+        output: the rate at the output of the stack.
+        embedding: the rate of the word types; one mask per call.
+        weight: the rate of the recurrent weights; one mask per call.
+
+    Raises:
+        PolicyError: a rate is out of range, or `embedding` is a list.
     """
     return Policy(
         name="awd",
@@ -192,15 +267,22 @@ _CATALOG: dict[str, Policy] = {make.__name__: make() for make in _PUBLISHED}
 
 
 def names() -> tuple[str, ...]:
-    """The names of the policies: the published ones, and those that were registered."""
+    """The names of all policies: the published ones and the registered ones."""
     return tuple(_CATALOG)
 
 
 def register(policy: Policy) -> Policy:
-    """Let a policy of one's own be called by its name, as the published ones are.
+    """Make your own policy available by its name, as the published ones are.
+
+    Args:
+        policy: a policy with a name of its own.
+
+    Returns:
+        The registered policy.
 
     Raises:
-        PolicyError: it is no `Policy`, or another policy has that name.
+        PolicyError: it is not a `Policy`, it has no name of its own, or a different policy already
+            has that name.
     """
     if not isinstance(policy, Policy):
         raise PolicyError(f"register takes a Policy. Received: {short_repr(policy)}")
@@ -215,15 +297,16 @@ def register(policy: Policy) -> Policy:
 
 
 def resolve(policy: PolicyName | Policy, rate: Rates | None = None) -> Policy:
-    """The policy meant by a name and a rate, or by a `Policy` that is one already.
+    """Return the policy for a name and a rate. A `Policy` is returned as it is.
 
     Args:
         policy: a name, or a `Policy`.
-        rate: rates in place of the policy's defaults, in any form that `Policy.with_rates` takes.
+        rate: rates that replace the policy's defaults, in any form that `Policy.with_rates` takes.
 
     Raises:
-        PolicyError: an unknown name (the nearest are listed), a rate outside [0, 1), or a rate
-            beside a `Policy` or beside `"none"`, which have theirs already.
+        PolicyError: the name is unknown (the message lists similar ones), a rate is outside
+            [0, 1) or is for a site without a rule, or `rate` is given together with a `Policy` or
+            with `"none"`.
     """
     if isinstance(policy, Policy):
         if rate is not None:

@@ -1,4 +1,4 @@
-"""What the kinds of recurrent layers are: how many gates, and where noise may fall in them."""
+"""The kinds of recurrent layers: how many gates they have, and which sites."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ class CellType:
     """A kind of recurrent layer.
 
     Args:
-        name: as papers and frameworks call it.
-        gates: G: the weights are `[G*H, D]` and `[G*H, P]`, gate after gate; 0 where that is not
-            known.
-        sites: where noise may fall.
-        states: how many arrays are carried from step to step: h, or h and c.
+        name: its name in papers and frameworks.
+        gates: G. The weights are `[G*H, D]` and `[G*H, P]`, gate after gate. 0: not known.
+        sites: the sites that it has.
+        states: how many arrays it carries from step to step: 1 (h), or 2 (h and c).
     """
 
     name: str
@@ -31,10 +30,10 @@ LSTM = CellType("LSTM", 4, _EVERY | {Site.CELL, Site.CANDIDATE, Site.CELL_UPDATE
 """Gates in the order i, f, g, o."""
 
 GRU = CellType("GRU", 3, _EVERY | {Site.CANDIDATE})
-"""Gates in the order r, z, n, whatever a framework's own order is."""
+"""Gates in the order r, z, n, whatever the framework's own order."""
 
 RNN = CellType("RNN", 1, _EVERY)
-"""The simple recurrent layer, whose new state is its only gate."""
+"""The simple recurrent layer. Its new state is its only gate."""
 
 CUSTOM = CellType("own cell", 0, VERTICAL | {Site.HIDDEN, Site.STATE, Site.HIDDEN_UPDATE})
-"""A cell of the user's own, around which noise may fall, but not inside."""
+"""A user's own cell. Masks can be around it, but not inside."""

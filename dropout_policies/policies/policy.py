@@ -1,4 +1,4 @@
-"""What a policy is: an immutable mapping from site to mask rule."""
+"""`Policy`: an immutable mapping from sites to mask rules."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from ..pictures.diagram import Diagram
 
 FORMAT_VERSION = 3
-"""The version written into a policy's JSON; a reader refuses a newer one."""
+"""The version written into a policy's JSON. A reader refuses a newer one."""
 
 
 class Policy(Mapping[Site, Rule]):
-    """An immutable mapping from site to rule, with a name and a citation.
+    """An immutable mapping from sites to rules, with a name and a citation.
 
     ```python
     Policy(input=drop(0.5), between=drop(0.5, per="sequence"), name="mine")
     ```
 
-    `a | b` joins two policies on different sites; a site that both name is an error.
+    `a | b` combines two policies that use different sites. Two rules for one site are an error.
 
     Args:
-        name: how reports call it.
-        citation: the publication it comes from, if any.
-        rules: a rule for each site, by the site's name.
+        name: the name that reports show.
+        citation: the publication that the policy comes from, if any.
+        **rules: a rule for each site, by the site's name.
 
     Raises:
-        PolicyError: an unknown site, a value that is no `Rule`, a rule that cannot stand at its
-            site, or a name or citation that is no text.
+        PolicyError: a site is unknown, a value is not a `Rule`, a site does not accept its rule, or
+            the name or citation is not a string.
     """
 
     __slots__ = ("_citation", "_name", "_rules")
@@ -59,49 +59,57 @@ class Policy(Mapping[Site, Rule]):
 
     @property
     def name(self) -> str:
+        """The name that reports show."""
         return self._name
 
     @property
     def citation(self) -> str:
+        """The publication that the policy comes from, or ""."""
         return self._citation
 
     @property
     def evaluation(self) -> Literal["identity", "mean of the masks"]:
-        """What evaluation does: nothing, or each mask's mean in its place (zoneout, and drops
-        that are not scaled in training)."""
+        """What the masks become in evaluation: the identity, or the mean of each mask.
+
+        It is the mean under zoneout, and for drops that are not scaled in training.
+        """
         same = all(rule.same_in_evaluation for rule in self._rules.values() if rule.active)
         return "identity" if same else "mean of the masks"
 
     @property
     def active(self) -> bool:
-        """Whether any rule drops anything at all."""
+        """Whether any rule ever drops anything."""
         return any(rule.active for rule in self._rules.values())
 
     def masks(self, site: Site) -> bool:
-        """Whether a mask ever falls on a site.
+        """Whether the policy ever masks a site.
+
+        Args:
+            site: a site or its name.
 
         Raises:
-            PolicyError: there is no such site.
+            PolicyError: the site is unknown.
         """
         rule = self._rules.get(Site.of(site))
         return rule is not None and rule.active
 
     @property
     def scheduled(self) -> bool:
-        """Whether a rate changes with the number of the call."""
+        """Whether any rate follows a `Schedule`, that is, changes with the number of the call."""
         rates = [rule.rate for rule in self._rules.values()]
         each = [r for rate in rates for r in (rate if isinstance(rate, tuple) else (rate,))]
         return any(isinstance(rate, Schedule) for rate in each)
 
     def with_rates(self, rate: Rates) -> Policy:
-        """The same policy at other rates.
+        """Return the same policy with other rates.
 
         Args:
-            rate: for every site, a number, a `Schedule`, or a list of these, one for each layer
-                of the stack; or a mapping from the names of some sites to such rates.
+            rate: for all sites: a number in [0, 1), a `Schedule`, or a list with one of these for
+                each layer of the stack. Or a mapping from site names to such rates; the other
+                sites keep theirs.
 
         Raises:
-            PolicyError: a site that the policy has no rule for, or a rate out of range.
+            PolicyError: the policy has no rule for a site, or a rate is out of range.
         """
         if not isinstance(rate, Mapping):
             rates = parse_rates(rate)
@@ -115,14 +123,14 @@ class Policy(Mapping[Site, Rule]):
         return Policy(name=self.name, citation=self.citation, **rules)
 
     def with_shape(self, shape: MaskShape) -> Policy:
-        """The same policy with masks of another shape, where values have spatial axes.
+        """Return the same policy with another mask shape, for values with spatial axes.
 
         Args:
             shape: `"element"`, or `"channel"` for whole feature maps. Masks of weights and of
-                word types stay what they are.
+                word types do not change.
 
         Raises:
-            PolicyError: another word.
+            PolicyError: `shape` is another word.
         """
         rules = {
             site.value: rule if site in MATRICES else replace(rule, shape=shape)
@@ -131,10 +139,10 @@ class Policy(Mapping[Site, Rule]):
         return Policy(name=self.name, citation=self.citation, **rules)
 
     def __getitem__(self, site: Site | str) -> Rule:
-        """The rule at a site, which may be given by its name.
+        """The rule at a site, which is given as a `Site` or by name.
 
         Raises:
-            KeyError: the policy has no rule there; it is a `PolicyError` too.
+            KeyError: the policy has no rule there. The error is a `PolicyError` too.
         """
         try:
             return self._rules[Site.of(site)]
@@ -153,7 +161,7 @@ class Policy(Mapping[Site, Rule]):
         return len(self._rules)
 
     def __eq__(self, other: object) -> bool:
-        """Equal when the same rules fall on the same sites, whatever the names are."""
+        """Equal if the same sites have the same rules, whatever the names."""
         return isinstance(other, Policy) and self._rules == other._rules
 
     def __hash__(self) -> int:
@@ -189,24 +197,24 @@ class Policy(Mapping[Site, Rule]):
     def diagram(
         self, layers: int = 2, steps: int = 4, path: tuple[int, int] | None = None
     ) -> Diagram:
-        """The policy on the unrolled network.
+        """Draw the policy on the unrolled network.
 
         Args:
             layers: L, from 1 to 1,000.
             steps: T, from 1 to 26.
-            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
-                the masks of.
+            path: `(s, t)`, counted from 1: draw the path from x_s to y_t heavy and count the masks
+                on it. None: no path.
 
         Raises:
-            PolicyError: there are no layers or too many, no steps or too many, no such path, or
-                rates for fewer layers.
+            PolicyError: `layers` or `steps` is out of range, there is no such path, or the policy
+                has rates for fewer layers.
         """
-        from ..pictures.policy_diagram import draw_policy  # a shortcut for it, and no more
+        from ..pictures.policy_diagram import draw_policy  # only this method needs it
 
         return draw_policy(self, layers, steps, path)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the policy on the unrolled network."""
+        """The diagram that a notebook shows."""
         from ..pictures.policy_diagram import draw_policy, layers_with_rates
 
         return draw_policy(self, layers_with_rates(self)).svg()
@@ -215,7 +223,7 @@ class Policy(Mapping[Site, Rule]):
         return (Policy.from_dict, (self.to_dict(),))
 
     def to_dict(self) -> dict[str, Any]:
-        """The policy as plain JSON values; `from_dict` is its inverse."""
+        """The policy as plain JSON values. `from_dict` reads them back."""
         return {
             "version": FORMAT_VERSION,
             "name": self.name,
@@ -225,10 +233,14 @@ class Policy(Mapping[Site, Rule]):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """The policy that `to_dict` described.
+        """Read a policy from what `to_dict` returned.
+
+        Args:
+            data: plain JSON values.
 
         Raises:
-            PolicyError: a newer format version, an unknown kind of rule, or a missing field.
+            PolicyError: the format version is newer, a kind of rule is unknown, or a field is
+                missing.
         """
         try:
             version, rules = as_integer(data["version"]), data["rules"]
@@ -239,7 +251,7 @@ class Policy(Mapping[Site, Rule]):
                     f"This policy is in format version {version!r}; this release reads "
                     f"versions up to {FORMAT_VERSION}. Upgrade dropout-policies to read it."
                 )
-            # Version 1 had drops alone, tied and scaled; and version 2 masks of elements.
+            # Version 1 had only drops, tied and scaled. Version 2 had only masks of elements.
             absent: dict[str, Any] = {"gates": "tied", "scaled": True} if version == 1 else {}
             absent |= {"shape": "element"} if version < FORMAT_VERSION else {}
             parsed = {site: Rule.from_dict({**absent, **rule}) for site, rule in rules.items()}
@@ -249,20 +261,24 @@ class Policy(Mapping[Site, Rule]):
             return cls(name=name, citation=citation, **parsed)
         except PolicyError:
             raise
-        except Exception as error:  # whatever it is made of may fail in its own way
+        except Exception as error:  # any value in `data` may fail in its own way
             raise PolicyError(
                 f"This is no saved policy ({short_repr(error)}). Received: {short_repr(data)}"
             ) from None
 
     def to_json(self) -> str:
+        """The policy as JSON text. `from_json` reads it back."""
         return json.dumps(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """The policy that `to_json` wrote.
+        """Read a policy from the JSON that `to_json` wrote.
+
+        Args:
+            text: the JSON.
 
         Raises:
-            PolicyError: the text is no JSON object, or no saved policy.
+            PolicyError: the text is not a JSON object, or not a saved policy.
         """
         try:
             data = json.loads(text, object_pairs_hook=_object_without_duplicates)
@@ -272,7 +288,7 @@ class Policy(Mapping[Site, Rule]):
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of JSON, each of whose names may stand there once."""
+    """A JSON object. Each name may occur only once."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:

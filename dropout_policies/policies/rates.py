@@ -1,4 +1,4 @@
-"""How likely a mask drops an element: a number, one that changes with the calls, or one a layer."""
+"""Rates: the probability that a mask drops an element, fixed, by call or by layer."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ..errors import PolicyError
 from .sites import Site
 
 MAX_LAYERS = 2**16
-"""How many layers masks can be numbered for."""
+"""The largest number of layers: masks have no numbers for more."""
 
 MAX_LEVELS = 100_000
-"""In how many steps a ramp may go."""
+"""The largest number of steps in a ramp."""
 
 
 def check_rate(rate: object, where: str = "rate") -> float:
-    """`rate` as a float in [0, 1).
+    """Return `rate` as a float in [0, 1).
 
     Args:
-        rate: a real number of Python's or NumPy's, a `Fraction`, a `Decimal`, or an array of no
-            axes that holds one.
-        where: how errors call it.
+        rate: a real number (Python or NumPy), a `Fraction`, a `Decimal`, or an array without axes
+            that holds one of these.
+        where: the name that errors use for it.
 
     Raises:
-        PolicyError: it is no real number, is NaN, or lies outside [0, 1).
+        PolicyError: it is not a real number, is NaN, or is outside [0, 1).
     """
-    number = rate[()] if isinstance(rate, np.ndarray) else rate  # of one without axes, its item
+    number = rate[()] if isinstance(rate, np.ndarray) else rate  # unpacks an array without axes
     if isinstance(number, bool) or not isinstance(number, Real | Decimal):
         raise PolicyError(
             f"{where} must be a number in [0, 1). Received: {where}={short_repr(rate)}"
         )
     try:
         value = float(number)
-    except Exception:  # too large for a float, or a number whose class is broken
+    except Exception:  # too large for a float, or an instance of a broken number class
         value = math.nan
     if not 0.0 <= value < 1.0:
         raise PolicyError(
@@ -54,17 +54,19 @@ def check_rate(rate: object, where: str = "rate") -> float:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A rate that changes with the number of the call, in steps.
+    """A rate that changes with the number of the call, in discrete steps.
 
-    Steps and not a curve, so that every framework compares words with the very same thresholds,
-    in compiled graphs too, and keyed masks stay equal bit for bit.
+    Because the rate changes in steps and not along a curve, every framework compares its random
+    words with exactly the same thresholds, also in compiled graphs. So keyed masks stay equal bit
+    for bit.
 
     Args:
-        points: pairs (call, rate): from that training call of a layer on, counted from 0, the
-            rate is that one. The calls ascend from 0.
+        points: pairs `(call, rate)`. From training call number `call` of a layer on, counted from
+            0, the rate is `rate`, in [0, 1). The calls are in ascending order and begin with 0.
 
     Raises:
-        PolicyError: the calls are no ascending integers from 0 on, or a rate is out of range.
+        PolicyError: the calls are not ascending integers from 0 to 2**31 - 1, the first is not 0,
+            or a rate is out of range.
     """
 
     points: tuple[tuple[int, float], ...]
@@ -86,10 +88,13 @@ class Schedule:
         object.__setattr__(self, "points", tuple(zip(known, rates, strict=True)))
 
     def at(self, call: int) -> float:
-        """The rate of a call.
+        """The rate at a call.
+
+        Args:
+            call: the number of the call, from 0.
 
         Raises:
-            PolicyError: `call` is no number of a call.
+            PolicyError: `call` is not an integer from 0 on.
         """
         try:
             return [rate for first, rate in self.points if first <= call][-1]
@@ -100,10 +105,11 @@ class Schedule:
 
     @property
     def highest(self) -> float:
+        """The highest rate of all calls."""
         return max(rate for _, rate in self.points)
 
     def __repr__(self) -> str:
-        """What makes it again; of a long one the first and the last points."""
+        """The expression that creates it. A long one shows only its first and last points."""
         pairs = [f"{call}: {rate!r}" for call, rate in self.points]
         if len(pairs) > 6:
             pairs = [*pairs[:3], "...", *pairs[-2:]]
@@ -117,23 +123,25 @@ Rate = float | Schedule
 """The rate of one mask."""
 
 RuleRates = Rate | tuple[Rate, ...]
-"""The rates that a rule holds: one for every layer, or one for each layer of a stack."""
+"""The rates of a rule: one for all layers, or one for each layer of a stack."""
 
 LayerRates = Rate | Sequence[Rate] | npt.NDArray[Any]
-"""Rates as users write them: one for every layer, or a list with one for each layer of a stack."""
+"""Rates as users write them: one for all layers, or a list with one for each layer of a stack."""
 
 Rates = LayerRates | Mapping[str, LayerRates] | Mapping[Site, LayerRates]
-"""What `rate=` takes: rates for every site, or a mapping from some sites' names to rates."""
+"""What `rate=` takes: rates for all sites, or a mapping from names of sites to rates."""
 
 
 def schedule(points: Mapping[int, float]) -> Schedule:
     """A rate that changes at given training calls: `schedule({0: 0.0, 1000: 0.25})`.
 
     Args:
-        points: from the number of a call, counted from 0, to the rate that holds from it on.
+        points: a mapping from the number of a call, counted from 0, to the rate from that call on,
+            in [0, 1). It must have a rate for call 0.
 
     Raises:
-        PolicyError: the calls are no integers from 0 on, or a rate is out of range.
+        PolicyError: `points` is not a mapping, the calls are not integers from 0 to 2**31 - 1,
+            call 0 is missing, or a rate is out of range.
     """
     if not isinstance(points, Mapping):
         raise PolicyError(
@@ -150,10 +158,10 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
     """A rate that goes from `start` to `end` over the first training calls, in equal steps.
 
     Args:
-        start: the rate of the first call.
-        end: the rate from call `calls` on.
-        calls: how many calls the way takes, from 1 to 2**31 - 1.
-        levels: in how many steps, from 1 to 100,000; at most one a call.
+        start: the rate of the first call, in [0, 1).
+        end: the rate from call number `calls` on, in [0, 1).
+        calls: the number of calls until `end` is reached, from 1 to 2**31 - 1.
+        levels: the number of steps, from 1 to 100,000. There is never more than one step per call.
 
     Raises:
         PolicyError: a rate, `calls` or `levels` is out of range.
@@ -166,7 +174,7 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
 
 
 def parse_rates(rates: object) -> RuleRates:
-    """Rates as a user writes them: a number, a schedule, or a sequence of those, layer by layer.
+    """Check rates as users write them: a number, a `Schedule`, or a sequence with one per layer.
 
     Raises:
         PolicyError: they are none of these, or out of range.
@@ -190,7 +198,7 @@ def parse_rates(rates: object) -> RuleRates:
 
 
 def _first_items(rates: Any) -> list[object]:
-    """The items of a sequence, of one that is too long a few too many; none of a broken one."""
+    """The items of a sequence, at most `MAX_LAYERS + 1` of them; none if it is broken."""
     try:
         return list(islice(rates, MAX_LAYERS + 1))
     except Exception:
@@ -198,25 +206,25 @@ def _first_items(rates: Any) -> list[object]:
 
 
 def rate_at(rate: Rate, call: int) -> float:
-    """The rate of one call."""
+    """The rate at one call."""
     return rate.at(call) if isinstance(rate, Schedule) else rate
 
 
 def highest_rate(rates: RuleRates) -> float:
-    """The highest rate there ever is."""
+    """The highest rate over all layers and calls."""
     each = rates if isinstance(rates, tuple) else (rates,)
     return max(rate.highest if isinstance(rate, Schedule) else rate for rate in each)
 
 
 def rates_text(rates: RuleRates) -> str:
-    """Rates as reports write them."""
+    """Rates as text for reports."""
     if isinstance(rates, tuple):
         return f"[{', '.join(map(rates_text, rates))}]"
     return str(rates) if isinstance(rates, Schedule) else f"{rates:g}"
 
 
 def rates_to_json(rates: RuleRates) -> Any:
-    """Rates as plain JSON values; `rates_from_json` is its inverse."""
+    """Rates as plain JSON values. `rates_from_json` reads them back."""
     if isinstance(rates, tuple):
         return [rates_to_json(rate) for rate in rates]
     if isinstance(rates, Schedule):
@@ -225,10 +233,10 @@ def rates_to_json(rates: RuleRates) -> Any:
 
 
 def rates_from_json(value: Any) -> RuleRates:
-    """The rates that `rates_to_json` wrote.
+    """Read rates from what `rates_to_json` returned.
 
     Raises:
-        PolicyError: it never wrote such a value.
+        PolicyError: `rates_to_json` does not return such a value.
     """
     if isinstance(value, list):
         return parse_rates([_rate_from_json(rate) for rate in value])

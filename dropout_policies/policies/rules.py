@@ -1,4 +1,4 @@
-"""What happens at a site: the kind of noise, its rate, how long a mask lives, one for all gates."""
+"""`Rule`: what happens at a site: the kind of noise, its rate, its lifetime and its shape."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ MaskShape = Literal["element", "channel"]
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens at a site; m ~ Bernoulli(1 − rate) for each element.
+    """What happens at one site. A mask m ~ Bernoulli(1 − rate) is drawn for each element.
 
     Args:
-        rate: the probability of dropping (of keeping the previous value, for zoneout), in [0, 1);
-            a `Schedule`; or a tuple with one of these for each layer of the stack.
-        per: a mask's lifetime: `"step"` draws anew for every step, `"sequence"` holds one mask
-            per sample through all steps of a call, `"call"` holds one mask for all samples and
-            steps of a call (weights and embedding alone).
+        rate: the probability of dropping an element, in [0, 1); for zoneout, of keeping its
+            previous value. A number, a `Schedule`, or a tuple with one of these for each layer of
+            the stack.
+        per: how long a mask lasts. `"step"`: every step has a new mask. `"sequence"`: each sample
+            keeps one mask for all steps of a call. `"call"`: all samples and steps of a call share
+            one mask (only for weights and embeddings).
         kind: `"drop"`: m ⊙ x / (1 − rate). `"zoneout"`: (1 − m) ⊙ previous + m ⊙ new.
-        gates: `"tied"`: all gates see one mask; `"untied"`: each has its own.
-        scaled: whether what is kept is divided by 1 − rate in training. If not, evaluation
-            multiplies by 1 − rate instead.
-        shape: where values have spatial axes, as in a convolutional LSTM: `"element"` draws for
-            each element, `"channel"` for each channel, a whole feature map (Tompson et al. 2015,
-            arXiv:1411.4280). Elsewhere both are the same.
+        gates: `"tied"`: all gates share one mask. `"untied"`: each gate has its own.
+        scaled: True: in training, the values that are kept are divided by 1 − rate. False: they
+            are not, and evaluation multiplies by 1 − rate instead. Always False for zoneout.
+        shape: for values with spatial axes, as in a convolutional LSTM. `"element"`: each element
+            is masked by itself. `"channel"`: each channel, that is, a whole feature map (Tompson
+            et al. 2015, arXiv:1411.4280). For other values, both mean the same.
 
     Raises:
-        PolicyError: a rate lies outside [0, 1), or another word is unknown.
+        PolicyError: a rate is outside [0, 1), or another argument is not one of these values.
     """
 
     rate: RuleRates
@@ -66,7 +67,7 @@ class Rule:
         }
         for name, known in words.items():
             word = getattr(self, name)
-            text = str.__str__(word) if isinstance(word, str) else ""  # of a subclass too
+            text = str.__str__(word) if isinstance(word, str) else ""  # for subclasses too
             if text not in known:
                 raise PolicyError(
                     f"{name} must be {' or '.join(map(repr, known))}. "
@@ -82,19 +83,22 @@ class Rule:
 
     @property
     def active(self) -> bool:
-        """Whether it ever drops anything at all."""
+        """Whether the rule ever drops anything."""
         return highest_rate(self.rate) > 0.0
 
     @property
     def same_in_evaluation(self) -> bool:
-        """Whether evaluation is the identity; it is the mask's mean otherwise."""
+        """Whether evaluation is the identity. If not, it uses the mean of the mask."""
         return self.kind == "drop" and self.scaled
 
     def of_layer(self, depth: int) -> Rate:
-        """The rate in a stack's layer number `depth`, from 0.
+        """The rate in one layer of a stack.
+
+        Args:
+            depth: the number of the layer in its stack, from 0.
 
         Raises:
-            PolicyError: there are rates for other layers only.
+            PolicyError: the rule has rates for fewer layers.
         """
         if not isinstance(self.rate, tuple):
             return self.rate
@@ -107,10 +111,14 @@ class Rule:
         return self.rate[depth]
 
     def of_layers(self, first: int, layers: int) -> Rule:
-        """The rule as it is in some layers of a stack, from number `first` on.
+        """The rule with its rates for some layers of a stack.
+
+        Args:
+            first: the number of the first of these layers, from 0.
+            layers: how many layers.
 
         Raises:
-            PolicyError: there are rates for fewer layers.
+            PolicyError: the rule has rates for fewer layers.
         """
         if not isinstance(self.rate, tuple):
             return self
@@ -118,12 +126,16 @@ class Rule:
         return replace(self, rate=rates[0] if len(set(rates)) == 1 else rates)
 
     def values(self, rate: float) -> tuple[float, float]:
-        """What a mask holds where its bit says keep, and where it says drop.
+        """The two values of a mask: the one where its bit says keep, the one where it says drop.
 
-        A drop's mask is multiplied with the value; a zoneout's is 1 where the previous value stays.
+        A drop mask is multiplied with the value. A zoneout mask is 1 where the previous value
+        stays.
+
+        Args:
+            rate: the rate, in [0, 1).
 
         Raises:
-            PolicyError: the rate lies outside [0, 1).
+            PolicyError: the rate is outside [0, 1).
         """
         if not 0.0 <= rate < 1.0:
             check_rate(rate)
@@ -132,11 +144,11 @@ class Rule:
         return (1.0 / (1.0 - rate) if self.scaled else 1.0), 0.0
 
     def value(self, kept: bool, rate: float) -> float:
-        """One of `values`."""
+        """One of the two `values`: the first if `kept`, else the second."""
         return self.values(rate)[0 if kept else 1]
 
     def mean(self, rate: float) -> float:
-        """The mean of a mask, which stands for it in evaluation."""
+        """The mean of a mask, which evaluation uses instead of the mask."""
         kept, dropped = self.values(rate)
         return kept * (1.0 - rate) + dropped * rate
 
@@ -144,17 +156,20 @@ class Rule:
         return f"{self.kind} {self.text()}"
 
     def text(self) -> str:
-        """Rate, lifetime and what is out of the ordinary."""
+        """The rate, the lifetime and every option that is not at its default."""
         extra = " untied" * (self.gates == "untied")
         extra += " unscaled" * (self.kind == "drop" and not self.scaled)
         lifetime = f"{self.per} and channel" if self.shape == "channel" else self.per
         return f"{rates_text(self.rate)} per {lifetime}{extra}"
 
     def check_at(self, site: Site) -> None:
-        """Make sure that the rule can stand at a site.
+        """Check that a site accepts the rule.
+
+        Args:
+            site: the site.
 
         Raises:
-            PolicyError: it cannot; the message shows what can.
+            PolicyError: it does not. The message shows what the site accepts.
         """
         site = Site.of(site)
         kind = "zoneout" if site in UPDATES else "drop"
@@ -190,10 +205,11 @@ class Rule:
             )
 
     def with_rate(self, rate: LayerRates) -> Rule:
+        """Return the same rule with another rate, in any form that `rate` takes."""
         return replace(self, rate=parse_rates(rate))
 
     def to_dict(self) -> dict[str, Any]:
-        """The rule as plain JSON values; `from_dict` is its inverse."""
+        """The rule as plain JSON values. `from_dict` reads them back."""
         return {
             "kind": self.kind,
             "rate": rates_to_json(self.rate),
@@ -205,7 +221,10 @@ class Rule:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Rule:
-        """The rule that `to_dict` described.
+        """Read a rule from what `to_dict` returned.
+
+        Args:
+            data: plain JSON values.
 
         Raises:
             PolicyError: a field is missing, a word is unknown, or a rate is out of range.
@@ -229,6 +248,17 @@ def drop(
     scaled: bool = True,
     shape: MaskShape = "element",
 ) -> Rule:
-    """A rule that drops with probability `rate` and scales what is kept by 1/(1 − rate); see `Rule`
-    for the arguments."""
+    """Return a rule that drops with probability `rate` and scales the kept values by 1/(1 − rate).
+
+    Args:
+        rate: the dropout rate in [0, 1): a number, a `Schedule`, or a list with one of these for
+            each layer of the stack.
+        per: how long a mask lasts: `"step"`, `"sequence"` or `"call"`; see `Rule`.
+        gates: `"tied"`: all gates share one mask. `"untied"`: each gate has its own.
+        scaled: False: do not scale in training; evaluation multiplies by 1 − rate instead.
+        shape: for values with spatial axes, `"element"`, or `"channel"` for whole feature maps.
+
+    Raises:
+        PolicyError: a rate is outside [0, 1), or another argument is not one of these values.
+    """
     return Rule(parse_rates(rate), per, "drop", gates, scaled, shape)
