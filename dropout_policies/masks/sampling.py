@@ -1,4 +1,4 @@
-"""Masks in evaluation, on purpose; and the masks of calls taken out and put back in."""
+"""Masks in evaluation, and masks that are recorded from calls and put back into calls."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from .tape import Player, Record, Recorder, Tape
 
 
 class PolicyLayer(Protocol):
-    """A layer under a policy, as an adapter offers it.
+    """A layer under a policy, as an adapter provides it.
 
-    `sample` has masks fall in evaluation too, keyed by a seed, and gives what `resume` needs to
-    put the layer's own masks back as if nothing had happened. With `hold` every call has the masks
-    of call 0. Rates that follow a schedule stay where they are.
+    `sample` switches masks on in evaluation too, with the keys of a seed. It returns what `resume`
+    needs to restore the layer's own masks, as if nothing had happened. With `hold`, every call has
+    the masks of call 0. Rates on a schedule do not advance meanwhile.
     """
 
     tape: Tape | None
@@ -32,10 +32,10 @@ class PolicyLayer(Protocol):
 
 
 def policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
-    """The adapter of a model, and its layers under a policy by name.
+    """Return the adapter of a model, and its layers under a policy by name.
 
     Raises:
-        PolicyError: it has none.
+        PolicyError: the model has no such layer.
     """
     adapter = find_adapter(model)
     layers = adapter.under_policy(model)
@@ -49,44 +49,48 @@ def policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
 
 @contextmanager
 def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> Iterator[None]:
-    """Have masks fall in evaluation too: each call is a sample of the network's predictions.
+    """Apply masks in evaluation too: each call is then a sample of the network's prediction.
 
-    Gal & Ghahramani 2016, section 4.1. At the end every layer has its own masks again, as if
-    nothing had happened in between.
+    Gal & Ghahramani 2016, section 4.1. When the block ends, each layer continues with the masks
+    that it would have drawn anyway.
+
+    This affects only layers under a policy, not the framework's own dropout layers.
 
     Args:
-        model: one that has layers under a policy.
-        hold: keep one set of masks for all calls, in which a sample's row in its batch is what
-            tells samples apart: the same network for a whole test set.
-        seed: an integer in [0, 2**32) for the masks; None draws one from the framework's generator.
-
-    Only layers under a policy are concerned; the framework's own dropout layers stay as they are.
+        model: a model with layers under a policy.
+        hold: use the same masks in all calls. The masks of a sample then depend only on its row in
+            the batch, so that a whole test set runs through the same network.
+        seed: an integer in [0, 2**32) for the masks. None: draw one from the framework's generator.
 
     Raises:
-        PolicyError: the model has no layer under a policy, a cell that runs step by step is to
-            hold its masks, or the seed is out of range.
+        PolicyError: the model has no layer under a policy, `hold` is true and the model has a
+            PyTorch cell that runs step by step, or the seed is out of range.
     """
     adapter, layers = policy_layers(model)
     chosen = adapter.random_seed() if seed is None else check_seed(seed)
     before: list[tuple[PolicyLayer, Any]] = []
     try:
         for number, layer in enumerate(layers.values()):
-            # A seed for each, so that two stacks with layers of one number do not share masks.
+            # Each layer has its own seed: two stacks may have layers with the same number.
             before.append((layer, layer.sample(derived_seed(chosen, number), hold)))
         adapter.changed(model)
         yield
     finally:
         for layer, memory in before:
-            # The policy may have been removed meanwhile, and with it everything of ours.
+            # If the policy has been removed meanwhile, there is nothing to restore.
             if getattr(layer, "placement", None) is not None:
                 layer.resume(memory)
         adapter.changed(model)
 
 
 class Samples(NamedTuple):
-    """The mean of several samples, and their spread (standard deviation), element by element.
+    """The mean of several samples and their spread (standard deviation), element by element.
 
     Each has the structure of a sample: an array, or dicts, lists and tuples of arrays.
+
+    Args:
+        mean: the mean.
+        spread: the standard deviation.
     """
 
     mean: Any
@@ -96,25 +100,26 @@ class Samples(NamedTuple):
 def average(
     model: Any, probabilities: Callable[[], Any], samples: int = 20, *, seed: int | None = None
 ) -> Samples:
-    """Average what a network predicts over several sets of masks.
+    """Average the predictions of a network over several sets of masks.
 
     ```python
     mean, spread = dp.average(model, lambda: model(x).softmax(-1), samples=50)
     ```
 
     Args:
-        model: one that has layers under a policy, in evaluation.
-        probabilities: runs the model, and gives an array of whatever framework, or dicts, lists
-            and tuples of arrays, one within another.
+        model: a model with layers under a policy, in evaluation mode.
+        probabilities: a function without arguments that runs the model and returns an array of
+            any framework, or dicts, lists and tuples of arrays, also nested.
         samples: K, the number of sets of masks, at least 1.
         seed: as in `monte_carlo`.
 
     Returns:
-        Mean and spread, of the structure, shapes and framework of what `probabilities` gives.
+        The mean and the spread. Both have the structure, the shapes and the framework of what
+        `probabilities` returns.
 
     Raises:
-        PolicyError: there are no samples to draw, the model has no layer under a policy, or what
-            `probabilities` gives cannot be averaged, or differs in structure from call to call.
+        PolicyError: `samples` is below 1, the model has no layer under a policy, the seed is out
+            of range, or the results of `probabilities` cannot be averaged or differ in structure.
     """
     samples = check_integer(samples, "samples", 1)
     if not callable(probabilities):
@@ -134,10 +139,10 @@ def average(
 
 
 class _RunningMean:
-    """Mean and spread of one array's samples so far (Welford 1962).
+    """The mean and the spread of one array's samples so far (Welford 1962).
 
     Args:
-        where: its place in the output, for errors.
+        where: the place of the array in the output, for errors.
         leaf: the first sample.
     """
 
@@ -149,11 +154,11 @@ class _RunningMean:
                 f"Average its real and imaginary part, or its absolute value."
             )
         with self._arithmetic(leaf):
-            self.mean = leaf * 1.0  # whole numbers and truth values are averaged as fractions
+            self.mean = leaf * 1.0  # integers and booleans are averaged as fractions
             self.squares = self.mean * 0.0
 
     def add(self, leaf: Any) -> None:
-        """Take in one more sample."""
+        """Add one more sample."""
         if _shape(leaf) != self.shape:
             raise PolicyError(
                 f"{nested.output_name(self.where)} has another shape at another call, and cannot "
@@ -172,7 +177,7 @@ class _RunningMean:
 
     @contextmanager
     def _arithmetic(self, leaf: Any) -> Iterator[None]:
-        """Say which output it is with which one cannot calculate."""
+        """Turn any error of the arithmetic into one that names the output."""
         try:
             yield
         except Exception as error:  # each framework has its own
@@ -189,7 +194,7 @@ def _shape(leaf: Any) -> tuple[Any, ...]:
 
 @contextmanager
 def record(model: Any) -> Iterator[Record]:
-    """Take out the masks of calls, as arrays.
+    """Record the masks of calls as arrays.
 
     ```python
     with dp.record(model) as masks:
@@ -197,9 +202,13 @@ def record(model: Any) -> Iterator[Record]:
     masks["rnn"][0][dp.Slot(dp.Site.INPUT, layer=0, direction=0)]  # [T, B, D]
     ```
 
+    Args:
+        model: a model with layers under a policy.
+
     Yields:
-        For each layer by name a list with its calls; each is a dict from `Slot` to an array of the
-        shape that the plan says (see `PlannedMask`): `[T or 1, B, F]` for what falls on values.
+        A dict from the name of each layer to a list of its calls. A call is a dict from `Slot` to
+        a NumPy array, which has the shape that the plan gives (see `PlannedMask`): `[T, B, F]` for
+        masks on values, with T = 1 if a mask lasts longer than a step.
 
     Raises:
         PolicyError: the model has no layer under a policy.
@@ -215,18 +224,18 @@ def record(model: Any) -> Iterator[Record]:
 def replay(
     model: Any, masks: Mapping[str, Sequence[Mapping[Any, np.ndarray[Any, Any]]]]
 ) -> Iterator[None]:
-    """Put given masks in the place of those that calls would draw.
+    """Use given masks in calls instead of drawing new ones, in evaluation too.
 
     Args:
-        model: the model that they were recorded from, or another one of the same plan.
-        masks: what `record` gave, changed as you like; layers that it does not name draw their own.
-
-    Masks that are put in fall in evaluation too.
+        model: the model that the masks were recorded from, or another one with the same plan.
+        masks: what `record` returned, changed as you like. Layers that it does not name draw
+            their own masks.
 
     Raises:
-        PolicyError: `masks` is nothing that `record` gives; a layer is named that is not there;
-            or, once it is called, a mask is missing, unplanned or of another shape; or, at the
-            end, there were fewer calls than masks.
+        PolicyError: `masks` does not have the form that `record` returns, it names an unknown
+            layer, or the masks of a layer are recorded or replaced already. During a call: a mask
+            is missing, not planned, of another shape or not an array of numbers, or there are more
+            calls than masks. At the end: there were fewer calls than masks.
     """
     adapter, layers = policy_layers(model)
     recorded = list(masks.values()) if isinstance(masks, Mapping) else [None]

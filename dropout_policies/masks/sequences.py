@@ -18,13 +18,13 @@ from ..placement.adapters import find_adapter
 from .keyed import derived_seed
 
 Shared = TypeVar("Shared")
-"""What calls of a layer share."""
+"""The type of what calls of a layer share."""
 
 _models: ContextVar[tuple[Any, ...]] = ContextVar("models_in_sequence", default=())
 
 
 def models_in_sequence() -> tuple[Any, ...]:
-    """The models whose calls are one sequence now, whether they are under a policy or not."""
+    """The models whose calls form one sequence now, under a policy or not."""
     return _models.get()
 
 
@@ -32,9 +32,9 @@ class RowGroup(NamedTuple):
     """Rows of a batch whose masks are drawn together.
 
     Args:
-        rows: how many there are.
+        rows: how many rows.
         seed: the seed of their masks.
-        row_offset: the number of the first of them, by which its masks are keyed.
+        row_offset: the number of the first row, which is part of the key of its masks.
         first_step: the step of the sequence at which the call begins.
     """
 
@@ -44,7 +44,7 @@ class RowGroup(NamedTuple):
     first_step: int
 
     def next_row(self) -> RowGroup:
-        """The row that comes after it, and is alike."""
+        """The group of the next single row, if it has the same seed and step."""
         return self._replace(rows=1, row_offset=self.row_offset + self.rows)
 
 
@@ -53,17 +53,17 @@ class SharedMasks:
     """What calls of one layer share inside `sequence` or `hold`.
 
     Args:
-        goes_on: whether each call goes on at the step at which the one before ended, as in
-            `sequence`; else each begins at step 0, as in `hold`.
-        rows: the numbers of the batch's rows, by which masks are keyed; None for 0, 1, ...
+        goes_on: True: each call continues at the step where the previous call ended, as in
+            `sequence`. False: each call begins at step 0, as in `hold`.
+        rows: the numbers of the batch's rows, which are part of the keys of masks. None: 0, 1, ...
 
     Attributes:
-        seed: the seed of the masks; None before the first call.
-        call: the number of the call that all of them are, as their masks are keyed.
-        rates_at: the call whose rates hold.
-        step: how many steps were made.
-        episodes, starts: by row, how often it was reset, and the step of the last time; None where
-            no row was.
+        seed: the seed of the masks. None before the first call.
+        call: the number of the call that all of these calls count as, in the keys of their masks.
+        rates_at: the call whose rates apply.
+        step: how many steps have been made.
+        episodes, starts: for each row, how often it was reset, and at which step last. None if no
+            row was reset.
         drawn: what the adapter keeps of the masks that it has drawn, by slot.
     """
 
@@ -78,12 +78,12 @@ class SharedMasks:
     drawn: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def advance(self, steps: int) -> None:
-        """A call of some steps is over."""
+        """Note that a call of some steps has ended."""
         if self.goes_on:
             self.step += steps
 
     def reset(self, rows: Any) -> None:
-        """Begin a new episode in some rows; see `SequenceScope.reset`."""
+        """Begin a new episode in some rows. See `SequenceScope.reset`."""
         flags = row_flags(rows)
         if not flags.any():
             return
@@ -95,12 +95,12 @@ class SharedMasks:
         self.starts = np.where(flags, self.step, self.starts)
 
     def row_groups(self, batch: int, row_offset: int, back: int = 0) -> list[RowGroup]:
-        """The rows of a call, in groups whose masks can be drawn together.
+        """Group the rows of a call so that each group's masks can be drawn together.
 
         Args:
             batch: B.
-            row_offset: the number of the first row, where rows have no numbers of their own.
-            back: how many steps before the next one the call begins.
+            row_offset: the number of the first row, if the rows have no numbers of their own.
+            back: how many steps before the next step the call begins.
 
         Raises:
             PolicyError: there are more rows than the sequence began with.
@@ -129,7 +129,7 @@ class SharedMasks:
         return groups
 
     def whole(self, rows: int, row_offset: int = 0, back: int = 0) -> RowGroup:
-        """Rows of which none has a number or an episode of its own; arguments as above."""
+        """One group of rows that have no numbers or episodes of their own. Arguments as above."""
         return RowGroup(rows, self._seed, row_offset, self.step - back)
 
     @property
@@ -139,17 +139,17 @@ class SharedMasks:
 
 
 class Resettable(Protocol):
-    """What calls of a layer share: `reset` begins a new episode in some rows."""
+    """What calls of a layer share. `reset` begins a new episode in some rows."""
 
     def reset(self, rows: Any) -> None: ...
 
 
 class SharingLayer(Protocol):
-    """A layer under a policy whose calls may share masks.
+    """A layer under a policy whose calls can share masks.
 
-    `prepare_to_share` gets the layer ready, and returns whether what was compiled of its model is
-    out of date by that. `share_masks` has its calls share masks inside the context that it
-    returns, within the current thread or task. Its arguments are the fields of `SharedMasks`.
+    `prepare_to_share` gets the layer ready. It returns whether compiled versions of its model are
+    now out of date. `share_masks` returns a context in which the layer's calls share masks, within
+    the current thread or task. Its arguments are the fields of `SharedMasks`.
     """
 
     def prepare_to_share(self) -> bool: ...
@@ -160,21 +160,21 @@ class SharingLayer(Protocol):
 
 
 class SharedState(Generic[Shared]):
-    """What the calls of layers share now: a value for each thread and each task of asyncio."""
+    """What the calls of layers share now: one value for each thread and each asyncio task."""
 
     def __init__(self) -> None:
         self.entered = 0
-        """How many scopes there are now, in all threads."""
+        """How many scopes are open now, in all threads."""
         self._now: ContextVar[dict[int, tuple[object, Shared]]] = ContextVar("shared")
 
     def of(self, keys: object) -> Shared | None:
-        """What the calls share that draw by some keys."""
+        """What the calls that draw with these keys share, or None."""
         _, shared = self._now.get({}).get(id(keys), (None, None))
         return shared
 
     @contextmanager
     def enter(self, keys: object, shared: Shared) -> Iterator[Shared]:
-        """Have the calls share masks that draw by some keys."""
+        """Let the calls that draw with these keys share masks."""
         # With the keys, so that no other object gets their number meanwhile.
         token = self._now.set({**self._now.get({}), id(keys): (keys, shared)})
         self.entered += 1
@@ -186,19 +186,19 @@ class SharedState(Generic[Shared]):
 
 
 class SequenceScope:
-    """What `with dropout_policies.sequence(model) as scope` gives."""
+    """The object that `with dropout_policies.sequence(model) as scope` returns."""
 
     def __init__(self, shared: Sequence[Resettable]) -> None:
         self._shared = shared
 
     def reset(self, rows: Any) -> None:
-        """Begin a new sequence in some rows of the batch: they get new masks, and are at step 0.
+        """Begin a new sequence in some rows of the batch, with new masks and at step 0.
 
         Args:
-            rows: a truth value for each row, `[B]`, such as an environment's `done`.
+            rows: a boolean for each row, `[B]`, for example an environment's `done`.
 
         Raises:
-            PolicyError: it is nothing of that form, or of another length than before.
+            PolicyError: `rows` is not an array of booleans, or its length has changed.
         """
         for shared in self._shared:
             shared.reset(rows)
@@ -206,8 +206,10 @@ class SequenceScope:
 
 @contextmanager
 def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
-    """Make all calls inside one sequence: a model that runs step by step has the masks that it
-    would have in one call over the whole sequence.
+    """Treat all calls in the block as one sequence.
+
+    A model that runs step by step then has the masks that it would have in one call over the whole
+    sequence.
 
     ```python
     with dp.sequence(model):
@@ -215,22 +217,24 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
             y, state = model(x, state)
     ```
 
-    Masks per sequence and per call are drawn once and held; masks per step go on from step to step;
-    `calls` moves by one. With a seed, the masks are bit for bit those of the whole-sequence call.
+    Masks per sequence and per call are drawn once and kept. Masks per step continue from step to
+    step. `calls` advances by one. With a seed, the masks are bit for bit those of one call over
+    the whole sequence.
 
-    Without a layer under a policy there is nothing to hold, and the model runs as ever: the same
-    code trains the network with and without dropout.
+    A model without a layer under a policy runs as usual. So the same code trains the network with
+    and without dropout.
 
     Args:
         model: a model, or one of its layers.
-        rows: the number of each row of the batch, `[B]`, by which its masks are keyed; 0, 1, ... if
-            left out. For batches that are parts of a larger one.
+        rows: the number of each row of the batch, `[B]`, which is part of the key of its masks;
+            integers in [0, 2**32). Use it for batches that are parts of a larger one. None: 0, 1,
+            ...
 
     Yields:
-        a scope whose `reset(rows)` begins a new sequence in some rows.
+        A scope. Its `reset(rows)` begins a new sequence in some rows.
 
     Raises:
-        PolicyError: no adapter owns the model, or `rows` are no numbers.
+        PolicyError: no adapter handles the model, or `rows` are not such numbers.
     """
     numbers = None if rows is None else _row_numbers(rows)
     with _sharing(model, goes_on=True, rows=numbers) as shared:
@@ -243,22 +247,23 @@ def sequence(model: Any, *, rows: Any = None) -> Iterator[SequenceScope]:
 
 @contextmanager
 def hold(model: Any) -> Iterator[None]:
-    """Give all calls inside the same masks: both twins of a siamese network, or a second look at
-    one batch.
+    """Give all calls in the block the same masks.
+
+    Use it for the two twins of a siamese network, or to look at one batch a second time.
 
     ```python
     with dp.hold(model):
         loss = distance(model(first), model(second))
     ```
 
-    Each call begins at step 0, and together they count as one. Call the model on batches of the
-    same rows: a mask belongs to its row.
+    Each call begins at step 0, and all calls together count as one. Pass the same rows in every
+    call, because a mask belongs to its row of the batch.
 
     Args:
-        model: a model, or one of its layers. Without a layer under a policy it runs as ever.
+        model: a model, or one of its layers. Without a layer under a policy it runs as usual.
 
     Raises:
-        PolicyError: no adapter owns the model.
+        PolicyError: no adapter handles the model.
     """
     with _sharing(model, goes_on=False):
         yield
@@ -284,19 +289,19 @@ def _sharing(
 
 
 MOST_STEPS_AT_ONCE = 64
-"""How many steps' masks are drawn in advance at most."""
+"""The largest number of steps whose masks are drawn in advance."""
 
 FEW_STEPS = 8
-"""A call of more steps than this draws masks for them alone."""
+"""A call with more steps than this draws only its own masks."""
 
 
 def steps_to_draw(steps: int, before: int, goes_on: bool) -> int:
-    """For how many steps a call draws masks, so that short calls do not draw each time.
+    """How many steps a call draws masks for. Short calls draw in advance, so that not each draws.
 
     Args:
         steps: T of the call.
-        before: for how many the last time; 0 if there was none.
-        goes_on: whether the next call goes on where this one ends.
+        before: the number of steps that were drawn last time, or 0.
+        goes_on: whether the next call continues where this one ends.
     """
     if not goes_on or steps > FEW_STEPS:
         return steps
@@ -304,12 +309,12 @@ def steps_to_draw(steps: int, before: int, goes_on: bool) -> int:
 
 
 def warn_of_steps(layer: str, policy: str, sites: Sequence[str]) -> None:
-    """Warn that a layer is called step by step outside of any scope.
+    """Warn that a layer is called step by step outside of a scope.
 
     Args:
-        layer: the layer's name.
-        policy: the policy's.
-        sites: where it is to hold masks for longer than a step.
+        layer: the name of the layer.
+        policy: the name of the policy.
+        sites: the sites where the policy keeps masks for longer than a step.
     """
     warnings.warn(
         f"{layer} is called for one step from a given state, and policy {policy!r} draws new masks "
@@ -321,10 +326,10 @@ def warn_of_steps(layer: str, policy: str, sites: Sequence[str]) -> None:
 
 
 def row_flags(rows: Any) -> npt.NDArray[np.bool_]:
-    """The rows that `SequenceScope.reset` is given, as an array.
+    """The argument of `SequenceScope.reset` as an array `[B]`.
 
     Raises:
-        PolicyError: they are no truth values.
+        PolicyError: it is not an array of booleans.
     """
     array = np.asarray(rows.detach().cpu() if hasattr(rows, "detach") else rows)
     if array.ndim != 1 or not len(array) or not np.isin(array, (0, 1)).all():
@@ -336,10 +341,10 @@ def row_flags(rows: Any) -> npt.NDArray[np.bool_]:
 
 
 def check_row_count(given: int, before: int) -> None:
-    """Make sure that `reset` is given as many rows as before.
+    """Check that `reset` receives as many rows as before.
 
     Raises:
-        PolicyError: it is not.
+        PolicyError: it does not.
     """
     if given != before:
         raise PolicyError(
