@@ -1,4 +1,4 @@
-"""`dropout_policies.apply` and `remove`: put policies on a model, and take them off."""
+"""`dropout_policies.apply`, `remove` and `wiring`: policies on existing models."""
 
 from __future__ import annotations
 
@@ -36,42 +36,45 @@ def apply(
     dp.apply(model, {"encoder.*": dp.zaremba(0.5), "decoder.*": "zoneout"})
     ```
 
-    Parameters, their names and the model's checkpoints stay what they are. Everything is
-    checked before anything is changed.
+    The parameters, their names and the model's checkpoints stay the same. Everything is checked
+    before anything is changed.
 
     Args:
         model: a `torch.nn.Module` or a `keras.Model`.
-        policy: a name (`dp.names()`), a `Policy`, or a mapping from layers' names or patterns to
-            these, of which the first that matches a layer counts. A policy given by name adapts to
-            the kind of layer: `"zoneout"` on a GRU leaves out the rule for the cell state.
-        rate: the rates, in [0, 1), for a policy given by name; its defaults if left out. A number
-            for every site, a list with one for each layer of the stack, a `dp.Schedule`, or a
-            mapping from names of sites to such rates: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
+        policy: a name (see `dp.names()`), a `Policy`, or a mapping from names or patterns of layers
+            to these; the first key that matches a layer counts. A policy given by name adapts to
+            the kind of layer: on a GRU, `"zoneout"` has no rule for the cell state.
+        rate: the rates, in [0, 1), for a policy given by name. A number for all sites, a list with
+            one for each layer of the stack, a `dp.Schedule`, or a mapping from names of sites to
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
         only: the layers that get a policy: a name, a pattern such as `"encoder.*"`, a list of
-            them, or a function `(name, layer) -> bool`. A module's name stands for all in it.
-        skip: the layers that get none, likewise.
-        example: an input of the model. The model runs on it without gradients, in evaluation mode
-            and, for dropout that code calls only there, in training mode, so that `apply` sees how
-            its layers are connected; nothing of that remains. A tuple is taken as several inputs, a
-            mapping as inputs by keyword; a function without arguments is called to run the model.
-        existing: what to do with dropout of the model's own where the policy masks too:
-            `"take over"` switches it off until `remove()`, `"keep"` leaves it on, `"refuse"` is an
-            error that names all of it. The report says what was done.
-        stacks: which layers feed one another, by name, where the model does not show it:
+            these, or a function `(name, layer) -> bool`. The name of a module includes everything
+            inside it. None: all layers.
+        skip: the layers that get no policy, in the same forms.
+        example: an input of the model. `apply` runs the model on it to see how its layers are
+            connected: without gradients, once in evaluation mode and once in training mode, because
+            some code calls dropout only in training. Afterwards the model is as it was. A tuple is
+            passed as several inputs, a mapping as keyword arguments. A function without arguments
+            is called to run the model. None: read the connections from the model's structure.
+        existing: what to do with the model's own dropout where the policy masks too.
+            `"take over"` switches it off until `remove()`. `"keep"` leaves it on. `"refuse"` raises
+            an error that lists all of it. The report says what was done.
+        stacks: which layers feed each other, by name, if the model does not show it:
             `[["lstm1", "lstm2"]]`.
-        seed: makes every mask a pure function of (seed, call, site, layer, direction) and of the
-            element's place, equal in every framework; without it the framework's own random
-            generator is used. An integer in [0, 2**32).
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction) and on the position of the element, and is the same in every framework.
+            None: use the framework's own random generator.
 
     Returns:
-        The report of what was touched; `remove()` on it undoes everything.
+        A report of what was changed. Its `remove()` undoes everything.
 
     Raises:
-        PolicyError: no adapter owns the model, it has no recurrent layer, a layer has a policy
-            already or cannot have a site of this one, which layers form a stack is unclear, a name
-            or pattern matches nothing, a rate given for a site falls nowhere, dropout of the
-            model's own would be doubled and cannot be switched off, or the model does not run on
-            the example.
+        PolicyError: no adapter handles the model, it has no recurrent layer, or it does not run on
+            the example. An argument is invalid: a policy is unknown, a rate or the seed is out of
+            range, a rate is for a site that nothing has, or a name or pattern matches nothing. A
+            layer already has a policy, or does not have a site of the new one. It is unclear which
+            layers form a stack. The model's own dropout would mask a connection a second time and
+            cannot be switched off.
     """
     choices = _choices(policy, rate)
     checked = None if seed is None else check_seed(seed)
@@ -84,7 +87,7 @@ def apply(
 
 
 def _choices(policy: Any, rate: Rates | None) -> dict[str, Choice]:
-    """A choice for each pattern; `"*"` for a policy that is for all layers."""
+    """A choice for each pattern. The pattern `"*"` is for all layers."""
     if isinstance(policy, Policy) or not isinstance(policy, Mapping):
         return {"*": Choice.of(policy, rate)}
     if rate is not None:
@@ -101,16 +104,16 @@ def _choices(policy: Any, rate: Rates | None) -> dict[str, Choice]:
 
 
 def remove(model: Any) -> None:
-    """Take every policy off a model, whether `apply` put it there or the layers were made with it.
+    """Remove every policy from a model, from `apply` or from the creation of its layers.
 
-    It works on copies and on loaded models too, where the report of `apply` is of another object.
-    Layers are then stock layers again, with the dropout of their own that they had.
+    This also works on copies and on loaded models, for which the report of `apply` does not. The
+    layers are then stock layers again, with their own dropout as it was.
 
     Args:
         model: a `torch.nn.Module` or a `keras.Model`.
 
     Raises:
-        PolicyError: no adapter owns the model, or it has no layer under a policy.
+        PolicyError: no adapter handles the model, or it has no layer under a policy.
     """
     adapter = find_adapter(model)
     if not adapter.under_policy(model):
@@ -121,7 +124,7 @@ def remove(model: Any) -> None:
 
 
 def wiring(model: Any, example: Any = None) -> Wiring:
-    """Show how the recurrent layers of a model are connected, and change nothing.
+    """Show how the recurrent layers of a model are connected. This changes nothing.
 
     ```python
     print(dp.wiring(model, example=batch))
@@ -129,13 +132,13 @@ def wiring(model: Any, example: Any = None) -> Wiring:
 
     Args:
         model: a `torch.nn.Module` or a `keras.Model`.
-        example: an input of the model, as `apply` takes it; without one, what the structure shows.
+        example: an input of the model, as for `apply`. None: read the model's structure only.
 
     Returns:
-        Which layer feeds which, how each is called, and every dropout on the way.
+        Which layer feeds which, how each is called, and every dropout between them.
 
     Raises:
-        PolicyError: no adapter owns the model, it has no recurrent layer, or it does not run on the
-            example.
+        PolicyError: no adapter handles the model, it has no recurrent layer, or it does not run on
+            the example.
     """
     return find_adapter(model).wiring(model, example)

@@ -1,4 +1,4 @@
-"""Policy × geometry → the shape of every mask. The one place where shapes are decided."""
+"""From a policy and the sizes of a call to the shape of each mask. Only here are shapes decided."""
 
 from __future__ import annotations
 
@@ -14,7 +14,13 @@ from ..policies.sites import WEIGHTS, Site
 
 
 class Slot(NamedTuple):
-    """Which mask: the site, the layer (from 0) and the direction (0 forward, 1 backward)."""
+    """Identifies a mask: the site, the layer and the direction.
+
+    Args:
+        site: the site.
+        layer: the number of the layer, from 0.
+        direction: 0 for forward, 1 for backward.
+    """
 
     site: Site
     layer: int
@@ -29,14 +35,16 @@ class Geometry:
         input_size: D, the width of x_t.
         hidden_size: H, the width of the state in one direction.
         layers: how many layers the object holds (`num_layers`).
-        directions: which directions it runs: `(0,)`, `(1,)` or `(0, 1)`.
-        batch: B; in a traced graph it may be a symbolic integer.
+        directions: the directions in which it runs: `(0,)`, `(1,)` or `(0, 1)`.
+        batch: B. It may be a symbolic integer in a traced graph.
         steps: T, likewise.
         proj_size: P, the width of a projected h, or 0.
         cell: the kind of layer.
-        input_positions: how many positions the spatial axes of x_t have, where D is its channels.
-        positions: how many those of the state have, where H is its channels.
-        taps: how many positions a convolution's kernel has.
+        input_positions: the number of positions on the spatial axes of x_t; D is then the number
+            of channels.
+        positions: the number of positions on the spatial axes of the state; H is then the number
+            of channels.
+        taps: the number of positions in a convolution's kernel.
     """
 
     input_size: int
@@ -53,25 +61,25 @@ class Geometry:
 
     @property
     def output_size(self) -> int:
-        """The width of one direction's h_t."""
+        """The width of h_t in one direction."""
         return self.proj_size or self.hidden_size
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A policy and the place of a layer object in its stack.
+    """A policy, and the position of a layer object in its stack.
 
-    A stack is consecutive recurrent layers, one feeding the next. It may be one object
-    (`num_layers=2`) or several; only its first layer has the `input` connection, only its last
-    one the `output` connection, so that L layers have L+1 vertical connections.
+    A stack is a series of recurrent layers, each of which feeds the next. It is one object
+    (`num_layers=2`) or several. Only the first layer of the stack has the `input` connection, and
+    only the last has the `output` connection, so that L layers have L+1 vertical connections.
 
     Args:
-        policy: what falls where.
-        layer: the number of the object's first layer, one word of its masks' keys.
-        first: the stack begins here.
-        last: the stack ends here.
-        depth: the number of the object's first layer in its stack, from 0, where rates are given
-            layer by layer.
+        policy: the policy.
+        layer: the number of the object's first layer, which is part of the keys of its masks.
+        first: whether the stack begins with this object.
+        last: whether the stack ends with this object.
+        depth: the number of the object's first layer in its stack, from 0. It selects the rates
+            that are given layer by layer.
     """
 
     policy: Policy
@@ -81,29 +89,35 @@ class Placement:
     depth: int = 0
 
     def vertical(self, layers: int) -> tuple[tuple[Site, int], ...]:
-        """The vertical connections (site, layer) that belong to an object of `layers` layers."""
+        """The vertical connections, as pairs (site, layer), of an object with `layers` layers."""
         entry = Site.INPUT if self.first else Site.BETWEEN
         into = [(entry if inner == 0 else Site.BETWEEN, inner) for inner in range(layers)]
         return (*into, (Site.OUTPUT, layers - 1)) if self.last else tuple(into)
 
     def masks_input(self, layers: int) -> bool:
-        """Whether an object of `layers` layers masks what comes into it."""
+        """Whether an object with `layers` layers masks its input."""
         return self.masks_site(self.vertical(layers)[0][0], 0)
 
     def masks_output(self, layers: int) -> bool:
-        """Whether an object of `layers` layers masks its output. (What another layer takes in is
-        masked there, as that layer's input.)"""
+        """Whether an object with `layers` layers masks its output.
+
+        An output that another layer takes in is masked there, as the input of that layer.
+        """
         return self.last and self.masks_site(Site.OUTPUT, layers - 1)
 
     def masks_site(self, site: Site, inner: int) -> bool:
-        """Whether a mask ever falls on a site of the object's layer number `inner`."""
+        """Whether the object ever masks a site of its layer number `inner`, from 0."""
         return self.policy.masks(site) and self.policy[site].of_layer(self.depth + inner) != 0.0
 
     def check_rates(self, layers: int, layer_name: str) -> None:
-        """Make sure that rates given layer by layer are as many as the stack has layers.
+        """Check that rates given layer by layer match the number of layers in the stack.
+
+        Args:
+            layers: how many layers the object holds.
+            layer_name: the name that errors use for the object.
 
         Raises:
-            PolicyError: they are not.
+            PolicyError: they do not match.
         """
         for site, rule in self.policy.items():
             many = len(rule.rate) if isinstance(rule.rate, tuple) else 0
@@ -121,13 +135,13 @@ class PlannedMask:
     """One mask of a call.
 
     Args:
-        rule: what it is.
-        rate: its rate: a number, or one that changes with the number of the call.
-        shape: `[T, B, F]`; T is 1 if it lives longer than a step. F is G·H where each gate has its
-            own, gate after gate. Where values have spatial axes, F are all positions of the first
-            channel, then of the next; or channels alone, by the rule. A weight's mask is
-            `[1, G*H, D or P]`, with the positions of a convolution's kernel likewise, and a mask of
-            word types `[1, B or 1, V]`.
+        rule: the rule that it follows.
+        rate: its rate: a number, or a `Schedule`.
+        shape: `[T, B, F]`. T is 1 if the mask lasts longer than a step. If each gate has its own
+            mask, F is G times as wide, gate after gate. For values with spatial axes, F holds all
+            positions of the first channel, then of the next; or, by the rule, only the channels.
+            The mask of a weight is `[1, G*H, D or P]`, with the positions of a convolution's kernel
+            arranged likewise. The mask of word types is `[1, B or 1, V]`.
         by_sample: whether its rows are the samples of the batch.
     """
 
@@ -147,19 +161,20 @@ def check_sites(
     advice: str = "",
     untied_allowed: bool = True,
 ) -> None:
-    """Make sure that a layer can have every site of a policy on which masks fall.
+    """Check that a layer has every site that a policy masks.
 
-    Embeddings are layers of their own; a recurrent layer leaves their site to them.
+    The site `embedding` is not checked, because embeddings are layers of their own.
 
     Args:
-        policy: what is to fall.
-        layer_name: how errors call the layer.
-        supported: the sites that it has.
-        way_out: what to do instead, where that is not to leave the sites out.
-        gates: whether its gates may have masks of their own.
+        policy: the policy.
+        layer_name: the name that errors use for the layer.
+        supported: the sites that the layer has.
+        advice: what the error tells the user to do. Default: leave the sites out of the policy.
+        untied_allowed: whether each gate can have a mask of its own.
 
     Raises:
-        PolicyError: it cannot; the message names the layer, the site and the sites it has.
+        PolicyError: it does not. The message names the layer, the missing sites and the sites that
+            it has.
     """
     untied = [s.value for s in policy if policy.masks(s) and policy[s].gates == "untied"]
     if untied and not untied_allowed:
@@ -181,9 +196,16 @@ def check_sites(
 
 
 def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
-    """Every mask that one training call of a recurrent layer object needs.
+    """Plan every mask that one training call of a recurrent layer object needs.
 
-    Rules with rate 0 need no mask and get none.
+    A rule with rate 0 needs no mask and gets none.
+
+    Args:
+        placement: the policy and the position of the object in its stack.
+        geometry: the sizes of the call.
+
+    Returns:
+        The masks by slot.
     """
     plan: Plan = {}
     cell, policy = geometry.cell, placement.policy
@@ -233,13 +255,16 @@ def plan_masks(placement: Placement, geometry: Geometry) -> Plan:
 
 
 def plan_embedding(policy: Policy, number: int, vocabulary: int, batch: Any) -> Plan:
-    """The mask that one training call of an embedding needs: one bit for each word type.
+    """Plan the mask that one training call of an embedding needs: one bit for each word type.
 
     Args:
-        policy: what falls where.
-        number: which embedding of the model it is, from 0.
-        vocabulary: V, the rows of its matrix.
+        policy: the policy.
+        number: the number of the embedding in the model, from 0.
+        vocabulary: V, the number of rows in its matrix.
         batch: B.
+
+    Returns:
+        The mask by slot; empty if the policy does not mask embeddings.
     """
     if not policy.masks(Site.EMBEDDING):
         return {}
@@ -251,15 +276,15 @@ def plan_embedding(policy: Policy, number: int, vocabulary: int, batch: Any) -> 
 
 
 def plan_at_call(plan: Plan, call: int) -> Plan:
-    """The same masks with every rate as it is at one call, whatever schedule it follows."""
+    """Return the same plan with every rate as it is at one call."""
     return {slot: replace(mask, rate=rate_at(mask.rate, call)) for slot, mask in plan.items()}
 
 
 def plan_in_evaluation(plan: Plan) -> Plan:
-    """The masks that have a part in evaluation too, where each one's mean stands for it."""
+    """Return the masks that also matter in evaluation, which uses the mean of each."""
     return {s: mask for s, mask in plan.items() if not mask.rule.same_in_evaluation}
 
 
 def masked_connections(placement: Placement, layers: int) -> int:
-    """How many of an object's vertical connections its policy masks."""
+    """How many vertical connections of an object its policy masks."""
     return sum(placement.masks_site(site, inner) for site, inner in placement.vertical(layers))

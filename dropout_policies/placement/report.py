@@ -1,4 +1,4 @@
-"""What was touched, what was skipped and why: the answer of `apply`."""
+"""The result of `apply`: what it changed, what it skipped, and why."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class Touched:
         name: its name in the model.
         kind: its class before, as a user writes it.
         layers: how many layers it holds.
-        placement: where it stands in its stack.
-        native: the framework's own dropout that was taken over, as it was written, or "".
+        placement: its policy and its position in the stack.
+        native: the framework's own dropout that was taken over, as the user wrote it, or "".
     """
 
     name: str
@@ -52,8 +52,10 @@ class Touched:
         return masked_connections(self.placement, self.layers)
 
     def rows(self) -> Iterator[Row]:
-        """Its rows of a diagram: what comes into each of its layers, and the layer; and what
-        leaves it, where the stack ends there."""
+        """Its rows of a diagram: the input of each layer, and the layer.
+
+        If the stack ends here, the output is the last row.
+        """
         here = self.placement
 
         def rule(site: Site, inner: int) -> Rule | None:
@@ -87,7 +89,7 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class TouchedEmbedding:
-    """An embedding whose word types are now dropped under the policy.
+    """An embedding that now drops word types under the policy.
 
     Args:
         name: its name in the model.
@@ -102,7 +104,13 @@ class TouchedEmbedding:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A layer that was left as it is, and why."""
+    """A layer or dropout that was left as it is, and why.
+
+    Args:
+        name: its name in the model.
+        kind: its class, as a user writes it.
+        why: the reason.
+    """
 
     name: str
     kind: str
@@ -111,7 +119,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class TakenOver:
-    """A dropout of the model that was switched off, because a policy masks where it falls.
+    """A dropout of the model that was switched off, because a policy masks the same place.
 
     Args:
         name: its name in the model.
@@ -128,7 +136,11 @@ class TakenOver:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Consecutive recurrent layers, one feeding the next."""
+    """A series of recurrent layers, each of which feeds the next.
+
+    Args:
+        members: its layer objects.
+    """
 
     members: tuple[Touched, ...]
 
@@ -144,20 +156,29 @@ class Stack:
 
     @property
     def forked(self) -> bool:
-        """Whether it begins or ends at several layers, and so is no chain."""
+        """Whether it begins or ends at several layers, so that it is not a chain."""
         places = [member.placement for member in self.members]
         return [sum(p.first for p in places), sum(p.last for p in places)] != [1, 1]
 
     @property
     def masked(self) -> int:
-        """How many of the vertical connections are masked."""
+        """How many of its vertical connections are masked."""
         return sum(member.masked for member in self.members)
 
 
 class Applied:
-    """A policy on a model: what was touched, what was skipped, and the way back.
+    """A policy on a model: what was changed, what was skipped, and how to undo it.
 
-    Also a context manager that removes the policy at its end.
+    `dropout_policies.apply` returns it. `print` shows it as text. As a context manager, it removes
+    the policy at the end of the block.
+
+    Attributes:
+        policies: the policies.
+        stacks: the stacks, each with the layers that now run under a policy.
+        embeddings: the embeddings that now run under a policy.
+        skipped: the layers and dropouts that were left as they are, and why.
+        taken_over: the dropouts of the model that were switched off.
+        notes: other observations, one sentence each.
     """
 
     def __init__(
@@ -182,24 +203,27 @@ class Applied:
 
     @property
     def policy(self) -> Policy:
-        """The policy; of several the first."""
+        """The policy; the first one if there are several."""
         return self.policies[0]
 
     @property
     def touched(self) -> tuple[Touched, ...]:
-        """Every layer object under the policy, in stack order."""
+        """All layer objects under the policy, in stack order."""
         return tuple(member for stack in self.stacks for member in stack.members)
 
     def diagrams(self, steps: int = 4, path: tuple[int, int] | None = None) -> tuple[Diagram, ...]:
-        """Each stack on the unrolled network; where layers fork or join, each layer by itself.
+        """Draw each stack on the unrolled network. If layers fork or join, draw each by itself.
 
         Args:
-            steps: T.
-            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
-                the masks of.
+            steps: T, from 1 to 26.
+            path: `(s, t)`, counted from 1: draw the path from x_s to y_t heavy and count the masks
+                on it. None: no path.
+
+        Returns:
+            The diagrams, in the order of the stacks.
 
         Raises:
-            PolicyError: no steps or more than 26, or no such path.
+            PolicyError: `steps` is out of range, or there is no such path.
         """
         drawn = []
         for stack in self.stacks:
@@ -212,7 +236,7 @@ class Applied:
         return tuple(drawn)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: its stacks, and the report."""
+        """The diagrams and the report that a notebook shows."""
         return "".join(d.svg() for d in self.diagrams()) + f"<pre>{escape(str(self))}</pre>"
 
     @property
@@ -221,7 +245,7 @@ class Applied:
         return self._before is not None
 
     def changes(self) -> list[str]:
-        """Recurrent layers that came into the model since, without a policy, or went out of it."""
+        """Recurrent layers that were added since without a policy, or are no longer in the model."""
         if self._model is None or not self.active:
             return []
         try:
@@ -239,7 +263,7 @@ class Applied:
         ]
 
     def watch(self, adapter: Any, model: Any) -> None:
-        """Have the report say what changes in the model from now on.
+        """Make the report tell what changes in the model from now on.
 
         Args:
             adapter: the adapter that applied the policy.
@@ -248,10 +272,10 @@ class Applied:
         self._adapter, self._model = adapter, model
 
     def remove(self) -> None:
-        """Put every layer back exactly as it was before; a second call does nothing.
+        """Restore every layer exactly as it was before. A second call does nothing.
 
         Raises:
-            PolicyError: a layer's class was changed since; then nothing is removed.
+            PolicyError: the class of a layer was changed since. Nothing is removed then.
         """
         if self._before is not None:
             for item in self._before:
@@ -305,11 +329,11 @@ class Applied:
         return "\n".join(lines)
 
     def __repr__(self) -> str:
-        """One line; `print` shows the whole report."""
+        """One line. `print` shows the whole report."""
         return f"<Applied {str(self).splitlines()[0]}>"
 
 
 def _with_output_row(rows: list[Row]) -> list[Row]:
-    """The rows, with a connection on top: of layers that others take in, a whole one, since it is
-    masked at the door of those."""
+    """The rows, with a connection on top: an unmasked one if other layers take the output in,
+    because it is masked where it enters those layers."""
     return rows if len(rows) % 2 else [*rows, Row("output", "masked where it is taken in")]

@@ -1,4 +1,4 @@
-"""What `dropout_policies.wiring` returns: a model's connections, as object, text and picture."""
+"""The result of `dropout_policies.wiring`: a model's connections as an object, text and picture."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .wiring_picture import draw_wiring
 class Wiring:
     """How the recurrent layers of a model are connected.
 
-    `print` shows it. `dropout_policies.wiring` returns it for a model.
+    `dropout_policies.wiring` returns it. `print` shows it as text.
 
     Args:
-        layers: the model's recurrent layers.
-        uses: where they run and what feeds them there.
-        dropouts: where the model's own dropouts run.
-        unplaced_dropouts: those of which nothing shows where they run.
-        ambiguous_pairs: pairs of layers of which nothing shows whether the first feeds the second.
-        unlikely_pairs: pairs that are taken for separate, since their widths differ; the first may
-            still feed the second, together with something else.
-        notes: what else was seen, a sentence each.
-        observed: whether it was seen in a run, and not read from the structure.
+        layers: the recurrent layers of the model.
+        uses: where they run, and what feeds them there.
+        dropouts: where the model's own dropout layers run.
+        unplaced_dropouts: dropout layers for which nothing shows where they run.
+        ambiguous_pairs: pairs of layers for which nothing shows whether the first feeds the second.
+        unlikely_pairs: pairs that are treated as separate because their widths differ. The first
+            may still feed the second, together with something else.
+        notes: other observations, one sentence each.
+        observed: True: it was observed in a run. False: it was read from the structure.
     """
 
     layers: Sequence[RecurrentLayer]
@@ -43,21 +43,24 @@ class Wiring:
     def pairs_among(
         self, layers: Sequence[RecurrentLayer]
     ) -> list[tuple[RecurrentLayer, RecurrentLayer]]:
-        """The ambiguous pairs of which both are among some layers."""
+        """The ambiguous pairs of which both layers are among `layers`."""
         return [(a, b) for a, b in self.ambiguous_pairs if a in layers and b in layers]
 
     def __str__(self) -> str:
         return "\n".join(_lines(self))
 
     def svg(self) -> str:
-        """A picture of it as an SVG document, for light and dark pages."""
+        """The picture as an SVG document, for light and dark pages."""
         return draw_wiring(self.uses, self.dropouts)
 
     def save(self, path: str | Path) -> None:
-        """Write the picture to a file whose name ends with `.svg`.
+        """Write the picture to an SVG file.
+
+        Args:
+            path: the file. Its name ends with `.svg`.
 
         Raises:
-            PolicyError: another ending.
+            PolicyError: the name has another ending.
             OSError: the file cannot be written.
         """
         if Path(path).suffix != ".svg":
@@ -68,12 +71,12 @@ class Wiring:
         Path(path).write_text(self.svg(), encoding="utf-8")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the picture, and the text."""
+        """The picture and the text that a notebook shows."""
         return f"{self.svg()}<pre>{escape(str(self))}</pre>"
 
 
 def _lines(wiring: Wiring) -> Iterator[str]:
-    """The layers in the order in which they run, with what feeds each, and the dropouts."""
+    """The layers in the order in which they run, with what feeds each; then the dropouts."""
     how = "seen in a run on the example" if wiring.observed else "read from the model's structure"
     count = len(wiring.layers)
     yield f"{count} recurrent layer{'s' * (count != 1)}, {how}"
@@ -102,7 +105,7 @@ def _lines(wiring: Wiring) -> Iterator[str]:
 
 
 def _calls_text(use: LayerUse) -> str:
-    """How a layer is called, where a run showed it, or ""."""
+    """How a layer is called, if a run showed it; else ""."""
     if use.calls is None:
         return ""
     steps = "" if use.steps is None else f" over {use.steps} step{'s' * (use.steps != 1)}"
