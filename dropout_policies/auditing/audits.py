@@ -1,4 +1,4 @@
-"""An `Audit`: where a recurrent module masks, as `dropout_policies.audit` measured it."""
+"""`Audit`: where a recurrent module masks, as measured by `dropout_policies.audit`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from .comparison import find_differences
 from .probing.findings import Finding
 
 MAX_NAME = 60
-"""The longest name that `repr` shows whole."""
+"""The longest name that `repr` shows in full."""
 
 
 @dataclass(frozen=True, repr=False)
 class Audit:
-    """Where a module masks.
+    """Where a module masks. `dropout_policies.audit` returns it.
 
     Args:
-        name: the module.
-        layers: L.
-        directions: 1, or 2 for a bidirectional one.
-        findings: for every site of every layer and direction, in that order.
-        evaluation: `"identity"`, `"mean of the masks"`, `"undecided"`, or that it is neither.
-        notes: which sites have one mask in common, as no policy has it.
-        policy: the name of the policy that fits; None if none does, or if nothing can be told.
+        name: the name of the module.
+        layers: L, the number of layers.
+        directions: 1, or 2 for a bidirectional module.
+        findings: one for each site of each layer and direction, in that order.
+        evaluation: `"identity"`, `"mean of the masks"`, `"undecided"`, or text that says that it is
+            none of these.
+        notes: which sites share one mask in a way that no policy does.
+        policy: the name of the policy that fits. None: no policy fits, or it cannot be decided.
         nearest: the name of the policy that fits best.
-        differences: what differs from that one; empty if it fits.
+        differences: what differs from the nearest policy; empty if it fits.
     """
 
     name: str
@@ -51,8 +52,8 @@ class Audit:
 
         Args:
             site: a site or its name.
-            layer: from 0.
-            direction: 0 forward, 1 backward.
+            layer: the number of the layer, from 0.
+            direction: 0 for forward, 1 for backward.
 
         Raises:
             KeyError: the layer has no such site.
@@ -64,22 +65,30 @@ class Audit:
 
     @property
     def undecided(self) -> tuple[Finding, ...]:
-        """The findings of sites that the audit cannot decide."""
+        """The findings of the sites that the audit could not decide."""
         return tuple(found for found in self.findings if found.verdict == "undecided")
 
     @property
     def connections(self) -> tuple[int, int]:
-        """How many of the vertical connections are masked, and how many there are: L+1."""
+        """How many of the vertical connections are masked, and how many there are (L+1)."""
         masked = [self._is_masked(site, layer) for site, layer in self._vertical_connections()]
         return sum(masked), len(masked)
 
     def corruptions(self, distance: int) -> int | None:
-        """How many masks lie between x_s and y_t, for t − s = `distance`; None if that is
-        undecided. Under `zaremba` L+1, whatever the distance (Zaremba et al. 2014, figure 3).
+        """Count the masks between x_s and y_t, for t − s = `distance`.
 
-        The signal goes up at step s, through the last layer's h at every step until t, and out; of
-        layers in both directions, through the first. A mask that it passes at several steps is
-        counted at each; zoneout, which sets nothing to zero, and masks on weights are not.
+        The signal goes up at step s, through the h of the last layer at every step until t, and
+        then out. In bidirectional layers, it goes through the first direction. A mask that it
+        passes at several steps counts at each. Zoneout does not count, because it sets nothing to
+        zero; masks on weights do not count either.
+
+        Under `zaremba` the result is L+1 at every distance (Zaremba et al. 2014, figure 3).
+
+        Args:
+            distance: t − s, from 0.
+
+        Returns:
+            The number of masks, or None if it cannot be decided.
         """
         return corruptions(make_rows(self.findings, self.layers, set()), distance)
 
@@ -107,15 +116,18 @@ class Audit:
         return f"{count} vertical connections masked"
 
     def against(self, policy: str | Policy) -> list[str]:
-        """All that differs from a policy, or cannot be told; empty if masks fall where the policy
-        has them and nowhere else.
+        """List everything that differs from a policy or cannot be decided.
 
         Args:
-            policy: a name, for its placement at any rates; or a `Policy`, whose rates have to lie
-                in the measured intervals too.
+            policy: the name of a policy, to compare the placement at any rates. Or a `Policy`, to
+                check also that its rates are in the measured intervals.
+
+        Returns:
+            The differences as text; empty if the module masks where the policy does and nowhere
+            else.
 
         Raises:
-            PolicyError: no such policy.
+            PolicyError: there is no such policy.
         """
         wanted = catalog.resolve(policy)
         found = find_differences(wanted, self.findings, isinstance(policy, Policy))
@@ -132,17 +144,17 @@ class Audit:
         steps: int = 4,
         path: tuple[int, int] | None = None,
     ) -> Diagram:
-        """A diagram of what was measured, on the unrolled network.
+        """Draw what was measured on the unrolled network.
 
         Args:
-            policy: the policy to compare with; rows that differ from it are marked. If left out,
-                the policy that fits, or the nearest.
-            steps: T.
-            path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy, and to count
-                the masks of.
+            policy: the policy to compare with. Rows that differ from it are marked. None: the
+                policy that fits, or the nearest one.
+            steps: T, from 1 to 26.
+            path: `(s, t)`, counted from 1: draw the path from x_s to y_t heavy and count the masks
+                on it. None: no path.
 
         Raises:
-            PolicyError: no such policy, no steps or more than 26, or no such path.
+            PolicyError: there is no such policy or path, or `steps` is out of range.
         """
         wanted = catalog.resolve(self.nearest if policy is None else policy)
         found = find_differences(wanted, self.findings, isinstance(policy, Policy))
@@ -151,7 +163,7 @@ class Audit:
         return Diagram(self.name, rows, steps, path, wanted.name)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the diagram and the report."""
+        """The diagram and the report that a notebook shows."""
         return f"{self.diagram().svg()}<pre>{escape(str(self))}</pre>"
 
     def to_dict(self) -> dict[str, Any]:
@@ -213,7 +225,7 @@ class Audit:
 
     @property
     def verdict(self) -> str:
-        """The policy that fits, or the nearest, in a few words."""
+        """The policy that fits, or the nearest one, in a few words."""
         if self._is_unlike_all:
             return f"no policy of the catalogue; nearest: {self.nearest}"
         if self.policy is None or len(self.undecided) == len(self.findings):
@@ -224,6 +236,6 @@ class Audit:
 
     @property
     def _is_unlike_all(self) -> bool:
-        """Whether what was found is known to differ from every policy of the catalogue."""
+        """Whether the findings certainly differ from every policy of the catalogue."""
         nothing_decided = len(self.undecided) == len(self.findings)
         return not nothing_decided and self.policy is None and bool(self.differences)

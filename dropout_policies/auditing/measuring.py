@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .probing.analysis import Measurement
 
 Progress = Callable[[float], None]
-"""Is told which share of an audit is done, from 0 to 1."""
+"""A function that receives the share of an audit that is done, from 0 to 1."""
 
 
 @overload
@@ -35,27 +35,28 @@ def audit(
 ) -> Audit | ModelAudit:
     """Measure where a recurrent layer or model masks, whoever wrote it.
 
-    The audit runs the module on weights and inputs of its own, in training and in evaluation. Then
-    it puts everything back bit for bit, the random state of module and framework too. What it
-    cannot tell is `undecided`.
+    The audit chooses weights and inputs, and runs the module on them in training and in evaluation.
+    Then it restores everything bit for bit, including the random state of the module and of the
+    framework. What it cannot decide is `undecided`.
 
     Args:
         model: a `torch.nn.Module` or a `keras.layers.Layer` that runs LSTM, GRU or simple recurrent
-            cells over a sequence and gives an output for every step; with `example`, any model that
-            has such layers inside.
-        example: an input of the model, as `dropout_policies.apply` takes it. The model runs on it
-            once; then each recurrent layer is audited by itself, with the model's own dropout that
-            stands before it and behind it.
-        progress: is called again and again with the share that is done, from 0 to 1.
+            cells over a sequence and returns an output for every step. With `example`, any model
+            that contains such layers.
+        example: an input of the model, in any form that `dropout_policies.apply` takes. The model
+            runs on it, to show how its layers are connected. Then each recurrent layer is audited
+            by itself, together with the model's own dropout before and after it. None: audit
+            `model` itself.
+        progress: a function that is called repeatedly with the share that is done, from 0 to 1.
 
     Returns:
-        The finding at each site: whether masks fall there, at which rate, how long they live and
-        who shares them; and the policy that this is, or the nearest one and the differences. With
-        `example`, one such audit for each recurrent layer.
+        An `Audit`. It has a finding for each site: whether there are masks, at which rate, how long
+        a mask lasts and what shares it. It names the policy that fits, or the nearest policy and
+        the differences. With `example`, a `ModelAudit` with one `Audit` for each recurrent layer.
 
     Raises:
-        PolicyError: no adapter owns the model, the audit cannot see into it, its noise cannot be
-            played again, or it does not run on the example.
+        PolicyError: no adapter handles the model, the audit cannot see inside it, its noise cannot
+            be repeated, or it does not run on the example.
     """
     adapter = find_adapter(model)
     if not isinstance(adapter, AuditableAdapter):
@@ -69,13 +70,13 @@ def audit(
 
 
 def _ignore(share: float) -> None:
-    """Progress that nobody wants to know."""
+    """Ignore the progress."""
 
 
 def _audit_parts(
     adapter: AuditableAdapter, model: Any, example: Any, progress: Progress
 ) -> ModelAudit:
-    """The audit of each recurrent layer of a model."""
+    """Audit each recurrent layer of a model."""
     if not hasattr(adapter, "parts"):
         raise PolicyError(
             f"{type(model).__name__} cannot be audited by its parts: its adapter, "
@@ -103,8 +104,8 @@ def _audit_parts(
 
 
 def _audit_module(adapter: AuditableAdapter, model: Any, progress: Progress) -> Audit:
-    """The audit of one module."""
-    from .probing.measurement import measure_module  # large, and needed for an audit alone
+    """Audit one module."""
+    from .probing.measurement import measure_module  # large, and only an audit needs it
 
     try:
         with adapter.probe(model) as probe:
@@ -123,7 +124,7 @@ def _audit_module(adapter: AuditableAdapter, model: Any, progress: Progress) -> 
 
 
 def _summarize(name: str, measurement: Measurement) -> Audit:
-    """The audit of a module: what was measured, and which policy that is."""
+    """Turn what was measured in a module into an audit, with the policy that fits."""
     findings, network = measurement.findings, measurement.network
     nearest, found = find_nearest_policy(findings)
     differences = list(dict.fromkeys(map(str, found)))

@@ -1,4 +1,4 @@
-"""The audit of a whole model: one audit for each recurrent layer, where it stands."""
+"""The audit of a whole model: one audit for each recurrent layer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .audits import Audit
 class ModelAudit:
     """Where the recurrent layers of a model mask, with the dropout around each.
 
-    Made by `dropout_policies.audit(model, example=...)`.
+    `dropout_policies.audit(model, example=...)` returns it.
 
     Args:
-        name: the model's class.
-        parts: the audit of each recurrent layer by its name in the model. Its `input` and `output`
-            are what comes into that layer and what leaves it, with the model's own dropout there.
-        links: pairs of layers of which the first feeds the second.
-        refused: by name, why a layer could not be audited.
-        notes: dropout that is on the way and was not measured, and why.
+        name: the class of the model.
+        parts: the audit of each recurrent layer, by the layer's name in the model. `input` and
+            `output` of an audit include the model's own dropout before and after the layer.
+        links: pairs of layers, of which the first feeds the second.
+        refused: the layers that could not be audited, by name, with the reason.
+        notes: dropout between layers that was not measured, with the reason.
     """
 
     name: str
@@ -32,8 +32,8 @@ class ModelAudit:
 
     @property
     def doubled(self) -> tuple[tuple[str, str], ...]:
-        """The pairs of layers between which two masks fall: one where the first ends, and one where
-        the second begins."""
+        """The pairs of layers with two masks between them: one at the output of the first layer,
+        and one at the input of the second."""
 
         def is_masked(name: str, site: str) -> bool:
             findings = self.parts[name].findings if name in self.parts else ()
@@ -76,5 +76,5 @@ class ModelAudit:
         return f"<ModelAudit of {self.name}: {len(self.parts)} parts>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the diagram and the report of each part."""
+        """The diagram and the report of each part, which a notebook shows."""
         return "".join(part._repr_html_() for part in self.parts.values())
