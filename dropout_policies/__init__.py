@@ -1,4 +1,4 @@
-"""Dropout policies for recurrent networks: say where masks fall, and have it so.
+"""Dropout policies for recurrent networks: choose where masks are applied, and apply them.
 
 ```python
 import dropout_policies as dp

@@ -1,26 +1,26 @@
-"""What an adapter imports from the core: the one stable surface for every framework.
+"""Everything that an adapter imports from the core: one stable interface for all frameworks.
 
-Write `from dropout_policies.adapter import ...` and import no other module of the core. The guide
-"Write an adapter" shows a whole one. In the order in which an adapter meets them:
+Write `from dropout_policies.adapter import ...`, and import no other module of the core. The guide
+"Write an adapter" shows a complete adapter. The names, in the order in which an adapter needs them:
 
 - the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `PolicyWarning`,
   `check_seed`;
 - policies: `Policy`, `PolicyName`, `Site` and its groups, `Rate`, `Rates`, `Schedule`, `rate_at`,
   `resolve`;
 - kinds of layers: `CellType` and the module `cell_types`;
-- where masks fall: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
+- where masks are: `Geometry`, `Placement`, `Slot`, `plan_masks`, `plan_embedding`, `Plan`,
   `PlannedMask`, `check_sites`, `plan_at_call`, `plan_in_evaluation`, `stack_placement`;
-- `apply`: `ApplyRequest` and `check_rates_are_used`, `Choice`; how the layers of a model are
-  connected: `Wiring` with `RecurrentLayer`, `LayerUse`, `ExistingDropout` and `DropoutUse`, made
-  of calls: `LayerCall`, `DropoutCall`, `Origin` and what follows them; what
-  follows from it: `find_stacks`, `place_layers`, `notes_on_wiring`,
-  `plan_existing_dropout`; `SwappedLayer`, and the
-  report `Applied` with `Touched`, `TouchedEmbedding`, `TakenOver` and `Skipped`;
-- masks: the module `keyed` and its parts, `Tape`, the compiled bits, and what calls share inside
-  `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `RowGroup`, `row_flags`,
-  `check_row_count`, `steps_to_draw`, `warn_of_steps`, `models_in_sequence`;
-- the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`,
-  `no_matrices_error`;
+- `apply`: `ApplyRequest`, `check_rates_are_used` and `Choice`;
+- how the layers of a model are connected: `Wiring` with `RecurrentLayer`, `LayerUse`,
+  `ExistingDropout` and `DropoutUse`, which are made from calls: `LayerCall`, `DropoutCall`,
+  `Origin` and the functions of the same module;
+- what follows from the connections: `find_stacks`, `place_layers`, `notes_on_wiring`,
+  `plan_existing_dropout`; `SwappedLayer`; and the report `Applied` with `Touched`,
+  `TouchedEmbedding`, `TakenOver` and `Skipped`;
+- masks: the module `keyed` and its parts, `Tape`, and the compiled bits;
+- what calls share inside `dp.sequence` and `dp.hold`: `SharedState`, `SharedMasks`, `RowGroup`,
+  `row_flags`, `check_row_count`, `steps_to_draw`, `warn_of_steps`, `models_in_sequence`;
+- the audit: `Probe`, `ModelPart`, `Parameter`, `Array`, `INITIAL_STATE`, `no_matrices_error`;
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
 

@@ -1,4 +1,4 @@
-"""What the library works with here: versions, frameworks, adapters, the compiler and the cache."""
+"""The environment of the library: versions, frameworks, adapters, the compiler and the cache."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 FRAMEWORKS = ("torch", "keras", "tensorflow", "jax", "triton")
 
 DISTRIBUTIONS = {"tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow-macos")}
-"""What a module is installed by, where that is not its own name."""
+"""The distributions that install a module, if they do not have the module's name."""
 
 
 @overload
@@ -30,16 +30,19 @@ def show_config(mode: Literal["stdout"] = "stdout") -> None: ...
 @overload
 def show_config(mode: Literal["dicts"]) -> dict[str, Any]: ...
 def show_config(mode: str = "stdout") -> dict[str, Any] | None:
-    """Print what the library works with here: versions, frameworks, the compiler, the cache.
+    """Show the environment of the library: versions, frameworks, adapters, compiler and cache.
 
-    No framework is imported for it; of those that are, their adapters say which kernels they use,
-    and on how many threads. What can be compiled and is not yet, is.
+    This imports no framework. For frameworks that are already imported, the adapters report which
+    kernels they use and on how many threads. C functions that can be compiled are compiled now.
 
     Args:
-        mode: `"stdout"` to print it as text, `"dicts"` to return it as a dictionary.
+        mode: `"stdout"`: print it as text. `"dicts"`: return it as a dictionary.
+
+    Returns:
+        The dictionary, or None if it was printed.
 
     Raises:
-        PolicyError: there is no such mode.
+        PolicyError: `mode` is another word.
     """
     if mode == "dicts":
         return _configuration()
@@ -106,7 +109,7 @@ def _size(path: Path) -> int:
 
 
 def _by_adapters(entries: list[EntryPoint]) -> dict[str, Any]:
-    """What adapters say of themselves whose frameworks are imported."""
+    """What the adapters of imported frameworks report about themselves."""
     found = {}
     for entry in entries:
         if entry.name in sys.modules:

@@ -1,4 +1,4 @@
-"""What a person is shown of the unrolled network: text, SVG, PNG, and a notebook's cell."""
+"""`Diagram`: the unrolled network as text, SVG and PNG, and in a notebook."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from .grid import Grid
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Diagram(Grid):
-    """L layers over T steps: `print` it, or `save` it as a picture; a notebook shows it.
+    """A picture of L layers over T steps.
 
-    Made by `diagram()` of a policy or an audit, and `diagrams()` of what `apply` returns.
+    `print` shows it as text, `save` writes it to a file, and a notebook shows it as a picture.
+    `diagram()` of a policy or of an audit returns one. `diagrams()` of the result of `apply`
+    returns several.
 
     Args:
-        title: what is drawn.
-        rows: from the bottom up, connections and layers by turns: the input, layer 1, what is
+        title: the title.
+        rows: from the bottom up, connections and layers in turn: the input, layer 1, the connection
             between, layer 2, ..., the output.
-        steps: T.
-        path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy; or None.
-        wanted: what rows marked as wrong are unlike.
+        steps: T, from 1 to 26.
+        path: `(s, t)`, counted from 1: draw the path from x_s to y_t heavy and count the masks on
+            it. None: no path.
+        wanted: the name of what the rows marked as wrong differ from.
 
     Raises:
-        PolicyError: there are no layers, no steps or too many, or no such path.
+        PolicyError: there are no layers, `steps` is out of range, or there is no such path.
     """
 
     def svg(self) -> str:
@@ -35,12 +38,15 @@ class Diagram(Grid):
         return svg(self)
 
     def save(self, path: str | Path) -> None:
-        """Write the diagram to a file, as its name says: `.svg`, `.png` or `.txt`.
+        """Write the diagram to a file. The ending decides the format: `.svg`, `.png` or `.txt`.
 
-        PNG is drawn by Matplotlib, which the extra `pictures` brings.
+        PNG needs Matplotlib, which the extra `pictures` installs.
+
+        Args:
+            path: the file.
 
         Raises:
-            PolicyError: another ending, or a PNG without Matplotlib.
+            PolicyError: the name has another ending, or Matplotlib is missing for a PNG.
             OSError: the file cannot be written.
         """
         suffix = _suffix(path)
@@ -61,7 +67,7 @@ class Diagram(Grid):
 
 
 def _suffix(path: object) -> str:
-    """How a file's name ends; "" if no file can have it."""
+    """The ending of a file's name; "" if no file can have that name."""
     try:
         file = Path(path)  # type: ignore[arg-type]
         return "" if b"\0" in os.fsencode(file) else file.suffix

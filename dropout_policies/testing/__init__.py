@@ -1,4 +1,4 @@
-"""For the tests of one's own recurrent layers and models.
+"""Assertions for tests of your own recurrent layers and models.
 
 ```python
 from dropout_policies.testing import assert_placement, assert_recurrent_state_unmasked
@@ -9,7 +9,8 @@ def test_my_rnn():
     assert_placement(MyRNN(), "zaremba")
 ```
 
-`strategies` makes policies, geometries and masks for Hypothesis, which the extra `testing` brings.
+`strategies` generates policies, sizes of calls and masks for Hypothesis. It needs the extra
+`testing`.
 """
 
 from .assertions import PlacementError, assert_placement, assert_recurrent_state_unmasked

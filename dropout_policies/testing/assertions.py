@@ -1,4 +1,4 @@
-"""Assertions on where a module masks; a failure shows what was measured."""
+"""Assertions on where a module masks. A failure shows what was measured."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from ..policies.policy import Policy
 from ..policies.sites import CARRIED
 
 STEPS = 4
-"""T in the picture of a failure."""
+"""T in the diagram of a failure."""
 
 
 class PlacementError(AssertionError):
-    """Masks do not fall where they should.
+    """Masks are not where they should be.
 
     Args:
-        headline: what is wrong, in a line.
-        lines: each thing that is.
+        headline: what is wrong, in one line.
+        lines: each single thing that is wrong.
         audit: what was measured.
-        diagram: that, on the unrolled network, with what is wrong marked.
+        diagram: the audit on the unrolled network, with the wrong rows marked.
     """
 
     __module__ = "dropout_policies.testing"  # as users import it, and as pytest then writes it
@@ -35,18 +35,18 @@ class PlacementError(AssertionError):
 
 
 def assert_recurrent_state_unmasked(model: Any) -> Audit:
-    """Assert that no mask falls on what a recurrent layer or model carries from step to step.
+    """Assert that nothing that a recurrent layer carries from step to step is masked.
 
     Args:
-        model: as for `dropout_policies.audit`.
+        model: a recurrent layer or model, as for `dropout_policies.audit` without `example`.
 
     Returns:
         The audit.
 
     Raises:
-        PlacementError: h on its way into the gates, h itself or c is masked in some layer, or
-            whether they are cannot be told; an `AssertionError`.
-        PolicyError: the audit cannot see into the model.
+        PlacementError: in some layer, h (itself, or where it enters the gates) or c is masked, or
+            that cannot be decided. It is an `AssertionError`.
+        PolicyError: the audit cannot see inside the model.
     """
     __tracebackhide__ = True
     found = audit(model)
@@ -63,20 +63,20 @@ def assert_recurrent_state_unmasked(model: Any) -> Audit:
 
 
 def assert_placement(model: Any, policy: PolicyName | Policy) -> Audit:
-    """Assert that masks fall where a policy has them, and nowhere else.
+    """Assert that a module masks where a policy does, and nowhere else.
 
     Args:
-        model: as for `dropout_policies.audit`.
-        policy: a policy's name, for its placement at any rates; or a `Policy`, whose rates have
-            to lie in the measured intervals too.
+        model: a recurrent layer or model, as for `dropout_policies.audit` without `example`.
+        policy: the name of a policy, to check the placement at any rates. Or a `Policy`, to check
+            also that its rates are in the measured intervals.
 
     Returns:
         The audit.
 
     Raises:
-        PlacementError: masks fall elsewhere, live longer or shorter, or have another rate; or
-            something that matters cannot be told; an `AssertionError`.
-        PolicyError: the audit cannot see into the model, or there is no such policy.
+        PlacementError: masks are elsewhere, last longer or shorter, or have another rate, or
+            something that matters cannot be decided. It is an `AssertionError`.
+        PolicyError: the audit cannot see inside the model, or there is no such policy.
     """
     __tracebackhide__ = True
     wanted = resolve(policy)

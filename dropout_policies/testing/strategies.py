@@ -32,30 +32,30 @@ from ..policies.rules import Lifetime, Rule
 from ..policies.sites import GATE_INPUTS, UPDATES, WEIGHTS, Site
 
 MIXED = "mixed"
-"""Stands for policies of no paper: any rules at some sites."""
+"""Stands for policies from no paper: any rules at some sites."""
 
 _LIFETIMES: tuple[Lifetime, ...] = ("step", "sequence")
 
 
 def rates() -> st.SearchStrategy[float]:
-    """Rates at which something falls and something is left, in [0.01, 0.95]."""
+    """Rates in [0.01, 0.95], so that some elements are dropped and some are kept."""
     return st.sampled_from([0.1, 0.5, 0.65, 0.9]) | st.floats(0.01, 0.95)
 
 
 def schedules() -> st.SearchStrategy[Schedule]:
-    """Rates that change at calls 2 and 3; of the first calls they may be 0."""
+    """Rates that change at calls 2 and 3, in [0.01, 0.95]. In calls 0 and 1 they may be 0."""
     return st.builds(
         lambda a, b, c: schedule({0: a, 2: b, 3: c}), st.just(0.0) | rates(), rates(), rates()
     )
 
 
 def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule]:
-    """Every rule that can stand at a site.
+    """Rules that a site accepts.
 
     Args:
-        site: where.
-        layers: L; rates may be one for each.
-        gates: of the cells; 0 where they cannot have masks of their own.
+        site: the site.
+        layers: L. There may be one rate for each layer.
+        gates: the number of gates of a cell; 0 if they cannot have masks of their own.
     """
     if site is Site.EMBEDDING:
         return st.builds(Rule, rates() | schedules(), st.sampled_from(["sequence", "call"]))
@@ -71,8 +71,19 @@ def rules(site: Site, layers: int = 1, gates: int = 4) -> st.SearchStrategy[Rule
 def published(
     name: str, cell: cell_types.CellType = cell_types.LSTM, rate: Rates | None = None
 ) -> Policy | None:
-    """A policy of the catalogue without the sites that a kind of layer lacks; None where nothing is
-    left of it."""
+    """A policy of the catalogue, without the sites that a kind of layer does not have.
+
+    Args:
+        name: the name of the policy.
+        cell: the kind of layer.
+        rate: its rates. None: its defaults.
+
+    Returns:
+        The policy, or None if no rule is left.
+
+    Raises:
+        PolicyError: the name is unknown, or a rate is out of range.
+    """
     chosen = resolve(name, rate)
     sites = cell.sites | {Site.EMBEDDING}
     rest: dict[str, Any] = {s.value: rule for s, rule in chosen.items() if s in sites}
@@ -88,12 +99,12 @@ def policies(
     layers: int = 1,
     among: Sequence[str] = (),
 ) -> Policy:
-    """Published policies at any rate, and any rules at some sites.
+    """Published policies at any rate, and policies with any rules at some sites.
 
     Args:
-        cell: the kind of layer that they are to run on; sites that it lacks are left out.
-        layers: L of the stack.
-        among: names to choose from, `"mixed"` for policies of no paper; all of them if empty.
+        cell: the kind of layer that they run on. Sites that it does not have are left out.
+        layers: L, the number of layers in the stack.
+        among: the names to choose from; `"mixed"` stands for policies from no paper. Empty: all.
     """
     known = among or (MIXED, *names())
     available = [name for name in known if name == MIXED or published(name, cell) is not None]
@@ -119,13 +130,13 @@ def geometries(
     projections: bool = False,
     layers: int | None = None,
 ) -> Geometry:
-    """Sizes of one call, small enough to run many of them: D and B to 5, H to 6, L to 3, T to 8.
+    """Sizes of one call, small enough to run many: D and B up to 5, H up to 6, L to 3, T to 8.
 
     Args:
         cell: the kind of layer.
-        directions: which directions to choose from, `(0, 1)` for both.
+        directions: the directions to choose from; `(0, 1)` is both.
         projections: whether h may be projected to P < H.
-        layers: L, if it is to be that one.
+        layers: L. None: any.
     """
     hidden_size = draw(st.integers(1, 6))
     return Geometry(
@@ -143,11 +154,13 @@ def geometries(
 def masks(
     policy: Policy, geometry: Geometry
 ) -> st.SearchStrategy[dict[Slot, npt.NDArray[np.float64]]]:
-    """The masks of one training call, by slot: `[T, B, F]`, as `dropout_policies.record` gives
-    them and `dropout_policies.reference.run` takes them.
+    """The masks of one training call, by slot.
+
+    The arrays are `[T, B, F]`, as `dropout_policies.record` returns them and
+    `dropout_policies.reference.run` takes them.
 
     Args:
-        policy: what falls where.
+        policy: the policy.
         geometry: the sizes of the call.
     """
     plan = plan_masks(Placement(policy), geometry)
