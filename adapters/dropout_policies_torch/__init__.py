@@ -1,4 +1,4 @@
-"""The PyTorch adapter: drop-in recurrent layers that run under a dropout policy."""
+"""The PyTorch adapter: drop-in recurrent layers, cells and embeddings under dropout policies."""
 
 from .checkpointing import same_masks
 from .custom_cell import Unrolled

@@ -1,4 +1,4 @@
-"""Activation checkpointing with the masks that there were first."""
+"""Activation checkpointing in which the second run has the masks of the first."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .policy_layer import PolicyLayer
 
 @dataclass(frozen=True)
 class MaskSource:
-    """Where a module's masks come from: its keys, their count, how far a tape has run, and what its
-    calls share."""
+    """The state that a module's masks come from: its keys, its number of calls, the position of its
+    tape, and what its calls share."""
 
     keys: MaskKeys | None
     calls: int
@@ -36,12 +36,13 @@ class MaskSource:
 
 
 class SameMasks:
-    """A context in which modules draw as at a moment before.
+    """A context in which modules draw masks as they did at an earlier moment.
 
     Args:
         modules: the modules.
-        again: whether they are set back to the moment in `first`, which is left there otherwise.
-        first: that moment, shared by both contexts.
+        again: True: set the modules back to the moment in `first`. False: save the current moment
+            there.
+        first: that moment. Both contexts share it.
     """
 
     def __init__(self, modules: list[PolicyLayer], again: bool, first: list[MaskSource]) -> None:
@@ -66,12 +67,19 @@ class SameMasks:
 
 
 def same_masks(model: nn.Module) -> tuple[SameMasks, SameMasks]:
-    """The `context_fn` of activation checkpointing for a model with keyed masks: what is computed
-    again in the backward pass has the masks that it had first.
+    """Return the `context_fn` of activation checkpointing for a model whose masks have a seed.
+
+    What the backward pass computes again then has the same masks as at first.
 
     ```python
     checkpoint(model, x, use_reentrant=False, context_fn=lambda: same_masks(model))
     ```
+
+    Args:
+        model: the model that is checkpointed, or a part of it.
+
+    Returns:
+        Two contexts: one for the first run, and one for the run in the backward pass.
     """
     modules: list[PolicyLayer] = [
         m for m in model.modules() if isinstance(m, PolicyLayer) and m.placement

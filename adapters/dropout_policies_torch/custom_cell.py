@@ -1,4 +1,4 @@
-"""A cell of the user's own, run over the steps of a sequence under a policy."""
+"""Runs a user's own cell over the steps of a sequence under a policy."""
 
 from __future__ import annotations
 
@@ -35,52 +35,63 @@ OTHER_NAMES = {
     "input_size": ("input_dim", "input_channels", "in_channels"),
     "hidden_size": ("hidden_dim", "hidden_channels", "out_channels"),
 }
-"""What people call the sizes of their cells, where they are not called as PyTorch calls them."""
+"""Other names that people give to the sizes of their cells."""
 
 
 class Unrolled(PolicyLayer, nn.Module):
-    """Runs a cell over the steps of a sequence, with noise around it and none inside.
+    """Run your own cell over the steps of a sequence, with masks around it and none inside.
 
     ```python
     rnn = Unrolled(LayerNormLSTMCell(64, 64), policy="zaremba", rate=0.5)
     y, (h, c) = rnn(x)  # x [T, B, D]
     ```
 
-    The cell is called as `torch.nn`'s are: `cell(x, state)` with x `[B, D]`, and a state that is
-    None at first, and then whatever it gave back: h `[B, H]`, or a tuple that begins with it, with
-    other parts of any shape `[B, ...]`. h is its output too. Masks may fall on what comes in
-    (`input` or `between`), on what leaves (`output`), on the h that the cell is given (`hidden`),
-    and on the h that it gives back (`state`, `hidden_update`). What a cell makes of a state that is
-    None, it makes alone: the first step's `hidden` falls on nothing, and zoneout keeps zeros.
+    The cell is called as those of `torch.nn` are: `cell(x, state)` with x `[B, D]`. The state is
+    None at the first step, and afterwards what the cell returned: h `[B, H]`, or a tuple that
+    begins with h and has other parts of any shape `[B, ...]`. h is also the output of the cell.
 
-    x and h may have spatial axes S after their channels D and H, as in a convolutional LSTM: x
-    `[T, B, D, *S]`, and h `[B, H, *S']`. A rule with `shape="channel"` then masks whole feature
+    Masks can be on the input (`input` or `between`), on the output (`output`), on the h that the
+    cell receives (`hidden`), and on the h that it returns (`state`, `hidden_update`). If no initial
+    state is given, the cell makes its own. Then `hidden` masks nothing at the first step, and
+    zoneout keeps zeros there.
+
+    x and h may have spatial axes S after their channels D and H, as in a convolutional LSTM: x is
+    `[T, B, D, *S]`, and h is `[B, H, *S']`. A rule with `shape="channel"` then masks whole feature
     maps.
 
-    Some cells compute all steps at once, by a parallel scan. With `at_once` the cell is called once
-    for a sequence, with x `[T, B, D]`, and gives every output `[T, B, H]` and the last state. Masks
-    then fall on what comes in and on what leaves alone; between steps there is nothing to see.
+    Some cells compute all steps at once, by a parallel scan. With `at_once`, the cell is called
+    once per sequence, with x `[T, B, D]`, and returns all outputs `[T, B, H]` and the last state.
+    Masks can then be only on the input and on the output, because nothing between steps can be
+    seen.
 
     Args:
         cell: the module.
-        input_size: D; the cell's own attribute if left out, which may be called `input_dim`,
-            `input_channels` or `in_channels` too.
-        hidden_size: H, likewise; `hidden_dim`, `hidden_channels` or `out_channels`.
-        spatial_size: S', where it is not S.
+        input_size: D. None: read it from the cell's attribute `input_size`, `input_dim`,
+            `input_channels` or `in_channels`.
+        hidden_size: H. None: read it from the cell's attribute `hidden_size`, `hidden_dim`,
+            `hidden_channels` or `out_channels`.
+        spatial_size: S', if it differs from S. None: S' is S.
         at_once: whether the cell takes all steps of a sequence in one call.
         batch_first: whether input and output are `[B, T, ...]`.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
             None: no masks.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            direction, element), the same in every framework. None: PyTorch's own generator.
-        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
-            layers, counted from 0. None: the object is a whole stack.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction, element), and is the same in every framework. None: use PyTorch's generator.
+        stack: `(number of the layer, L)`, for an object that is part of a larger stack of L layers.
+            Layers are numbered from 0. None: the object is a stack of its own.
+
+    Attributes:
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: a size is not known, a site lies inside the cell, or what `LSTM` raises.
+        PolicyError: a size is unknown, the policy is unknown, it has a site inside the cell or
+            untied gates, a rate or the seed is out of range, `stack` or a list of rates does not
+            fit, or `rate`, `seed` or `stack` is given without a policy. In a call: h has other
+            spatial axes than S', or a packed input is given with `at_once`.
     """
 
     def __init__(
@@ -112,12 +123,12 @@ class Unrolled(PolicyLayer, nn.Module):
 
     @property
     def title(self) -> str:
-        """How errors call it."""
+        """The name that errors use."""
         return f"Unrolled({type(self.cell).__name__})"
 
     @property
     def sites(self) -> frozenset[Site]:
-        """Where noise may fall."""
+        """The sites that it has."""
         return VERTICAL if self.at_once else CUSTOM.sites
 
     def _size(self, name: str, given: int | None) -> int:
@@ -134,8 +145,19 @@ class Unrolled(PolicyLayer, nn.Module):
     def forward(
         self, input: Tensor | PackedSequence, hx: Any = None
     ) -> tuple[Tensor | PackedSequence, Any]:
-        """x `[T, B, D, *S]` (`[B, T, D, *S]` if `batch_first`) or packed, to every h and the last
-        state."""
+        """Run the cell over a sequence.
+
+        Args:
+            input: x `[T, B, D, *S]` (`[B, T, D, *S]` if `batch_first`), or a `PackedSequence`.
+            hx: the initial state. None: the cell makes its own.
+
+        Returns:
+            h of all steps, in the form of the input, and the last state.
+
+        Raises:
+            PolicyError: see above.
+            ValueError: x has fewer than 3 axes.
+        """
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node  # type: ignore[no-any-return]
@@ -199,7 +221,7 @@ class Unrolled(PolicyLayer, nn.Module):
     def _run_at_once(
         self, x: Tensor, hx: Any, entry: Mask | None, leaving: Mask | None
     ) -> tuple[Tensor, Any]:
-        """One call of the cell for all steps of x `[T, B, D]`."""
+        """Call the cell once for all steps of x `[T, B, D]`."""
         y, last = self.cell(apply_packed_mask(x, entry, None), hx)
         self._check_size(y[0], x, leaving is not None)
         y = apply_packed_mask(y, leaving, None)
@@ -240,10 +262,10 @@ class Unrolled(PolicyLayer, nn.Module):
         return masks
 
     def _check_takes_packed(self) -> None:
-        """Make sure that the cell can run on packed input.
+        """Check that the cell can run on packed input.
 
         Raises:
-            PolicyError: it takes all steps at once, and knows no lengths.
+            PolicyError: it takes all steps at once, and does not know the lengths.
         """
         if self.at_once:
             raise PolicyError(
@@ -253,10 +275,10 @@ class Unrolled(PolicyLayer, nn.Module):
             )
 
     def _check_size(self, h: Tensor, x: Tensor, is_masked: bool) -> None:
-        """Make sure that masks are of the size of h, where it has spatial axes.
+        """Check that masks fit h, if h has spatial axes.
 
         Raises:
-            PolicyError: they are not.
+            PolicyError: they do not.
         """
         planned = x.shape[3:] if self.spatial_size is None else torch.Size(self.spatial_size)
         if is_masked and h.shape[2:] != planned:
@@ -271,7 +293,7 @@ class Unrolled(PolicyLayer, nn.Module):
 
 
 def _with_spatial_axes(mask: Mask, channels: int, spatial: tuple[int, ...]) -> Mask:
-    """A mask `[T, B, F]` of values `[T, B, C, *S]`, with their axes."""
+    """Reshape a mask `[T, B, F]` for values `[T, B, C, *S]`."""
     steps, batch, width = mask.shape
     if width == channels * prod(spatial):
         return mask.reshape(steps, batch, channels, *spatial)
@@ -279,10 +301,10 @@ def _with_spatial_axes(mask: Mask, channels: int, spatial: tuple[int, ...]) -> M
 
 
 def check_custom_cell(layer: Unrolled, policy: Policy, name: str) -> None:
-    """Make sure that a policy stays outside of the cell.
+    """Check that a policy has no site inside the cell.
 
     Raises:
-        PolicyError: it does not.
+        PolicyError: it has one, or untied gates.
     """
     inside = f"Inside of {type(layer.cell).__name__} only it can mask."
     check_sites(policy, name, layer.sites, inside, untied_allowed=False)

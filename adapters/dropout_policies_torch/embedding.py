@@ -1,4 +1,4 @@
-"""A drop-in `torch.nn.Embedding` whose word types are dropped under a policy."""
+"""A drop-in `torch.nn.Embedding` that drops word types under a policy."""
 
 from __future__ import annotations
 
@@ -23,35 +23,41 @@ from .scripting import embedding_forward, symbolic_call
 
 
 class Embedding(PolicyLayer, nn.Embedding):
-    """A drop-in `torch.nn.Embedding` that drops whole word types while it trains.
+    """A drop-in `torch.nn.Embedding` that drops whole word types in training.
 
-    The rows that are looked up are masked, not the matrix, so that a decoder that is tied to it
-    sees it whole.
+    It masks the rows that are looked up, not the matrix. So a decoder that shares the matrix sees
+    all of it.
 
     Args:
         num_embeddings: V, the number of word types.
         embedding_dim: D, the width of a row.
         padding_idx: a row that gets no gradient.
-        max_norm: rows that are longer are scaled to this norm.
+        max_norm: rows with a larger norm are scaled to this norm.
         norm_type: the p of that norm.
-        scale_grad_by_freq: whether gradients are divided by how often a word type occurs.
+        scale_grad_by_freq: whether gradients are divided by the number of times a word type occurs.
         sparse: whether the gradient is a sparse tensor.
-        device: where the matrix lies.
-        dtype: its type.
-        policy: a policy's name, or a `Policy`; its `embedding` rule is used.
-        rate: the rate in [0, 1) for a policy given by name, or a mapping with `"embedding"`; its
-            default if left out.
-        seed: an integer in [0, 2**32) for masks that are the same in every framework; None for
-            PyTorch's own generator.
-        batch_first: whether tokens come as `[B, T]`, and not `[T, B]`; it matters to a rule per
-            sequence, which draws other word types for each sample.
+        device: the device of the matrix.
+        dtype: the dtype of the matrix.
+        policy: the name of a policy, or a `Policy`. Only its `embedding` rule is used. None: use
+            the stock layer.
+        rate: for a policy given by name, the rate in [0, 1): a number, a `Schedule`, or a mapping
+            with the key `"embedding"`. None: the policy's default.
+        seed: an integer in [0, 2**32). The masks are then the same in every framework. None: use
+            PyTorch's generator.
+        batch_first: whether tokens are `[B, T]`, not `[T, B]`. This matters only for a rule per
+            sequence, which drops different word types for each sample.
+
+    Attributes:
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, one without an `embedding` rule, or a rate or seed out of
-            range.
+        PolicyError: the policy is unknown or has no `embedding` rule, a rate or the seed is out of
+            range, or `rate` or `seed` is given without a policy. In a call: the rule is per
+            sequence, and tokens are not `[T, B]` or `[B, T]`.
     """
 
-    batch_first = False  # without a type, which TorchScript would read and not know
+    batch_first = False  # no annotation, because TorchScript would read it and not know the type
 
     def __init__(
         self,
@@ -99,7 +105,7 @@ class Embedding(PolicyLayer, nn.Embedding):
     forward = embedding_forward
 
     def call(self, input: Tensor) -> Tensor:
-        """What `forward` does in Python."""
+        """The Python part of `forward`."""
         node = symbolic_call(self, input)
         if node is not None:
             return node  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""Drop-in recurrent layers: `torch.nn`'s own, plus `policy`, `rate`, `seed` and `stack`."""
+"""Drop-in recurrent layers: those of `torch.nn`, plus `policy`, `rate`, `seed` and `stack`."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from .scripting import gru_or_rnn_forward, lstm_forward
 class LSTM(Recurrent, nn.LSTM):
     """A drop-in `torch.nn.LSTM` that runs under a dropout policy.
 
-    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
-    comes back is what `torch.nn.LSTM` gives. Without a policy, at rate 0, and in evaluation (where
-    the policy's evaluation rule is the identity) it is `torch.nn.LSTM`, bit for bit.
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`. The
+    output is that of `torch.nn.LSTM`. Without a policy, at rate 0, and in evaluation (if the
+    policy's evaluation is the identity), it equals `torch.nn.LSTM` bit for bit.
 
     Args:
         input_size: D, the width of the input.
         hidden_size: H, the width of the state.
         num_layers: how many layers are stacked in this object.
-        bias: whether there are biases.
+        bias: whether there are bias vectors.
         batch_first: whether input and output are `[B, T, ...]`.
-        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
-        bidirectional: whether a second direction runs from the end.
-        proj_size: P, the width that h is projected to, or 0.
-        device: where the weights lie.
-        dtype: their type.
+        dropout: PyTorch's own dropout between layers. It must be 0 under a policy.
+        bidirectional: whether a second direction reads the sequence from its end.
+        proj_size: P, the width that h is projected to. 0: no projection.
+        device: the device of the weights.
+        dtype: the dtype of the weights.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            direction, element), the same in every framework. None: PyTorch's own generator.
-        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
-            layers, counted from 0. None: the object is a whole stack.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction, element), and is the same in every framework. None: use PyTorch's generator.
+        stack: `(number of the first layer, L)`, for an object that is part of a larger stack of L
+            layers. Layers are numbered from 0. None: the object is a stack of its own.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
-            have, or native dropout beside a policy.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, the layer does not
+            have a site of the policy, `stack` or a list of rates does not fit, `dropout` is given
+            with a policy, or `rate`, `seed` or `stack` is given without one.
     """
 
     forward = lstm_forward  # type: ignore[assignment] # takes packed input too
@@ -93,37 +94,38 @@ class LSTM(Recurrent, nn.LSTM):
 class GRU(Recurrent, nn.GRU):
     """A drop-in `torch.nn.GRU` that runs under a dropout policy.
 
-    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
-    comes back is what `torch.nn.GRU` gives. Without a policy, at rate 0, and in evaluation (where
-    the policy's evaluation rule is the identity) it is `torch.nn.GRU`, bit for bit.
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`. The
+    output is that of `torch.nn.GRU`. Without a policy, at rate 0, and in evaluation (if the
+    policy's evaluation is the identity), it equals `torch.nn.GRU` bit for bit.
 
     Args:
         input_size: D, the width of the input.
         hidden_size: H, the width of the state.
         num_layers: how many layers are stacked in this object.
-        bias: whether there are biases.
+        bias: whether there are bias vectors.
         batch_first: whether input and output are `[B, T, ...]`.
-        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
-        bidirectional: whether a second direction runs from the end.
-        device: where the weights lie.
-        dtype: their type.
+        dropout: PyTorch's own dropout between layers. It must be 0 under a policy.
+        bidirectional: whether a second direction reads the sequence from its end.
+        device: the device of the weights.
+        dtype: the dtype of the weights.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            direction, element), the same in every framework. None: PyTorch's own generator.
-        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
-            layers, counted from 0. None: the object is a whole stack.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction, element), and is the same in every framework. None: use PyTorch's generator.
+        stack: `(number of the first layer, L)`, for an object that is part of a larger stack of L
+            layers. Layers are numbered from 0. None: the object is a stack of its own.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
-            have, or native dropout beside a policy.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, the layer does not
+            have a site of the policy, `stack` or a list of rates does not fit, `dropout` is given
+            with a policy, or `rate`, `seed` or `stack` is given without one.
     """
 
     forward = gru_or_rnn_forward  # type: ignore[assignment]
@@ -163,38 +165,39 @@ class GRU(Recurrent, nn.GRU):
 class RNN(Recurrent, nn.RNN):
     """A drop-in `torch.nn.RNN` that runs under a dropout policy.
 
-    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`; what
-    comes back is what `torch.nn.RNN` gives. Without a policy, at rate 0, and in evaluation (where
-    the policy's evaluation rule is the identity) it is `torch.nn.RNN`, bit for bit.
+    The input is `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or a `PackedSequence`. The
+    output is that of `torch.nn.RNN`. Without a policy, at rate 0, and in evaluation (if the
+    policy's evaluation is the identity), it equals `torch.nn.RNN` bit for bit.
 
     Args:
         input_size: D, the width of the input.
         hidden_size: H, the width of the state.
         num_layers: how many layers are stacked in this object.
         nonlinearity: `"tanh"` or `"relu"`.
-        bias: whether there are biases.
+        bias: whether there are bias vectors.
         batch_first: whether input and output are `[B, T, ...]`.
-        dropout: PyTorch's own dropout between layers; 0 under a policy, which takes its place.
-        bidirectional: whether a second direction runs from the end.
-        device: where the weights lie.
-        dtype: their type.
+        dropout: PyTorch's own dropout between layers. It must be 0 under a policy.
+        bidirectional: whether a second direction reads the sequence from its end.
+        device: the device of the weights.
+        dtype: the dtype of the weights.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            direction, element), the same in every framework. None: PyTorch's own generator.
-        stack: `(number of the first layer, L)` for a layer object that is part of a stack of L
-            layers, counted from 0. None: the object is a whole stack.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction, element), and is the same in every framework. None: use PyTorch's generator.
+        stack: `(number of the first layer, L)`, for an object that is part of a larger stack of L
+            layers. Layers are numbered from 0. None: the object is a stack of its own.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a site that the layer does not
-            have, or native dropout beside a policy.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, the layer does not
+            have a site of the policy, `stack` or a list of rates does not fit, `dropout` is given
+            with a policy, or `rate`, `seed` or `stack` is given without one.
     """
 
     forward = gru_or_rnn_forward  # type: ignore[assignment]
