@@ -1,4 +1,4 @@
-"""Drop-in convolutional LSTMs: `keras.layers`' own, plus `policy`, `rate` and `stack`."""
+"""Drop-in convolutional LSTMs: those of `keras.layers`, plus `policy`, `rate` and `stack`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .recurrent_layer import Recurrent
 
 
 class ConvLSTM(Recurrent):
-    """What the drop-in convolutional LSTMs have in common; a mixin before one of Keras's."""
+    """The common part of the drop-in convolutional LSTMs: a mixin before one of Keras's."""
 
     def __init__(
         self,
@@ -90,64 +90,65 @@ class ConvLSTM(Recurrent):
 class ConvLSTM1D(ConvLSTM, keras.layers.ConvLSTM1D):  # type: ignore[misc]
     """A drop-in `keras.layers.ConvLSTM1D` that runs under a dropout policy.
 
-    From `[B, T, S, D]` to `[B, S', H]`, or to `[B, T, S', H]` with `return_sequences`; the states
-    are h and c, each `[B, S', H]`.
-    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
-    identity) it is `keras.layers.ConvLSTM1D`, bit for bit. With `data_format="channels_first"`
-    the channels D and H come before the spatial axes.
+    The input is `[B, T, S, D]`. The output is `[B, S', H]`, or `[B, T, S', H]` with
+    `return_sequences`. The states are h and c, each `[B, S', H]`.
+    Without a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the
+    layer equals `keras.layers.ConvLSTM1D` bit for bit. With `data_format="channels_first"`, the
+    channels D and H come before the spatial axes.
 
-    A rule with `shape="channel"` masks whole feature maps, and one with `shape="element"` each
-    element; masks of weights fall on single entries of the kernels.
+    A rule with `shape="channel"` masks whole feature maps. A rule with `shape="element"` masks each
+    element. Masks of weights are on single entries of the kernels.
 
     Args:
-        filters: H, the channels of the output and of the states.
-        kernel_size: K, the size of the convolutions' kernels.
-        strides: of the convolution of the input.
-        padding: of the convolution of the input, `"valid"` or `"same"`; that of h is `"same"`.
-        data_format: `"channels_last"` or `"channels_first"`. None: what Keras is configured for.
-        dilation_rate: of the convolution of the input.
-        activation: of the candidate and of the cell state on its way into the output.
-        recurrent_activation: of the gates i, f and o.
+        filters: H, the number of channels of the output and of the states.
+        kernel_size: K, the size of the kernels of both convolutions.
+        strides: the strides of the convolution of the input.
+        padding: `"valid"` or `"same"`, for the convolution of the input. For h it is `"same"`.
+        data_format: `"channels_last"` or `"channels_first"`. None: the setting of Keras.
+        dilation_rate: the dilation rate of the convolution of the input.
+        activation: the activation of the candidate, and of the cell state before the output gate.
+        recurrent_activation: the activation of the gates i, f and o.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[*K, D, 4*H]`, which the input is convolved with.
-        recurrent_initializer: of `recurrent_kernel` `[*K, H, 4*H]`, which h is convolved with.
-        bias_initializer: of `bias` `[4*H]`.
+        kernel_initializer: the initializer of `kernel` `[*K, D, 4*H]`, for the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[*K, H, 4*H]`, for h.
+        bias_initializer: the initializer of `bias` `[4*H]`.
         unit_forget_bias: whether the bias of the forget gate starts at 1.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h and c after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the states that the batch before it ended with.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final states of the previous batch.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            it joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, `rate` or `stack` without a policy, or `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, `rate` or `stack` is given without a policy, or `dropout` or
+            `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
 
@@ -155,64 +156,65 @@ class ConvLSTM1D(ConvLSTM, keras.layers.ConvLSTM1D):  # type: ignore[misc]
 class ConvLSTM2D(ConvLSTM, keras.layers.ConvLSTM2D):  # type: ignore[misc]
     """A drop-in `keras.layers.ConvLSTM2D` that runs under a dropout policy.
 
-    From `[B, T, R, C, D]`, with rows and columns, to `[B, R', C', H]`, or to `[B, T, R', C', H]`
-    with `return_sequences`; the states are h and c, each `[B, R', C', H]`.
-    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
-    identity) it is `keras.layers.ConvLSTM2D`, bit for bit. With `data_format="channels_first"`
-    the channels D and H come before the spatial axes.
+    The input is `[B, T, R, C, D]`, with R rows and C columns. The output is `[B, R', C', H]`, or
+    `[B, T, R', C', H]` with `return_sequences`. The states are h and c, each `[B, R', C', H]`.
+    Without a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the
+    layer equals `keras.layers.ConvLSTM2D` bit for bit. With `data_format="channels_first"`, the
+    channels D and H come before the spatial axes.
 
-    A rule with `shape="channel"` masks whole feature maps, and one with `shape="element"` each
-    element; masks of weights fall on single entries of the kernels.
+    A rule with `shape="channel"` masks whole feature maps. A rule with `shape="element"` masks each
+    element. Masks of weights are on single entries of the kernels.
 
     Args:
-        filters: H, the channels of the output and of the states.
-        kernel_size: K, the size of the convolutions' kernels.
-        strides: of the convolution of the input.
-        padding: of the convolution of the input, `"valid"` or `"same"`; that of h is `"same"`.
-        data_format: `"channels_last"` or `"channels_first"`. None: what Keras is configured for.
-        dilation_rate: of the convolution of the input.
-        activation: of the candidate and of the cell state on its way into the output.
-        recurrent_activation: of the gates i, f and o.
+        filters: H, the number of channels of the output and of the states.
+        kernel_size: K, the size of the kernels of both convolutions.
+        strides: the strides of the convolution of the input.
+        padding: `"valid"` or `"same"`, for the convolution of the input. For h it is `"same"`.
+        data_format: `"channels_last"` or `"channels_first"`. None: the setting of Keras.
+        dilation_rate: the dilation rate of the convolution of the input.
+        activation: the activation of the candidate, and of the cell state before the output gate.
+        recurrent_activation: the activation of the gates i, f and o.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[*K, D, 4*H]`, which the input is convolved with.
-        recurrent_initializer: of `recurrent_kernel` `[*K, H, 4*H]`, which h is convolved with.
-        bias_initializer: of `bias` `[4*H]`.
+        kernel_initializer: the initializer of `kernel` `[*K, D, 4*H]`, for the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[*K, H, 4*H]`, for h.
+        bias_initializer: the initializer of `bias` `[4*H]`.
         unit_forget_bias: whether the bias of the forget gate starts at 1.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h and c after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the states that the batch before it ended with.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final states of the previous batch.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            it joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, `rate` or `stack` without a policy, or `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, `rate` or `stack` is given without a policy, or `dropout` or
+            `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
 
@@ -220,62 +222,64 @@ class ConvLSTM2D(ConvLSTM, keras.layers.ConvLSTM2D):  # type: ignore[misc]
 class ConvLSTM3D(ConvLSTM, keras.layers.ConvLSTM3D):  # type: ignore[misc]
     """A drop-in `keras.layers.ConvLSTM3D` that runs under a dropout policy.
 
-    From `[B, T, X, Y, Z, D]` to `[B, X', Y', Z', H]`, or to `[B, T, X', Y', Z', H]` with
-    `return_sequences`; the states are h and c, each `[B, X', Y', Z', H]`.
-    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
-    identity) it is `keras.layers.ConvLSTM3D`, bit for bit. With `data_format="channels_first"`
-    the channels D and H come before the spatial axes.
+    The input is `[B, T, X, Y, Z, D]`. The output is `[B, X', Y', Z', H]`, or
+    `[B, T, X', Y', Z', H]` with `return_sequences`. The states are h and c, each
+    `[B, X', Y', Z', H]`.
+    Without a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the
+    layer equals `keras.layers.ConvLSTM3D` bit for bit. With `data_format="channels_first"`, the
+    channels D and H come before the spatial axes.
 
-    A rule with `shape="channel"` masks whole feature maps, and one with `shape="element"` each
-    element; masks of weights fall on single entries of the kernels.
+    A rule with `shape="channel"` masks whole feature maps. A rule with `shape="element"` masks each
+    element. Masks of weights are on single entries of the kernels.
 
     Args:
-        filters: H, the channels of the output and of the states.
-        kernel_size: K, the size of the convolutions' kernels.
-        strides: of the convolution of the input.
-        padding: of the convolution of the input, `"valid"` or `"same"`; that of h is `"same"`.
-        data_format: `"channels_last"` or `"channels_first"`. None: what Keras is configured for.
-        dilation_rate: of the convolution of the input.
-        activation: of the candidate and of the cell state on its way into the output.
-        recurrent_activation: of the gates i, f and o.
+        filters: H, the number of channels of the output and of the states.
+        kernel_size: K, the size of the kernels of both convolutions.
+        strides: the strides of the convolution of the input.
+        padding: `"valid"` or `"same"`, for the convolution of the input. For h it is `"same"`.
+        data_format: `"channels_last"` or `"channels_first"`. None: the setting of Keras.
+        dilation_rate: the dilation rate of the convolution of the input.
+        activation: the activation of the candidate, and of the cell state before the output gate.
+        recurrent_activation: the activation of the gates i, f and o.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[*K, D, 4*H]`, which the input is convolved with.
-        recurrent_initializer: of `recurrent_kernel` `[*K, H, 4*H]`, which h is convolved with.
-        bias_initializer: of `bias` `[4*H]`.
+        kernel_initializer: the initializer of `kernel` `[*K, D, 4*H]`, for the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[*K, H, 4*H]`, for h.
+        bias_initializer: the initializer of `bias` `[4*H]`.
         unit_forget_bias: whether the bias of the forget gate starts at 1.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h and c after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the states that the batch before it ended with.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final states of the previous batch.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            it joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, `rate` or `stack` without a policy, or `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, `rate` or `stack` is given without a policy, or `dropout` or
+            `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """

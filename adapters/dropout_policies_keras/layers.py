@@ -1,4 +1,4 @@
-"""Drop-in recurrent layers: `keras.layers`' own, plus `policy`, `rate`, `seed` and `stack`."""
+"""Drop-in recurrent layers: those of `keras.layers`, plus `policy`, `rate`, `seed` and `stack`."""
 
 from __future__ import annotations
 
@@ -27,60 +27,60 @@ __all__ = ["GRU", "LSTM", "RNN", "Recurrent", "SimpleRNN"]
 class LSTM(CudnnRecurrent, keras.layers.LSTM):  # type: ignore[misc]
     """A drop-in `keras.layers.LSTM` that runs under a dropout policy.
 
-    From `[B, T, D]` to `[B, H]`, or to `[B, T, H]` with `return_sequences`; the states are h and c,
-    each `[B, H]`. Without a policy, at rate 0, and in evaluation (where the policy's evaluation
-    rule is the identity) it is `keras.layers.LSTM`, bit for bit.
+    The input is `[B, T, D]`. The output is `[B, H]`, or `[B, T, H]` with `return_sequences`. The
+    states are h and c, each `[B, H]`. Without a policy, at rate 0, and in evaluation (if the
+    policy's evaluation is the identity), the layer equals `keras.layers.LSTM` bit for bit.
 
     Args:
-        units: H.
-        activation: of the candidate and of the cell state on its way into the output.
-        recurrent_activation: of the gates i, f and o.
+        units: H, the width of the state.
+        activation: the activation of the candidate, and of the cell state before the output gate.
+        recurrent_activation: the activation of the gates i, f and o.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[D, 4*H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, 4*H]`, which h is multiplied by.
-        bias_initializer: of `bias` `[4*H]`.
+        kernel_initializer: the initializer of `kernel` `[D, 4*H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, 4*H]`, which multiplies h.
+        bias_initializer: the initializer of `bias` `[4*H]`.
         unit_forget_bias: whether the bias of the forget gate starts at 1.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h and c after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the states that the batch before it ended with.
-        unroll: whether to build the steps one by one in place of a loop.
-        use_cudnn: whether to run all steps in one cuDNN kernel: True, False, or "auto" for where
-            that is possible.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final states of the previous batch.
+        unroll: whether to build the steps one by one instead of as a loop.
+        use_cudnn: whether to run all steps in one cuDNN kernel: True, False, or "auto" (wherever
+            this is possible).
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            the layer joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them;
-            `zero_output_for_mask`, whether the output of a padded step is zero in place of the one
-            before; `implementation`, how Keras multiplies outside of a policy.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer;
+            `zero_output_for_mask`: whether the output of a padded step is zero instead of the
+            previous output; `implementation`: how Keras multiplies without a policy.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, a site that the layer does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the layer does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     def __init__(
@@ -150,61 +150,61 @@ class LSTM(CudnnRecurrent, keras.layers.LSTM):  # type: ignore[misc]
 class GRU(CudnnRecurrent, keras.layers.GRU):  # type: ignore[misc]
     """A drop-in `keras.layers.GRU` that runs under a dropout policy.
 
-    From `[B, T, D]` to `[B, H]`, or to `[B, T, H]` with `return_sequences`; the state is h
-    `[B, H]`. Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is
-    the identity) it is `keras.layers.GRU`, bit for bit.
+    The input is `[B, T, D]`. The output is `[B, H]`, or `[B, T, H]` with `return_sequences`. The
+    state is h `[B, H]`. Without a policy, at rate 0, and in evaluation (if the policy's evaluation
+    is the identity), the layer equals `keras.layers.GRU` bit for bit.
 
     Args:
-        units: H.
-        activation: of the candidate.
-        recurrent_activation: of the gates z and r.
+        units: H, the width of the state.
+        activation: the activation of the candidate.
+        recurrent_activation: the activation of the gates z and r.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[D, 3*H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, 3*H]`, which h is multiplied by.
-        bias_initializer: of `bias`: `[2, 3*H]` with `reset_after`, else `[3*H]`.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_initializer: the initializer of `kernel` `[D, 3*H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, 3*H]`, which multiplies h.
+        bias_initializer: the initializer of `bias`: `[2, 3*H]` with `reset_after`, else `[3*H]`.
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the state that the batch before it ended with.
-        unroll: whether to build the steps one by one in place of a loop.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final state of the previous batch.
+        unroll: whether to build the steps one by one instead of as a loop.
         reset_after: whether the reset gate is applied after the product with `recurrent_kernel`,
             not before it.
-        use_cudnn: whether to run all steps in one cuDNN kernel: True, False, or "auto" for where
-            that is possible.
+        use_cudnn: whether to run all steps in one cuDNN kernel: True, False, or "auto" (wherever
+            this is possible).
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            the layer joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them;
-            `zero_output_for_mask`, whether the output of a padded step is zero in place of the one
-            before; `implementation`, how Keras multiplies outside of a policy.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer;
+            `zero_output_for_mask`: whether the output of a padded step is zero instead of the
+            previous output; `implementation`: how Keras multiplies without a policy.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, a site that the layer does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the layer does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     def __init__(
@@ -274,56 +274,56 @@ class GRU(CudnnRecurrent, keras.layers.GRU):  # type: ignore[misc]
 class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
     """A drop-in `keras.layers.SimpleRNN` that runs under a dropout policy.
 
-    From `[B, T, D]` to `[B, H]`, or to `[B, T, H]` with `return_sequences`; the state is h
-    `[B, H]`. Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is
-    the identity) it is `keras.layers.SimpleRNN`, bit for bit.
+    The input is `[B, T, D]`. The output is `[B, H]`, or `[B, T, H]` with `return_sequences`. The
+    state is h `[B, H]`. Without a policy, at rate 0, and in evaluation (if the policy's evaluation
+    is the identity), the layer equals `keras.layers.SimpleRNN` bit for bit.
 
     Args:
-        units: H.
-        activation: of the new h.
+        units: H, the width of the state.
+        activation: the activation of the new h.
         use_bias: whether there is a bias.
-        kernel_initializer: of `kernel` `[D, H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, H]`, which h is multiplied by.
-        bias_initializer: of `bias` `[H]`.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        activity_regularizer: penalty on the output.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
+        kernel_initializer: the initializer of `kernel` `[D, H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, H]`, which multiplies h.
+        bias_initializer: the initializer of `bias` `[H]`.
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        activity_regularizer: the penalty on the output.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return h after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the state that the batch before it ended with.
-        unroll: whether to build the steps one by one in place of a loop.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final state of the previous batch.
+        unroll: whether to build the steps one by one instead of as a loop.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a layer in a stack of L layers, counted from 0. None:
-            the layer joins the policy layer that feeds it, or is a stack of its own. Give it inside
-            `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them;
-            `zero_output_for_mask`, whether the output of a padded step is zero in place of the one
-            before.
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a layer in a stack of L layers, numbered from 0. None:
+            the layer joins the policy layer that feeds it, or is a stack of its own. Pass it inside
+            `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer;
+            `zero_output_for_mask`: whether the output of a padded step is zero instead of the
+            previous output.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, a site that the layer does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the layer does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     def __init__(
@@ -387,44 +387,44 @@ class SimpleRNN(Recurrent, keras.layers.SimpleRNN):  # type: ignore[misc]
 class RNN(Recurrent, keras.layers.RNN):  # type: ignore[misc]
     """A drop-in `keras.layers.RNN` that runs its cell under a dropout policy.
 
-    From `[B, T, D]` to the cell's output `[B, H]`, or to `[B, T, H]` with `return_sequences`. The
-    cell is one of Keras's, several of them (a stack of its own), or one of yours. A policy masks
-    around a cell of yours, never inside: the input (`input` or `between`), the output (`output`),
-    the h that the cell takes (`hidden`; h is its first state), and the h that it returns (`state`,
-    `hidden_update`).
+    The input is `[B, T, D]`. The output is the cell's output `[B, H]`, or `[B, T, H]` with
+    `return_sequences`. The cell is one of Keras's, a list of them (which is a stack of its own), or
+    one of yours. A policy masks around your own cell, never inside: the input (`input` or
+    `between`), the output (`output`), the h that the cell receives (`hidden`), and the h that it
+    returns (`state`, `hidden_update`). h is the first state of the cell.
 
     Args:
-        cell: a cell, a list of cells that feed one another, or a `StackedRNNCells`.
+        cell: a cell, a list of cells, each of which feeds the next, or a `StackedRNNCells`.
         return_sequences: whether to return the output of every step, not only the last.
         return_state: whether to return the states after the last step too.
-        go_backwards: whether to read the sequence from its end, and return it in that order.
-        stateful: whether a batch starts from the states that the batch before it ended with.
-        unroll: whether to build the steps one by one in place of a loop.
-        zero_output_for_mask: whether the output of a padded step is zero in place of the one
-            before.
+        go_backwards: whether to read the sequence from its end, and return outputs in that order.
+        stateful: whether a batch starts from the final states of the previous batch.
+        unroll: whether to build the steps one by one instead of as a loop.
+        zero_output_for_mask: whether the output of a padded step is zero instead of the
+            previous output.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            direction, element), the same in every framework. None: Keras's own generator.
-        stack: `(number of the first cell's layer, L)` for cells in a stack of L layers, counted
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            direction, element), and is the same in every framework. None: use Keras's generator.
+        stack: `(number of the first cell's layer, L)` for cells in a stack of L layers, numbered
             from 0. None: the object joins the policy layer that feeds it, or is a stack of its own.
-            Give it inside `Bidirectional`, and in a model with a `call` of its own.
-        **kwargs: `activity_regularizer`, a penalty on the output; `name`, `trainable`, `dtype` and
-            `autocast`, as every layer of Keras takes them.
+            Pass it inside `Bidirectional`, and in a model that has its own `call`.
+        **kwargs: `activity_regularizer`, the penalty on the output; `name`, `trainable`, `dtype`
+            and `autocast`, as for every Keras layer.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key. (With neither a seed
-            nor a schedule, which need it, how many masks were drawn.)
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks. (Without a
+            seed and without a schedule: the number of masks drawn so far.)
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            layer, a site that the cell does not have, `rate` or `stack` without a policy, or a
-            cell with dropout of its own under one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the cell does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or a cell has dropout of its own under a policy.
+        ValueError: Keras does not know or accept an argument.
     """
 
     def __init__(
@@ -444,7 +444,7 @@ class RNN(Recurrent, keras.layers.RNN):  # type: ignore[misc]
         **kwargs: Unpack[RNNArguments],
     ) -> None:
         choice = resolve_policy(type(self).__name__, policy, rate, seed, stack=stack)
-        # Keras's own layer has no seed, and says so.
+        # Keras's own layer has no seed, and its error says so.
         unknown = {"seed": seed} if choice is None and seed is not None else {}
         super().__init__(
             cell,

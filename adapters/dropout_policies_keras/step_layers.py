@@ -1,4 +1,4 @@
-"""Drop-in cells: `keras.layers`' own, one step a call, plus `policy`, `rate` and `stack`."""
+"""Drop-in cells, one step per call: those of `keras.layers`, plus `policy`, `rate` and `stack`."""
 
 from __future__ import annotations
 
@@ -25,53 +25,53 @@ from .tracing import Tensor
 class LSTMCell(RecurrentCell, keras.layers.LSTMCell):  # type: ignore[misc]
     """A drop-in `keras.layers.LSTMCell` that runs one step under a dropout policy.
 
-    From x `[B, D]` and the states (h and c, each `[B, H]`) to the output `[B, H]` and the new
-    states. A mask on the output falls on what leaves, and the states stay whole. Without a policy,
-    at rate 0, and in evaluation (where the policy's evaluation rule is the identity) it is
-    `keras.layers.LSTMCell`, bit for bit.
+    It takes x `[B, D]` and the states (h and c, each `[B, H]`), and returns the output `[B, H]` and
+    the new states. A mask at `output` is only on the output, and the states stay unmasked. Without
+    a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the cell
+    equals `keras.layers.LSTMCell` bit for bit.
 
-    Each step is a call, which `calls` counts; inside `dropout_policies.sequence` all steps are one.
-    A rule that lives longer than a step runs inside of it only.
+    Each step counts as a call. Inside `dropout_policies.sequence`, all steps together are one call,
+    and only there can masks last longer than a step.
 
     Args:
-        units: H.
-        activation: of the candidate and of the cell state on its way into the output.
-        recurrent_activation: of the gates i, f and o.
+        units: H, the width of the state.
+        activation: the activation of the candidate, and of the cell state before the output gate.
+        recurrent_activation: the activation of the gates i, f and o.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[D, 4*H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, 4*H]`, which h is multiplied by.
-        bias_initializer: of `bias` `[4*H]`.
+        kernel_initializer: the initializer of `kernel` `[D, 4*H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, 4*H]`, which multiplies h.
+        bias_initializer: the initializer of `bias` `[4*H]`.
         unit_forget_bias: whether the bias of the forget gate starts at 1.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a cell in a stack of L layers, counted from 0. None:
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a cell in a stack of L layers, numbered from 0. None:
             the cell is a stack of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them;
-            `implementation`, how Keras multiplies outside of a policy.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer;
+            `implementation`: how Keras multiplies without a policy.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            cell, a site that the cell does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the cell does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     cell_type = cell_types.LSTM
@@ -125,19 +125,20 @@ class LSTMCell(RecurrentCell, keras.layers.LSTMCell):  # type: ignore[misc]
         self._start_policy(choice, seed, stack)
 
     def call(self, inputs: Tensor, states: Any, training: bool = False) -> Any:
-        """One step.
+        """Run one step.
 
         Args:
             inputs: x `[B, D]`.
             states: h and c, each `[B, H]`.
-            training: whether the call is in training.
+            training: whether the call is in training mode.
 
         Returns:
             The output `[B, H]`, and the new states.
 
         Raises:
-            PolicyError: a rule lives longer than a step, and the call is not inside
-                `dropout_policies.sequence`; or see `PolicyLayer.masks`.
+            PolicyError: masks last longer than a step and the call is not inside
+                `dropout_policies.sequence`, the call is inside a compiled loop of JAX, or see
+                `PolicyLayer.masks`.
         """
         return self.run(inputs, states, training)
 
@@ -146,54 +147,54 @@ class LSTMCell(RecurrentCell, keras.layers.LSTMCell):  # type: ignore[misc]
 class GRUCell(RecurrentCell, keras.layers.GRUCell):  # type: ignore[misc]
     """A drop-in `keras.layers.GRUCell` that runs one step under a dropout policy.
 
-    From x `[B, D]` and the states (h `[B, H]`) to the output `[B, H]` and the new states. A mask
-    on the output falls on what leaves, and the states stay whole. Without a policy, at rate 0, and
-    in evaluation (where the policy's evaluation rule is the identity) it is
-    `keras.layers.GRUCell`, bit for bit.
+    It takes x `[B, D]` and the states (h `[B, H]`), and returns the output `[B, H]` and
+    the new states. A mask at `output` is only on the output, and the states stay unmasked. Without
+    a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the cell
+    equals `keras.layers.GRUCell` bit for bit.
 
-    Each step is a call, which `calls` counts; inside `dropout_policies.sequence` all steps are one.
-    A rule that lives longer than a step runs inside of it only.
+    Each step counts as a call. Inside `dropout_policies.sequence`, all steps together are one call,
+    and only there can masks last longer than a step.
 
     Args:
-        units: H.
-        activation: of the candidate.
-        recurrent_activation: of the gates z and r.
+        units: H, the width of the state.
+        activation: the activation of the candidate.
+        recurrent_activation: the activation of the gates z and r.
         use_bias: whether the gates have a bias.
-        kernel_initializer: of `kernel` `[D, 3*H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, 3*H]`, which h is multiplied by.
-        bias_initializer: of `bias`: `[2, 3*H]` with `reset_after`, else `[3*H]`.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
+        kernel_initializer: the initializer of `kernel` `[D, 3*H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, 3*H]`, which multiplies h.
+        bias_initializer: the initializer of `bias`: `[2, 3*H]` with `reset_after`, else `[3*H]`.
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
         reset_after: whether the reset gate is applied after the product with `recurrent_kernel`,
             not before it.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a cell in a stack of L layers, counted from 0. None:
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a cell in a stack of L layers, numbered from 0. None:
             the cell is a stack of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them;
-            `implementation`, how Keras multiplies outside of a policy.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer;
+            `implementation`: how Keras multiplies without a policy.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            cell, a site that the cell does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the cell does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     cell_type = cell_types.GRU
@@ -247,19 +248,20 @@ class GRUCell(RecurrentCell, keras.layers.GRUCell):  # type: ignore[misc]
         self._start_policy(choice, seed, stack)
 
     def call(self, inputs: Tensor, states: Any, training: bool = False) -> Any:
-        """One step.
+        """Run one step.
 
         Args:
             inputs: x `[B, D]`.
             states: h `[B, H]`.
-            training: whether the call is in training.
+            training: whether the call is in training mode.
 
         Returns:
             The output `[B, H]`, and the new states.
 
         Raises:
-            PolicyError: a rule lives longer than a step, and the call is not inside
-                `dropout_policies.sequence`; or see `PolicyLayer.masks`.
+            PolicyError: masks last longer than a step and the call is not inside
+                `dropout_policies.sequence`, the call is inside a compiled loop of JAX, or see
+                `PolicyLayer.masks`.
         """
         return self.run(inputs, states, training)
 
@@ -268,50 +270,50 @@ class GRUCell(RecurrentCell, keras.layers.GRUCell):  # type: ignore[misc]
 class SimpleRNNCell(RecurrentCell, keras.layers.SimpleRNNCell):  # type: ignore[misc]
     """A drop-in `keras.layers.SimpleRNNCell` that runs one step under a dropout policy.
 
-    From x `[B, D]` and the states (h `[B, H]`) to the output `[B, H]` and the new states. A mask
-    on the output falls on what leaves, and the states stay whole. Without a policy, at rate 0, and
-    in evaluation (where the policy's evaluation rule is the identity) it is
-    `keras.layers.SimpleRNNCell`, bit for bit.
+    It takes x `[B, D]` and the states (h `[B, H]`), and returns the output `[B, H]` and
+    the new states. A mask at `output` is only on the output, and the states stay unmasked. Without
+    a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), the cell
+    equals `keras.layers.SimpleRNNCell` bit for bit.
 
-    Each step is a call, which `calls` counts; inside `dropout_policies.sequence` all steps are one.
-    A rule that lives longer than a step runs inside of it only.
+    Each step counts as a call. Inside `dropout_policies.sequence`, all steps together are one call,
+    and only there can masks last longer than a step.
 
     Args:
-        units: H.
-        activation: of the new h.
+        units: H, the width of the state.
+        activation: the activation of the new h.
         use_bias: whether there is a bias.
-        kernel_initializer: of `kernel` `[D, H]`, which the input is multiplied by.
-        recurrent_initializer: of `recurrent_kernel` `[H, H]`, which h is multiplied by.
-        bias_initializer: of `bias` `[H]`.
-        kernel_regularizer: penalty on `kernel`.
-        recurrent_regularizer: penalty on `recurrent_kernel`.
-        bias_regularizer: penalty on `bias`.
-        kernel_constraint: constraint on `kernel`.
-        recurrent_constraint: constraint on `recurrent_kernel`.
-        bias_constraint: constraint on `bias`.
-        dropout: rate of Keras's own dropout on the input; 0 under a policy.
-        recurrent_dropout: rate of Keras's own dropout on h; 0 under a policy.
-        seed: with a policy, an integer in [0, 2**32). Masks are then a function of (seed, call,
-            site, layer, direction, element), the same in every framework. None: Keras's own
+        kernel_initializer: the initializer of `kernel` `[D, H]`, which multiplies the input.
+        recurrent_initializer: the initializer of `recurrent_kernel` `[H, H]`, which multiplies h.
+        bias_initializer: the initializer of `bias` `[H]`.
+        kernel_regularizer: the penalty on `kernel`.
+        recurrent_regularizer: the penalty on `recurrent_kernel`.
+        bias_regularizer: the penalty on `bias`.
+        kernel_constraint: the constraint on `kernel`.
+        recurrent_constraint: the constraint on `recurrent_kernel`.
+        bias_constraint: the constraint on `bias`.
+        dropout: the rate of Keras's own dropout on the input. It must be 0 under a policy.
+        recurrent_dropout: the rate of Keras's own dropout on h. It must be 0 under a policy.
+        seed: with a policy, an integer in [0, 2**32). Each mask then depends only on (seed, call,
+            site, layer, direction, element), and is the same in every framework. None: use Keras's
             generator. Without a policy: the seed of Keras's own dropout.
         policy: a policy's name, such as `"zaremba"` (`dropout_policies.names()`), or a `Policy`.
-            None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, a list with one for each layer of the stack, or a mapping from sites' names
-            to these: `{"input": 0.4, "hidden": [0.2, 0.3]}`.
-        stack: `(number of the layer, L)` for a cell in a stack of L layers, counted from 0. None:
+            None: use the stock layer.
+        rate: the rates, in [0, 1), for a policy given by name. A number, a `Schedule`, a list with
+            one of these for each layer of the stack, or a mapping from names of sites to any of
+            these: `{"input": 0.4, "hidden": [0.2, 0.3]}`. None: the policy's defaults.
+        stack: `(number of the layer, L)` for a cell in a stack of L layers, numbered from 0. None:
             the cell is a stack of its own.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer.
 
     Attributes:
-        calls: how many training calls there were, the call in the masks' key.
-        row_offset: the number of this process's first row in the whole batch, for a seed.
+        calls: the number of training calls so far. It is part of the key of the masks.
+        row_offset: with a seed, the number of this process's first row in the whole batch.
 
     Raises:
-        PolicyError: an unknown policy, a rate or seed out of range, a stack that does not hold the
-            cell, a site that the cell does not have, `rate` or `stack` without a policy, or
-            `dropout` or `recurrent_dropout` with one.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, `stack` or a list of
+            rates does not fit, the cell does not have a site of the policy, `rate` or `stack` is
+            given without a policy, or `dropout` or `recurrent_dropout` is given with one.
+        ValueError: Keras does not know or accept an argument.
     """
 
     cell_type = cell_types.RNN
@@ -361,18 +363,19 @@ class SimpleRNNCell(RecurrentCell, keras.layers.SimpleRNNCell):  # type: ignore[
         self._start_policy(choice, seed, stack)
 
     def call(self, sequence: Tensor, states: Any, training: bool = False) -> Any:
-        """One step.
+        """Run one step.
 
         Args:
             sequence: x `[B, D]`.
             states: h `[B, H]`.
-            training: whether the call is in training.
+            training: whether the call is in training mode.
 
         Returns:
             The output `[B, H]`, and the new states.
 
         Raises:
-            PolicyError: a rule lives longer than a step, and the call is not inside
-                `dropout_policies.sequence`; or see `PolicyLayer.masks`.
+            PolicyError: masks last longer than a step and the call is not inside
+                `dropout_policies.sequence`, the call is inside a compiled loop of JAX, or see
+                `PolicyLayer.masks`.
         """
         return self.run(sequence, states, training)
