@@ -1,5 +1,5 @@
-"""Drop-ins for `keras.layers.Embedding` and `ReversibleEmbedding` whose word types are dropped
-under a policy."""
+"""Drop-in `keras.layers.Embedding` and `ReversibleEmbedding` that drop word types under a
+policy."""
 
 from __future__ import annotations
 
@@ -32,43 +32,44 @@ CALL_SIGNATURE = (
     "_call_has_training_arg",
     "_call_has_context_arg",
 )
-"""What Keras notes about `call` when it constructs a layer, and reads to pass `training` on."""
+"""What Keras notes about `call` when it creates a layer. Keras reads it to pass `training` on."""
 
 
 @keras.saving.register_keras_serializable(package="dropout_policies")
 class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
-    """A drop-in `keras.layers.Embedding` that drops whole word types while it trains.
+    """A drop-in `keras.layers.Embedding` that drops whole word types in training.
 
-    From tokens `[B, ...]` to rows `[B, ..., F]`: of words `[B, T]`, of sentences `[B, S, W]`. The
-    rows that are looked up are masked, not the matrix, so that a layer that is tied to it sees it
-    whole.
+    Tokens `[B, ...]` become rows `[B, ..., F]`. Tokens are, for example, words `[B, T]`, or
+    sentences `[B, S, W]`. The layer masks the rows that are looked up, not the matrix. So another
+    layer that shares the matrix sees all of it.
 
     Args:
-        input_dim: how many word types there are.
+        input_dim: the number of word types.
         output_dim: F, the width of a row.
-        embeddings_initializer: of `embeddings` `[input_dim, F]`.
-        embeddings_regularizer: penalty on `embeddings`.
-        embeddings_constraint: constraint on `embeddings`.
-        mask_zero: whether token 0 is padding, which the layers after this one skip.
-        weights: an array `[input_dim, F]` to start from; None for the initializer.
-        lora_rank: the rank of the two trainable factors that are added to the matrix, which is
-            then fixed itself (LoRA); None for a matrix that is trained.
-        lora_alpha: the factors' product is scaled by `lora_alpha / lora_rank`; None for 1.
-        quantization_config: a config for `quantize`, which Keras refuses on any subclass of its
-            layer, and so on this one. Keras 3.12 has no such argument.
+        embeddings_initializer: the initializer of `embeddings` `[input_dim, F]`.
+        embeddings_regularizer: the penalty on `embeddings`.
+        embeddings_constraint: the constraint on `embeddings`.
+        mask_zero: whether token 0 is padding, which later layers skip.
+        weights: an array `[input_dim, F]` to start from. None: use the initializer.
+        lora_rank: the rank of the two trainable factors that are added to the matrix, which is then
+            frozen (LoRA). None: train the matrix.
+        lora_alpha: scales the product of the factors by `lora_alpha / lora_rank`. None: do not
+            scale.
+        quantization_config: a config for `quantize`. Keras refuses to quantize any subclass of its
+            layer, including this one. Keras 3.12 has no such argument.
         policy: a policy's name, such as `"awd"` (`dropout_policies.names()`), or a `Policy`, with a
-            rule at `embedding`. None: the stock layer.
-        rate: rates for a policy given by name, in [0, 1); its defaults if left out. A number, a
-            `Schedule`, or a mapping from sites' names to these: `{"embedding": 0.1}`.
-        seed: an integer in [0, 2**32). Masks are then a function of (seed, call, site, layer,
-            element), the same in every framework. None: Keras's own generator.
-        **kwargs: `activity_regularizer`, a penalty on the output; `name`, `trainable`, `dtype` and
-            `autocast`, as every layer of Keras takes them.
+            rule at `embedding`. None: use the stock layer.
+        rate: the rate, in [0, 1), for a policy given by name. A number, a `Schedule`, or a mapping
+            from names of sites to these: `{"embedding": 0.1}`. None: the policy's default.
+        seed: an integer in [0, 2**32). Each mask then depends only on (seed, call, site, layer,
+            element), and is the same in every framework. None: use Keras's generator.
+        **kwargs: `activity_regularizer`, the penalty on the output; `name`, `trainable`, `dtype`
+            and `autocast`, as for every Keras layer.
 
     Raises:
-        PolicyError: an unknown policy, one without an `embedding` rule, a rate or seed out of
-            range, or `rate` or `seed` without a policy.
-        ValueError: an argument that Keras does not know or accept.
+        PolicyError: the policy is unknown or has no `embedding` rule, a rate or the seed is out of
+            range, or `rate` or `seed` is given without a policy.
+        ValueError: Keras does not know or accept an argument.
     """
 
     input_dim: int
@@ -123,17 +124,17 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
             self.set_placement(Placement(chosen), seed)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        """The rows of some tokens, under masks in training.
+        """Look up the rows of tokens. In training, mask them.
 
         Args:
             inputs: tokens `[B, ...]`.
-            training: whether the call is in training.
+            training: whether the call is in training mode.
 
         Returns:
             Rows `[B, ..., F]`.
 
         Raises:
-            PolicyError: it is a single token under a policy; or see `PolicyLayer.masks`.
+            PolicyError: the input is a single token under a policy, or see `PolicyLayer.masks`.
         """
         rows = super().call(inputs)
         training = training or _training_below.get()
@@ -187,40 +188,40 @@ class Embedding(PolicyLayer, keras.layers.Embedding):  # type: ignore[misc]
 
 
 _training_below = ContextVar("training_below", default=False)
-"""The mode of a call that comes through a class of Keras's, which does not pass it on."""
+"""The mode of a call that goes through a class of Keras that does not pass it on."""
 
 EMBEDDINGS: tuple[type[Any], ...] = (Embedding,)
-"""Our embeddings; each stands for the class of `keras.layers` of the same name, and `Embedding`,
-from which Keras derives the other, comes last."""
+"""Our embeddings. Each replaces the class of `keras.layers` with the same name. `Embedding`, the
+base class of the other one in Keras, comes last."""
 
 if hasattr(keras.layers, "ReversibleEmbedding"):
 
     @keras.saving.register_keras_serializable(package="dropout_policies")
     class ReversibleEmbedding(keras.layers.ReversibleEmbedding, Embedding):  # type: ignore[misc]
-        """A drop-in `keras.layers.ReversibleEmbedding` that drops whole word types while it trains.
+        """A drop-in `keras.layers.ReversibleEmbedding` that drops whole word types in training.
 
-        The rows that are looked up are masked. With `reverse=True`, from rows to the logits of all
-        tokens, the matrix is whole, and nothing is drawn.
+        It masks the rows that are looked up. With `reverse=True`, which turns rows into the logits
+        of all tokens, it uses the whole matrix and draws no masks.
 
         Args:
-            input_dim: how many word types there are.
+            input_dim: the number of word types.
             output_dim: F, the width of a row.
-            tie_weights: whether `reverse=True` decodes with the matrix of the rows; False for one
-                of its own.
-            embeddings_initializer: of `embeddings` `[input_dim, F]`.
-            embeddings_regularizer: penalty on `embeddings`.
-            embeddings_constraint: constraint on `embeddings`.
-            mask_zero: whether token 0 is padding, which the layers after this one skip.
-            reverse_dtype: the dtype to decode in; None for the layer's.
-            logit_soft_cap: c, where logits are c * tanh(logits / c); None for logits as they are.
-            policy: as `Embedding` takes it.
-            rate: likewise.
-            seed: likewise.
-            **kwargs: likewise; and `weights`, `lora_rank` and `lora_alpha`.
+            tie_weights: whether `reverse=True` decodes with the same matrix. False: it has its own
+                matrix.
+            embeddings_initializer: the initializer of `embeddings` `[input_dim, F]`.
+            embeddings_regularizer: the penalty on `embeddings`.
+            embeddings_constraint: the constraint on `embeddings`.
+            mask_zero: whether token 0 is padding, which later layers skip.
+            reverse_dtype: the dtype for decoding. None: the dtype of the layer.
+            logit_soft_cap: c. Logits become c * tanh(logits / c). None: logits stay as they are.
+            policy: as for `Embedding`.
+            rate: as for `Embedding`.
+            seed: as for `Embedding`.
+            **kwargs: as for `Embedding`; also `weights`, `lora_rank` and `lora_alpha`.
 
         Raises:
-            PolicyError: as `Embedding` says.
-            ValueError: an argument that Keras does not know or accept.
+            PolicyError: as for `Embedding`.
+            ValueError: Keras does not know or accept an argument.
         """
 
         def __init__(
@@ -259,18 +260,18 @@ if hasattr(keras.layers, "ReversibleEmbedding"):
         def call(  # type: ignore[override]  # Keras's takes another argument too
             self, inputs: Tensor, reverse: bool = False, training: bool = False
         ) -> Tensor:
-            """The rows of some tokens, under masks in training; or tokens' logits, without.
+            """Look up the rows of tokens, masked in training; or compute the logits of all tokens.
 
             Args:
-                inputs: tokens `[B, ...]`; rows `[..., F]` where `reverse` is true.
-                reverse: whether rows come in, and logits of all tokens go out.
-                training: whether the call is in training.
+                inputs: tokens `[B, ...]`; with `reverse`, rows `[..., F]`.
+                reverse: whether to turn rows into the logits of all tokens.
+                training: whether the call is in training mode.
 
             Returns:
-                Rows `[B, ..., F]`; or logits `[..., input_dim]`.
+                Rows `[B, ..., F]`; with `reverse`, logits `[..., input_dim]`.
 
             Raises:
-                PolicyError: as `Embedding.call` says.
+                PolicyError: as for `Embedding.call`.
             """
             # Keras's own call runs that of Embedding, and then notes what is padding.
             before = _training_below.set(training)

@@ -1,4 +1,4 @@
-"""A drop-in for `keras.layers.TimeDistributed` whose embedding drops the same word types in all
+"""A drop-in `keras.layers.TimeDistributed` whose embedding drops the same word types at all
 steps."""
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from .tracing import Tensor
 class TimeDistributed(keras.layers.TimeDistributed):  # type: ignore[misc]
     """A drop-in `keras.layers.TimeDistributed` for an embedding under a policy.
 
-    Keras's calls its layer once for each step, and each call would drop other word types. Under
-    masks this one looks all words up in one call. With any other layer it is Keras's.
+    Keras's class calls its layer once for each step, so that each call would drop different word
+    types. When masks apply, this class looks up all words in one call. With any other layer, it
+    works like Keras's class.
 
     Args:
-        layer: the layer that it runs at each step.
-        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as every layer of Keras takes them.
+        layer: the layer that runs at each step.
+        **kwargs: `name`, `trainable`, `dtype` and `autocast`, as for every Keras layer.
 
     Raises:
         PolicyError: see `Embedding.call`.
-        ValueError: an argument that Keras does not know or accept.
+        ValueError: Keras does not know or accept an argument.
     """
 
     layer: Any
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
-        """What the layer gives at each step.
+        """Run the layer at each step.
 
         Args:
-            inputs: the steps' inputs, `[B, T, ...]`; of an embedding, tokens `[B, T, W]`.
-            training: whether the call is in training.
-            mask: which steps are no padding, `[B, T]`, for a layer that takes it.
+            inputs: the inputs of the steps, `[B, T, ...]`; for an embedding, tokens `[B, T, W]`.
+            training: whether the call is in training mode.
+            mask: which steps are not padding, `[B, T]`, for a layer that takes a mask.
 
         Returns:
-            `[B, T, ...]`; of an embedding, rows `[B, T, W, F]`.
+            `[B, T, ...]`; for an embedding, rows `[B, T, W, F]`.
 
         Raises:
             PolicyError: see `Embedding.call`.
@@ -60,7 +61,7 @@ class TimeDistributed(keras.layers.TimeDistributed):  # type: ignore[misc]
 
 
 class SwappedTimeDistributed(SwappedLayer):
-    """A `TimeDistributed` around an embedding, as it is now.
+    """The state of a `TimeDistributed` around an embedding, to swap its class and restore it.
 
     Args:
         layer: the layer.
@@ -70,31 +71,31 @@ class SwappedTimeDistributed(SwappedLayer):
         super().__init__(layer.name, layer, TimeDistributed)
 
     def swap(self) -> None:
-        """Have it call the embedding once."""
+        """Make it call the embedding once."""
         self.layer.__class__ = self.swapped
 
     def restore(self) -> None:
-        """Make it what it was."""
+        """Make it what it was before."""
         self.layer.__class__ = self.kind
 
 
 def embedding_in(layer: Layer) -> Layer | None:
-    """The embedding that `TimeDistributed`, or several around each other, run at each step; None if
-    it is another layer."""
+    """The embedding that one or several nested `TimeDistributed` run at each step; None if they run
+    another layer."""
     while isinstance(layer, keras.layers.TimeDistributed):
         layer = layer.layer
     return layer if isinstance(layer, keras.layers.Embedding) else None
 
 
 def wrappers_of(embeddings: Sequence[Layer], all_layers: Sequence[Layer]) -> list[Layer]:
-    """Each `TimeDistributed` that runs one of some embeddings."""
+    """The `TimeDistributed` layers that run one of these embeddings."""
     ids = {id(embedding) for embedding in embeddings}
     wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
     return [x for x in wrappers if id(embedding_in(x)) in ids]
 
 
 def unwrap(layer: Layer) -> None:
-    """Make a layer Keras's again if it is a `TimeDistributed` for an embedding whose policy is
+    """Give a `TimeDistributed` its Keras class back. It must be for an embedding whose policy is
     gone."""
     if type(layer) is TimeDistributed:
         layer.__class__ = keras.layers.TimeDistributed
