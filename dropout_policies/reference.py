@@ -1,6 +1,6 @@
-"""The oracle: stacked LSTM, GRU and RNN in plain NumPy that take their masks from outside.
+"""The oracle: stacked LSTM, GRU and RNN in plain NumPy that receive their masks as arguments.
 
-It does literally what the page on policies says, one step at a time, and is written to be read.
+It does literally what the page on policies says, one step at a time. It is written to be read.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ Masks = Mapping[Slot, Array]
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of one layer in one direction; gates in the order i, f, g, o or r, z, n.
+    """The weights of one layer in one direction, with gates in the order i, f, g, o or r, z, n.
 
     Args:
-        w_ih: input to gates, `[G*H, D]`.
-        w_hh: hidden state to gates, `[G*H, P]` (P = H without a projection).
+        w_ih: from the input to the gates, `[G*H, D]`.
+        w_hh: from the hidden state to the gates, `[G*H, P]` (P = H without a projection).
         bias: added to the input's part of the gates, `[G*H]`, or None.
-        recurrent_bias: added to the hidden state's part, `[G*H]`, or None.
+        recurrent_bias: added to the hidden state's part of the gates, `[G*H]`, or None.
         w_hr: the projection of h, `[P, H]`, or None.
     """
 
@@ -38,7 +38,12 @@ class Weights:
 
 
 class Noise:
-    """The masks of one step of one layer in one direction; what is not there is whole."""
+    """The masks of one step of one layer in one direction. Sites without a mask are unmasked.
+
+    Args:
+        masks: the masks by site, `[T or 1, B, F]`.
+        step: the number of the step, from 0.
+    """
 
     def __init__(self, masks: Mapping[Site, Array], step: int) -> None:
         self._masks = {
@@ -46,7 +51,7 @@ class Noise:
         }  # [B, F]
 
     def drop(self, site: Site, value: Array) -> Array:
-        """D(value): times the mask."""
+        """D(value): the value times the mask."""
         return value * self._masks[site] if site in self._masks else value
 
     def zoneout(self, site: Site, previous: Array, new: Array) -> Array:
@@ -55,11 +60,11 @@ class Noise:
         return new if d is None else d * previous + (1.0 - d) * new
 
     def into_gates(self, site: Site, value: Array, gates: int) -> list[Array]:
-        """What each gate sees of a value `[B, F]`; their masks lie side by side, `[B, G*F]`."""
+        """The value `[B, F]` as each gate sees it. The masks lie side by side, `[B, G*F]`."""
         mask = self._masks.get(site)
         if mask is None:
             return [value] * gates
-        if mask.shape[-1] <= value.shape[-1]:  # one for all gates, or one number for all units
+        if mask.shape[-1] <= value.shape[-1]:  # one mask for all gates, or one number for all units
             return [value * mask] * gates
         return [value * part for part in np.split(mask, gates, axis=-1)]
 
@@ -69,11 +74,20 @@ Step = Callable[[Array, State, Weights, Noise, Site], State]
 
 
 def sigmoid(x: Array) -> Array:
+    """The logistic function."""
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
 def lstm(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
-    """One step of an LSTM: x `[B, D]`, (h `[B, P]`, c `[B, H]`) to the new state."""
+    """One step of an LSTM: from x `[B, D]` and the state (h `[B, P]`, c `[B, H]`) to the new state.
+
+    Args:
+        x: the input.
+        state: h and c.
+        w: the weights.
+        noise: the masks.
+        entry: the site of the input: `input` or `between`.
+    """
     h, c = state
     i, f, g, o = _gates(4, x, h, w, noise, entry)
     new_c = sigmoid(f) * c + sigmoid(i) * noise.drop(Site.CANDIDATE, np.tanh(g))
@@ -89,7 +103,10 @@ def lstm(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State
 
 
 def gru(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
-    """One step of a GRU whose reset gate falls after W_hn (PyTorch; Keras's `reset_after`)."""
+    """One step of a GRU with the reset gate after W_hn (PyTorch, and Keras's `reset_after`).
+
+    The arguments are those of `lstm`, except that the state is h alone.
+    """
     (h,) = state
     into = _part(3, x, w.w_ih, w.bias, noise, entry)
     back = _part(3, h, w.w_hh, w.recurrent_bias, noise, Site.HIDDEN)
@@ -98,7 +115,10 @@ def gru(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
 
 
 def gru_reset_before(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
-    """One step of a GRU whose reset gate falls on h before W_hn (Keras's `reset_after=False`)."""
+    """One step of a GRU with the reset gate on h, before W_hn (Keras's `reset_after=False`).
+
+    The arguments are those of `lstm`, except that the state is h alone.
+    """
     (h,) = state
     into = _part(3, x, w.w_ih, w.bias, noise, entry)
     seen = noise.into_gates(Site.HIDDEN, h, 3)
@@ -114,7 +134,7 @@ def _gru_update(h: Array, z: Array, n: Array, noise: Noise) -> State:
 
 
 def rnn(activation: Callable[[Array], Array]) -> Step:
-    """One step of a simple recurrent layer."""
+    """Return the function for one step of a simple recurrent layer with this activation."""
 
     def step(x: Array, state: State, w: Weights, noise: Noise, entry: Site) -> State:
         (h,) = state
@@ -132,7 +152,7 @@ rnn_relu = rnn(lambda x: np.maximum(x, 0.0))
 def _part(
     gates: int, value: Array, weight: Array, bias: Array | None, noise: Noise, site: Site
 ) -> list[Array]:
-    """A value's part of each gate, `[B, H]` each, seen through its masks."""
+    """A value's part of each gate, `[B, H]` each, with its masks applied."""
     seen = noise.into_gates(site, value, gates)
     parts = [s @ w.T for s, w in zip(seen, np.split(weight, gates), strict=True)]
     if bias is None:
@@ -160,16 +180,16 @@ def run(
     Args:
         step: `lstm`, `gru`, `gru_reset_before`, `rnn_tanh` or `rnn_relu`.
         x: the input, `[T, B, D]`.
-        weights: for each layer, for each direction.
-        masks: arrays broadcastable to their planned shapes, by site, layer and direction; a slot
-            that is not there is not masked.
-        initial_state: h, and c of an LSTM, each `[L*K, B, P or H]` for K directions; zero if
-            left out.
-        lengths: the length of each sample; a padded step changes no state and gives output 0.
-        directions: which directions run: 0 forward, 1 backward.
+        weights: for each layer, the weights of each direction.
+        masks: arrays by site, layer and direction, which broadcast to their planned shapes. A slot
+            without an array is not masked.
+        initial_state: h, and c for an LSTM, each `[L*K, B, P or H]` for K directions. None: zeros.
+        lengths: the length of each sample. A padded step changes no state and has output 0. None:
+            all samples have T steps.
+        directions: the directions that run: 0 forward, 1 backward.
 
     Returns:
-        The output `[T, B, K*P]`, and the last state, laid out as the initial one.
+        The output `[T, B, K*P]`, and the last state in the same form as the initial state.
     """
     steps, batch = x.shape[:2]
     valid = np.ones((steps, batch), bool)
@@ -225,8 +245,16 @@ def _one_direction(
 
 
 def embedding(tokens: npt.NDArray[np.int_], matrix: Array, mask: Array | None = None) -> Array:
-    """Look up tokens `[T, B]` in `[V, F]`, the word types that the mask `[1, B or 1, V]` drops
-    left out: `[T, B, F]`."""
+    """Look up tokens in an embedding matrix, without the word types that the mask drops.
+
+    Args:
+        tokens: `[T, B]`.
+        matrix: `[V, F]`.
+        mask: `[1, B or 1, V]`, or None.
+
+    Returns:
+        The rows, `[T, B, F]`.
+    """
     rows: Array = matrix[tokens]
     if mask is None:
         return rows

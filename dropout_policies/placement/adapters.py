@@ -1,4 +1,4 @@
-"""What an adapter is, and which one a model belongs to. No framework is imported to find out."""
+"""What an adapter is, and how the adapter of a model is found. This imports no framework."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 GROUP = "dropout_policies.adapters"
-"""The entry-point group; an entry is named after the module that its framework is imported as."""
+"""The entry-point group. The name of an entry is the module that imports its framework."""
 
 
 @runtime_checkable
 class Adapter(Protocol):
-    """What an adapter offers to the core.
+    """The methods that an adapter provides to the core.
 
-    `precedence`: where two adapters own a model, the higher one gets it. (A Keras model on the
-    torch backend is a `torch.nn.Module` too.)
+    An adapter may also have a method `describe() -> dict[str, Any]`. `show_config` prints its
+    result.
 
-    It may also have a method `describe() -> dict[str, Any]`: what `show_config` prints of it.
-    `wiring` lists layers under a policy too.
+    Attributes:
+        precedence: if two adapters own a model, the one with the higher precedence gets it. (A
+            Keras model on the torch backend is also a `torch.nn.Module`.)
     """
 
     precedence: int
@@ -34,34 +35,39 @@ class Adapter(Protocol):
     def owns(self, model: Any) -> bool: ...
 
     def apply(self, model: Any, request: ApplyRequest) -> Applied:
-        """Do what the user asked for; check everything first, and change things only then."""
+        """Do what the user asked for. Check everything first, and only then change anything."""
 
     def wiring(self, model: Any, example: Any) -> Wiring:
-        """How its recurrent layers are connected: read from its structure, or seen in a run on an
-        example."""
+        """How the model's recurrent layers are connected, including layers under a policy.
+
+        This is read from the model's structure, or, if there is an example, observed in a run.
+        """
 
     def remove(self, model: Any) -> None:
-        """Make every layer under a policy the stock layer that it was, or would have been."""
+        """Turn every layer under a policy into the stock layer that it was or would have been."""
 
     def under_policy(self, model: Any) -> dict[str, Any]:
-        """The layers of a model that have a policy, by name; see `PolicyLayer`."""
+        """The layers of a model that have a policy, by name. See `PolicyLayer`."""
 
     def random_seed(self) -> int:
         """A seed from the framework's own generator."""
 
     def changed(self, model: Any) -> None:
-        """Layers have changed: what was compiled of the model is out of date."""
+        """Layers have changed, so compiled versions of the model are out of date."""
 
 
 def find_adapter(model: Any) -> Adapter:
-    """The adapter that a model belongs to.
+    """Find the adapter that handles a model.
+
+    Args:
+        model: the model.
 
     Raises:
         PolicyError: there is none.
     """
     owners = _owners(model)
     if not owners:
-        installed_adapters.cache_clear()  # one may have been installed since
+        installed_adapters.cache_clear()  # one may have been installed in the meantime
         owners = _owners(model)
     if not owners:
         entries = installed_adapters(tuple(sys.path))
@@ -82,10 +88,10 @@ def _owners(model: Any) -> list[Adapter]:
 
 @lru_cache(maxsize=1)
 def installed_adapters(path: tuple[str, ...]) -> list[EntryPoint]:  # noqa: ARG001  the cache's key
-    """The entries of all adapters. Reading them takes milliseconds.
+    """The entry points of all adapters. Reading them takes milliseconds.
 
     Args:
-        path: `sys.path`, where they are looked for.
+        path: `sys.path`, where they are searched.
     """
     from importlib.metadata import entry_points  # slow to import, and only needed here
 

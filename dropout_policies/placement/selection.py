@@ -1,4 +1,4 @@
-"""Which policy goes on which layer of a model: by names, patterns, `only=` and `skip=`."""
+"""Which policy each layer of a model gets: by name, by pattern, and by `only=` and `skip=`."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .existing_dropout import Existing
 from .report import Skipped
 
 Selector = str | Sequence[str] | Callable[[str, Any], bool]
-"""Which layers: a name, a pattern (`"encoder.*"`), a list of them, or a function of a layer's name
-and the layer."""
+"""Selects layers: a name, a pattern (`"encoder.*"`), a list of these, or a function of a layer's
+name and the layer."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Choice:
 
     Args:
         policy: the policy.
-        by_name: whether it was given by its name, so that it adapts to the kind of layer.
-        rated: the sites that the user gave rates for, by name.
+        by_name: whether it was given by name, so that it adapts to the kind of layer.
+        rated: the sites for which the user gave a rate by name.
     """
 
     policy: Policy
@@ -39,20 +39,20 @@ class Choice:
 
     @staticmethod
     def of(policy: PolicyName | Policy, rate: Rates | None = None) -> Choice:
-        """The policy meant by a name and a rate, or by a `Policy` that is one already.
+        """Return the choice for a name and a rate, or for a `Policy`.
 
         Raises:
-            PolicyError: as `resolve`.
+            PolicyError: see `resolve`.
         """
         resolved = resolve(policy, rate)
         rated = frozenset(map(Site.of, rate)) if isinstance(rate, Mapping) else frozenset[Site]()
         return Choice(resolved, not isinstance(policy, Policy), rated)
 
     def on(self, sites: frozenset[Site]) -> Policy:
-        """The policy as it goes on a layer with these sites.
+        """The policy in the form that fits a layer with these sites.
 
-        A policy given by name leaves out what falls on a cell state where the layer has none, as
-        `zoneout` on a GRU, if something of it is left.
+        On a layer without a cell state, a policy given by name leaves out its rules for the cell
+        state, if any other rule is left. An example is `zoneout` on a GRU.
         """
         absent = CELL_STATE - sites
         if not self.by_name or not absent & self.policy.keys():
@@ -62,18 +62,21 @@ class Choice:
         return adapted if adapted.active else self.policy
 
     def on_one(self, sites: frozenset[Site]) -> Policy:
-        """The same for a layer that is made with the policy: a rate that the user gave for a site
-        that it lacks is kept, for `check_sites` to refuse."""
+        """The same as `on`, for a layer that is created with the policy.
+
+        If the user gave a rate for a site that the layer does not have, the rule stays, and
+        `check_sites` raises an error.
+        """
         return self.policy if self.rated & (CELL_STATE - sites) else self.on(sites)
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What goes on the layers of a model.
+    """Which layers of a model get which policy.
 
     Args:
-        layers: the recurrent layers that get a policy, in the model's order, each with its own.
-        embeddings: the embeddings whose word types are dropped, likewise.
+        layers: the recurrent layers that get a policy, in the model's order, with the policy.
+        embeddings: the embeddings that drop word types, likewise.
         skipped: the layers that the user left out.
     """
 
@@ -84,16 +87,16 @@ class Selection:
 
 @dataclass(frozen=True)
 class ApplyRequest:
-    """What the user asked `apply` for.
+    """The user's arguments to `apply`.
 
     Args:
-        choices: a choice for each pattern, in order; `"*"` where there is one policy for all.
-        seed: for keyed masks, or None.
-        stacks: which layers feed one another, or None.
-        only: the layers that may get a policy, or None for all.
-        skip: the layers that get none, or None.
+        choices: a choice for each pattern, in order; `"*"` for one policy for all layers.
+        seed: the seed of keyed masks, or None.
+        stacks: which layers feed each other, or None.
+        only: the layers that may get a policy. None: all.
+        skip: the layers that get no policy, or None.
         example: what to run the model on to see how its layers are connected, or None.
-        existing: what to do with dropout that the policies would double.
+        existing: what to do with the model's own dropout where the policies mask too.
     """
 
     choices: Mapping[str, Choice]
@@ -115,15 +118,15 @@ class ApplyRequest:
         embeddings: Sequence[RecurrentLayer],
         sites_of: Callable[[RecurrentLayer], frozenset[Site]],
     ) -> Selection:
-        """Choose a policy for each layer that was found.
+        """Choose a policy for each layer.
 
         Args:
-            found: the recurrent layers.
-            embeddings: the embeddings.
-            sites_of: the sites that a recurrent layer has.
+            found: the recurrent layers of the model.
+            embeddings: its embeddings.
+            sites_of: a function that returns the sites of a recurrent layer.
 
         Raises:
-            PolicyError: a name or pattern matches no layer, or nothing is left.
+            PolicyError: a name or pattern matches no layer, or no layer is left.
         """
         everything = [*found, *embeddings]
         self._check_patterns(everything)
@@ -145,7 +148,7 @@ class ApplyRequest:
         return Selection(layers, on_words, skipped)
 
     def _choose(self, item: RecurrentLayer) -> tuple[Choice | None, str]:
-        """The choice for a layer; or None, and why there is none."""
+        """The choice for a layer; or None and the reason."""
         if self.only is not None and not _selects(self.only, item):
             return None, "not among only="
         if self.skip is not None and _selects(self.skip, item):
@@ -168,7 +171,7 @@ def _patterns_of(argument: str, selector: object) -> Iterator[str]:
     """The names and patterns of a selector.
 
     Raises:
-        PolicyError: it is none.
+        PolicyError: it is not a valid selector.
     """
     if selector is None or callable(selector):
         return
@@ -188,7 +191,7 @@ def _selects(selector: Selector, item: RecurrentLayer) -> bool:
 
 
 def _matches(pattern: str, item: RecurrentLayer) -> bool:
-    """Whether a pattern is for a layer: its name, a pattern of it, or what it lies in."""
+    """Whether a pattern matches the name of a layer, or is the name of a module around it."""
     names = (item.name, *item.aliases)
     inside = (f"{pattern}.", f"{pattern}/")
     return any(fnmatchcase(name, pattern) or name.startswith(inside) for name in names)
@@ -207,18 +210,18 @@ def _no_match(argument: str, pattern: str, items: Iterable[RecurrentLayer]) -> s
 def check_rates_are_used(
     request: ApplyRequest, placements: Iterable[tuple[Any, int]], embeddings: bool
 ) -> list[str]:
-    """Make sure that every rate that the user gave for a site falls somewhere.
+    """Check that every rate that the user gave for a site is used.
 
     Args:
-        request: what the user asked for.
-        placements: each layer's placement and number of layers.
-        embeddings: whether word types are dropped anywhere.
+        request: the user's arguments.
+        placements: the placement and the number of layers of each layer object.
+        embeddings: whether any embedding drops word types.
 
     Returns:
-        What the report should say of sites that a policy by name masks nowhere.
+        Notes for the report about sites of a named policy that the model does not have.
 
     Raises:
-        PolicyError: a rate that the user gave falls nowhere.
+        PolicyError: a rate that the user gave is used nowhere.
     """
     used: set[Site] = set()
     for placement, layers in placements:

@@ -1,4 +1,4 @@
-"""Which recurrent layer objects of a model form one stack, and each one's place in it."""
+"""Which recurrent layer objects of a model form a stack, and the position of each in it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from .plans import Placement
 
 
 class Member(NamedTuple):
-    """A layer object in its stack: whether the stack begins with it, and whether it ends there."""
+    """A layer object in a stack.
+
+    Args:
+        item: the layer object.
+        first: whether the stack begins with it.
+        last: whether the stack ends with it.
+    """
 
     item: RecurrentLayer
     first: bool
@@ -28,22 +34,23 @@ def find_stacks(
     ambiguous_pairs: Iterable[tuple[RecurrentLayer, RecurrentLayer]],
     stacks: Sequence[Sequence[str]] | None,
 ) -> list[list[Member]]:
-    """The stacks of a model: layers that are joined, each after those that feed it.
+    """Find the stacks of a model. In a stack, each layer comes after the layers that feed it.
 
-    A stack is a chain as a rule. Where one layer feeds several, or several feed one, every
-    connection is still masked once: the layer that takes an output in masks it.
+    Usually a stack is a chain. If one layer feeds several, or several feed one, every connection is
+    still masked only once: by the layer that receives it.
 
     Args:
-        policies: the recurrent layer objects, in the model's order, and the policy of each.
+        policies: the recurrent layer objects, in the model's order, with their policies.
         uses: where they run, as far as the adapter can see.
-        ambiguous_pairs: pairs of which it cannot know whether the first feeds the second.
-        stacks: the user's answer: names of layers, stack by stack, in order; it decides for the
-            layers that it names.
+        ambiguous_pairs: pairs for which the adapter cannot know whether the first feeds the second.
+        stacks: the user's answer: a list of stacks, each a list of names of layers in order. It
+            decides for the layers that it names.
 
     Raises:
-        PolicyError: `stacks` is no list of lists of names, names a layer that is not there or
-            names one twice; or pairs stay ambiguous where it matters to a policy, or a layer
-            stands in several places that call for different masks. The message shows the way out.
+        PolicyError: `stacks` is not a list of lists of names, names an unknown layer, names a layer
+            twice, or contradicts the model. Or it is still unclear whether one layer feeds another
+            and this matters to a policy. Or a layer is used in several places that need different
+            masks. Or layers feed one another in a circle. The message says what to do.
     """
     found = list(policies)
     uses = list(uses)
@@ -63,9 +70,8 @@ def find_stacks(
 def _matters(first: Policy, second: Policy) -> bool:
     """Whether it matters if a layer under one policy feeds a layer under another.
 
-    Under one policy it does where masks fall on connections, or rates are given layer by layer.
-    Two policies are two stacks; there it does where both would mask what goes from one to the
-    other.
+    Under the same policy, it matters if connections are masked or rates are given layer by layer.
+    Two different policies make two stacks. Then it matters if both would mask the connection.
     """
     if first == second:
         by_layer = any(isinstance(rule.rate, tuple) for rule in first.values())
@@ -79,16 +85,16 @@ def _check_pairs_are_decided(
     seen: Sequence[Sequence[RecurrentLayer]],
     found: Sequence[RecurrentLayer],
 ) -> None:
-    """Make sure that the user has said of each pair whether the first feeds the second.
+    """Check that the user has said for each pair whether the first layer feeds the second.
 
     Args:
         pairs: the pairs.
         named: the stacks that the user named.
-        seen: the chains that are plain to see, which the answers in the message repeat.
+        seen: the chains that can be seen. The answers that the message suggests contain them.
         found: all layers.
 
     Raises:
-        PolicyError: some are still open; one message for all of them, with both answers.
+        PolicyError: some pairs are still open. One message lists all, with both possible answers.
     """
     open_pairs = [pair for pair in pairs if _is_open(*pair, named)]
     if not open_pairs:
@@ -129,7 +135,7 @@ def _check_pairs_are_decided(
 def _check_stacks_agree(
     named: Sequence[Sequence[RecurrentLayer]], uses: Sequence[LayerUse]
 ) -> None:
-    """Make sure that the user's stacks do not deny a connection that is plain to see.
+    """Check that the user's stacks do not contradict a connection that can be seen.
 
     Raises:
         PolicyError: they do.
@@ -157,10 +163,10 @@ def _check_stacks_agree(
 def _keep_states_whole(
     groups: list[list[Member]], uses: Sequence[LayerUse], policies: Mapping[RecurrentLayer, Policy]
 ) -> list[list[Member]]:
-    """The same stacks; a layer whose output is used only as a state does not mask it.
+    """The same stacks, in which a layer whose output is used only as a state does not mask it.
 
     Raises:
-        PolicyError: a layer's output is used as a state and otherwise too, and is masked.
+        PolicyError: the output of a layer is masked, and is used both as a state and otherwise.
     """
     goes: dict[RecurrentLayer, set[str]] = {}
     for use in uses:
@@ -183,8 +189,8 @@ def _keep_states_whole(
 def _chains_seen(
     unnamed: Sequence[RecurrentLayer], uses: Sequence[LayerUse]
 ) -> list[list[RecurrentLayer]]:
-    """The chains of layers that are plain to see; none where a layer stands in several places,
-    which another message is about."""
+    """The chains of layers that can be seen; none if a layer is used in several places, because
+    that has an error of its own."""
     try:
         groups = _stacks_from_uses(unnamed, uses)
     except PolicyError:
@@ -199,7 +205,7 @@ def _names(item: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]) -> b
 def _is_open(
     a: RecurrentLayer, b: RecurrentLayer, named: Sequence[Sequence[RecurrentLayer]]
 ) -> bool:
-    """Whether the user's stacks leave it open that a feeds b."""
+    """Whether the user's stacks do not decide if a feeds b."""
     before = next((names for names in named if a in names), [a])
     after = next((names for names in named if b in names), [b])
     can_follow = before[-1] is a and after[0] is b and before is not after
@@ -209,7 +215,7 @@ def _is_open(
 def _stacks_from_uses(
     unnamed: Sequence[RecurrentLayer], uses: Sequence[LayerUse]
 ) -> list[list[Member]]:
-    """The stacks that the uses make of the layers that the user said nothing of."""
+    """The stacks of the layers that the user did not name, as they are used."""
     feeding = {source for use in uses if use.item in unnamed for source in use.fed_by}
     feeders: dict[RecurrentLayer, set[RecurrentLayer]] = {item: set() for item in unnamed}
     members: dict[RecurrentLayer, Member] = {}
@@ -236,7 +242,7 @@ def _stacks_from_uses(
 def _feeders_first(
     items: Sequence[RecurrentLayer], feeders: Mapping[RecurrentLayer, set[RecurrentLayer]]
 ) -> list[RecurrentLayer]:
-    """Each item after those that feed it, and otherwise in the order given."""
+    """Each item after those that feed it, and otherwise in the given order."""
     done: dict[RecurrentLayer, None] = {}
     while len(done) < len(items):
         ready = [item for item in items if item not in done and feeders[item] <= done.keys()]
@@ -289,14 +295,15 @@ def _parse_stacks(found: Sequence[RecurrentLayer], stacks: object) -> list[list[
 def place_layers(
     policies: Mapping[RecurrentLayer, Policy], groups: Sequence[Sequence[Member]]
 ) -> dict[RecurrentLayer, Placement]:
-    """Each object's placement; layers are numbered over all stacks, so that no two share a key.
+    """Return the placement of each object. Layers are numbered over all stacks, so that no two
+    layers share a key.
 
     Args:
         policies: the policy of each layer.
         groups: the stacks.
 
     Raises:
-        PolicyError: rates that are given layer by layer are more or fewer than a stack's layers.
+        PolicyError: rates that are given layer by layer do not match the layers of a stack.
     """
     placements, number = {}, 0
     for members in groups:
@@ -312,18 +319,17 @@ def place_layers(
 
 
 def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str) -> Placement:
-    """The placement of a layer object whose place in its stack the user gave.
+    """Return the placement of a layer object whose position in its stack the user gave.
 
     Args:
-        policy: what falls where.
-        stack: `None` for an object that is a stack of its own, or `(first layer, L)`: the
-            number of its first layer, from 0, in a stack of L layers.
+        policy: the policy.
+        stack: None for an object that is a stack of its own. Or `(first, L)`: the number of its
+            first layer, from 0, in a stack of L layers.
         layers: how many layers the object holds.
-        layer_name: how errors call it.
+        layer_name: the name that errors use for it.
 
     Raises:
-        PolicyError: `stack` is not such a pair, the object does not fit into its stack, or there
-            are rates for another number of layers.
+        PolicyError: `stack` is not such a pair, or the object does not fit into the stack.
     """
     if stack is None:
         return Placement(policy)

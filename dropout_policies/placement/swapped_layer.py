@@ -1,4 +1,4 @@
-"""What a layer was before a policy came on it, and the way back."""
+"""The state of a layer before a policy, and how to restore it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..errors import PolicyError
 
 
 class Restorable(Protocol):
-    """One thing that `Applied.remove` puts back: first every `check`, then every `restore`."""
+    """Something that `Applied.remove` restores: it calls every `check`, then every `restore`."""
 
     def check(self) -> None: ...
 
@@ -16,8 +16,10 @@ class Restorable(Protocol):
 
 
 class SwappedLayer:
-    """A layer whose class is about to be swapped; plain data, so that it is copied and pickled
-    with its model. An adapter's subclass adds what else it changes, and `restore`.
+    """A layer whose class is about to be swapped.
+
+    It holds plain data, so that it is copied and pickled with its model. An adapter's subclass
+    adds what else the adapter changes, and `restore`.
 
     Args:
         name: the layer's name in the model.
@@ -29,14 +31,14 @@ class SwappedLayer:
         self.name, self.layer, self.kind, self.swapped = name, layer, type(layer), swapped
 
     def check(self) -> None:
-        """Make sure that the layer is still as `apply` left it.
+        """Check that the layer is still as `apply` left it.
 
         Raises:
-            PolicyError: its class was changed since.
+            PolicyError: its class has been changed since.
         """
         now = type(self.layer)
         if now is self.kind and now is not self.swapped:
-            return  # freed by dropout_policies.remove meanwhile
+            return  # dropout_policies.remove has freed it in the meantime
         if now is not self.swapped:
             raise PolicyError(
                 f"{self.name} has become a {now.__module__}.{now.__qualname__} since the policy "
