@@ -1,1 +1,1 @@
-"""dropout-policies in pytest; nothing of it is imported before a test asks."""
+"""The pytest plugin of dropout-policies. It imports nothing before a test needs it."""

@@ -1,15 +1,16 @@
-"""Reproducible mask bits: a pure function of a key and an element's place.
+"""Reproducible mask bits: a pure function of a key and of an element's position.
 
 The generator is Threefry-2x32 with 20 rounds (Salmon, Moraes, Dror & Shaw 2011, Parallel random
-numbers: as easy as 1, 2, 3). It needs nothing but 32-bit add, xor and rotate, so that NumPy,
-PyTorch and every Keras backend compute the same bits on any device.
+numbers: as easy as 1, 2, 3). It needs only 32-bit add, xor and rotate, so that NumPy, PyTorch and
+every Keras backend compute the same bits on any device.
 
-The key of a mask is made in one step: the block at counter (call, tag) under the key (seed, 0),
-where tag packs site, layer and direction. The bit of element (t, b, f) of a mask `[T, B, F]` is
-then word `p & 1` of the block at counter (row, p >> 1), with p = t·F + f and row = row_offset + b.
-Thus a sample's bits depend neither on the batch it came in nor on how long the others are, and a
-process that holds the rows from `row_offset` on draws just its part of the whole batch's mask.
-Where rows are no samples (a weight's `[1, R, C]`), row is the weight's own row.
+The key of a mask is made in one step: it is the block at counter (call, tag) under the key
+(seed, 0), where tag packs site, layer and direction. The bit of element (t, b, f) of a mask
+`[T, B, F]` is then word `p & 1` of the block at counter (row, p >> 1), with p = t·F + f and
+row = row_offset + b. So the bits of a sample do not depend on the other samples of its batch, or on
+how long they are. A process that holds the rows from `row_offset` on draws only its part of the
+mask of the whole batch. If rows are not samples (a weight's `[1, R, C]`), row is the row of the
+weight.
 """
 
 from __future__ import annotations
@@ -38,8 +39,13 @@ def threefry2x32(
 ) -> tuple[Words, Words]:
     """One block of Threefry-2x32-20: two 32-bit words for each counter.
 
-    The rounds are written once for every framework: `Words` is anything whose `+` wraps at 32
-    bits and that has `^`; only the rotation differs (`rotate_left(words, bits)`, to new words).
+    The rounds are written once for all frameworks. `Words` is any type that has `^` and a `+` that
+    wraps at 32 bits. Only the rotation differs.
+
+    Args:
+        key: two words.
+        counter: two words.
+        rotate_left: `rotate_left(words, bits)` returns new words.
     """
     k0: Any
     k1: Any
@@ -47,7 +53,7 @@ def threefry2x32(
     x1: Any
     (k0, k1), (x0, x1) = key, counter
     schedule = (k0, k1, k0 ^ k1 ^ PARITY)
-    x0, x1 = x0 + k0, x1 + k1  # of their own from here on, and changed in place
+    x0, x1 = x0 + k0, x1 + k1  # new objects, which are changed in place from here on
     for group in range(5):
         for i in range(4):
             x0 += x1
@@ -69,10 +75,10 @@ def _rotate_integer_left(word: int, bits: int) -> int:
 
 
 def tag(slot: Slot) -> int:
-    """Site, layer and direction of a mask in one 32-bit word.
+    """Pack the site, the layer and the direction of a mask into one 32-bit word.
 
     Raises:
-        PolicyError: a layer number outside 0 to 65,535, or a direction that is neither 0 nor 1.
+        PolicyError: the layer is outside 0 to 65,535, or the direction is not 0 or 1.
     """
     if not 0 <= slot.layer < 2**16:
         raise PolicyError(f"keyed masks number at most 65,536 layers. Received: {slot.layer}")
@@ -94,7 +100,7 @@ def mask_key(seed: int, call: int, slot: Slot) -> tuple[int, int]:
 
 
 def derived_seed(seed: int, number: int) -> int:
-    """One of many seeds that are made of one, and are as unlike as any."""
+    """One of many seeds that are derived from one seed. They are as different as any seeds."""
     # No mask's tag has all bits set.
     return threefry2x32((seed, 0), (number, SEEDS - 1), _rotate_integer_left)[0] % SEEDS
 
@@ -110,11 +116,11 @@ def keep_bits(
 
     Args:
         key: two 32-bit words.
-        rate: in [0, 1).
+        rate: the rate, in [0, 1).
         shape: T, B and F.
         row_offset: the number of the first row.
-        first_step: the number of the first step: a mask from step 3 on has the bits that a longer
-            one has there.
+        first_step: the number of the first step. A mask from step 3 on has the bits that a longer
+            mask has there.
     """
     steps, batch, width = shape
     # A block of two elements may begin before the first step.
@@ -132,10 +138,16 @@ def keep_bits(
 def masks(
     plan: Plan, seed: int, call: int, row_offset: int = 0
 ) -> dict[Slot, npt.NDArray[np.float64]]:
-    """The masks of one call as NumPy arrays, each of its planned shape.
+    """The masks of one call as NumPy arrays with their planned shapes.
 
-    A drop's mask is a multiplier, 0 or 1/(1 − rate) (1 if unscaled); a zoneout's is 1 where the
+    A drop mask is a factor: 0 or 1/(1 − rate) (1 if unscaled). A zoneout mask is 1 where the
     previous value stays, and 0 elsewhere.
+
+    Args:
+        plan: the plan of the masks.
+        seed: the seed, in [0, 2**32).
+        call: the number of the call.
+        row_offset: the number of the first row of the batch.
     """
     drawn = {}
     for slot, mask in plan.items():

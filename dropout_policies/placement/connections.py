@@ -1,8 +1,8 @@
-"""How the recurrent layers of a model are connected: what an adapter saw of a model.
+"""How the recurrent layers of a model are connected, as an adapter sees it.
 
-An adapter reads it from the model's structure, or from one run of it on an example. It decides
-which layers form a stack (`stacks`), and which dropout of the model's own a policy would double
-(`existing_dropout`).
+An adapter reads the connections from the model's structure, or observes them in runs on an example.
+They decide which layers form a stack (`stacks`), and which dropout of the model's own a policy
+would double (`existing_dropout`).
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 OutputUse = Literal["layer", "state", "elsewhere"]
-"""Where a layer's output goes: into another recurrent layer, into one as its initial state, or to
-anything else (an output layer, a loss, the model's own output)."""
+"""Where the output of a layer goes: into another recurrent layer, into one as its initial state, or
+to anything else (an output layer, a loss, the model's own output)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +21,7 @@ class RecurrentLayer:
     """A recurrent layer object that an adapter found in a model.
 
     Args:
-        name: its name in the model, as a user writes it in `stacks=`.
+        name: its name in the model, as the user writes it in `stacks=`.
         layer: the object itself.
         kind: its class, as a user writes it.
         layers: how many layers it holds.
@@ -37,16 +37,17 @@ class RecurrentLayer:
 
 @dataclass(frozen=True, eq=False)
 class LayerUse:
-    """One sequence that a layer object runs over, in one call or in several that hand the state on.
+    """One sequence that a layer object runs over, in one call or in several that pass the state on.
 
     Args:
         item: the layer.
-        fed_by: the uses whose output comes into it, through operations without weights.
-        initial_state_from: the uses whose state or output it starts from, if they are seen.
-        output_goes: where its output goes, as far as it was seen.
-        calls: in how many calls it runs, if it was seen.
-        steps: T, the number of steps in all calls together, if it was seen.
-        state_is_used: whether anything but the layer itself takes its last state.
+        fed_by: the uses whose output is its input, through operations without weights.
+        initial_state_from: the uses whose state or output is its initial state, as far as they were
+            observed.
+        output_goes: where its output goes, as far as it was observed.
+        calls: in how many calls it runs. None: not observed.
+        steps: T, the number of steps in all calls together. None: not observed.
+        state_is_used: whether anything except the layer itself uses its last state.
         in_sequence: whether all its calls are inside `dropout_policies.sequence`.
     """
 
@@ -62,13 +63,13 @@ class LayerUse:
 
 @dataclass(frozen=True, eq=False)
 class ExistingDropout:
-    """A dropout that a model has already.
+    """A dropout that a model already has.
 
     Args:
-        name: its name in the model, or where it stands in the code.
+        name: its name in the model, or its place in the code.
         kind: its class, or the function.
         rate: its rate as it is written, such as `p=0.5`.
-        layer: the object; None for a function that the model's code calls.
+        layer: the object. None: a function that the model's code calls.
         can_switch_off: whether its rate can be set to 0 from outside.
     """
 
@@ -84,16 +85,16 @@ class ExistingDropout:
 
 @dataclass(frozen=True, eq=False)
 class DropoutUse:
-    """One place in which a dropout runs.
+    """One place where a dropout runs.
 
     Args:
-        dropout: which.
-        outputs_of: the layers whose output comes into it, through operations without weights.
-        states_of: the layers whose state comes into it so.
-        inputs_of: the layers that it comes into so.
-        goes_elsewhere: whether it also comes into something that is no recurrent layer.
-        initial_states_of: the layers that start from it, as one does that carries its state from
-            call to call.
+        dropout: the dropout.
+        outputs_of: the layers whose output is its input, through operations without weights.
+        states_of: the layers whose state is its input, likewise.
+        inputs_of: the layers whose input is its output, likewise.
+        goes_elsewhere: whether its output also goes to something that is not a recurrent layer.
+        initial_states_of: the layers that start from its output, as a layer does that carries its
+            state from call to call.
         is_choice: whether it keeps an old state instead of a new one, as zoneout does.
     """
 
