@@ -1,4 +1,4 @@
-"""Checks of arguments, and how an error shows what it received."""
+"""Checks of arguments, and the text that errors show for what they received."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .errors import PolicyError
 
 
 class _Short(reprlib.Repr):
-    """`repr` cut to a few hundred letters, whatever the value: nested deeply, long, or broken."""
+    """A `repr` of at most a few hundred characters: for deeply nested, long and broken values too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,19 +26,25 @@ class _Short(reprlib.Repr):
     def repr1(self, x: Any, level: int) -> str:
         try:
             return super().repr1(x, level)
-        except Exception:  # Python refuses to write integers of many digits, for one
+        except Exception:  # for example, Python refuses to write integers with many digits
             return f"<{type(x).__name__}>"
 
 
 short_repr: Callable[[object], str] = _Short().repr
-"""What an error shows of a value that it received."""
+"""The text that an error shows for a value that it received."""
 
 
 def check_integer(value: object, name: str, least: int, most: int | None = None) -> int:
-    """`value` as an integer in a range.
+    """Return `value` as an integer in a range.
+
+    Args:
+        value: an integer of Python or NumPy.
+        name: the name that errors use for it.
+        least: the smallest value allowed.
+        most: the largest value allowed, or None.
 
     Raises:
-        PolicyError: it is no integer (of Python or NumPy), or outside.
+        PolicyError: it is not an integer, or is out of range.
     """
     number = as_integer(value)
     if number is None or number < least or (most is not None and number > most):
@@ -50,22 +56,22 @@ def check_integer(value: object, name: str, least: int, most: int | None = None)
 
 
 def as_integer(value: object) -> int | None:
-    """`value` as Python's integer; None where it is none, such as True or 2.0."""
+    """Return `value` as a Python integer, or None if it is not an integer (such as True or 2.0)."""
     if isinstance(value, np.ndarray):
-        value = value[()]  # of one without axes, its item
+        value = value[()]  # unpacks an array without axes
     if isinstance(value, bool | np.timedelta64) or not isinstance(value, int | np.integer):
         return None
     try:
         return int(value)
-    except Exception:  # of a class that is broken
+    except Exception:  # the class is broken
         return None
 
 
 def check_text(value: object, name: str) -> str:
-    """`value`, which must be a text that can be written to a file.
+    """Return `value`, which must be text that can be written to a file.
 
     Raises:
-        PolicyError: it is none.
+        PolicyError: it is not such text.
     """
     if not isinstance(value, str):
         raise PolicyError(f"{name} must be a text. Received: {name}={short_repr(value)}")
@@ -80,10 +86,10 @@ def check_text(value: object, name: str) -> str:
 
 
 def check_seed(seed: object) -> int:
-    """`seed` as an integer in [0, 2**32).
+    """Return `seed` as an integer in [0, 2**32).
 
     Raises:
-        PolicyError: it is none.
+        PolicyError: it is not one.
     """
     number = as_integer(seed)
     if number is None or not 0 <= number < 2**32:

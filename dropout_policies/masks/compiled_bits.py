@@ -1,4 +1,4 @@
-"""The bits of `keyed.keep_bits`, drawn by compiled code into memory that an adapter has."""
+"""The bits of `keyed.keep_bits`, written by compiled code into an adapter's memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SOURCE = Path(__file__).with_name("keyed.c")
 
 
 def has_compiled_bits() -> bool:
-    """Whether `keep_bits` can be had."""
+    """Whether the compiled function is available."""
     return compiled_library(SOURCE) is not None
 
 
@@ -23,14 +23,14 @@ def write_keep_bits(
     address: int,
     first_step: int = 0,
 ) -> None:
-    """The bits of `keyed.keep_bits`, written where they are wanted.
+    """Write the bits of `keyed.keep_bits` to an address.
 
     Args:
-        key: two words of 32 bits, with a sign or without.
-        least: the smallest word that keeps, as `keyed.threshold` has it.
+        key: two 32-bit words, signed or unsigned.
+        least: the smallest word that keeps, from `keyed.threshold`.
         shape: T, B and F.
         row_offset: the number of the first row.
-        address: of T·B·F bytes in the machine's memory, in the order of `[T, B, F]`.
+        address: the address of T·B·F bytes of memory, in the order of `[T, B, F]`.
         first_step: the number of the first step.
     """
     functions = compiled_library(SOURCE)

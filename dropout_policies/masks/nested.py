@@ -1,4 +1,4 @@
-"""Arrays in dicts, lists and tuples, one within another, as models return them."""
+"""Arrays in nested dicts, lists and tuples, as models return them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from ..argument_checks import short_repr
 from ..errors import PolicyError
 
 MAX_DEPTH = 100
-"""How many containers may lie one within another."""
+"""The largest number of nested containers."""
 
 
 def leaves(value: Any, template: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """What lies in dicts, lists and tuples, each with its place; None is left out.
+    """The values in nested dicts, lists and tuples, each with its place. None is left out.
 
     Args:
         value: an array, or a container of such values.
-        like: a value of the structure that this one must have; it gives the order.
+        template: a value with the structure that this one must have. It gives the order.
         where: the place of the value, for errors.
-        depth: how many containers it lies in.
+        depth: the number of containers around the value.
 
     Raises:
-        PolicyError: the structure is another one, or too deep.
+        PolicyError: the structure is different, or nested too deeply.
     """
     if depth > MAX_DEPTH:
         raise PolicyError(
@@ -45,7 +45,7 @@ def leaves(value: Any, template: Any, where: str = "", depth: int = 0) -> Iterat
 
 
 def rebuild(template: Any, new_leaves: Iterator[Any]) -> Any:
-    """A value of a structure from new leaves, in the order of `leaves`."""
+    """Build a value with the structure of `template` from new leaves, in the order of `leaves`."""
     kind = _kind(template)
     if kind is type(None):
         return None
@@ -58,12 +58,12 @@ def rebuild(template: Any, new_leaves: Iterator[Any]) -> Any:
         return type(template)._make(items)
     try:
         return type(template)(items)
-    except Exception:  # a class that is made in another way, or of other things
+    except Exception:  # the class has another constructor, or refuses these items
         return kind(items)
 
 
 def _mapping(template: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
-    """Of the class that there was: a default or an order is kept, and attributes."""
+    """Make a mapping of the template's class, with its default, its order and its attributes."""
     if type(template) is dict or not isinstance(template, MutableMapping):
         return made
     new = copy(template)
@@ -73,17 +73,17 @@ def _mapping(template: Mapping[Any, Any], made: dict[Any, Any]) -> Any:
 
 
 def _kind(value: Any) -> type | None:
-    """What a value is as a container; None for what is none."""
+    """The kind of container that a value is, or None."""
     return next((k for k in (Mapping, list, tuple, type(None)) if isinstance(value, k)), None)
 
 
 def _keys(value: Any) -> Any:
-    """What has to be the same in two containers of a kind."""
+    """What must be the same in two containers of a kind."""
     if isinstance(value, Mapping):
         return set(value)
     return len(value) if isinstance(value, list | tuple) else None
 
 
 def output_name(where: str) -> str:
-    """How an error calls a place."""
+    """The name that errors use for a place."""
     return f"The output at {where}" if where else "The output"

@@ -1,4 +1,4 @@
-"""Recording the masks of calls as arrays, and putting given ones in their place."""
+"""Recording the masks of calls as arrays, and replacing masks by given arrays."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from ..errors import PolicyError
 from ..placement.plans import Plan, Slot
 
 MaskArrays = dict[Slot, npt.NDArray[Any]]
-"""The masks of one call of one layer object, each of its planned shape; see `PlannedMask`."""
+"""The masks of one call of one layer object, each with its planned shape; see `PlannedMask`."""
 
 Record = dict[str, list[MaskArrays]]
-"""For each layer by its name, the masks of its calls, in order."""
+"""The masks of each layer's calls in order, by the layer's name."""
 
 
 class Tape(Protocol):
-    """What stands between a layer and the drawing of its masks.
+    """An object between a layer and the drawing of its masks.
 
-    `plays`: whether it gives masks of its own, which then fall in evaluation too; `position`: the
-    number of the next call, set back where activation checkpointing runs a call again.
+    Attributes:
+        plays: whether it provides masks of its own, which apply in evaluation too.
+        position: the number of the next call. It is set back when activation checkpointing runs a
+            call again.
     """
 
     plays: bool
@@ -39,11 +41,11 @@ class Tape(Protocol):
 
 
 class Recorder:
-    """Keeps the masks of one layer's calls.
+    """Records the masks of one layer's calls.
 
     Args:
-        calls: the list to which they are added.
-        source: the tape whose masks they are, or None for those that are drawn.
+        calls: the list to which it adds them.
+        source: the tape that provides the masks. None: they are drawn.
     """
 
     def __init__(self, calls: list[MaskArrays], source: Tape | None = None) -> None:
@@ -57,7 +59,7 @@ class Recorder:
         to_array: Callable[[Any], npt.NDArray[Any]],
         from_array: Callable[[npt.NDArray[Any]], Any],
     ) -> dict[Slot, Any]:
-        """Draw, and keep what was drawn; but once, where a call is run again."""
+        """Draw masks and record them. A call that is run again is recorded only once."""
         source = self.source
         drawn = draw() if source is None else source.masks(plan, draw, to_array, from_array)
         if self.position == len(self.calls):
@@ -67,10 +69,10 @@ class Recorder:
 
 
 class Player:
-    """Gives recorded masks back, call by call.
+    """Provides recorded masks, call by call.
 
     Args:
-        name: the layer's name.
+        name: the name of the layer.
         calls: the masks of its calls.
     """
 
@@ -86,10 +88,10 @@ class Player:
         to_array: Callable[[Any], npt.NDArray[Any]],  # noqa: ARG002
         from_array: Callable[[npt.NDArray[Any]], Any],
     ) -> dict[Slot, Any]:
-        """The next call's masks.
+        """The masks of the next call.
 
         Raises:
-            PolicyError: there is no further call, or its masks are not those that are planned.
+            PolicyError: there is no further call, or its masks do not match the plan.
         """
         if self.position == len(self.calls):
             raise PolicyError(
@@ -115,7 +117,7 @@ class Player:
         return {slot: from_array(mask) for slot, mask in given.items()}
 
     def _array(self, slot: Slot, mask: object) -> npt.NDArray[Any]:
-        """A mask that was given, as an array of numbers."""
+        """A given mask as an array of numbers."""
         try:
             array = np.asarray(mask)
             numbers = array.dtype.kind not in "OSUMmc" and array.dtype.names is None
@@ -131,10 +133,10 @@ class Player:
         return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
 
     def check_end(self) -> None:
-        """Make sure that all masks were used.
+        """Check that all masks were used.
 
         Raises:
-            PolicyError: there are more.
+            PolicyError: some were not.
         """
         if self.position < len(self.calls):
             raise PolicyError(

@@ -1,4 +1,4 @@
-"""What becomes of the dropout that a model has already, so that no connection is masked twice."""
+"""What happens to the dropout that a model already has, so that no connection is masked twice."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from .report import Skipped, TakenOver
 from .wirings import Wiring
 
 Existing = Literal["take over", "keep", "refuse"]
-"""What `apply` does with a dropout on a connection that the policy masks: it switches it off,
-leaves it on, or refuses the model."""
+"""What `apply` does with a dropout on a connection that the policy masks too: switch it off, leave
+it on, or refuse the model."""
 
 STATE_SITES = (Site.HIDDEN, Site.STATE, Site.CELL)
-"""Where a policy drops what a layer carries from step to step."""
+"""The sites where a policy drops what a layer carries from step to step."""
 
 ZONEOUT_SITES = (*STATE_SITES, Site.HIDDEN_UPDATE, Site.CELL_UPDATE)
-"""Where a policy changes that at random, by dropping it or by zoneout."""
+"""The sites where a policy changes the carried state at random, by dropping or by zoneout."""
 
 
 @dataclass(frozen=True)
 class ExistingDropoutPlan:
-    """What becomes of a model's own dropouts.
+    """What happens to a model's own dropouts.
 
     Args:
-        taken_over: those to switch off, with the connection that each one is on.
-        kept: those that stay on, with the reason.
+        taken_over: the dropouts to switch off, with the connection that each is on.
+        kept: the dropouts that stay on, with the reason.
     """
 
     taken_over: dict[ExistingDropout, str] = field(default_factory=dict)
     kept: list[Skipped] = field(default_factory=list)
 
     def reported(self) -> list[TakenOver]:
-        """What the report says of those that are switched off."""
+        """The entries of the report for the dropouts that are switched off."""
         return [TakenOver(d.name, d.kind, d.rate, at) for d, at in self.taken_over.items()]
 
 
@@ -46,7 +46,7 @@ def check_existing(existing: object) -> Existing:
     """Check the argument `existing` of `apply`.
 
     Raises:
-        PolicyError: it is none of the three words.
+        PolicyError: it is not one of the three words.
     """
     for word in get_args(Existing):
         if existing == word:
@@ -60,16 +60,16 @@ def check_existing(existing: object) -> Existing:
 def plan_existing_dropout(
     wiring: Wiring, placements: Mapping[RecurrentLayer, Placement], existing: Existing
 ) -> ExistingDropoutPlan:
-    """Decide what becomes of each dropout that a model has.
+    """Decide what happens to each dropout that a model has.
 
     Args:
         wiring: how the model's layers are connected, and where its dropouts are.
         placements: the placement of each layer that gets a policy.
-        existing: what the user wants with those that a policy would double.
+        existing: what the user wants for dropouts where the policy masks too.
 
     Raises:
-        PolicyError: the user refuses them, or one cannot be switched off, or not without being
-            missed elsewhere. One error names all.
+        PolicyError: the user refuses such dropouts, or one cannot be switched off, or one is also
+            needed elsewhere. One error names all of them.
     """
     plan = ExistingDropoutPlan()
     has_choice = any(use.is_choice for use in wiring.dropouts)
@@ -114,7 +114,7 @@ def plan_existing_dropout(
 def _masked_places(
     use: DropoutUse, placements: Mapping[RecurrentLayer, Placement]
 ) -> Iterator[str]:
-    """The connections that a dropout is on and that a policy masks."""
+    """The connections of a dropout that a policy masks."""
     for item in use.inputs_of:
         if item in placements and placements[item].masks_input(item.layers):
             before = [repr(source.name) for source in use.outputs_of]
@@ -132,15 +132,15 @@ def _masked_places(
 
 
 def _masks_any(placement: Placement, sites: Sequence[Site]) -> bool:
-    """Whether a policy masks at any of some sites."""
+    """Whether a policy masks any of these sites."""
     return any(placement.policy.masks(site) for site in sites)
 
 
 def _is_missed(
     use: DropoutUse, masked: Sequence[str], placements: Mapping[RecurrentLayer, Placement]
 ) -> bool:
-    """Whether something that a dropout falls on would be without any once it is switched off."""
-    if not masked:  # of the last step of a loop nothing may be taken
+    """Whether something that has this dropout would have none if it were switched off."""
+    if not masked:  # nothing may be taken from the last step of a loop
         return bool(use.goes_elsewhere or use.inputs_of or use.initial_states_of)
     if any(i in placements and placements[i].masks_output(i.layers) for i in use.outputs_of):
         return bool(use.states_of)

@@ -1,7 +1,7 @@
-"""Calls of a model's layers, and what is known of the values between them.
+"""Calls of a model's layers, and what is known about the values between them.
 
-An adapter tells a graph that it reads, or a run that it watches, as these calls. `as_layer_uses`
-and `as_dropout_use` make the connections of a `Wiring` of them.
+An adapter describes the graph that it reads, or the run that it watches, by these calls.
+`as_layer_uses` and `as_dropout_use` turn them into the connections of a `Wiring`.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class LayerCall:
 
     Args:
         item: the layer.
-        steps: T, if it is known.
+        steps: T. None: not known.
         inputs: where its input comes from.
         state: where its initial state comes from.
-        shape: of its input, if it is known; of a packed sequence only the last axis.
-        output_shape: likewise.
-        in_sequence: whether it was made inside `dropout_policies.sequence`.
+        shape: the shape of its input, if known; for a packed sequence, only the last axis.
+        output_shape: the shape of its output, likewise.
+        in_sequence: whether the call was made inside `dropout_policies.sequence`.
         output_goes: where its output was seen to go.
-        state_is_used: whether anything but the layer itself takes its last state.
-        number: tells calls apart in the order in which they were made.
+        state_is_used: whether anything except the layer itself uses its last state.
+        number: distinguishes calls, and gives their order.
     """
 
     item: RecurrentLayer
@@ -49,16 +49,16 @@ class DropoutCall:
     """One call of a dropout.
 
     Args:
-        dropout: which.
+        dropout: the dropout.
         inputs: where its input comes from.
-        shape: of its input, if it is known.
-        rate: of a function, its rate.
+        shape: the shape of its input, if known.
+        rate: for a function, its rate.
         is_active: whether a function was told to drop.
         is_choice: whether it chooses between two values, as zoneout does, and drops neither. It
-            then falls on the state that a layer starts from, and on no other connection.
-        comes_into: the calls of recurrent layers whose input it was seen on.
-        starts: the calls of recurrent layers whose initial state it was seen on.
-        goes_elsewhere: whether it was seen to come into something else.
+            then counts for the state that a layer starts from, and for no other connection.
+        comes_into: the calls of recurrent layers whose input its output was seen to be.
+        starts: the calls of recurrent layers whose initial state its output was seen to be.
+        goes_elsewhere: whether its output was seen to go to something else.
     """
 
     dropout: ExistingDropout
@@ -74,14 +74,14 @@ class DropoutCall:
 
 @dataclass(frozen=True)
 class Origin:
-    """What is known of a value.
+    """What is known about a value.
 
     Args:
         outputs: the layer calls whose output it comes from, through operations without weights.
-        states: the layer calls whose last state it comes from so.
+        states: the layer calls whose last state it comes from, likewise.
         dropouts: the dropout calls on the way.
-        hidden: the recurrent layers of which only code knows whether it comes from them.
-        is_weight: whether it is a weight, or made of weights alone.
+        hidden: the recurrent layers that it may come from; only the code knows.
+        is_weight: whether it is a weight, or computed only from weights.
     """
 
     outputs: frozenset[LayerCall] = frozenset()
@@ -104,7 +104,7 @@ NOWHERE = Origin()
 
 
 def union(origins: Iterable[Origin]) -> Origin:
-    """What is known of several values together."""
+    """What is known about several values together."""
     together = NOWHERE
     for origin in origins:
         together = together | origin
@@ -112,7 +112,7 @@ def union(origins: Iterable[Origin]) -> Origin:
 
 
 def consume(origin: Origin) -> None:
-    """Note that a value comes into something that is no recurrent layer."""
+    """Note that a value goes into something that is not a recurrent layer."""
     for call in origin.outputs:
         call.output_goes.add("elsewhere")
     for call in origin.states:
@@ -122,12 +122,12 @@ def consume(origin: Origin) -> None:
 
 
 def note_uses(call: LayerCall) -> None:
-    """Note at the sources of a layer's input and of its initial state that it takes them."""
+    """Note a layer's call at the sources of its input and of its initial state."""
     for source in call.inputs.outputs:
         source.output_goes.add("layer")
     for source in call.inputs.states:
         source.state_is_used = True
-    for source in call.state.outputs - call.state.states:  # a cell's h is both
+    for source in call.state.outputs - call.state.states:  # the h of a cell is both
         source.output_goes.add("state")
     for source in call.state.states:
         source.state_is_used |= source.item is not call.item
@@ -140,8 +140,10 @@ def note_uses(call: LayerCall) -> None:
 def as_layer_uses(
     calls: Sequence[LayerCall],
 ) -> tuple[list[LayerUse], list[tuple[RecurrentLayer, RecurrentLayer]]]:
-    """The sequences that calls make: a call that starts from the state that an earlier call of the
-    same layer left goes on with its sequence.
+    """Group calls into sequences.
+
+    A call continues a sequence if it starts from the state that an earlier call of the same layer
+    left.
 
     Returns:
         The sequences in the order in which they began, and the pairs of layers of which the first
@@ -183,7 +185,7 @@ def as_layer_uses(
 
 
 def as_dropout_use(call: DropoutCall) -> DropoutUse:
-    """A call of a dropout as the core takes it."""
+    """Turn a call of a dropout into the form that the core needs."""
 
     def items(calls: Iterable[LayerCall]) -> list[RecurrentLayer]:
         in_order = sorted(calls, key=lambda layer_call: layer_call.number)

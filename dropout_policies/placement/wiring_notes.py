@@ -1,4 +1,4 @@
-"""What the report of `apply` says of how a model calls its recurrent layers."""
+"""The notes in the report of `apply` on how a model calls its recurrent layers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ def notes_on_wiring(
     placements: Mapping[RecurrentLayer, Placement],
     stacks: Sequence[Sequence[str]] | None,
 ) -> list[str]:
-    """What a user should know of how the layers are called and connected.
+    """What a user should know about how the layers are called and connected.
 
     Args:
         wiring: what was seen of the model.
         placements: the placement of each layer that gets a policy.
-        stacks: the stacks that the user named; of layers named there nothing has to be asked.
+        stacks: the stacks that the user named. Their layers need no notes on separate layers.
+
+    Returns:
+        The notes, one sentence each.
     """
     uses: dict[RecurrentLayer, list[LayerUse]] = {}
     for use in wiring.uses:
@@ -84,8 +87,8 @@ def _notes_on_separate_layers(
     placements: Mapping[RecurrentLayer, Placement],
     stacks: Sequence[Sequence[str]] | None,
 ) -> list[str]:
-    """What to say of pairs that were taken for separate, and would be masked twice if they are
-    not."""
+    """Notes on pairs that are treated as separate. If they are not separate, they are masked
+    twice."""
     named = {name for names in stacks or () for name in names}
     open_pairs = [
         f"{a.name!r} into {b.name!r}"

@@ -8,12 +8,12 @@ from html import escape
 from .connections import DropoutUse, LayerUse
 
 WIDTH, HEIGHT, GAP = 220, 44, 76
-"""Of one box of the picture, in pixels, and the height from one box to the next."""
+"""The size of a box in pixels, and the distance from one box to the next."""
 
 
 def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str:
-    """A picture: a box for each layer in the order of the run, lines for what feeds it (a solid one
-    for inputs, a dashed one for states), and a mark with its rate for each dropout on the way."""
+    """Draw a box for each layer in the order of the run. Lines show what feeds it (solid for
+    inputs, dashed for states), and marks with rates show the dropouts on the way."""
     rows = {use: number for number, use in enumerate(uses)}
     height = GAP * max(len(rows), 1) + 50
     parts = [
@@ -47,14 +47,14 @@ def draw_wiring(uses: Sequence[LayerUse], dropouts: Sequence[DropoutUse]) -> str
 
 
 def _calls(use: LayerUse) -> str:
-    """How often a layer is called, and over how many steps, if that was seen."""
+    """How often a layer is called, and over how many steps, if that was observed."""
     if use.calls is None:
         return ""
     return f", {use.calls} call{'s' * (use.calls != 1)}, T = {use.steps}"
 
 
 def _line(source: int, target: int, dashes: str) -> str:
-    """A line from one box to another: straight down to the next, and around the others."""
+    """A line from one box to another: straight down to the next, or around the boxes between."""
     start, end = 30 + GAP * source + HEIGHT, 30 + GAP * target
     dash = f' stroke-dasharray="{dashes}"' * bool(dashes)
     if target == source + 1:
