@@ -12,7 +12,7 @@ from .errors import PolicyError
 
 
 class _Short(reprlib.Repr):
-    """A `repr` of at most a few hundred characters: for deeply nested, long and broken values too."""
+    """A `repr` of at most a few hundred characters, also for nested, long and broken values."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,10 +37,10 @@ app = typer.Typer(pretty_exceptions_enable=False)
 console = Console(highlight=False, soft_wrap=True)
 
 ASCII = dict(zip("│┊┃┇─╌━┅■□✗−–—×⊙·…’“”", '|:!;-.=~OoX---x*..\'""', strict=True))
-"""What is printed for a character that a terminal's encoding does not have."""
+"""Characters to print instead if the terminal's encoding does not have the original."""
 
 SLOW = 3.0
-"""Seconds after which a progress bar is shown."""
+"""The number of seconds after which a progress bar appears."""
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -56,14 +56,14 @@ def _picture(ending: str, help_text: str) -> Any:
 
 Svg = Annotated[Path | None, _picture(".svg", "Write the picture to this file.")]
 Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotlib.")]
-Args = Annotated[str, typer.Option(help="Its positional arguments, as a JSON list.")]
-Kwargs = Annotated[str, typer.Option(help="Its named ones, as a JSON object.")]
-Features = Annotated[int, typer.Option(help="D, for a Keras layer that has to be built.", min=1)]
+Args = Annotated[str, typer.Option(help="Positional arguments for it, as a JSON list.")]
+Kwargs = Annotated[str, typer.Option(help="Keyword arguments for it, as a JSON object.")]
+Features = Annotated[int, typer.Option(help="D, to build a Keras layer.", min=1)]
 Example = Annotated[
     str | None,
-    typer.Option(help="An input of the model, or a function that makes one: module:name."),
+    typer.Option(help="An input of the model, or a function that returns one: module:name."),
 ]
-Name = Annotated[str, typer.Argument(help="A policy's name; `list` shows them.")]
+Name = Annotated[str, typer.Argument(help="The name of a policy; `list` shows all.")]
 
 
 def _save(drawn: Diagram | Wiring, *paths: Path | None) -> None:
@@ -93,7 +93,7 @@ Version = Annotated[
 
 @app.callback(invoke_without_command=True)
 def options(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
-    """Dropout placements for recurrent networks: list, draw, compare and measure them."""
+    """List, draw, compare and measure dropout placements for recurrent networks."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
@@ -101,7 +101,7 @@ def options(context: typer.Context, version: Version = False) -> None:  # noqa: 
 
 @app.command()
 def info(as_json: AsJson = False) -> None:
-    """What the library works with here: versions, the compiler, the cache."""
+    """Show versions, frameworks, the compiler and the cache."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PolicyWarning)  # what it prints says the same
         if as_json:
@@ -112,7 +112,7 @@ def info(as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_policies(as_json: AsJson = False) -> None:
-    """The policies, with what they mask and where they come from."""
+    """List the policies, what they mask, and where they come from."""
     policies = [resolve(name) for name in names()]
     if as_json:
         _print_json([policy.to_dict() for policy in policies])
@@ -134,7 +134,7 @@ def show(
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
-    """A policy on the unrolled network."""
+    """Show a policy on the unrolled network."""
     found = resolve(policy)
     drawn = found.diagram(layers, steps, path=(1, steps))
     _save(drawn, svg, png)
@@ -148,7 +148,7 @@ def show(
 
 @app.command()
 def compare(first: Name, second: Name, as_json: AsJson = False) -> None:
-    """Two policies, site by site. Exits with 1 if they differ."""
+    """Compare two policies, site by site. Exit with 1 if they differ."""
     one, other = resolve(first), resolve(second)
     rows = {
         site.value: (_text(one, site), _text(other, site))
@@ -173,19 +173,19 @@ def _text(policy: Policy, site: Site) -> str:
 
 @app.command()
 def audit(
-    target: Annotated[str, typer.Argument(help="What to make: module:name, as torch.nn:LSTM.")],
+    target: Annotated[str, typer.Argument(help="What to create: module:name (torch.nn:LSTM).")],
     args: Args = "[]",
     kwargs: Kwargs = "{}",
     features: Features = 16,
     example: Example = None,
-    expect: Annotated[str | None, typer.Option(help="The policy that it has to be.")] = None,
+    expect: Annotated[str | None, typer.Option(help="The policy that it must have.")] = None,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure where a recurrent layer masks, or with --example every one of a model.
+    """Measure where a recurrent layer masks; with --example, every recurrent layer of a model.
 
-    Exits with 1 if one is not what was expected."""
+    Exit with 1 if one does not have the expected policy."""
     model = _build_module(target, args, kwargs, features)
     given = None if example is None else _find_example(example)
     with _progress_bar() as progress:
@@ -216,7 +216,7 @@ def audit(
 
 @contextmanager
 def _progress_bar() -> Iterator[Callable[[float], None]]:
-    """A bar on standard error for what takes longer than a few seconds, if that is a terminal."""
+    """A progress bar on standard error, if it is a terminal and the task takes several seconds."""
     bar = Progress(BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True)
     task = bar.add_task("", total=1.0)
     began = time.monotonic()
@@ -236,14 +236,14 @@ def _progress_bar() -> Iterator[Callable[[float], None]]:
 
 @app.command()
 def wiring(
-    target: Annotated[str, typer.Argument(help="What makes the model: module:name.")],
+    target: Annotated[str, typer.Argument(help="What creates the model: module:name.")],
     args: Args = "[]",
     kwargs: Kwargs = "{}",
     features: Features = 16,
     example: Example = None,
     svg: Svg = None,
 ) -> None:
-    """How a model's recurrent layers are connected, and every dropout between them."""
+    """Show how a model's recurrent layers are connected, and the dropout between them."""
     model = _build_module(target, args, kwargs, features)
     seen = see_wiring(model, None if example is None else _find_example(example))
     _save(seen, svg)
@@ -251,13 +251,13 @@ def wiring(
 
 
 def _find_example(target: str) -> Any:
-    """The example that a user names: an object, or what a function makes."""
+    """The example that the user names: an object, or the result of a function."""
     found = _find_object(target)
     return found() if callable(found) else found
 
 
 def _find_object(target: str) -> Any:
-    """What a user means by module:name."""
+    """The object that the user names as module:name."""
     module, _, name = target.partition(":")
     if not module or not name:
         raise PolicyError(f"Write module:name, as torch.nn:LSTM. Received: {target}")
@@ -302,7 +302,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def main() -> NoReturn:
-    """Run the command; what cannot be done exits with 2, and one line that says why.
+    """Run the command. If it cannot be carried out, exit with 2 and one line that says why.
 
     With Python's development mode (`PYTHONDEVMODE=1`), the error itself shows where it was raised.
     """
@@ -330,7 +330,7 @@ def _print_error(error: Exception) -> int:
 
 
 def _flush_output() -> int:
-    """The exit code that printing the rest asks for: 0 if all is well."""
+    """The exit code after printing the rest: 0 if this succeeds."""
     try:
         sys.stdout.flush()
         return 0

@@ -63,7 +63,8 @@ def monte_carlo(model: Any, *, hold: bool = False, seed: int | None = None) -> I
         seed: an integer in [0, 2**32) for the masks. None: draw one from the framework's generator.
 
     Raises:
-        PolicyError: the model has no layer under a policy, `hold` is true and the model has a
+        PolicyError: the model has no layer under a policy, its calls share masks already (call
+            `monte_carlo` outside of `sequence` and `hold`), `hold` is true and the model has a
             PyTorch cell that runs step by step, or the seed is out of range.
     """
     adapter, layers = policy_layers(model)
