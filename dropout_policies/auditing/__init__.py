@@ -1,5 +1,5 @@
-"""Measures from outside where a recurrent module masks, and finds the policy that this is.
+"""Measures from outside where a recurrent module masks, and finds the policy that fits.
 
-`probing` measures; `comparison` compares what was measured with policies; `audits` is what users
-see of it, and `audit_rows` arranges it for diagrams.
+`probing` measures. `comparison` compares the measurement with policies. `audits` is the result that
+users see, and `audit_rows` arranges it for diagrams.
 """

@@ -1,3 +1,3 @@
-"""Functions in C, compiled on the user's machine when a process first needs them, and kept for the
-next one. Knows nothing of policies.
+"""C functions, compiled on the user's machine when a process first needs them, and kept for the
+next process. This package knows nothing about policies.
 """

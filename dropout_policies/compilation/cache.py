@@ -1,7 +1,7 @@
-"""Where compiled files are kept, so that the next process need not compile them again.
+"""Keeps compiled files, so that the next process does not need to compile them again.
 
-A file's name holds a hash of all that it was made of and for (the source, the compiler, its flags,
-the processor), and one of its own bytes: what was damaged is not loaded.
+The name of a file contains two hashes: one of everything that determines it (the source, the
+compiler, its flags, the processor), and one of its own bytes. So a damaged file is not loaded.
 """
 
 from __future__ import annotations
@@ -28,20 +28,21 @@ CPU_LINES = (
     *("CPU implementer", "CPU architecture", "CPU variant", "CPU part", "Features"),  # ARM
     *("cpu", "revision", "isa", "uarch", "features"),  # POWER, RISC-V, s390
 )
-"""The lines of /proc/cpuinfo that say what a processor is and can do; others are the time's."""
+"""The lines of /proc/cpuinfo that say what a processor is and can do. Other lines vary in time."""
 
 
 class CacheError(Exception):
-    """Why nothing is kept, as part of a sentence."""
+    """The reason why nothing is kept, as part of a sentence."""
 
 
 def cache_folder() -> Path | None:
-    """The folder, which is made if it is not there; None where the setting is empty.
+    """The cache folder, which is created if needed, or None if the setting is empty.
 
-    `DROPOUT_POLICIES_CACHE`, or else the user's cache folder as the system has it.
+    It is `DROPOUT_POLICIES_CACHE`, or else the user's cache folder of the system.
 
     Raises:
-        CacheError: it cannot be made, or is not the user's alone: what lies in it gets loaded.
+        CacheError: it cannot be created, or other users could write to it, whose files would then
+            be loaded.
     """
     setting = os.environ.get(SETTING)
     if setting == "":
@@ -63,7 +64,7 @@ def cache_folder() -> Path | None:
 
 
 def _user_cache_folder() -> Path:
-    """As platformdirs has it."""
+    """The same folder that platformdirs uses."""
     given = os.environ.get("XDG_CACHE_HOME", "")
     if sys.platform == "win32":
         local = os.environ.get("LOCALAPPDATA", "")
@@ -82,7 +83,7 @@ def _cache_parts() -> tuple[str, ...]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each for the user alone."""
+    """Create a folder and its parents, each for the user alone."""
     if not folder.is_dir():
         if folder != folder.parent:
             _make_folder(folder.parent)
@@ -90,11 +91,11 @@ def _make_folder(folder: Path) -> None:
 
 
 def library_name(source: Path, flags: Iterable[str], compiler: Compiler) -> str:
-    """The name of a compiled file, but for the hash of its bytes.
+    """The name of a compiled file, without the hash of its bytes.
 
     Raises:
-        CacheError: it cannot be told what the processor is. Code that was compiled for another one
-            would end the process.
+        CacheError: the processor cannot be identified, or the source cannot be read. (Code that was
+            compiled for another processor would crash the process.)
     """
     processor = _processor()
     if not processor:
@@ -115,7 +116,7 @@ def library_name(source: Path, flags: Iterable[str], compiler: Compiler) -> str:
 
 
 def find_library(folder: Path, name: str) -> Path | None:
-    """The compiled file of this name; None if there is none. A damaged one is removed."""
+    """The compiled file with this name, or None. A damaged file is removed."""
     for path in sorted(folder.glob(f"{name}-*.so")):
         with contextlib.suppress(OSError):
             if path.name == _full_name(name, path.read_bytes()):
@@ -125,7 +126,7 @@ def find_library(folder: Path, name: str) -> Path | None:
 
 
 def store_library(folder: Path, name: str, library: Path) -> Path:
-    """Keep a compiled file, and say where. Another process sees all of it or nothing.
+    """Keep a compiled file and return its path. Another process sees all of it or nothing.
 
     Raises:
         CacheError: the folder cannot be written to.
@@ -153,10 +154,10 @@ def _full_name(name: str, content: bytes) -> str:
 
 @contextlib.contextmanager
 def lock(folder: Path, name: str, seconds: float) -> Iterator[None]:
-    """Wait until no other process compiles this file, but no longer than so many seconds.
+    """Wait until no other process compiles this file, but at most `seconds`.
 
-    Who cannot have the lock goes on without: two processes then compile the same file, which does
-    no harm.
+    A process that does not get the lock continues without it. Then two processes compile the same
+    file, which does no harm.
     """
     try:
         import fcntl  # not on Windows
@@ -189,7 +190,7 @@ def lock(folder: Path, name: str, seconds: float) -> Iterator[None]:
 
 
 def _processor() -> str:
-    """What the processor is and can do; nothing if that cannot be told. Starts no process."""
+    """What the processor is and can do; "" if that is not known. Starts no process."""
     if sys.platform.startswith("linux"):
         return _cpuinfo(Path("/proc/cpuinfo"))
     if sys.platform == "win32":
@@ -210,7 +211,7 @@ def _cpuinfo(path: Path) -> str:
 
 
 def _sysctl(name: bytes) -> str:
-    """What macOS and BSD say of the machine."""
+    """A value that macOS or BSD reports about the machine."""
     try:
         size = ctypes.c_size_t(256)
         buffer = ctypes.create_string_buffer(size.value)

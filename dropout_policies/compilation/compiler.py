@@ -1,4 +1,4 @@
-"""The machine's C compiler: found by `CC`, or else `cc`, and run within a time limit."""
+"""The machine's C compiler: the one that `CC` names, or else `cc`, with a time limit."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SECONDS = 45.0
 
 
 class CompilerError(Exception):
-    """Why there is no compiled file, as part of a sentence."""
+    """The reason why there is no compiled file, as part of a sentence."""
 
 
 class CompilerTimeoutError(CompilerError):
-    """The compiler did not end in time; nor would it for the next file."""
+    """The compiler did not finish in time, and would not for the next file either."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Compiler:
     command: tuple[str, ...]
 
     def identity(self) -> str:
-        """What changes when the compiler does, without starting it: the path, the size and the time
-        of change of each program in its command. (There are two in `CC="ccache gcc"`.)"""
+        """Text that changes when the compiler does: the path, the size and the modification time of
+        each program in its command. This does not start it. (`CC="ccache gcc"` has two.)"""
         words = []
         for word in self.command:
             path = shutil.which(word)
@@ -47,10 +47,10 @@ class Compiler:
         return "\n".join(words)
 
     def version(self) -> str:
-        """The first line of what it says of itself.
+        """The first line that the compiler prints about its version.
 
         Raises:
-            CompilerError: it cannot be started, fails, or does not end within ten seconds.
+            CompilerError: it cannot be started, fails, or does not finish within ten seconds.
         """
         arguments = [*self.command, "--version"]
         try:
@@ -116,10 +116,10 @@ class Compiler:
 
 
 def find_compiler() -> Compiler:
-    """The compiler that `CC` names, or else `cc`.
+    """Find the compiler that `CC` names, or else `cc`.
 
     Raises:
-        CompilerError: there is none, or `CC` is no command.
+        CompilerError: there is none, or `CC` is not a command.
     """
     text = os.environ.get("CC", "").strip() or "cc"
     try:
@@ -136,7 +136,7 @@ def find_compiler() -> Compiler:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and all that it started."""
+    """Kill a process and everything that it started."""
     try:
         if os.name == "posix":
             os.killpg(process.pid, signal.SIGKILL)
@@ -148,7 +148,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _first_line(printed: bytes) -> str:
-    """The first line that says what is wrong, or else the first one; of any bytes."""
+    """The first line that mentions an error, or else the first line. Accepts any bytes."""
     lines = [
         "".join(character for character in line if character.isprintable()).strip()
         for line in printed.decode("utf-8", "replace").splitlines()

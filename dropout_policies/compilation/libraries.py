@@ -1,8 +1,8 @@
-"""Functions in C that are compiled when a process first needs them, where that is possible.
+"""C functions that are compiled when a process first needs them, if that is possible.
 
-By the machine's own compiler for the machine's own instructions, and kept for the next process in
-the user's cache folder. Where there is no compiler, or `DROPOUT_POLICIES_COMPILE=0` says that none
-may run, a framework's own functions do the same, one after another.
+The machine's own compiler compiles them for the machine's own instructions. They are kept for the
+next process in the user's cache folder. If there is no compiler, or `DROPOUT_POLICIES_COMPILE=0`
+forbids compilation, a framework's own functions do the same work, one after another.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .compiler import Compiler, CompilerError, CompilerTimeoutError
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC")
 
 OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-"""What loops need of the OpenMP runtime that a process has, to run on its threads. GCC's and LLVM's
-both have them; a file that wants them has a function `use_threads`."""
+"""The functions that loops need from the process's OpenMP runtime, to run on its threads. GCC's and
+LLVM's runtimes have them. A file that needs them has a function `use_threads`."""
 
 SLOWER = (
     "dropout_policies runs without its compiled functions, so that drawing masks, and in PyTorch "
@@ -49,12 +49,12 @@ def compilation_allowed() -> bool:
 
 @dataclass(frozen=True)
 class Library:
-    """A file's functions, or why they cannot be had.
+    """The functions of a file, or the reason why there are none.
 
     Args:
         functions: the functions, or None.
         status: where they come from, or why there are none.
-        warning: what the user has to be told, with the reason; or None.
+        warning: a message for the user and its reason, or None.
     """
 
     functions: ctypes.CDLL | None
@@ -63,7 +63,7 @@ class Library:
 
 
 class Libraries:
-    """The compiled files of a process: each is compiled and loaded once, for all of its threads."""
+    """The compiled files of a process. Each is compiled and loaded once, for all threads."""
 
     def __init__(self) -> None:
         self.cache_clear()
@@ -72,13 +72,13 @@ class Libraries:
             os.register_at_fork(after_in_child=self._make_lock)
 
     def __call__(self, source: Path, *defines: str) -> ctypes.CDLL | None:
-        """The functions of a file in C; None where they cannot be had.
+        """Return the functions of a C file, or None if they are not available.
 
-        The first time that something is in the way, a `PolicyWarning` says what and why.
+        The first time that this fails, a `PolicyWarning` says what and why.
 
         Args:
             source: the file.
-            defined: what is defined in it, as `-DNAME`.
+            defines: the compiler's arguments that define names in it, such as `-DNAME`.
         """
         try:
             return self._libraries[source, *defines].functions
@@ -93,25 +93,25 @@ class Libraries:
         return library.functions
 
     def status(self) -> dict[str, str]:
-        """For each file that was asked for, where its functions are from, or why it has none."""
+        """For each file that was requested, where its functions come from, or why it has none."""
         return {
             " ".join((source.name, *defines)): library.status
             for (source, *defines), library in self._libraries.items()
         }
 
     def warn_once(self, message: str, reason: str) -> None:
-        """Warn, but only once in a process for each message.
+        """Warn only once per process for each message.
 
         Args:
-            message: what is the matter, with `{reason}` in it.
-            reason: why.
+            message: the problem, with `{reason}` in the text.
+            reason: the reason.
         """
         if message not in self._warned:
             self._warned.add(message)
             warnings.warn(message.format(reason=reason), PolicyWarning, stacklevel=3)
 
     def cache_clear(self) -> None:
-        """Forget what was loaded and what was warned of; what is kept on disk stays there."""
+        """Forget which files are loaded and which warnings were given. Files on disk stay."""
         self._libraries: dict[tuple[Path, *tuple[str, ...]], Library] = {}
         self._warned: set[str] = set()
         self._timeout: CompilerTimeoutError | None = None
@@ -137,7 +137,7 @@ compiled_library = Libraries()
 
 
 def _find_or_compile(source: Path, flags: tuple[str, ...], found: Compiler) -> Library:
-    """A file's functions, from the cache or compiled.
+    """Take the functions of a file from the cache, or compile them.
 
     Raises:
         CompilerError: they cannot be compiled.
@@ -156,10 +156,10 @@ def _find_or_compile(source: Path, flags: tuple[str, ...], found: Compiler) -> L
 
 
 def _load_stored(folder: Path, name: str) -> Library | None:
-    """The functions of a kept file, if there is one.
+    """Load the functions of a kept file, if there is one.
 
     Raises:
-        CacheError: it is there, but cannot be loaded.
+        CacheError: there is one, but it cannot be loaded.
     """
     path = compile_cache.find_library(folder, name)
     if path is None:
@@ -178,18 +178,18 @@ def _compile(
     name: str = "",
     problem: str = "",
 ) -> Library:
-    """A file's functions, compiled now.
+    """Compile the functions of a file now.
 
     Args:
         source: the file.
         flags: the compiler's arguments.
         found: the compiler.
         folder: where to keep the file, or None.
-        name: the name to keep it under.
-        problem: why it is not kept, if that was not wanted.
+        name: the name under which to keep it.
+        problem: why it is not kept, if it should have been.
 
     Raises:
-        CompilerError: they cannot be compiled, or what was compiled cannot be loaded.
+        CompilerError: they cannot be compiled, or the compiled file cannot be loaded.
     """
     start = time.perf_counter()
     try:
@@ -216,7 +216,7 @@ def _compile(
 
 
 def _load_functions(path: Path) -> ctypes.CDLL:
-    """Load a file, and tell it where the process has its threads.
+    """Load a file, and give it the OpenMP functions of the process.
 
     Raises:
         OSError: it cannot be loaded.
@@ -229,7 +229,7 @@ def _load_functions(path: Path) -> ctypes.CDLL:
 
 
 def openmp() -> tuple[int, ...] | None:
-    """The addresses of the functions `OPENMP` in this process; None where it has them not."""
+    """The addresses of the functions `OPENMP` in this process, or None if it does not have them."""
     try:
         process = ctypes.CDLL(None)  # all that is loaded for everybody
         found = [getattr(process, name) for name in OPENMP]

@@ -1,1 +1,1 @@
-"""The unrolled network as text, SVG and PNG. The floor above policies: a picture takes a policy."""
+"""The unrolled network as text, SVG and PNG. One level above policies: it draws a policy."""

@@ -1,3 +1,3 @@
-"""Where a policy falls on a model: which masks a call needs, which layers form a stack, which
-adapter a model belongs to, and the report of what was changed.
+"""Where a policy masks in a model: which masks a call needs, which layers form a stack, which
+adapter handles a model, and the report of what was changed.
 """

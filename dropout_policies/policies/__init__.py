@@ -1,4 +1,4 @@
 """What a policy is: sites, rates, rules, and the published policies by name.
 
-Pure values: nothing here knows a model, a mask or a picture.
+These are pure values. Nothing here knows a model, a mask or a picture.
 """
