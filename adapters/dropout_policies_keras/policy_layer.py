@@ -1,4 +1,4 @@
-"""What a layer under a policy has apart from its weights: its placement, its keys, its masks."""
+"""What a layer under a policy has besides its weights: its placement, its keys and its masks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SavedKeys(NamedTuple):
 
 
 class PolicyLayer(CountingLayer):
-    """A layer that may be under a policy; a mixin of `keras.layers.Layer`."""
+    """A layer that can be under a policy: a mixin of `keras.layers.Layer`."""
 
     placement: Placement | None = None
     mask_seed: int | None = None
@@ -63,9 +63,9 @@ class PolicyLayer(CountingLayer):
     hold_masks: bool = False
     """Whether every call has the masks of the first."""
     rates_at: int | None = None
-    """The call whose rates all calls have, while a schedule stands still; None for its own."""
+    """The call whose rates all calls use, while a schedule does not advance. None: their own."""
     told_of_steps: bool = False
-    """Whether a warning was given that masks are not held from step to step."""
+    """Whether a warning was given that masks are not kept from step to step."""
     native_rates: Sequence[tuple[float, float]] = ()
     """The `dropout` and `recurrent_dropout` of each of Keras's cells that a policy took over."""
     dropouts_taken_over: Mapping[str, Sequence[Any]] = MappingProxyType({})
@@ -74,9 +74,9 @@ class PolicyLayer(CountingLayer):
     name: str
 
     def set_placement(self, placement: Placement, seed: int | None) -> None:
-        """Put the layer under a policy; masks are keyed if there is a seed.
+        """Put the layer under a policy. With a seed, its masks are keyed.
 
-        Adds plain attributes only, so that it works on a layer that is built.
+        This adds only plain attributes, so that it also works on a layer that is built.
         """
         self.placement, self.mask_seed = placement, seed
         if self.generator is None:
@@ -86,19 +86,19 @@ class PolicyLayer(CountingLayer):
             self._set_state(self._seed_and_call()[0] if seed is None else seed, 0)
 
     def add_generator(self: Any) -> None:
-        """Give a layer without a generator one for its masks; for constructors.
+        """Give a layer without a generator one for its masks. This is for constructors.
 
-        Keras counts it among the layer's own seed generators, which it does not do with the one
-        that `set_placement` adds.
+        Keras counts it among the layer's own seed generators. It does not count the one that
+        `set_placement` adds.
         """
         if self.generator is None and not self.built:  # a built layer takes no new state
             self._mask_generator = self._new_generator()
 
     def remove_generator(self: Any) -> None:
-        """Take away the generator that came with the policy, if one did."""
+        """Remove the generator that came with the policy, if there is one."""
         own = self.__dict__.pop("_mask_generator", None)
         if own is not None:
-            # Private, because nothing public takes a seed generator off a layer.
+            # Private, because nothing public removes a seed generator from a layer.
             self._tracker.untrack(own)
             self._untrack_variable(own.state)
 
@@ -112,15 +112,16 @@ class PolicyLayer(CountingLayer):
 
     @property
     def generator(self) -> Any:
-        """The source of the masks; with keyed masks, its state is the pair (seed, call)."""
+        """The source of the masks. With keyed masks, its state is the pair (seed, call)."""
         return self.__dict__.get("_mask_generator", self.native_generator)
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in the stock layer, and the state of a generator that came with the policy, and of
-        calls that were shared.
+        """The variables of the stock layer, and the state of a generator that came with the policy
+        or of calls that share masks.
 
-        A compiled function must return that state. Weights, and so checkpoints, do not change.
+        A compiled function must return that state. Weights do not change, and so checkpoints do not
+        either.
         """
         generator, counter = (self.__dict__.get(n) for n in ("_mask_generator", "_call_counter"))
         own = [] if generator is None else [generator.state]
@@ -137,15 +138,15 @@ class PolicyLayer(CountingLayer):
     def keyed(self) -> bool:
         """Whether masks are a function of (seed, call).
 
-        They are with a seed of the user's, and where a rate changes with the call, because calls
-        must be counted then.
+        They are if the user gave a seed. They also are if a rate changes with the call, because
+        calls must then be counted.
         """
         scheduled = self.placement is not None and self.placement.policy.scheduled
         return self.sampling or self.mask_seed is not None or scheduled
 
     @property
     def calls(self) -> int:
-        """How many training calls there were, the call in the masks' keys."""
+        """The number of training calls so far. It is part of the key of the masks."""
         return 0 if self.generator is None else self._seed_and_call()[1]
 
     @calls.setter
@@ -163,13 +164,13 @@ class PolicyLayer(CountingLayer):
         return int(seed) % 2**32, int(call) % 2**32
 
     def _set_state(self, seed: int, call: int) -> None:
-        """Set the generator's state (seed, call), whatever integers the backend keeps it in."""
+        """Set the generator's state (seed, call), whatever integer type the backend uses."""
         state = self.generator.state
         words = np.array([seed % 2**32, call % 2**32], np.int64)
         state.assign(words.astype(np.uint32).astype(keras.backend.standardize_dtype(state.dtype)))
 
     def sample(self, seed: int, hold: bool) -> SavedKeys:
-        """Have masks apply in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
+        """Apply masks in evaluation too, keyed by a seed. See `PolicyLayer` of the core."""
         if SHARED.of(self) is not None:
             raise PolicyError(
                 f"{self.name}: its calls share masks already. Sample first, and share inside: "
@@ -184,13 +185,13 @@ class PolicyLayer(CountingLayer):
         return before
 
     def resume(self, before: SavedKeys) -> None:
-        """Put the layer's own masks back."""
+        """Restore the layer's own masks."""
         self.generator.state.assign(before.state)
         self.sampling, self.hold_masks = before.sampling, before.hold_masks
         self.rates_at = before.rates_at
 
     def is_active(self, training: bool) -> bool:
-        """Whether a policy has anything to do in a call."""
+        """Whether a policy has any effect on a call."""
         if self.placement is None or not self.placement.policy.active:
             return False
         return self.masks_apply(training) or self.placement.policy.evaluation != "identity"
@@ -201,22 +202,22 @@ class PolicyLayer(CountingLayer):
         return bool(training) or self.sampling or plays
 
     def masks(self, plan: Plan, training: bool, dtype: str, inputs: Any, steps: Any) -> Masks:
-        """The masks of a call, or what stands for them in evaluation.
+        """The masks of a call, or their means in evaluation.
 
         They are drawn outside of any loop, and the call is counted.
 
         Args:
             plan: which masks the call needs, and their shapes.
-            training: whether the call is in training.
-            dtype: of the masks.
+            training: whether the call is in training mode.
+            dtype: the dtype of the masks.
             inputs: the call's inputs that belong to samples, nested in any way.
             steps: T.
 
         Raises:
-            PolicyError: the masks are recorded or replayed, and the call is traced; or the call
-                runs on several replicas, or is mapped over samples, and its masks would not be
-                those of its rows; or JAX compiles it without its random state; or it cannot share
-                masks with the other calls of its sequence.
+            PolicyError: the masks are recorded or replayed, and the call is traced. The call runs
+                on several replicas, or is mapped over samples, and its masks would not be those of
+                its rows. JAX compiles it without its random state. Or it cannot share masks with
+                the other calls of its sequence.
         """
         if not plan:
             return {}

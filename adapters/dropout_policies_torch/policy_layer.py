@@ -1,4 +1,4 @@
-"""What a module under a policy has beside its weights: its place, its keys, and its masks."""
+"""What a module under a policy has besides its weights: its placement, its keys and its masks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SHARED = SharedState[SharedMasks]()
 
 
 class PolicyLayer:
-    """A module that may be under a policy; a mixin of `nn.Module`."""
+    """A module that can be under a policy: a mixin of `nn.Module`."""
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
         placement: Placement | None
@@ -75,11 +75,11 @@ class PolicyLayer:
     recomputing = False
     """Whether activation checkpointing runs the call again, with its number put back."""
     told_of_steps = False
-    """Whether a warning was given that masks are not held from step to step."""
+    """Whether a warning was given that masks are not kept from step to step."""
     recomputed = None
-    """What a call shared with others that activation checkpointing runs again."""
+    """What a call shared with others, while activation checkpointing runs it again."""
     before_policy = None
-    """What the module was before `apply`; None where it was made with its policy."""
+    """What the module was before `apply`. None: it was created with its policy."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -94,12 +94,12 @@ class PolicyLayer:
         ]
 
     def __prepare_scriptable__(self) -> Any:
-        """What torch.jit.script asks for before it compiles a module."""
+        """Called by torch.jit.script before it compiles a module."""
         check_scriptable(self)
         return self
 
     def set_placement(self, placement: Placement, seed: int | None) -> None:
-        """Put the module under a policy; adds plain attributes only."""
+        """Put the module under a policy. This adds only plain attributes."""
         self.placement, self.keys = placement, MaskKeys(seed)
 
     @property
@@ -114,7 +114,7 @@ class PolicyLayer:
 
     @property
     def calls(self) -> int:
-        """How many training calls there were; a word of the masks' keys."""
+        """The number of training calls so far. It is part of the key of the masks."""
         return 0 if self.keys is None else self.keys.number
 
     @calls.setter
@@ -123,7 +123,7 @@ class PolicyLayer:
         self.keys.number = calls
 
     def sample(self, seed: int, hold: bool) -> MaskKeys | None:
-        """Have masks fall in evaluation too, keyed by a seed; see `PolicyLayer` of the core."""
+        """Apply masks in evaluation too, keyed by a seed. See `PolicyLayer` of the core."""
         if self.shared is not None:
             raise PolicyError(
                 f"{type(self).__name__}: its calls share masks already. Sample first, and share "
@@ -135,12 +135,12 @@ class PolicyLayer:
         return before
 
     def resume(self, before: MaskKeys | None) -> None:
-        """Put the module's own keys back."""
+        """Restore the module's own keys."""
         self.keys = before
 
     @property
     def masks_apply(self) -> bool:
-        """Whether masks are drawn in a call now.
+        """Whether a call draws masks now.
 
         Raises:
             PolicyError: the module does not say whether it is training. (An AttributeError in a
@@ -158,7 +158,7 @@ class PolicyLayer:
 
     @property
     def is_active(self) -> bool:
-        """Whether a policy has anything to do in a call now."""
+        """Whether a policy has any effect on a call now."""
         if self.placement is None or not self.placement.policy.active:
             return False
         return self.masks_apply or self.placement.policy.evaluation != "identity"
@@ -166,12 +166,12 @@ class PolicyLayer:
     def masks(
         self, plan: Plan, device: torch.device, dtype: torch.dtype, for_output: bool = False
     ) -> Masks:
-        """The masks of a call, or what stands for them in evaluation.
+        """The masks of a call, or their means in evaluation.
 
         Args:
-            plan: what is planned.
-            device, dtype: where and as what.
-            for_output: whether they belong to the step that was before.
+            plan: the plan of the masks.
+            device, dtype: the device and the dtype of the masks.
+            for_output: whether they belong to the previous step.
         """
         keys = self.keys
         assert keys is not None, "there is a plan under a policy only"
@@ -200,7 +200,7 @@ class PolicyLayer:
         device: torch.device,
         dtype: torch.dtype,
     ) -> Masks:
-        """Masks that are drawn, or that a tape gives in their place."""
+        """Masks that are drawn, or that a tape provides instead."""
         if self.tape is None:
             return draw()
         return self.tape.masks(
@@ -216,13 +216,13 @@ class PolicyLayer:
         return self.recomputed or SHARED.of(self.keys)
 
     def prepare_to_share(self) -> bool:
-        """Nothing: a layer shares masks as it is; see `SharingLayer` of the core."""
+        """Do nothing, because a layer can share masks as it is. See `SharingLayer` of the core."""
         return False
 
     def share_masks(
         self, goes_on: bool, rows: npt.NDArray[np.int64] | None
     ) -> AbstractContextManager[SharedMasks]:
-        """Have calls share masks; see `SharingLayer` of the core."""
+        """Let calls share masks. See `SharingLayer` of the core."""
         return SHARED.enter(self.keys, SharedMasks(goes_on, rows))
 
     def _shared_masks(
@@ -233,8 +233,10 @@ class PolicyLayer:
         dtype: torch.dtype,
         for_output: bool,
     ) -> Masks:
-        """The masks of a call that shares them with others: keyed in any case, by a seed of
-        PyTorch's generator where the layer has none."""
+        """The masks of a call that shares them with others.
+
+        They are always keyed. If the layer has no seed, PyTorch's generator draws one.
+        """
         keys = self.keys
         assert keys is not None
         if shared.seed is None:
@@ -244,7 +246,7 @@ class PolicyLayer:
             else:
                 shared.seed, shared.call = keys.seed, number
             shared.rates_at = number if keys.rates_at is None else keys.rates_at
-            keys.number += 1  # the calls inside are one
+            keys.number += 1  # the calls inside count as one
         plan = plan_at_call(plan, shared.rates_at)
         back = int(for_output and shared.goes_on)
 
@@ -254,7 +256,7 @@ class PolicyLayer:
         return self._taped(plan, draw, device, dtype)
 
     def count(self, steps: int = 1) -> None:
-        """A call is over.
+        """Note that a call has ended.
 
         Args:
             steps: T.
@@ -273,15 +275,16 @@ class PolicyLayer:
             keys.number += 1
 
     def check_call(self, *given: Tensor) -> None:
-        """Make sure that the number of a call means what it says.
+        """Check that the masks of this call can depend on the number of the call.
 
         Args:
-            given: the tensors that the call is made with.
+            given: the tensors that are passed to the call.
 
         Raises:
-            PolicyError: the call is recorded in a trace or a CUDA graph, stands for many under
-                torch.func.vmap, is made in a backward pass, or on one of DataParallel's copies; all
-                would draw other masks than the key says, or the same again, silently.
+            PolicyError: the call is recorded in a trace or a CUDA graph, stands for many calls
+                under torch.func.vmap, is made in a backward pass, or runs on one of DataParallel's
+                copies. All of these would silently draw masks that do not belong to the key, or the
+                same masks again.
         """
         if self.placement is None or not self.masks_apply:
             return
@@ -333,7 +336,7 @@ class PolicyLayer:
 
     @property
     def _is_counted(self) -> bool:
-        """Whether the number of a call has a part in its masks."""
+        """Whether the masks depend on the number of the call."""
         scheduled = self.placement is not None and self.placement.policy.scheduled
         return self.seed is not None or scheduled
 
@@ -343,10 +346,13 @@ class PolicyLayer:
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def run_eagerly(function: Callable[..., Any], *arguments: Any) -> Any:
-    """A call outside of any compiled graph: of a layer that Dynamo does not see into, and would
-    compile function by function; and of calls that share masks, as no graph has the step that they
-    are at. (Who asks for it says `is_compiling()` himself: in a function of its own, Dynamo would
-    compile that one, and the answer would be yes.)"""
+    """Make a call outside of any compiled graph.
+
+    This is for a layer that Dynamo does not see inside, and would compile function by function. It
+    is also for calls that share masks, because no graph knows the step that they are at. The caller
+    must check `is_compiling()` itself: Dynamo would compile a function made for this check, and the
+    answer would then be yes.
+    """
     return function(*arguments)
 
 
@@ -363,11 +369,11 @@ def resolve_policy(
     seed: int | None,
     **others: object,
 ) -> Choice | None:
-    """The choice of policy that a constructor was given, or None.
+    """Return the choice of policy that a constructor received, or None.
 
     Raises:
-        PolicyError: it is unknown, a rate or the seed is out of range, or one of the arguments
-            that go with a policy came without one.
+        PolicyError: the policy is unknown, a rate or the seed is out of range, or an argument that
+            needs a policy is given without one.
     """
     if seed is not None:
         check_seed(seed)
@@ -383,7 +389,7 @@ def resolve_policy(
 
 
 def policy_repr(layer: PolicyLayer) -> str:
-    """What a layer's repr says of its policy, after the stock layer's arguments."""
+    """The policy's part of a layer's repr, after the stock layer's arguments."""
     if layer.placement is None:
         return ""
     seed = "" if layer.seed is None else f", seed={layer.seed}"

@@ -1,4 +1,4 @@
-"""What the drop-in cells have in common: one step under a policy."""
+"""The common part of the drop-in cells: one step under a policy."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from .tensor_checks import cell_shapes, check_tensors
 
 
 class RecurrentCell(PolicyLayer):
-    """What the drop-in cells have in common; a mixin before one of `torch.nn`'s.
+    """The common part of the drop-in cells: a mixin before one of `torch.nn`'s.
 
-    A cell hands back one h that is both its output and the state to carry, so the output site is
-    for the caller, where h leaves the stack:
+    A cell returns one h that is both its output and the state to carry on. So the caller masks h
+    where it leaves the stack, at the site `output`:
 
     ```python
     h, c = cell(x, (h, c))  # h stays whole
     y = cell.mask_output(h)  # what leaves
     ```
 
-    Each step is a call, which `calls` counts; inside `dropout_policies.sequence` all steps are one.
-    A rule that lives longer than a step runs inside of it only.
+    Each step counts as a call. Inside `dropout_policies.sequence`, all steps together are one call,
+    and only there can masks last longer than a step.
     """
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
@@ -48,7 +48,7 @@ class RecurrentCell(PolicyLayer):
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
-        """Put the cell, which has its weights by now, under the policy of its arguments."""
+        """Put the cell under the policy of its arguments. It already has its weights."""
         if choice is None:
             return
         name, policy = type(self).__name__, choice.on_one(CELL_TYPES[self.mode].sites)
@@ -59,11 +59,11 @@ class RecurrentCell(PolicyLayer):
 
     @property
     def mode(self) -> str:
-        """As `torch.nn` calls the kind of layer whose one step this is."""
+        """The `mode` in `torch.nn` of the layer that this cell is one step of."""
         return mode_of(self)
 
     def call(self: Any, input: Tensor, hx: Any) -> Any:
-        """What `forward` does in Python."""
+        """The Python part of `forward`."""
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node
@@ -104,7 +104,17 @@ class RecurrentCell(PolicyLayer):
         return found
 
     def mask_output(self, h: Tensor) -> Tensor:
-        """h `[B, H]` or `[H]` on its way out of the stack, masked; the carried h stays whole."""
+        """Mask h where it leaves the stack. The h that is carried on stays unmasked.
+
+        Args:
+            h: the h that the cell returned, `[B, H]` or `[H]`.
+
+        Returns:
+            The masked h, with the same shape.
+
+        Raises:
+            PolicyError: h has another shape.
+        """
         if not self.is_active:
             return h
         if h.dim() not in (1, 2) or h.shape[-1] != self.hidden_size:
@@ -135,7 +145,7 @@ class RecurrentCell(PolicyLayer):
         )
 
     def _draw_masks(self, like: Tensor, for_output: bool) -> Any:
-        """The masks of the step that comes; or, of what leaves, those of the step that was."""
+        """The masks of the coming step; or, for the output, those of the previous step."""
         assert self.placement is not None
         geometry = Geometry(
             self.input_size, self.hidden_size, batch=len(like), cell=CELL_TYPES[self.mode]
@@ -149,10 +159,10 @@ class RecurrentCell(PolicyLayer):
         return self.masks(plan, like.device, dtype, for_output) if plan else {}
 
     def sample(self, seed: int, hold: bool) -> Any:
-        """As in `PolicyLayer`; but each step of a cell is a call, which has masks of its own.
+        """As in `PolicyLayer`, but each step of a cell is a call, which has masks of its own.
 
         Raises:
-            PolicyError: it is to hold its masks.
+            PolicyError: `hold` is true.
         """
         if hold:
             raise PolicyError(
@@ -166,23 +176,23 @@ class RecurrentCell(PolicyLayer):
 
 
 def mode_of(cell: Any) -> str:
-    """The `mode` of the layer whose one step a cell of `torch.nn` is."""
+    """The `mode` of the layer that a cell of `torch.nn` is one step of."""
     if isinstance(cell, nn.RNNCell):
         return f"RNN_{cell.nonlinearity.upper()}"
     return "LSTM" if isinstance(cell, nn.LSTMCell) else "GRU"
 
 
 def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None = None) -> None:
-    """Make sure that a cell, which sees one step at a time, can follow a policy.
+    """Check that a cell, which sees one step at a time, can follow a policy.
 
     Args:
-        cell: one of `torch.nn`'s.
-        policy: what is to fall.
-        name: how errors call it.
-        without: a site that it does not have where it stands.
+        cell: one of the cells of `torch.nn`.
+        policy: the policy.
+        name: the name that errors use for it.
+        without: a site that the cell does not have where it is used.
 
     Raises:
-        PolicyError: it does not have a site.
+        PolicyError: it does not have a site of the policy.
     """
     sites = CELL_TYPES[mode_of(cell)].sites - WEIGHTS - {without}
     advice = (
@@ -195,10 +205,10 @@ def check_step_rules(cell: Any, policy: Policy, name: str, without: Site | None 
 
 
 def check_masks_can_be_held(cell: Any) -> None:
-    """Make sure that somebody says how long masks live that are to live longer than a step.
+    """Check that masks that last longer than a step have a scope that says how long.
 
     Raises:
-        PolicyError: nobody does: the call is not inside `dropout_policies.sequence`.
+        PolicyError: they have none, because the call is not inside `dropout_policies.sequence`.
     """
     policy = cell.placement.policy
     longer = [s.value for s, rule in policy.items() if rule.active and rule.per != "step"]

@@ -1,4 +1,4 @@
-"""What the drop-in layers for whole sequences have in common: a call under a policy."""
+"""The common part of the drop-in layers for whole sequences: a call under a policy."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from .tensor_checks import check_packed, check_tensors, layer_shapes
 
 
 class Recurrent(PolicyLayer):
-    """What the drop-in layers have in common; a mixin before one of `torch.nn`'s.
+    """The common part of the drop-in layers: a mixin before one of `torch.nn`'s.
 
-    Every argument of the stock layer keeps its meaning, and so do its weights, their names and
-    its `state_dict()`.
+    Every argument of the stock layer keeps its meaning. Its weights, their names and its
+    `state_dict()` stay the same too.
     """
 
     if TYPE_CHECKING:  # TorchScript reads a class's annotations, and knows no names there
@@ -41,7 +41,7 @@ class Recurrent(PolicyLayer):
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
-        """Put the layer, which has its weights by now, under the policy of its arguments."""
+        """Put the layer under the policy of its arguments. It already has its weights."""
         if choice is None:
             return
         name, policy = type(self).__name__, choice.on_one(CELL_TYPES[self.mode].sites)
@@ -67,7 +67,7 @@ class Recurrent(PolicyLayer):
     def call(
         self: Any, input: Tensor | PackedSequence, hx: Any
     ) -> tuple[Tensor | PackedSequence, Any]:
-        """What `forward` does in Python, on any input that the stock layer takes."""
+        """The Python part of `forward`, for any input that the stock layer accepts."""
         node = symbolic_call(self, input, hx)
         if node is not None:
             return node  # type: ignore[no-any-return]
@@ -138,7 +138,7 @@ class Recurrent(PolicyLayer):
     def _initial_states(
         self: Any, x: Tensor, states: States | None, packing: Packing | None
     ) -> States:
-        """The states to start from; input and they are checked as the stock layer checks them."""
+        """The initial states. They and the input are checked as in the stock layer."""
         if len(x) == 0:
             raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
         if x.shape[-1] != self.input_size:
@@ -171,10 +171,10 @@ class Recurrent(PolicyLayer):
 
 
 def _check_sequence(layer: Any, plan: Plan, steps: int, states: States | None) -> None:
-    """Look whether a call is one of several over one sequence.
+    """Check whether a call is one of several over one sequence, and warn if it seems to be.
 
     Raises:
-        PolicyError: the layer is bidirectional, and the sequence is in its second call.
+        PolicyError: the layer is bidirectional, and this is the sequence's second call.
     """
     shared, name = layer.shared, type(layer).__name__
     if shared is not None:
@@ -203,7 +203,7 @@ def _as_returned(mode: str, states: States) -> Any:
 
 
 def _check_dimensions(states: States | None, batched: bool) -> None:
-    """Refuse a state that is batched where the input is not, or the other way round."""
+    """Raise an error if a state is batched and the input is not, or the other way round."""
     dimensions = 3 if batched else 2
     if states is not None and any(state.dim() != dimensions for state in states):
         form = "batched 3-D" if batched else "unbatched 2-D"
