@@ -11,6 +11,9 @@ from pathlib import Path
 
 PACKAGES = ("dropout-policies", "numpy", "torch", "keras", "tensorflow-cpu", "tensorflow", "jax")
 
+WRITTEN = ("benchmarks/results", "docs")
+"""Where commands write what they found."""
+
 
 def versions() -> dict[str, str]:
     """The versions of Python and of every package that has a part in a run."""
@@ -46,8 +49,11 @@ def _cpu() -> str:
 
 
 def _commit() -> str:
-    """The commit the code stands at, with a + if files were changed since; or what the variable
-    COMMIT says, where the code was copied without its history."""
+    """The commit that the code stands at, with a + if files were changed since; or what the
+    variable COMMIT says, where the code was copied without its history.
+
+    Results and pages are no code: a run that writes them goes on with the same code.
+    """
     if stated := os.environ.get("COMMIT"):
         return stated
     folder = Path(__file__).parent
@@ -60,6 +66,8 @@ def _commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return commit + ("+" if commit and git("status", "--porcelain", "-uno") else "")
+        pathspec = (":(top)", *(f":(top,exclude){folder}" for folder in WRITTEN))
+        changed = git("status", "--porcelain", "-uno", "--", *pathspec)
+        return commit + ("+" if commit and changed else "")
     except FileNotFoundError:
         return ""

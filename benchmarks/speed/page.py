@@ -19,17 +19,19 @@ HEAD = """# Performance
 GLANCE = """
 These are the figures for a CPU.
 
-- With **masks before the recurrence** (`zaremba`, `locked`, `weight_drop`, `awd`), a training step of
-  an LSTM takes {lstm} of the time of PyTorch's own layer with as much dropout. For a GRU it is {gru}.
-- With **masks inside the recurrence**, for which PyTorch has no layer, a training step takes {inside}
-  of the time of PyTorch's layer without dropout, and {loop} of the time of a loop over PyTorch's cells.
-- **In evaluation** a layer runs PyTorch's own code. Only `zoneout` and `rnndrop` have their own rule
-  for evaluation.
+- **Masks before the recurrence** (`zaremba`, `locked`, `weight_drop`, `awd`): a training step of an
+  LSTM takes {lstm} of the time of PyTorch's own layer with as much dropout.
+  For a GRU it is {gru}.
+- **Masks inside the recurrence**, for which PyTorch has no layer: a training step takes
+  {inside} of the time of PyTorch's layer without dropout, and
+  {loop} of the time of a loop over PyTorch's cells.
+- **In evaluation** a layer runs PyTorch's own code. Only `zoneout` and `rnndrop` have their own
+  rule for evaluation.
 
 ![Time of a training step, relative to PyTorch's layer, by policy and size.](speed-torch.png)
 
-Each figure in this table is a geometric mean over six sizes. Where there are two figures, they belong
-to the fastest and the slowest policy.
+Each figure in this table is a geometric mean over six sizes. Where there are two figures, they
+belong to the fastest and the slowest policy.
 """
 
 HOW = """

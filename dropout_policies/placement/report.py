@@ -245,7 +245,7 @@ class Applied:
         return self._before is not None
 
     def changes(self) -> list[str]:
-        """Recurrent layers that were added since without a policy, or are no longer in the model."""
+        """Recurrent layers that were added without a policy since, or that the model lost."""
         if self._model is None or not self.active:
             return []
         try:
