@@ -266,9 +266,8 @@ def _run_masked(
     operator_masks = {
         Site.INPUT if site is input_site else site: mask for site, mask in masks.items()
     }
-    if not operators.is_loop_faster(x) and operators.supports(
-        mode, weights, operator_masks, (x, *initial)
-    ):
+    has_operator = operators.supports(mode, weights, operator_masks, (x, *initial))
+    if has_operator and not operators.is_loop_faster(x):
         y, states = _run_operator(mode, weights, x, initial, operator_masks, valid, reverse)
     else:
         y, states = _run_loop(mode, weights, x, initial, masks, input_site, valid, reverse)

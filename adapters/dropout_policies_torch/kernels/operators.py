@@ -115,11 +115,11 @@ def is_loop_faster(x: Tensor) -> bool:
     """Whether the plain loop runs a sequence `[T, B, D]` in less time than an operator: on a CPU,
     for a few steps."""
     return (
-        len(x) <= MAX_LOOP_STEPS
+        not torch.compiler.is_compiling()
+        and len(x) <= MAX_LOOP_STEPS
         and x.device.type == "cpu"
         and x.dtype in compiled.C_DEFINES
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
