@@ -3,6 +3,7 @@ the gradients that this pass does not."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class SequenceOperator:
         setup_context: Callable[..., None],
         compute_gradients: Callable[..., tuple[Any, ...]],
     ) -> None:
+        forward, backward = _without_autocast(forward), _without_autocast(backward)
         signature = FlatSignature(forward)
         library_backward = _library_operator(f"{name}_backward", backward, fake_backward)
 
@@ -102,6 +104,21 @@ class SequenceOperator:
         if torch.compiler.is_compiling() or has_dispatch_mode():
             return self.library_operator(*flat)
         return self.autograd_function.apply(*flat)
+
+
+def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of records that computes in the type of its tensors, also under autocast: the
+    products of a pass that runs there would come in a narrower type."""
+
+    @functools.wraps(function)
+    def run(*records: Any) -> Any:
+        device = next(each for each in flatten(records) if isinstance(each, Tensor)).device.type
+        if device == "meta" or not torch.is_autocast_enabled(device):
+            return function(*records)
+        with torch.autocast(device, enabled=False):
+            return function(*records)
+
+    return run
 
 
 def _library_operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:

@@ -565,3 +565,29 @@ def test_half_precision_comes_back_in_its_type(kind, large, monkeypatch):
     y.float().sum().backward()
     found = [y, *(end if kind == "LSTM" else [end]), x.grad, *(w.grad for w in layer.parameters())]
     assert {each.dtype for each in found} == {torch.bfloat16}
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("form", ["eager", "in graphs"])
+@pytest.mark.parametrize("masked", MASKED)
+def test_autocast_changes_no_product_of_an_operator(layer, form, masked):
+    """Whether the forward pass, the backward pass or both run under it."""
+    operator, count = function_of(OPERATORS[mode_of(layer)], form), count_values(layer)
+    given = [
+        each.detach().float() if isinstance(each, torch.Tensor) else each
+        for each in arguments(layer, 1, masked)
+    ]
+    found = []
+    for forwards, backwards in ((False, False), (True, False), (False, True), (True, True)):
+        wanted = [None if each is None else each.requires_grad_() for each in given[:count]]
+        wanted = [each for each in wanted if each is not None]
+        with torch.autocast("cpu", torch.bfloat16, enabled=forwards):
+            hs, end, *_ = operator(*given)
+        with torch.autocast("cpu", torch.bfloat16, enabled=backwards):
+            grads = torch.autograd.grad((hs, end), wanted, (hs.detach(), end.detach()))
+        found.append([hs, end, *grads])
+    for others in found[1:]:
+        for ours, theirs in zip(others, found[0], strict=True):
+            assert ours.dtype == torch.float32
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
