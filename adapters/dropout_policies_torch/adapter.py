@@ -119,7 +119,7 @@ class TorchAdapter:
         return int(torch.randint(2**32, ()))
 
     def changed(self, model: nn.Module) -> None:
-        """Nothing to do: torch.compile looks at attributes itself."""
+        """Do nothing: torch.compile looks at attributes itself."""
 
     def probe(self, model: nn.Module) -> Probe:
         return Probe(model)
@@ -136,7 +136,10 @@ class TorchAdapter:
 
 
 def see_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
-    """How the layers are connected: seen in a run on an example, or read from the structure."""
+    """Find how the layers are connected.
+
+    With an example, this observes a run on it. Without one, it reads the model's structure.
+    """
     if example is None:
         return read_wiring(model, found)
     return observe_wiring(model, found, example)
@@ -145,10 +148,10 @@ def see_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) 
 def batch_first(
     found: Sequence[RecurrentLayer], embeddings: Mapping[RecurrentLayer, Policy]
 ) -> bool:
-    """Whether the model's tokens come as `[B, T]`: as its recurrent layers take their input.
+    """Whether the model's tokens come as `[B, T]`, like the input of its recurrent layers.
 
     Raises:
-        PolicyError: they do not agree, and it matters.
+        PolicyError: the recurrent layers do not agree, and the policy of an embedding needs to know.
     """
     given = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
     if len(given) == 1:
@@ -165,10 +168,12 @@ def batch_first(
 
 
 def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
-    """Make sure that no layer of the model is under a policy.
+    """Make sure that no layer of the model is under a policy yet.
+
+    An embedding under a policy is allowed if no new policy masks embeddings.
 
     Raises:
-        PolicyError: one is.
+        PolicyError: a layer is under a policy.
     """
     for name, module in model.named_modules():
         placement = module.placement if isinstance(module, PolicyLayer) else None
@@ -200,7 +205,7 @@ def _names(policies: Sequence[Policy]) -> str:
 
 
 def sites_of(item: RecurrentLayer) -> frozenset[Site]:
-    """The sites that a recurrent layer has."""
+    """Return the sites that a recurrent layer has."""
     if isinstance(item.layer, Unrolled):
         return item.layer.sites
     cell = isinstance(item.layer, nn.RNNCellBase)
@@ -208,10 +213,10 @@ def sites_of(item: RecurrentLayer) -> frozenset[Site]:
 
 
 def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
-    """Make sure that each layer can have every site of its policy.
+    """Make sure that each layer has every site of its policy.
 
     Raises:
-        PolicyError: one cannot.
+        PolicyError: a layer lacks a site.
     """
     for item, policy in policies.items():
         name = f"{item.name} ({item.kind})"
@@ -225,7 +230,7 @@ def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
 
 
 def put_under_policy(module: Any, placement: Placement, seed: int | None) -> None:
-    """Swap a module's class, and put it under a policy."""
+    """Swap the class of a module and put the module under a policy."""
     before = saved_attributes(module)
     for name in POLICY_ATTRIBUTES:
         vars(module).pop(name, None)
@@ -237,7 +242,7 @@ def put_under_policy(module: Any, placement: Placement, seed: int | None) -> Non
 
 
 def native_dropout(module: nn.Module) -> str:
-    """The layer's own dropout, as its constructor takes it, or ""."""
+    """Return the layer's own dropout as its constructor takes it, or "" if it has none."""
     dropout = getattr(module, "dropout", 0.0)
     return f"dropout={dropout:g}" if dropout else ""
 

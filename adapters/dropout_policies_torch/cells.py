@@ -1,5 +1,7 @@
-"""One step of an LSTM, a GRU or a simple RNN under masks, and a loop over steps. Autograd
-differentiates all of it, as often as wanted."""
+"""One step of an LSTM, a GRU or a simple RNN under masks, and a loop over steps.
+
+Autograd can differentiate all of it any number of times.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +19,11 @@ from dropout_policies.adapter import (
 )
 
 States = tuple[Tensor, ...]
-"""What is carried from step to step: h `[B, P]`, and of an LSTM c `[B, H]`."""
+"""The state that a layer carries from step to step: h `[B, P]`, and for an LSTM also c `[B, H]`."""
 
 SiteMasks = Mapping[Site, Tensor]
-"""Masks by site: of one step each `[B or 1, F or 1]`, of a sequence `[T or 1, B or 1, F or 1]`. A
-site that is missing has no mask."""
+"""Masks by site: `[B or 1, F or 1]` for one step, `[T or 1, B or 1, F or 1]` for a sequence. A site
+that is missing has no mask."""
 
 CELL_TYPES = {
     "LSTM": cell_types.LSTM,
@@ -29,7 +31,7 @@ CELL_TYPES = {
     "RNN_TANH": cell_types.RNN,
     "RNN_RELU": cell_types.RNN,
 }
-"""PyTorch's `mode` of a layer → what kind of layer it is."""
+"""PyTorch's `mode` of a layer → the type of its cell."""
 
 
 @dataclass(frozen=True)
@@ -44,19 +46,22 @@ class Weights:
 
     @classmethod
     def from_list(cls, weights: list[Tensor]) -> Weights:
-        """From an entry of `all_weights`: w_ih, w_hh, the biases if any, and w_hr if there is
-        one."""
+        """Make the weights from an entry of `all_weights`.
+
+        Args:
+            weights: w_ih, w_hh, then both biases if there are any, then w_hr if there is one.
+        """
         w_ih, w_hh, *rest = weights
         biases = rest[:2] if len(rest) >= 2 else [None, None]
         return cls(w_ih, w_hh, biases[0], biases[1], rest[-1] if len(rest) % 2 else None)
 
     def to_list(self) -> list[Tensor]:
-        """The weights that there are, in the order in which PyTorch's kernels take them."""
+        """Return the weights that exist, in the order that PyTorch's kernels expect."""
         weights = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
         return [weight for weight in weights if weight is not None]
 
     def to(self, dtype: torch.dtype) -> Weights:
-        """The weights in another type."""
+        """Return the weights in another dtype."""
         weights = (self.w_ih, self.w_hh, self.b_ih, self.b_hh, self.w_hr)
         w_ih, w_hh, *rest = (None if weight is None else weight.to(dtype) for weight in weights)
         assert w_ih is not None, "every layer has them"
@@ -65,18 +70,19 @@ class Weights:
 
 
 StepFunction = Callable[[Tensor, States, Weights, SiteMasks], States]
-"""From the input's part of the gates `[B, G*H]` and the states to the new states."""
+"""A function that maps the input's part of the gates `[B, G*H]` and the states to the new states.
+It also takes the weights and the masks of the step."""
 
 
 def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """The product of a masked value and a weight.
+    """Multiply a masked value by a weight.
 
     Args:
         x: the value, `[..., B, F]`.
         weight: `[G*H, F]`, for G gates.
         bias: `[G*H]`, or None.
-        mask: one for all gates, `[..., B or 1, F or 1]`, or one for each gate, side by side
-            `[..., B or 1, G*F]`; None for no mask.
+        mask: one mask for all gates, `[..., B or 1, F or 1]`, or one for each gate, side by side,
+            `[..., B or 1, G*F]`. None: no mask.
 
     Returns:
         The value's part of the gates, `[..., B, G*H]`.
@@ -91,12 +97,12 @@ def masked_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor |
 
 
 def apply_drop(masks: SiteMasks, site: Site, value: Tensor) -> Tensor:
-    """D(value): the value times the site's mask."""
+    """Return D(value): the value times the site's mask."""
     return value * masks[site] if site in masks else value
 
 
 def apply_zoneout(masks: SiteMasks, site: Site, previous: Tensor, new: Tensor) -> Tensor:
-    """d ⊙ previous + (1 − d) ⊙ new, for the site's mask d."""
+    """Return d ⊙ previous + (1 − d) ⊙ new, for the site's mask d."""
     return torch.lerp(new, previous, masks[site].expand_as(new)) if site in masks else new
 
 
@@ -143,19 +149,23 @@ STEP_FUNCTIONS: dict[str, StepFunction] = {
     "RNN_TANH": _make_rnn_step(torch.tanh),
     "RNN_RELU": _make_rnn_step(torch.relu),
 }
-"""PyTorch's `mode` of a layer → one step of it."""
+"""PyTorch's `mode` of a layer → the function for one step of it."""
 
 
 def compute_input_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -> Tensor:
-    """The input's part of the gates for all steps at once, from `[T, B, D]` to `[T, B, G*H]`.
+    """Compute the input's part of the gates for all steps at once.
 
-    It includes both biases; of a GRU only the first, because the reset gate multiplies the second.
+    The result includes both biases. For a GRU it includes only the first, because the reset gate
+    multiplies the second.
 
     Args:
         mode: PyTorch's name for the kind of layer.
-        x: the input.
+        x: the input, `[T, B, D]`.
         w: the weights.
         mask: the mask of the input, as `masked_linear` takes it, or None.
+
+    Returns:
+        `[T, B, G*H]`.
     """
     bias = w.b_ih
     if bias is not None and w.b_hh is not None and mode != "GRU":
@@ -164,7 +174,7 @@ def compute_input_gates(mode: str, x: Tensor, w: Weights, mask: Tensor | None) -
 
 
 def _keep_state_of_padding(valid: Tensor, new: Any, old: Any) -> Any:
-    """A part of the state: new for the samples `[B, 1]` for which the step is valid, else old."""
+    """Return the new state for the samples `[B, 1]` whose step is valid, else the old state."""
     if not isinstance(new, Tensor) or new.dim() == 0:
         return new
     return torch.where(valid.reshape(-1, *[1] * (new.dim() - 1)), new, old)
@@ -181,16 +191,17 @@ def loop_over_steps(
     """Run a step function over all steps of a sequence.
 
     Args:
-        step: from the number of a step, the states and the step's masks to the new states.
+        step: a function that maps the number of a step, the states and the step's masks to the
+            new states.
         steps: T.
         states: the initial states.
         masks: the masks of the sequence.
-        valid: which steps of which samples are no padding, `[T, B, 1]`; None if all are. At a step
-            of padding the states stay as they are.
+        valid: which steps of which samples are not padding, `[T, B, 1]`. At a step of padding the
+            states stay as they are. None: no step is padding.
         reverse: whether steps run from the last to the first.
 
     Returns:
-        h of every step `[T, B, P]`, and the last states.
+        The h of every step, `[T, B, P]`, and the last states.
     """
     by_step = {s: m.unbind(0) if len(m) > 1 else [m[0]] * steps for s, m in masks.items()}
     outputs: list[Any] = [None] * steps

@@ -1,4 +1,4 @@
-"""The recurrent layers and embeddings of a model, and those that no policy can go on."""
+"""Finding the recurrent layers and embeddings of a model, and those that can take no policy."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ OWN_RECURRENCE = (
 )
 
 RECURRENT_NAME = re.compile("RNN|LSTM|GRU|Recurrent")
-"""How the classes of recurrent modules are called."""
+"""A pattern that the class names of recurrent modules match."""
 
 
 def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The embeddings that a policy can go on, and those that it cannot."""
+    """Find the embeddings that can take a policy, and those that cannot."""
     found: list[RecurrentLayer] = []
     skipped: list[Skipped] = []
     for name, module in model.named_modules():
@@ -44,7 +44,7 @@ def find_embeddings(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skippe
 
 
 def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
+    """Find the recurrent layers that can take a policy, and those that cannot, with the reason."""
     names: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, []).append(path or "model")
@@ -68,8 +68,11 @@ def find_layers(model: nn.Module) -> tuple[list[RecurrentLayer], list[Skipped]]:
 
 
 def _looks_recurrent(module: nn.Module) -> str:
-    """What to say of a module that seems to be recurrent and is none that a policy can go on, or
-    ""."""
+    """Explain why a module that looks recurrent can take no policy.
+
+    Returns:
+        The reason. "" if the module does not look recurrent.
+    """
     if isinstance(module, torch.jit.ScriptModule):
         name = getattr(module, "original_name", "")
         return SCRIPTED if hasattr(nn, name) and RECURRENT_NAME.search(name) else ""
@@ -83,7 +86,7 @@ def _looks_recurrent(module: nn.Module) -> str:
 
 
 def _reason_to_skip(layer: nn.Module) -> str:
-    """Why a policy cannot go on a recurrent layer, or ""."""
+    """Explain why a recurrent layer can take no policy. "" if it can take one."""
     if isinstance(layer, nn.RNNBase) and parametrize.is_parametrized(layer):
         return PARAMETRIZED
     if isinstance(layer, nn.RNNBase) and (made := _generated_weight(layer)):
@@ -92,7 +95,10 @@ def _reason_to_skip(layer: nn.Module) -> str:
 
 
 def _generated_weight(layer: nn.RNNBase) -> str:
-    """A weight matrix that is no parameter of the layer, as under a WeightDrop wrapper, or ""."""
+    """Return the name of a weight matrix that is not a parameter of the layer, or "".
+
+    A WeightDrop wrapper, for example, replaces the parameter.
+    """
     own = dict(layer.named_parameters(recurse=False))
     names = [
         f"weight_{which}_l{number}{direction}"
@@ -104,7 +110,7 @@ def _generated_weight(layer: nn.RNNBase) -> str:
 
 
 def kind_of(module: nn.Module) -> str:
-    """A module's class as a user writes it, such as `torch.nn.Dropout`."""
+    """Return a module's class as a user writes it, such as `torch.nn.Dropout`."""
     kind = type(module)
     where = "torch.nn" if kind.__module__.startswith("torch.nn.") else kind.__module__
     return f"{where.removesuffix('.layers')}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""What the masks of a module's calls are drawn from, and the number of its calls."""
+"""The keys that a module draws its masks from, and the number of its calls."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .tracing import export_tracer, shared_memory
 
 
 class MaskKeys:
-    """What the masks of a module's calls are drawn from.
+    """The keys that a module draws its masks from.
 
     Args:
-        seed: for keyed masks; None for PyTorch's own generator.
-        number: how many calls there were.
-        hold: every call has the masks of the first.
-        always: masks fall in evaluation too.
-        rates_at: the call whose rates hold, where a schedule is not to move; None for each its own.
+        seed: the seed of keyed masks. None: use PyTorch's own generator.
+        number: the number of calls so far.
+        hold: whether every call has the masks of the first call.
+        always: whether masks also fall in evaluation.
+        rates_at: the call whose rates are used, for a schedule that must not move. None: each call
+            uses its own rates.
 
     Attributes:
-        calls: the number of calls, as a scalar that compiled graphs read and count up.
+        calls: the number of calls, as a scalar tensor that compiled graphs read and increment.
     """
 
     def __init__(
@@ -35,8 +36,8 @@ class MaskKeys:
     ) -> None:
         self.seed, self.hold, self.always, self.rates_at = seed, hold, always, rates_at
         self._exported: ExportedCalls | None = None
-        # One number for both: outside graphs it is read and counted past PyTorch's operators, of
-        # which torch.func allows none in place.
+        # Both share one number. Outside graphs it is read and incremented without PyTorch's
+        # operators, because torch.func allows no in-place operator on it.
         self._number = np.array(number, np.int64)
         self.calls = shared_memory(self._number)
 
@@ -49,7 +50,7 @@ class MaskKeys:
         self._number[()] = number
 
     def in_graph(self) -> Tensor:
-        """The number of calls as a graph reads it; that of an exported program is its own."""
+        """Return the number of calls as a graph reads it. An exported program has its own."""
         tracer = export_tracer()
         if tracer is None:
             return self.calls
@@ -58,24 +59,24 @@ class MaskKeys:
         return self._exported.calls
 
     def count_in_graph(self) -> None:
-        """Have a graph count a call."""
+        """Make a graph count a call."""
         self.in_graph().add_(1)
         if self._exported is not None and export_tracer() is not None:
-            self._exported.reset(self.number)  # only what runs later is a call
+            self._exported.reset(self.number)  # a call counts only when the program runs
 
     def __reduce__(self) -> tuple[Any, ...]:
         return MaskKeys, (self.seed, self.number, self.hold, self.always, self.rates_at)
 
 
 class ExportedCalls:
-    """The counter of one exported program, which goes on from the number that the layer was at.
+    """The counter of one exported program. It starts at the layer's current number of calls.
 
     Args:
-        tracer: what records the program.
-        number: how many calls there were.
+        tracer: the tracer that records the program.
+        number: the number of calls so far.
 
     Attributes:
-        calls: the counter, which the program keeps as a constant of its own.
+        calls: the counter, which the program keeps as its own constant.
     """
 
     def __init__(self, tracer: Any, number: int) -> None:
@@ -84,5 +85,5 @@ class ExportedCalls:
         self.calls = shared_memory(self._number)
 
     def reset(self, number: int) -> None:
-        """Set the counter past PyTorch's operators, which would be recorded."""
+        """Set the counter without PyTorch's operators, which would be recorded."""
         self._number[()] = number

@@ -36,12 +36,14 @@ from .tracing import is_observed
 
 @dataclass(frozen=True)
 class BitMask:
-    """A drop's mask as one byte for each element. The backward pass keeps it alive, and floating
-    point values would take four times as much memory.
+    """The mask of a drop, stored as one byte for each element.
+
+    The backward pass keeps the mask alive. Floating point values would take four times as much
+    memory.
 
     Args:
         keep: which elements are kept, `[T, B, F]`.
-        scale: what the kept elements are multiplied by.
+        scale: the factor of the elements that are kept.
     """
 
     keep: Tensor
@@ -55,15 +57,15 @@ class BitMask:
         return BitMask(self.keep[index], self.scale)
 
     def reshape(self, *shape: int) -> BitMask:
-        """The same mask of another shape."""
+        """Return the same mask in another shape."""
         return BitMask(self.keep.reshape(*shape), self.scale)
 
     def apply(self, x: Tensor) -> Tensor:
-        """D(x): x under the mask."""
+        """Return D(x): x under the mask."""
         return (x * self.keep).mul_(self.scale)
 
     def values(self, dtype: torch.dtype) -> Tensor:
-        """What the mask multiplies by."""
+        """Return the factors that the mask multiplies by."""
         return self.keep.to(dtype).mul_(self.scale)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -71,12 +73,12 @@ class BitMask:
 
 
 Mask = Tensor | BitMask
-"""The values of a mask, as `PlannedMask` describes them, or its bits."""
+"""A mask: either its values, as `PlannedMask` describes them, or its bits."""
 
 Masks = dict[Slot, Mask]
 
 CallNumber = int | Tensor
-"""The number of a call: an integer, or in a compiled graph a scalar of int64."""
+"""The number of a call: an integer, or an int64 scalar tensor in a compiled graph."""
 
 
 def draw(
@@ -89,19 +91,19 @@ def draw(
 ) -> Masks:
     """Draw the masks of one call.
 
-    With a seed they are keyed (`dropout_policies.keyed`). Without one they come from PyTorch's own
-    generator of the device, which `torch.manual_seed` sets.
+    With a seed, the masks are keyed (`dropout_policies.keyed`). Without one, they come from the
+    device's own PyTorch generator, which `torch.manual_seed` sets.
 
     Args:
         plan: the planned masks by slot.
-        seed: the seed of keyed masks, or None.
+        seed: the seed of keyed masks. None: use PyTorch's generator.
         call: the number of the call.
         row_offset: the number of the first row of the batch.
-        device: where the masks are wanted.
-        dtype: the type of their values.
+        device: the device of the masks.
+        dtype: the dtype of their values.
 
     Returns:
-        The masks by slot, each of its planned shape; `PlannedMask` says what they hold.
+        The masks by slot, each in its planned shape. `PlannedMask` describes their values.
     """
     drawn: Masks = {}
     for slot, mask in plan.items():
@@ -117,14 +119,14 @@ def draw(
 def as_mask(
     slot: Slot, mask: PlannedMask, keep: Tensor, call: CallNumber, dtype: torch.dtype
 ) -> Mask:
-    """A mask from its bits.
+    """Make a mask from its bits.
 
     Args:
-        slot: the mask's.
-        mask: what is planned.
+        slot: the slot of the mask.
+        mask: the planned mask.
         keep: which elements are kept, `[T, B, F]`.
         call: the number of the call.
-        dtype: the type of the values.
+        dtype: the dtype of the values.
     """
     kept_value, dropped_value = _mask_values_at_call(mask, call)
     if _stays_bits(slot, mask):
@@ -134,29 +136,29 @@ def as_mask(
 
 
 def _stays_bits(slot: Slot, mask: PlannedMask) -> bool:
-    """Whether a mask is kept as bits: one that is large and is applied once."""
+    """Whether a mask stays as bits. A mask does if it is large and applied only once."""
     is_large = mask.shape[0] > 1 and mask.rule.gates == "tied" and slot.site in VERTICAL
     return is_large or slot.site in WEIGHTS
 
 
 def apply_mask(mask: Mask, x: Tensor) -> Tensor:
-    """x under a mask, in the type of x."""
-    # Under autocast x may be narrower than the input that the mask was drawn for.
+    """Apply a mask to x. The result has the dtype of x."""
+    # Under autocast, x may be narrower than the input for which the mask was drawn.
     return mask.apply(x) if isinstance(mask, BitMask) else x * mask.to(x.dtype)
 
 
 def mask_values(mask: Mask, dtype: torch.dtype) -> Tensor:
-    """What a mask multiplies by."""
+    """Return the factors that a mask multiplies by."""
     return mask.values(dtype) if isinstance(mask, BitMask) else mask.to(dtype)
 
 
 def _mask_values_at_call(mask: PlannedMask, call: CallNumber) -> list[Any]:
-    """The value of a mask where it keeps, and where it drops."""
+    """Return the value of a mask where it keeps, and its value where it drops."""
     return [_at_call(mask.rate, call, partial(mask.rule.value, kept)) for kept in (True, False)]
 
 
 def means(plan: Plan, call: CallNumber, device: torch.device, dtype: torch.dtype) -> Masks:
-    """What evaluation uses in place of masks: the mean of each one, `[1, 1, 1]`."""
+    """Return what evaluation uses in place of the masks: the mean of each, `[1, 1, 1]`."""
     return {
         slot: torch.as_tensor(_at_call(mask.rate, call, mask.rule.mean), dtype=dtype, device="cpu")
         .to(device)
@@ -166,10 +168,10 @@ def means(plan: Plan, call: CallNumber, device: torch.device, dtype: torch.dtype
 
 
 def _at_call(rate: Rate, call: CallNumber, function: Callable[[float], float]) -> float | Tensor:
-    """A function of the rate at a call; a scalar tensor where the call is only known later.
+    """Apply a function to the rate of a call.
 
-    The tensor comes from a table, so that nothing is ever computed with a rate that a graph has
-    rounded.
+    If the number of the call is a tensor and the rate a schedule, the result is a scalar tensor. It
+    comes from a table, so a graph never computes with a rate that it has rounded.
     """
     if not isinstance(rate, Schedule):
         return function(rate)
@@ -184,13 +186,16 @@ def _at_call(rate: Rate, call: CallNumber, function: Callable[[float], float]) -
 
 
 def _least_word(rate: float) -> int:
-    """The smallest word that keeps an element, minus 2**31."""
+    """Return the smallest word that keeps an element, minus 2**31."""
     return threshold(rate) - 2**31
 
 
 def _draw_unkeyed_bits(mask: PlannedMask, call: CallNumber, device: torch.device) -> Tensor:
-    """Which elements are kept, drawn from PyTorch's generator. On the CPU only a key is drawn from
-    it where that can be, because PyTorch draws one number after another."""
+    """Draw which elements are kept from PyTorch's generator.
+
+    PyTorch draws one number after another on the CPU, which is slow. If possible, this draws only a
+    key there, and computes the bits from the key.
+    """
     if device.type == "cpu" and not is_observed():
         words = torch.randint(-(2**31), 2**31, (2,), dtype=torch.int32, device=device)
         if has_memory(words) and has_compiled_bits():
@@ -199,13 +204,13 @@ def _draw_unkeyed_bits(mask: PlannedMask, call: CallNumber, device: torch.device
                 (k0, k1), _at_call(mask.rate, call, _least_word), mask.shape, 0, device
             )
     rate = _at_call(mask.rate, call, float)
-    # A comparison, because `bernoulli_` takes several times as long on a CPU.
+    # This is a comparison because `bernoulli_` takes several times as long on a CPU.
     least = rate.to(device) if isinstance(rate, Tensor) else rate
     return torch.rand(mask.shape, dtype=torch.float32, device=device) >= least
 
 
 def _mask_key(seed: int, call: CallNumber, slot: Slot) -> tuple[Tensor, Tensor]:
-    """The key of one mask of one call, as two int32 words."""
+    """Return the key of one mask of one call, as two int32 words."""
     if not isinstance(call, Tensor):
         k0, k1 = mask_key(seed, call, slot)
         return _to_int32(k0), _to_int32(k1)
@@ -223,16 +228,16 @@ def keyed_bits(
     device: torch.device,
     first_step: int = 0,
 ) -> Tensor:
-    """Which elements of a keyed mask are kept; see `keep_bits`.
+    """Compute which elements of a keyed mask are kept. See `keep_bits`.
 
     Args:
-        slot: the mask's.
-        mask: what is planned.
+        slot: the slot of the mask.
+        mask: the planned mask.
         seed: the seed.
         call: the number of the call.
         shape: T, B and F.
         row_offset: the number of the first row.
-        device: where the mask is wanted.
+        device: the device of the result.
         first_step: the number of the first step.
     """
     key, least = _mask_key(seed, call, slot), _at_call(mask.rate, call, _least_word)
@@ -247,14 +252,14 @@ def keep_bits(
     device: torch.device,
     first_step: int = 0,
 ) -> Tensor:
-    """Which elements of a mask `[T, B, F]` are kept, bit for bit as in the core.
+    """Compute which elements of a mask `[T, B, F]` are kept, bit for bit as the core does.
 
     Args:
         key: two int32 words.
         least_word: the smallest word that keeps an element, minus 2**31.
         shape: T, B and F.
         row_offset: the number of the first row.
-        device: where the mask is wanted.
+        device: the device of the result.
         first_step: the number of the first step.
     """
     if not is_observed():
@@ -268,11 +273,11 @@ def keep_bits(
         if device.type == "cuda" and load_triton_kernels() is not None:
             return _keep_bits_on_gpu(key, least_word, row_offset, keep, first_step)
     steps, batch, width = shape
-    # A block of two elements may begin before the first step. (Graphs, whose sizes may be symbols,
-    # are of first steps alone: no arithmetic for the others there.)
+    # A block of two elements may begin before the first step. Compiled graphs, whose sizes may be
+    # symbols, always begin at step 0, so that case has no extra arithmetic.
     skipped, odd = divmod(first_step * width, 2) if first_step else (0, 0)
     blocks = -(-(steps * width + odd) // 2) if odd else -(-steps * width // 2)
-    # PyTorch has no arithmetic on uint32; int32 wraps alike.
+    # PyTorch has no arithmetic on uint32. int32 wraps in the same way.
     counter = torch.meshgrid(
         torch.arange(row_offset, row_offset + batch, device=device).to(torch.int32),
         torch.arange(skipped, skipped + blocks, device=device, dtype=torch.int32)
@@ -283,14 +288,14 @@ def keep_bits(
     k0, k1 = (word.to(device) for word in key)
     words = threefry2x32((k0, k1), (counter[0], counter[1]), _rotate_left)
     least = least_word.to(device) if isinstance(least_word, Tensor) else least_word
-    # An unsigned comparison: 2**31 is subtracted on both sides.
+    # This is an unsigned comparison: 2**31 is subtracted on both sides.
     kept = torch.stack([word.bitwise_xor_(-(2**31)) >= least for word in words], dim=-1)
     kept = kept.reshape(batch, 2 * blocks)[:, odd : odd + steps * width]
     return kept.reshape(batch, steps, width).transpose(0, 1)
 
 
 BLOCK = 512
-"""Pairs of elements that one program on a GPU computes."""
+"""How many pairs of elements one program on a GPU computes."""
 
 
 def _keep_bits_on_gpu(
@@ -300,11 +305,11 @@ def _keep_bits_on_gpu(
     keep: Tensor,
     first_step: int = 0,
 ) -> Tensor:
-    """Fill `keep` by a Triton kernel, without waiting for the device."""
+    """Fill `keep` with a Triton kernel, without waiting for the device."""
     steps, batch, width = keep.shape
     first = first_step * width
     pairs = batch * -(-(first % 2 + steps * width) // 2)
-    # The kernel takes signed words, and reads the bits of an unsigned least word.
+    # The kernel takes signed words, and reads the bits of the least word as unsigned.
     k0, k1, least = (int(word) for word in (*key, least_word))
     least += 2**31 if least < 0 else -(2**31)
     numbers = (k0, k1, least, int(_to_int32(row_offset)), first)
@@ -316,12 +321,12 @@ def _keep_bits_on_gpu(
 
 
 def _to_int32(word: int) -> Tensor:
-    # On the CPU, whatever the default device is, like the number of the call.
+    # Always on the CPU, like the number of the call, whatever the default device is.
     return torch.tensor(word - 2**32 if word >= 2**31 else word, dtype=torch.int32, device="cpu")
 
 
 def _rotate_left(words: Tensor, bits: int) -> Tensor:
-    # >> copies the sign bit into the high bits, and the `and` clears them. Adding a multiple is one
-    # pass over the words; a shift and an `or` are two.
+    # >> copies the sign bit into the high bits, and the `and` clears them. Adding a multiple takes
+    # one pass over the words. A shift and an `or` would take two.
     low = (words >> (32 - bits)).bitwise_and_((1 << bits) - 1)
     return low.add_(words, alpha=1 << bits)

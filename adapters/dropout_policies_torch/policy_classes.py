@@ -1,5 +1,8 @@
-"""Which class a module gets under a policy: ours for a stock one, and one made on the fly for a
-class that a user derived from either."""
+"""The class that a module gets under a policy.
+
+A stock module gets our class of the same name. A module of a user's derived class gets a class that
+is made on the fly.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from .layers import GRU, LSTM, RNN
 from .step_layers import GRUCell, LSTMCell, RNNCell
 
 RECURRENT: tuple[type[Any], ...] = (LSTM, GRU, RNN, LSTMCell, GRUCell, RNNCell, Unrolled)
-"""Our recurrent classes; each but the last stands for the class of `torch.nn` of the same name."""
+"""Our recurrent classes. Each except the last replaces the `torch.nn` class of the same name."""
 
 REIMPLEMENTED = (
     "its forward does not call super().forward(), and so a policy would not run; call that, or run "
@@ -23,16 +26,19 @@ REIMPLEMENTED = (
 
 
 def is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is a recurrent layer or cell of PyTorch's or ours, or derived from one."""
+    """Whether a module is a recurrent layer or cell of PyTorch or of this library, or a subclass."""
     return isinstance(module, nn.RNNBase | nn.RNNCellBase | Unrolled)
 
 
 def swapped_class(module: nn.Module) -> type[Any] | None:
-    """The class that a module gets under a policy; None if none fits, as its `forward` leaves the
-    one that it is derived from aside.
+    """Return the class that a module gets under a policy.
 
-    Swapping an instance's `__class__` keeps the module object, its parameters, hooks and aliases
-    what they are.
+    Swapping the `__class__` of an instance leaves the module object, its parameters, its hooks and
+    its aliases as they are.
+
+    Returns:
+        The class. None if there is none, because the module's `forward` does not call the one that
+        it overrides.
     """
     kind: Any = type(module)
     for ours in (*RECURRENT, Embedding):
@@ -47,7 +53,7 @@ def swapped_class(module: nn.Module) -> type[Any] | None:
 
 
 def _calls_on(kind: type[Any], stock: type[Any]) -> bool:
-    """Whether every `forward` that a class puts over that of a stock class calls the one below."""
+    """Whether every `forward` that overrides that of the stock class calls `super().forward`."""
     for derived in kind.__mro__[: kind.__mro__.index(stock)]:
         code = getattr(derived.__dict__.get("forward"), "__code__", None)
         is_ours = derived.__module__.partition(".")[0] == __name__.partition(".")[0]
@@ -58,14 +64,14 @@ def _calls_on(kind: type[Any], stock: type[Any]) -> bool:
 
 @cache
 def derived_class(kind: Any, ours: Any) -> type[Any]:
-    """A user's class whose `super().forward()` is ours.
+    """Make a subclass of a user's class whose `super().forward()` is ours.
 
-    It has the user's name, and is pickled and copied as a user's instance that is given this class.
+    It has the name of the user's class. A pickle or a copy of an instance makes this class again.
     """
 
     def reduce(self: Any, protocol: Any) -> Any:
         function, arguments, *rest = super(made, self).__reduce_ex__(protocol)
-        if arguments == (made,):  # a new object of this class, which no name leads to
+        if arguments == (made,):  # a new object of this class, which cannot be found by name
             return (_new_instance, (kind, ours), *rest)
         return (function, arguments, *rest)
 

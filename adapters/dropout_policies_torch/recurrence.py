@@ -1,9 +1,9 @@
-"""Running stacked recurrent layers under given masks, on the fastest path that is right.
+"""Running stacked recurrent layers under given masks, on the fastest correct path.
 
-Where a mask falls inside the recurrence, an operator over the whole sequence runs if there is one
-for it, and otherwise a plain loop over the steps. Where none does, each layer and direction is one
-call of such an operator or of PyTorch's own kernel (`torch.lstm` and its like, cuDNN on a GPU),
-whichever is faster. Weights are masked before.
+If a mask falls inside the recurrence, the layer runs as one operator over the whole sequence. If
+there is no operator for that mask, it runs as a plain loop over the steps. If no mask falls inside,
+each layer and direction is one call of such an operator or of PyTorch's own kernel (`torch.lstm`
+and its like, cuDNN on a GPU), whichever is faster. Masks of weights are applied beforehand.
 """
 
 from __future__ import annotations
@@ -85,10 +85,10 @@ def run_layers(
     Args:
         layer: the module.
         x: the input `[T, B, D]`, or the packed rows `[N, D]`.
-        states: h `[L*K, B, P]`, and of an LSTM c `[L*K, B, H]`, for K directions; in sorted order
-            if packed.
-        packing: the steps and samples of the rows, or None if x is not packed.
-        placement: which slots belong to this module.
+        states: h `[L*K, B, P]`, and for an LSTM c `[L*K, B, H]`, for K directions. If x is packed,
+            they are in sorted order.
+        packing: the steps and samples of the rows. None: x is not packed.
+        placement: the placement that says which slots belong to this module.
         masks: the masks by slot.
 
     Returns:
@@ -105,7 +105,7 @@ def run_layers(
         unmasked = Weights.from_list(list(layer.all_weights[len(weights)]))
         weights.append(_apply_weight_masks(unmasked, masks_of_runs[-1]))
     ends: list[States] = []
-    # Not len(x), which a trace would hold as a constant.
+    # A trace would hold len(x) as a constant.
     steps = x.shape[0] if packing is None else len(packing.batch_sizes)
     # torch.compile's graphs cannot hold PyTorch's kernels, and vmap cannot batch them.
     use_loop = torch.compiler.is_compiling() or (
@@ -153,7 +153,7 @@ def run_layers(
 
 
 def _count_unmasked_layers(masks_of_runs: list[dict[Site, Mask]], directions: int) -> int:
-    """How many layers have no mask, from the first on. PyTorch's kernel runs those at once."""
+    """Count the leading layers that have no mask. PyTorch's kernel runs those in one call."""
     masked = (index for index, masks in enumerate(masks_of_runs) if masks)
     return next(masked, len(masks_of_runs)) // directions
 
@@ -174,15 +174,18 @@ def _run_direction(
 
     Args:
         mode: PyTorch's name for the kind of layer.
-        weights: the weights, under their masks.
+        weights: the weights, with their masks applied.
         x: the input, or its packed rows.
         initial: the initial states.
-        packing: the steps and samples of the rows.
+        packing: the steps and samples of the rows. None: x is not packed.
         reverse: whether steps run from the last to the first.
         input_site: the site of the input's mask.
-        masks: the masks by site, without those that are applied elsewhere.
+        masks: the masks by site, without those that the caller applies.
         steps: T.
-        use_loop: whether PyTorch's own kernel must not run.
+        use_loop: whether to avoid PyTorch's own kernel.
+
+    Returns:
+        The output and the last states.
     """
     input_mask = masks.get(input_site)
     if input_mask is None or input_mask.shape[-1] in (1, x.shape[-1]):
@@ -197,12 +200,12 @@ def _run_direction(
 
 
 def _reverse_steps(x: Tensor, packing: Packing | None) -> Tensor:
-    """Each sample's steps in reverse."""
+    """Reverse the steps of each sample."""
     return x.flip(0) if packing is None else x[packing.reversed_row]
 
 
 def _apply_weight_masks(weights: Weights, masks: dict[Site, Mask]) -> Weights:
-    """The weights under their masks `[1, G*H, D or P]`, which are removed from `masks`."""
+    """Apply the weight masks `[1, G*H, D or P]`, and remove them from `masks`."""
     for site, name in ((Site.INPUT_WEIGHT, "w_ih"), (Site.RECURRENT_WEIGHT, "w_hh")):
         mask = masks.pop(site, None)
         if mask is not None:
@@ -212,12 +215,12 @@ def _apply_weight_masks(weights: Weights, masks: dict[Site, Mask]) -> Weights:
 
 
 def apply_packed_mask(x: Tensor, mask: Mask | None, packing: Packing | None) -> Tensor:
-    """x under a mask `[T or 1, B or 1, F or 1]`.
+    """Apply a mask `[T or 1, B or 1, F or 1]` to x.
 
     Args:
         x: `[T, B, F]`, or packed rows `[N, F]`.
-        mask: the mask, or None.
-        packing: the steps and samples of the rows, or None if x is not packed.
+        mask: the mask. None: return x as it is.
+        packing: the steps and samples of the rows. None: x is not packed.
     """
     if mask is None:
         return x
@@ -237,7 +240,20 @@ def _run_torch_kernel(
     count: int = 1,
     bidirectional: bool = False,
 ) -> tuple[Tensor, States]:
-    """Run PyTorch's own kernel: `count` layers times directions, with states `[count, B, H]`."""
+    """Run PyTorch's own kernel.
+
+    Args:
+        mode: PyTorch's name for the kind of layer.
+        weights: the weights of all these layers and directions, in order.
+        x: the input, or its packed rows.
+        states: the initial states, `[count, B, H]` each.
+        packing: the steps and samples of the rows. None: x is not packed.
+        count: the number of layers times the number of directions.
+        bidirectional: whether the layers have two directions.
+
+    Returns:
+        The output and the last states.
+    """
     states = tuple(state.contiguous() for state in states)
     hx = list(states) if mode == "LSTM" else states[0]
     layers = count // (1 + bidirectional)
@@ -260,9 +276,9 @@ def _run_masked(
     input_site: Site,
     masks: SiteMasks,
 ) -> tuple[Tensor, States]:
-    """Run one layer in one direction by its operator, or by the plain loop if it has none."""
+    """Run one layer in one direction with its operator, or with the plain loop if it has none."""
     x, valid, masks = pad_packed(x, packing, masks)
-    # An operator knows one site of the input, whichever layer it is.
+    # An operator has one site for the input, whichever layer it runs.
     operator_masks = {
         Site.INPUT if site is input_site else site: mask for site, mask in masks.items()
     }
@@ -284,8 +300,8 @@ def _run_loop(
     valid: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, States]:
-    """Run the plain loop, which is differentiable in every way."""
-    # Split at once, not step by step: a trace of it refuses another number of steps.
+    """Run the plain loop, which supports every kind of differentiation."""
+    # Split at once and not step by step: then a trace refuses another number of steps.
     input_gates = compute_input_gates(mode, x, weights, masks.get(input_site)).unbind(0)
     step, dtype = STEP_FUNCTIONS[mode], input_gates[0].dtype
     return loop_over_steps(
@@ -307,14 +323,14 @@ def _run_operator(
     valid: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, States]:
-    """Run the operator of the whole sequence, which takes all tensors in one type."""
+    """Run the operator of the whole sequence. It takes all tensors in one dtype."""
     device = x.device.type
     autocast = device != "meta" and torch.is_autocast_enabled(device)
     returned_dtype = torch.get_autocast_dtype(device) if autocast else x.dtype
     dtype = operators.computing_dtype(returned_dtype, x, weights)
     typed_masks = {site: mask.to(dtype) for site, mask in masks.items()}
     if valid is not None:
-        # At a step of padding zoneout keeps the whole state.
+        # At a step of padding, zoneout keeps the whole state.
         for site in {Site.HIDDEN_UPDATE, Site.CELL_UPDATE} & set(OPERATOR_SITES[mode]):
             update = typed_masks.get(site, torch.zeros_like(valid, dtype=dtype))
             typed_masks[site] = torch.where(valid, update, 1.0)
@@ -327,11 +343,11 @@ def _run_operator(
 def pad_packed(
     x: Tensor, packing: Packing | None, masks: SiteMasks
 ) -> tuple[Tensor, Tensor | None, SiteMasks]:
-    """Packed rows as a padded sequence; all as it is if x is not packed.
+    """Turn packed rows into a padded sequence. If x is not packed, return everything as it is.
 
     Returns:
-        The sequence `[T, B, D]` in sorted order, which of its steps are no padding `[T, B, 1]` or
-        None for all, and the masks in sorted order.
+        The sequence `[T, B, D]` in sorted order; which of its steps are not padding, `[T, B, 1]`,
+        or None if x is not packed; and the masks in sorted order.
     """
     if packing is None:
         return x, None, masks
@@ -345,4 +361,5 @@ def pad_packed(
 
 
 def batch_size(x: Tensor, packing: Packing | None) -> int:
+    """Return B, the number of samples."""
     return x.shape[1] if packing is None else len(packing.sorted_indices)

@@ -1,8 +1,8 @@
-"""The layers' `forward`, in a form that TorchScript compiles as the stock layer's.
+"""The layers' `forward`, in a form that TorchScript compiles like that of the stock layer.
 
-TorchScript reads a method's source, and compiles only the branch of `torch.jit.is_scripting()`. The
-stock method itself cannot be called from there: it is overloaded for packed input, and TorchScript
-allows that only to the class that defines it. So a scripted layer takes no packed input.
+TorchScript reads the source of a method and compiles only the branch of `torch.jit.is_scripting()`.
+That branch cannot call the stock method. The stock method is overloaded for packed input, which
+TorchScript supports only in the class that defines it. So a scripted layer takes no packed input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dropout_policies.adapter import (
 
 
 def _zero_state(x: Tensor, batch_first: bool, count: int, width: int) -> Tensor:
-    """The initial state where none is given, `[L*K, B, H]`."""
+    """Return zeros `[L*K, B, H]`, the initial state if none is given."""
     batch = x.size(0 if batch_first else 1)
     return torch.zeros(count, batch, width, dtype=x.dtype, device=x.device)
 
@@ -33,11 +33,11 @@ def lstm_forward(
     """Run the layer.
 
     Args:
-        input: `[T, B, D]`, `[B, T, D]` if `batch_first`, `[T, D]` or packed.
-        hx: the initial states h `[L*K, B, P]` and c `[L*K, B, H]`; zeros if left out.
+        input: `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or packed.
+        hx: the initial states h `[L*K, B, P]` and c `[L*K, B, H]`. None: zeros.
 
     Returns:
-        Every h of the last layer, laid out as the input, and the last states (h, c).
+        The h of the last layer at every step, laid out like the input, and the last states (h, c).
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         batched, first = input.dim() == 3, self.batch_first
@@ -67,11 +67,11 @@ def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tu
     """Run the layer.
 
     Args:
-        input: `[T, B, D]`, `[B, T, D]` if `batch_first`, `[T, D]` or packed.
-        hx: the initial state h `[L*K, B, H]`; zeros if left out.
+        input: `[T, B, D]` (`[B, T, D]` if `batch_first`), `[T, D]`, or packed.
+        hx: the initial state h `[L*K, B, H]`. None: zeros.
 
     Returns:
-        Every h of the last layer, laid out as the input, and the last state.
+        The h of the last layer at every step, laid out like the input, and the last state.
     """
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         batched, first = input.dim() == 3, self.batch_first
@@ -96,14 +96,14 @@ def gru_or_rnn_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> tu
 
 
 def _cell_input(input: Tensor) -> Tensor:
-    """A cell's input as `[B, D]`."""
+    """Return a cell's input as `[B, D]`."""
     if input.dim() not in (1, 2):
         raise ValueError("a cell takes an input of 1 or 2 dimensions")
     return input if input.dim() == 2 else input.unsqueeze(0)
 
 
 def _cell_state(x: Tensor, h: Tensor | None, size: int) -> Tensor:
-    """A cell's state as `[B, H]`; zeros if there is none."""
+    """Return a cell's state as `[B, H]`. If there is none, return zeros."""
     if h is None:
         return torch.zeros(x.size(0), size, dtype=x.dtype, device=x.device)
     return h if h.dim() == 2 else h.unsqueeze(0)
@@ -116,7 +116,7 @@ def lstm_cell_forward(
 
     Args:
         input: `[B, D]` or `[D]`.
-        hx: the states (h, c), each `[B, H]` or `[H]`; zeros if left out.
+        hx: the states (h, c), each `[B, H]` or `[H]`. None: zeros.
 
     Returns:
         The new states (h, c).
@@ -140,7 +140,7 @@ def gru_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tens
 
     Args:
         input: `[B, D]` or `[D]`.
-        hx: the state h `[B, H]` or `[H]`; zeros if left out.
+        hx: the state h `[B, H]` or `[H]`. None: zeros.
 
     Returns:
         The new state h.
@@ -155,7 +155,7 @@ def gru_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tens
 
 
 def rnn_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tensor:
-    """Take one step; arguments and result are those of a GRU cell."""
+    """Take one step. The arguments and the result are those of a GRU cell."""
     if torch.jit.is_scripting():  # type: ignore[attr-defined]
         x = _cell_input(input)
         h = _cell_state(x, hx, self.hidden_size)
@@ -170,11 +170,11 @@ def rnn_cell_forward(self: Any, input: Tensor, hx: Tensor | None = None) -> Tens
 
 
 def embedding_forward(self: Any, input: Tensor) -> Tensor:
-    """Look tokens up.
+    """Look up tokens.
 
     Args:
-        input: `[T, B]`, or `[B, T]` if `batch_first`; of any shape if all samples have the same
-            word types dropped.
+        input: `[T, B]`, or `[B, T]` if `batch_first`. If all samples drop the same word types, it
+            may have any shape.
 
     Returns:
         A row for each token, `[..., F]`.
@@ -209,7 +209,7 @@ def check_scriptable(module: Any) -> None:
 
 
 def symbolic_call(module: Any, *arguments: Any) -> Any:
-    """A graph node that calls the module as one piece; None where torch.fx does not trace."""
+    """Return a graph node that calls the module as a whole. None if torch.fx is not tracing."""
     for argument in arguments:
         parts = argument if isinstance(argument, tuple | list) else (argument,)
         for part in parts:

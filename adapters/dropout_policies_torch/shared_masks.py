@@ -1,7 +1,7 @@
 """Drawing the masks that calls share inside `dropout_policies.sequence` and `hold`.
 
-What was drawn for one call is kept for the next: masks that are held, and the bits of some steps in
-advance. So a scope costs a loop over steps next to nothing.
+What one call draws is kept for the next: masks that are held, and the bits of some steps drawn in
+advance. So a scope adds almost no cost to a loop over steps.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .tracing import is_observed
 
 
 class DrawnSteps(NamedTuple):
-    """The bits of some steps, of rows whose masks are drawn together.
+    """The bits of some steps, for rows whose masks are drawn together.
 
     Args:
         first: the number of the first step.
@@ -30,7 +30,7 @@ class DrawnSteps(NamedTuple):
     keep: Tensor
 
     def has(self, first: int, count: int) -> bool:
-        """Whether some steps are among these."""
+        """Whether these bits cover `count` steps from step `first` on."""
         return self.first <= first and first + count <= self.first + len(self.keep)
 
 
@@ -42,15 +42,15 @@ def draw_shared(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Masks:
-    """Draw the masks of a call that shares them with others.
+    """Draw the masks of a call that shares them with other calls.
 
     Args:
         plan: the planned masks by slot, at the rates of this call.
-        shared: what the calls share.
-        back: how many steps before the next one the call begins.
-        row_offset: the number of the first row, where rows have no numbers of their own.
-        device: where the masks are wanted.
-        dtype: the type of their values.
+        shared: the state that the calls share.
+        back: how many steps before the next step the call begins.
+        row_offset: the number of the first row, for rows without numbers of their own.
+        device: the device of the masks.
+        dtype: the dtype of their values.
 
     Raises:
         PolicyError: see `SharedMasks.row_groups`.
@@ -77,8 +77,10 @@ def _draw_held(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Mask:
-    """A mask that is held for the sequence, as it was drawn for the call before if the rows are the
-    same."""
+    """Return a mask that is held for the sequence.
+
+    If the rows are the same as in the previous call, it is the mask that was drawn then.
+    """
     rows = [group._replace(first_step=0) for group in groups]
     request = (mask, rows, device, dtype, torch.is_inference_mode_enabled())
     is_kept = not is_observed()
@@ -103,8 +105,10 @@ def _draw_steps(
     groups: Sequence[RowGroup],
     device: torch.device,
 ) -> Tensor:
-    """Which elements are kept of a mask that is new at each step, some steps of which may have been
-    drawn in advance."""
+    """Compute which elements are kept, for a mask that is new at each step.
+
+    Some of its steps may have been drawn in advance.
+    """
     steps, _, width = mask.shape
     is_kept = not is_observed()
     before = shared.drawn.get(slot, {}) if is_kept else {}

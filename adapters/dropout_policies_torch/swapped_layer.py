@@ -1,4 +1,4 @@
-"""What a policy changes on a module, and the way back."""
+"""What a policy changes on a module, and how to undo it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ CHANGED = ("dropout", "batch_first", *POLICY_ATTRIBUTES)
 
 
 def saved_attributes(module: nn.Module) -> dict[str, Any]:
-    """What a module has of the attributes that a policy changes, and its class; plain data, which
-    is copied and pickled with the module."""
+    """Return a module's class and those of its attributes that a policy changes.
+
+    This is plain data, so it is copied and pickled with the module.
+    """
     kept = {name: vars(module)[name] for name in CHANGED if name in vars(module)}
     return {"class": type(module), "attributes": kept}
 
 
 def put_back(module: nn.Module, saved: dict[str, Any]) -> None:
-    """Give a module back the class and the attributes that it had."""
+    """Give a module back its saved class and attributes."""
     module.__class__ = saved["class"]
     for name in CHANGED:
         vars(module).pop(name, None)
@@ -30,8 +32,11 @@ def put_back(module: nn.Module, saved: dict[str, Any]) -> None:
 
 
 def take_off(module: Any) -> None:
-    """Take the policy off a module: it is as it was before `apply`, or the stock layer where it was
-    made with the policy. (A class of the user's, derived from ours, stays without a policy.)"""
+    """Take the policy off a module.
+
+    The module is then as it was before `apply`. If it was created with the policy, it becomes the
+    stock layer. A user's class that is derived from ours keeps its class, without a policy.
+    """
     if module.before_policy is not None:
         put_back(module, module.before_policy)
         return
@@ -47,12 +52,12 @@ def take_off(module: Any) -> None:
 
 
 class RestorableLayer(SwappedLayer):
-    """A module as it is now."""
+    """A module with its current class and attributes, which `restore` puts back."""
 
     def __init__(self, name: str, layer: nn.Module, swapped: type[nn.Module]) -> None:
         super().__init__(name, layer, swapped)
         self.saved = saved_attributes(layer)
 
     def restore(self) -> None:
-        """Put the module back."""
+        """Put back the class and the attributes of the module."""
         put_back(self.layer, self.saved)

@@ -1,7 +1,7 @@
 """The checks of a layer's tensors before masks are drawn.
 
-What the stock layer refuses raises an error of the same type here. (PyTorch's own kernels check
-fewer shapes, and some of them read past a weight's end.)
+If the stock layer refuses a tensor, these checks raise an error of the same type. PyTorch's own
+kernels check fewer shapes, and some of them read past the end of a weight.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch.nn.utils.rnn import PackedSequence
 from .cells import CELL_TYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
-"""The names of parameters, and the shapes that they must have."""
+"""The names of parameters, with the shapes that they must have."""
 
 
 def layer_shapes(layer: nn.RNNBase) -> Shapes:
-    """The parameters of a recurrent layer, layer by layer and direction by direction."""
+    """Return the parameters of a recurrent layer, layer by layer and direction by direction."""
     rows = CELL_TYPES[layer.mode].gates * layer.hidden_size
     width = layer.proj_size or layer.hidden_size
     directions = ("", "_reverse")[: 1 + layer.bidirectional]
@@ -40,7 +40,7 @@ def layer_shapes(layer: nn.RNNBase) -> Shapes:
 
 
 def cell_shapes(cell: nn.RNNCellBase, gates: int) -> Shapes:
-    """The parameters of a cell with so many gates."""
+    """Return the parameters of a cell with `gates` gates."""
     rows = gates * cell.hidden_size
     shapes: dict[str, tuple[int, ...]] = {
         "weight_ih": (rows, cell.input_size),
@@ -54,10 +54,10 @@ def check_packed(packed: PackedSequence, has_spatial_axes: bool = False) -> None
 
     Args:
         packed: the batch.
-        has_spatial_axes: whether its rows may be images, and not vectors alone.
+        has_spatial_axes: whether the rows may be images as well as vectors.
 
     Raises:
-        RuntimeError: it has not, or its data is no matrix.
+        RuntimeError: a row is missing or extra, or the data has too few or too many dimensions.
     """
     data, rows = packed.data, int(packed.batch_sizes.sum())
     if data.dim() < 2 or (data.dim() > 2 and not has_spatial_axes):
@@ -72,18 +72,19 @@ def check_packed(packed: PackedSequence, has_spatial_axes: bool = False) -> None
 def check_tensors(
     layer: nn.Module, shapes: Shapes, x: Tensor, states: Sequence[Tensor] | None
 ) -> None:
-    """Make sure that a layer can run on an input and states.
+    """Make sure that a layer can run on an input and initial states.
 
     Args:
-        layer: the layer, whose parameters are checked.
+        layer: the layer whose parameters are checked.
         shapes: the names and shapes of its parameters.
         x: the input, of any shape.
-        states: the initial states, or None.
+        states: the initial states, or None. Their shapes are not checked.
 
     Raises:
-        RuntimeError: a tensor has another shape, type or device than it must have.
+        RuntimeError: a parameter has a wrong shape, dtype or device, or a state has a wrong dtype
+            or device. Under autocast, dtypes may differ.
         NotImplementedError: the input, a state or a parameter is sparse, nested, quantized or in
-            oneDNN's layout. (An input's weight may be sparse.)
+            oneDNN's layout. The weight of the input may be sparse.
         TypeError: a parameter is missing, or a state is not a tensor.
     """
     name = type(layer).__name__

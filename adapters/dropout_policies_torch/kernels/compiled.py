@@ -1,8 +1,8 @@
-"""The compiled functions, and the tensors that they can work on: on a GPU Triton kernels, and on a
-CPU functions in C. Both are compiled when a process first needs them.
+"""The compiled functions, and the tensors that they can work on.
 
-Where there is no Triton, or `DROPOUT_POLICIES_COMPILE=0` forbids compilation, PyTorch's own
-functions do the same, one after another.
+On a GPU these are Triton kernels, and on a CPU functions in C. Both are compiled when a process
+first needs them. If there is no Triton or no C compiler, or if `DROPOUT_POLICIES_COMPILE=0` forbids
+compilation, PyTorch's own functions do the same work, one after another.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .kernel_memory import has_memory
 _logger = logging.getLogger(__name__)
 
 C_SOURCE = Path(__file__).with_name("steps.c")
-"""The functions in C: a layer's steps, and the other C files, which this one includes."""
+"""The C source of a layer's steps. It includes the other C files."""
 
 C_DEFINES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float64: ("-DDOUBLE",)}
-"""The types that the functions in C can have, and the compiler's arguments for each."""
+"""The dtypes that the functions in C support, with the compiler's arguments for each."""
 
 ONE_THREAD_WARNING = (
     "dropout_policies runs its compiled functions on one thread, and PyTorch's own functions where "
@@ -40,7 +40,7 @@ ONE_THREAD_WARNING = (
 
 
 def load_c_functions(dtype: torch.dtype) -> Any:
-    """The functions in C for one type; None without a compiler."""
+    """Load the functions in C for one dtype. None if they cannot be compiled."""
     return compiled_library(C_SOURCE, *C_DEFINES[dtype])
 
 
@@ -50,12 +50,12 @@ def has_c_functions() -> bool:
 
 
 def supports_c(x: Tensor) -> bool:
-    """Whether functions in C can work on a tensor; not on an empty one."""
+    """Whether functions in C can work on a tensor. They cannot if the tensor is empty."""
     return has_memory(x) and x.dtype in C_DEFINES and load_c_functions(x.dtype) is not None
 
 
 def uses_torch_threads(dtype: torch.dtype) -> bool:
-    """Whether functions in C run on as many threads as PyTorch's own do."""
+    """Whether functions in C run on as many threads as PyTorch's own functions."""
     if torch.get_num_threads() == 1 or load_c_functions(dtype).has_threads():
         return True
     compiled_library.warn_once(
@@ -66,7 +66,7 @@ def uses_torch_threads(dtype: torch.dtype) -> bool:
 
 @functools.cache
 def load_triton_kernels() -> ModuleType | None:
-    """The module of Triton kernels; None where there is no Triton."""
+    """Load the module of Triton kernels. None if there is no Triton or compilation is off."""
     if not compilation_allowed():
         return None
     try:
@@ -83,15 +83,15 @@ _compiled_kernels: dict[tuple[Any, ...], Any] = {}
 def launch_kernel(name: str, like: Tensor, units: int, block: int, *arguments: Any) -> None:
     """Launch a Triton kernel on the device of `like`, which must be the current device.
 
-    Triton looks at every argument before each launch, which takes longer than most of these kernels
-    run. The kernels are compiled the same for all sizes and addresses, so a kernel that was
-    compiled for a type and for which arguments are None is launched again without that look.
+    Triton inspects every argument before each launch, which takes longer than most of these kernels
+    run. The kernels are compiled the same for all sizes and addresses. So a kernel that was already
+    compiled for a dtype, and for the arguments that are None, is launched without that inspection.
 
     Args:
         name: the kernel's name.
-        like: a tensor of the type of the kernel's arrays.
-        units: how many units there are to compute.
-        block: how many of them one program computes.
+        like: a tensor with the dtype of the kernel's arrays.
+        units: how many units the kernel computes.
+        block: how many units one program computes.
         arguments: tensors, integers, or None for an array that is left out.
     """
     is_none = tuple(argument is None for argument in arguments)
@@ -101,12 +101,12 @@ def launch_kernel(name: str, like: Tensor, units: int, block: int, *arguments: A
         compiled[grid](*arguments, block)
         return
     compiled = getattr(load_triton_kernels(), name)[grid](*arguments, block)
-    if compiled is not None:  # it is None where Triton interprets
+    if compiled is not None:  # it is None in Triton's interpreter
         _compiled_kernels[key] = compiled
 
 
 def describe() -> dict[str, Any]:
-    """What runs compiled in this process, for `dropout_policies.show_config`."""
+    """Describe what runs compiled in this process, for `dropout_policies.show_config`."""
     threads, functions = torch.get_num_threads(), load_c_functions(torch.float32)
     steps = "PyTorch's own functions"
     if functions is not None:

@@ -1,4 +1,4 @@
-"""A GRU over a whole sequence under masks, with a backward pass of its own."""
+"""A GRU over a whole sequence under masks, with its own backward pass."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from .time_steps import (
 )
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of x, h0, w_ih, w_hh, b_ih and b_hh."""
+"""The gradients of x, h0, w_ih, w_hh, b_ih and b_hh."""
 
 
 def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
-    """A GRU over all steps.
+    """Run a GRU over all steps.
 
     Args:
-        inputs: what it runs on.
+        inputs: the inputs of the operator.
         needs_backward: whether a backward pass may follow.
     """
     inputs = _with_plain_memory(inputs)
@@ -65,7 +65,7 @@ def _forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
 
 
 def _with_plain_memory(inputs: GRUInputs) -> GRUInputs:
-    """The same inputs, in memory that compiled code can read."""
+    """Return the same inputs in memory that compiled code can read."""
     x, h0, weights, masks, reverse = inputs
     w_ih, w_hh, b_ih, b_hh = weights
     weights = GRUWeights(resolve_bits(w_ih), resolve_bits(w_hh), b_ih, b_hh)
@@ -79,11 +79,11 @@ def _run_steps(
     kernel_class: type[SequenceKernel] | None,
     saves_every_step: bool,
 ) -> GRUSaved:
-    """Run the steps of some inputs, which fill `hs`.
+    """Run the steps for some inputs, and fill `hs`.
 
     Returns:
-        What was computed; if not every step is saved, `hidden_n` holds the last step, and the gates
-        are left out, so that their memory is free for those of the next steps.
+        The results. If not every step is saved, `hidden_n` holds the last step. The gates are then
+        left out, so that the gates of the next steps can use their memory.
     """
     steps, batch, size = hs.shape
     weights, masks, x, input_weight = inputs.weights, inputs.masks, None, None
@@ -118,12 +118,12 @@ def _fake_forward(inputs: GRUInputs, needs_backward: bool) -> GRUOutputs:
 
 
 def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> Gradients:
-    """The gradients of a GRU's inputs.
+    """Compute the gradients of a GRU's inputs.
 
     Args:
         grad_outputs: the gradients of every h and of the last h.
-        saved: what the forward pass computed.
-        inputs: what it ran on.
+        saved: the results of the forward pass.
+        inputs: the inputs of the forward pass.
     """
     grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
     saved = GRUSaved(*map(make_contiguous, saved))
@@ -159,11 +159,12 @@ def _backward(grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs) -> 
 def _grad_gates(
     grad_outputs: GradOutputs, saved: GRUSaved, inputs: GRUInputs
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of n, r and z before their activations, and of `hidden_n`, `[T, B, 4*H]`; and
-    the gradient of h0.
+    """Compute the gradients that the loop over the steps gives.
 
-    In this order the three that belong to the input are contiguous, and so are the three that
-    belong to the hidden state.
+    Returns:
+        The gradients of n, r and z before activation and of `hidden_n`, in one array
+        `[T, B, 4*H]`; and the gradient of h0. In this order, the three gradients of the input's
+        part are contiguous, and so are the three of the hidden state's part.
     """
     h0, masks = inputs.h0, inputs.masks
     steps, batch, size = saved.hs.shape
@@ -209,7 +210,7 @@ SAVED_NAMES = (
     *("x", "h0", "weight_ih", "weight_hh", "bias_ih", "bias_hh"),
     *(f"{site.value} mask" for site in OPERATOR_SITES["GRU"]),
 )
-"""How errors call what is saved for the backward pass: `GRUSaved`, and the inputs."""
+"""The names that errors use for the tensors saved for backward: `GRUSaved`, then the inputs."""
 
 _group_inputs = make_grouping(GRUInputs)
 

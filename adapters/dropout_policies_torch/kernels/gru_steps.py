@@ -1,4 +1,4 @@
-"""A GRU's steps by PyTorch's own functions, one after another, where no kernel runs them."""
+"""The steps of a GRU with PyTorch's own functions, one after another, if no kernel runs them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from .time_steps import (
 
 
 def run_steps(inputs: GRUInputs, saved: GRUSaved, recurrent: products.RecurrentWeight) -> None:
-    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
-    before."""
+    """Run all steps with PyTorch's own functions.
+
+    Args:
+        inputs: the inputs of the GRU.
+        saved: the arrays to fill. Before the call, the gates hold the input's part.
+        recurrent: the weight that h is multiplied by.
+    """
     hs, gates, hidden_n = saved
     steps, batch, size = hs.shape
     scratch = gates.new_empty(batch, size)
@@ -52,7 +57,7 @@ def run_steps_backward(
     inputs: GRUInputs,
     recurrent: products.RecurrentWeight,
 ) -> Tensor:
-    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates`.
+    """Run the backward pass of all steps with PyTorch's own functions, and fill `grad_gates`.
 
     Returns:
         The gradient of h0.
@@ -63,7 +68,7 @@ def run_steps_backward(
     steps, batch, size = hs.shape
     r, z, n = gates.view(steps, batch, 3, size).unbind(2)
     # The derivatives of h̃ by the pre-activations of n, r and z, and by hidden_n, for all steps at
-    # once. In the loop they become the gradients.
+    # once. The loop turns them into gradients.
     by_gate = split_four_gates(grad_gates)
     grad_n, grad_r, grad_z, grad_hidden_n = by_gate.unbind(2)
     one_minus_z = 1.0 - z

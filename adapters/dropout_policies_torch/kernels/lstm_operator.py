@@ -1,5 +1,7 @@
-"""An LSTM over a whole sequence under masks, with a projection of h or without one; with a backward
-pass of its own."""
+"""An LSTM over a whole sequence under masks, with or without a projection of h.
+
+It has its own backward pass.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,14 @@ from .time_steps import (
 )
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of x, h0, c0, w_ih, w_hh, the bias and the projection."""
+"""The gradients of x, h0, c0, w_ih, w_hh, the bias and the projection."""
 
 
 def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
-    """An LSTM over all steps.
+    """Run an LSTM over all steps.
 
     Args:
-        inputs: what it runs on.
+        inputs: the inputs of the operator.
         needs_backward: whether a backward pass may follow.
     """
     inputs = _with_plain_memory(inputs)
@@ -68,7 +70,7 @@ def _forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
 
 
 def _with_plain_memory(inputs: LSTMInputs) -> LSTMInputs:
-    """The same inputs, in memory that compiled code can read."""
+    """Return the same inputs in memory that compiled code can read."""
     x, h0, c0, weights, masks, reverse = inputs
     w_ih, w_hh, bias, w_hr = weights
     return LSTMInputs(
@@ -93,11 +95,11 @@ def _run_steps(
     kernel_class: type[SequenceKernel] | None,
     saves_every_step: bool,
 ) -> LSTMSaved:
-    """Run the steps of some inputs, which fill `hs`.
+    """Run the steps for some inputs, and fill `hs`.
 
     Returns:
-        What was computed; if not every step is saved, `cs` and `tanh_cell` hold the last step, and
-        the gates are left out, so that their memory is free for those of the next steps.
+        The results. If not every step is saved, `cs` and `tanh_cell` hold the last step. The gates
+        are then left out, so that the gates of the next steps can use their memory.
     """
     weights, masks, (steps, batch, _) = inputs.weights, inputs.masks, hs.shape
     size, x, input_weight = inputs.c0.shape[1], None, None
@@ -134,12 +136,12 @@ def _fake_forward(inputs: LSTMInputs, needs_backward: bool) -> LSTMOutputs:
 def _backward(
     grad_outputs: GradOutputs, saved: LSTMSaved, inputs: LSTMInputs, may_overwrite: bool
 ) -> Gradients:
-    """The gradients of an LSTM's inputs.
+    """Compute the gradients of an LSTM's inputs.
 
     Args:
         grad_outputs: the gradients of every h and of the last c.
-        saved: what the forward pass computed.
-        inputs: what it ran on.
+        saved: the results of the forward pass.
+        inputs: the inputs of the forward pass.
         may_overwrite: whether the saved gates may be overwritten.
     """
     grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
@@ -149,7 +151,7 @@ def _backward(
     input_masks = masked_products.split_mask(masks.input, x.shape[2])
     hidden_masks = masked_products.split_mask(masks.hidden, h0.shape[1])
     w_hr, unprojected = weights.w_hr, None
-    if w_hr is not None:  # from the gates, before they may be overwritten
+    if w_hr is not None:  # computed from the gates, before they may be overwritten
         unprojected = saved.gates[:, :, -c0.shape[1] :] * saved.tanh_cell
     grad_gates, grad_projected, grad_h0, grad_c0 = _grad_gates(
         grad_outputs, saved, inputs, may_overwrite
@@ -181,8 +183,12 @@ def _backward(
 def _grad_gates(
     grad_outputs: GradOutputs, saved: LSTMSaved, inputs: LSTMInputs, may_overwrite: bool
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-    """The gradients of the gates before their activations `[T, B, 4*H]`, of h after the projection
-    `[T, B, P]` if there is one, of h0 and of c0."""
+    """Compute the gradients that the loop over the steps gives.
+
+    Returns:
+        The gradients of the gates before activation, `[T, B, 4*H]`; of h after the projection,
+        `[T, B, P]`, or None without a projection; of h0; and of c0.
+    """
     h0, weights, masks = inputs.h0, inputs.weights, inputs.masks
     (batch, width), w_hr = h0.shape, weights.w_hr
     count = masked_products.count_masks(masks.hidden, width)
@@ -236,7 +242,7 @@ SAVED_NAMES = (
     *("x", "h0", "c0", "weight_ih", "weight_hh", "bias", "weight_hr"),
     *(f"{site.value} mask" for site in OPERATOR_SITES["LSTM"]),
 )
-"""How errors call what is saved for the backward pass: `LSTMSaved`, and the inputs."""
+"""The names that errors use for the tensors saved for backward: `LSTMSaved`, then the inputs."""
 
 _group_inputs = make_grouping(LSTMInputs)
 

@@ -1,4 +1,4 @@
-"""An LSTM's steps by PyTorch's own functions, one after another, where no kernel runs them."""
+"""The steps of an LSTM with PyTorch's own functions, one after another, if no kernel runs them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,13 @@ from .time_steps import (
 
 
 def run_steps(inputs: LSTMInputs, saved: LSTMSaved, recurrent: products.RecurrentWeight) -> None:
-    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
-    before."""
+    """Run all steps with PyTorch's own functions.
+
+    Args:
+        inputs: the inputs of the LSTM.
+        saved: the arrays to fill. Before the call, the gates hold the input's part.
+        recurrent: the weight that h is multiplied by.
+    """
     hs, cs, gates, tanh_cell = saved
     steps, batch, width = hs.shape
     size, w_hr = inputs.c0.shape[1], inputs.weights.w_hr
@@ -74,8 +79,15 @@ def run_steps_backward(
     inputs: LSTMInputs,
     recurrent: products.RecurrentWeight,
 ) -> tuple[Tensor, Tensor]:
-    """All steps of the backward pass by PyTorch's own functions. They fill `grad_gates` and
-    `grad_projected`.
+    """Run the backward pass of all steps with PyTorch's own functions.
+
+    Args:
+        grad_gates: filled with the gradients of the gates.
+        grad_projected: with a projection, filled with the gradients of h after it. None without.
+        grad_outputs: the gradients of the outputs.
+        saved: the results of the forward pass.
+        inputs: the inputs of the LSTM.
+        recurrent: the weight that the gradients of the gates are multiplied by.
 
     Returns:
         The gradients of h0 and c0.
@@ -84,8 +96,8 @@ def run_steps_backward(
     _, cs, gates, tanh_cell = saved
     h0, c0, masks, reverse, steps = *inputs.states, inputs.masks, inputs.reverse, len(grad_hs)
     i, f, g, o = split_four_gates(gates).unbind(2)
-    # The derivative of c̃ by the pre-activations of i, f and g, and of h̃ by that of o, for all steps
-    # at once. In the loop they become the gradients.
+    # The derivatives of c̃ by the pre-activations of i, f and g, and of h̃ by that of o, for all
+    # steps at once. The loop turns them into gradients.
     by_gate = split_four_gates(grad_gates)
     grad_i, grad_f, grad_g, grad_o = by_gate.unbind(2)
     masked_i = i if masks.candidate is None else i * masks.candidate

@@ -1,4 +1,4 @@
-"""Products with a weight, by the fastest library of the machine."""
+"""Products with a weight, with the fastest library on the machine."""
 
 from __future__ import annotations
 
@@ -13,19 +13,18 @@ from . import cpu_products
 from .kernel_memory import has_memory, make_contiguous, resolve_bits
 
 MIN_PACKED_ENTRIES = 2**19
-"""Entries from which on a weight is worth being packed for oneDNN."""
+"""A weight with at least this many entries is worth packing for oneDNN."""
 
 MIN_ONEDNN_PRODUCT = 2**22
-"""Multiplications in a product from which on oneDNN's takes less time in spite of its slow
-start."""
+"""From this many multiplications on, a product is faster with oneDNN, despite its slow start."""
 
 
 def _supports_onednn(*tensors: Tensor | None) -> bool:
-    """Whether oneDNN computes a product, as it does in PyTorch's own recurrent layers.
+    """Whether oneDNN can compute a product, as it does in PyTorch's own recurrent layers.
 
-    On the CPU, `torch.mm` leaves single precision to another library, which on some machines takes
-    twice as long for the product of a step. oneDNN's has no public name; those used here are what
-    PyTorch's own compiler writes.
+    For single precision on the CPU, `torch.mm` uses another library. On some machines that takes
+    twice as long for the product of a step. oneDNN's product has no public name. The private names
+    used here are those that PyTorch's own compiler emits.
     """
     return (
         all(x is None or (has_memory(x) and x.dtype == torch.float32) for x in tensors)
@@ -35,17 +34,17 @@ def _supports_onednn(*tensors: Tensor | None) -> bool:
 
 
 def _onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    # oneDNN reads a weight that is a part of a larger array in a far slower way.
+    # oneDNN is far slower with a weight that is a part of a larger array.
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()
     if bias is not None:
-        bias = make_contiguous(bias)  # oneDNN reads it as if it were
+        bias = make_contiguous(bias)  # oneDNN reads it as if it were contiguous
     product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, weight, bias, "none", [], "")
     return product
 
 
 def _pack_for_onednn(weight: Tensor, rows: int, bias: Tensor | None = None) -> Tensor | None:
-    """The weight as oneDNN reads it in products with that many rows; None where it does not pay."""
+    """Pack a weight for oneDNN's products with `rows` rows. None if that is not worthwhile."""
     if weight.numel() < MIN_PACKED_ENTRIES or not _supports_onednn(weight, bias):
         return None
     weight = make_contiguous(weight)
@@ -54,8 +53,8 @@ def _pack_for_onednn(weight: Tensor, rows: int, bias: Tensor | None = None) -> T
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x `[..., F]` times a weight `[G, F]`, plus a bias `[G]`: `[..., G]`."""
-    # oneDNN's function checks no shapes. PyTorch's refuses the wrong ones.
+    """Multiply x `[..., F]` by a weight `[G, F]`, and add a bias `[G]`. The result is `[..., G]`."""
+    # oneDNN's function checks no shapes. PyTorch's function refuses wrong ones.
     columns, same_width = weight.shape[:1], x.shape[-1:] == weight.shape[1:]
     shapes_match = same_width and (bias is None or bias.shape == columns)
     is_large = x.numel() * len(weight) >= MIN_ONEDNN_PRODUCT and not cpu_products.prefers_mkl()
@@ -65,8 +64,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`; in
-    `out`, if that is given."""
+    """Sum the outer products of the rows of left `[N, G]` and right `[N, F]`.
+
+    Args:
+        left: the rows that form the rows of the sum.
+        right: the rows that form its columns.
+        out: the tensor for the result. None: create one.
+
+    Returns:
+        The sum, `[G, F]`.
+    """
     if cpu_products.supports(left, right):
         return cpu_products.sum_outer_products(left, right, out)
     is_large = left.shape[1] * right.shape[1] >= MIN_PACKED_ENTRIES
@@ -77,7 +84,7 @@ def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -
 
 
 class InputWeight:
-    """The weight of the input, which a kernel multiplies some steps' input by at once.
+    """The weight of the input. A kernel multiplies the input of several steps by it at once.
 
     Args:
         weight: `[G*H, D]`.
@@ -89,23 +96,24 @@ class InputWeight:
 
     @cached_property
     def panels(self) -> Tensor:
-        """The weight and the bias as functions in C read them; see `cpu_products`."""
+        """The weight and the bias as functions in C read them. See `cpu_products`."""
         return cpu_products.pack_in_panels(self.weight, self._bias)
 
 
 class RecurrentWeight:
-    """A weight that is multiplied at every step. It is packed once, as each method needs it.
+    """A weight that every step multiplies by. It is packed once, as each method needs it.
 
-    Where each gate has a mask of its own on h, each gate's part of the weight takes another masked
-    h; they lie side by side.
+    If each gate has its own mask on h, each gate's part of the weight multiplies another masked h.
+    The masked h lie side by side.
 
     Args:
         weight: `[G*H, P]`.
         rows: B, the number of rows that each step multiplies by it.
         bias: `[G*H]`, or None.
-        masks: N, how many masked h there are: 1, or G.
-        backward: whether rows are the gates' gradients `[B, G*H]`, and the product is that of the
-            masked h `[B, N*P]`. If not, it is the other way round.
+        masks: N, the number of masked h: 1 or G.
+        backward: whether the rows are the gradients of the gates `[B, G*H]`, and the product is the
+            gradient of the masked h `[B, N*P]`. If False, the rows are the masked h, and the
+            product is the hidden state's part of the gates.
     """
 
     def __init__(
@@ -122,13 +130,15 @@ class RecurrentWeight:
 
     @property
     def product_width(self) -> int:
-        """How many columns the product has."""
+        """The number of columns of the product."""
         return sum(map(len, self._parts))
 
     @cached_property
     def multiply(self) -> Callable[[Tensor], Tensor]:
-        """The function from rows to the product plus the bias. The next call may overwrite its
-        result."""
+        """A function that maps rows to the product plus the bias.
+
+        The next call may overwrite its result.
+        """
         out = self.weight.new_empty(self.rows, self.product_width)
         if self.masks == 1:
             return self._multiply_part(self._parts[0], self._biases[0], out)
@@ -159,8 +169,7 @@ class RecurrentWeight:
 
     @cached_property
     def add_product(self) -> Callable[[Tensor, Tensor], Tensor]:
-        """The function of `out` and rows that adds the product, without the bias, to `out` in
-        place."""
+        """A function `(out, rows)` that adds the product, without the bias, to `out` in place."""
         if self.masks == 1:
             (weight,) = self._parts
             packed = _pack_for_onednn(weight, self.rows)
@@ -178,6 +187,8 @@ class RecurrentWeight:
 
     @cached_property
     def panels(self) -> Tensor:
-        """The weight and the bias as functions in C read them, each part after the other; see
-        `cpu_products`."""
+        """The weight and the bias as functions in C read them, part after part.
+
+        See `cpu_products`.
+        """
         return cpu_products.pack_parts(self._parts, self._biases)

@@ -1,5 +1,7 @@
-"""A simple RNN over a whole sequence under masks, with a backward pass of its own; one operator for
-each activation."""
+"""A simple RNN over a whole sequence under masks, with its own backward pass.
+
+There is one operator for each activation.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,15 @@ from .time_steps import (
 )
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""Of x, h0, w_ih, w_hh and the bias."""
+"""The gradients of x, h0, w_ih, w_hh and the bias."""
 
 
 def _run(name: str, inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
-    """A simple RNN over all steps.
+    """Run a simple RNN over all steps.
 
     Args:
-        name: of the operator.
-        inputs: what it runs on.
+        name: the name of the operator.
+        inputs: the inputs of the operator.
         needs_backward: whether a backward pass may follow.
     """
     inputs = _with_plain_memory(inputs)
@@ -67,7 +69,7 @@ def _run(name: str, inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
 
 
 def _with_plain_memory(inputs: RNNInputs) -> RNNInputs:
-    """The same inputs, in memory that compiled code can read."""
+    """Return the same inputs in memory that compiled code can read."""
     x, h0, (w_ih, w_hh, bias), masks, reverse = inputs
     weights = RNNWeights(resolve_bits(w_ih), resolve_bits(w_hh), bias)
     return RNNInputs(resolve_bits(x), make_contiguous(h0), weights, masks, reverse)
@@ -81,7 +83,7 @@ def _run_steps(
     kernel_class: type[SequenceKernel] | None,
     saves_every_step: bool,
 ) -> RNNSaved:
-    """Run the steps of some inputs, which fill `hs`."""
+    """Run the steps for some inputs, and fill `hs`."""
     (w_ih, _, bias), masks, x, input_weight = inputs.weights, inputs.masks, None, None
     if kernel_selection.computes_input(kernel_class, None):
         x, input_weight = inputs.x.contiguous(), products.InputWeight(w_ih, bias)
@@ -108,13 +110,13 @@ def _fake_forward(inputs: RNNInputs, needs_backward: bool) -> RNNOutputs:
 def _run_backward(
     name: str, grad_outputs: GradOutputs, saved: RNNSaved, inputs: RNNInputs, may_overwrite: bool
 ) -> Gradients:
-    """The gradients of a simple RNN's inputs.
+    """Compute the gradients of a simple RNN's inputs.
 
     Args:
-        name: of the operator.
+        name: the name of the operator.
         grad_outputs: the gradients of every h and of the last h.
-        saved: what the forward pass computed.
-        inputs: what it ran on.
+        saved: the results of the forward pass.
+        inputs: the inputs of the forward pass.
         may_overwrite: whether the saved gates may be overwritten.
     """
     grad_outputs = GradOutputs(*map(make_contiguous, grad_outputs))
@@ -136,7 +138,7 @@ def _run_backward(
 def _grad_gates(
     name: str, grad_outputs: GradOutputs, saved: RNNSaved, inputs: RNNInputs, may_overwrite: bool
 ) -> tuple[Tensor, Tensor]:
-    """The gradients of the gates before their activation, `[T, B, H]`, and of h0."""
+    """Compute the gradients of the gates before activation, `[T, B, H]`, and of h0."""
     h0, masks = inputs.h0, inputs.masks
     recurrent = products.RecurrentWeight(inputs.weights.w_hh, len(h0), backward=True)
     kernel_class = kernel_selection.select_kernel(name, inputs.x, h0, recurrent)
@@ -175,7 +177,7 @@ SAVED_NAMES = (
     *("x", "h0", "weight_ih", "weight_hh", "bias"),
     *(f"{site.value} mask" for site in OPERATOR_SITES["RNN_TANH"]),
 )
-"""How errors call what is saved for the backward pass: `RNNSaved`, and the inputs."""
+"""The names that errors use for the tensors saved for backward: `RNNSaved`, then the inputs."""
 
 _group_inputs = make_grouping(RNNInputs)
 

@@ -1,4 +1,4 @@
-"""A simple RNN's steps by PyTorch's own functions, one after another, where no kernel runs them."""
+"""The steps of a simple RNN with PyTorch's own functions, if no kernel runs them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,27 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rnn_tanh": torch.tanh_,
     "rnn_relu": torch.relu_,
 }
-"""What activates the one gate, in place, by the operator's name."""
+"""The in-place activation of the one gate, by the operator's name."""
 
 
 def _derivative(name: str, activated: Tensor) -> Tensor:
-    """The derivative of an activation, from its result."""
+    """Compute the derivative of an activation from its result."""
     if name == "rnn_tanh":
         return torch.mul(activated, activated).neg_().add_(1.0)
-    return (activated <= 0).logical_not_().to(activated.dtype)  # a NaN passes, as in PyTorch's
+    return (activated <= 0).logical_not_().to(activated.dtype)  # a NaN passes, as in PyTorch
 
 
 def run_steps(
     name: str, inputs: RNNInputs, saved: RNNSaved, recurrent: products.RecurrentWeight
 ) -> None:
-    """All steps by PyTorch's own functions. They fill `saved`, whose gates hold the input's part
-    before."""
+    """Run all steps with PyTorch's own functions.
+
+    Args:
+        name: the operator's name.
+        inputs: the inputs of the RNN.
+        saved: the arrays to fill. Before the call, the gates hold the input's part.
+        recurrent: the weight that h is multiplied by.
+    """
     hs, gates = saved
     h, masks, steps = inputs.h0, inputs.masks, len(hs)
     masked_h, activate = torch.empty_like(h), ACTIVATIONS[name]
@@ -59,14 +65,14 @@ def run_steps_backward(
     inputs: RNNInputs,
     recurrent: products.RecurrentWeight,
 ) -> tuple[Tensor, Tensor]:
-    """All steps of the backward pass by PyTorch's own functions.
+    """Run the backward pass of all steps with PyTorch's own functions.
 
     Returns:
-        The gradients of the gates, and of h0.
+        The gradients of the gates and of h0.
     """
     grad_hs, grad_last = grad_outputs
     h0, masks, reverse, steps = inputs.h0, inputs.masks, inputs.reverse, len(grad_hs)
-    # The derivative by the pre-activations, for all steps. In the loop it becomes the gradient.
+    # The derivatives by the pre-activations, for all steps. The loop turns them into gradients.
     grad_gates = _derivative(name, saved.gates)
     grad_gates_by_step = grad_gates.unbind(0)
     hidden, state, h_update = (
