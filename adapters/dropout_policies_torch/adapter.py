@@ -151,7 +151,7 @@ def batch_first(
     """Whether the model's tokens come as `[B, T]`, like the input of its recurrent layers.
 
     Raises:
-        PolicyError: the recurrent layers do not agree, and the policy of an embedding needs to know.
+        PolicyError: they do not agree, and the policy of an embedding depends on it.
     """
     given = {item.layer.batch_first for item in found if hasattr(item.layer, "batch_first")}
     if len(given) == 1:

@@ -26,7 +26,7 @@ REIMPLEMENTED = (
 
 
 def is_recurrent(module: nn.Module) -> bool:
-    """Whether a module is a recurrent layer or cell of PyTorch or of this library, or a subclass."""
+    """Whether a module is a recurrent layer or cell of PyTorch or this library, or a subclass."""
     return isinstance(module, nn.RNNBase | nn.RNNCellBase | Unrolled)
 
 

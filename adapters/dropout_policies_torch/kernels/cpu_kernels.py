@@ -1,4 +1,4 @@
-"""Kernels on a CPU, in C: one step at a time in `steps.c`, all steps at once in `sequences.c`."""
+"""Kernels on a CPU, in C. `steps.c` runs one step at a time, `sequences.c` all steps at once."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from .products import RecurrentWeight
 from .sequence_kernel import GATES, PerStepKernel, SequenceKernel
 
 MAX_SERIAL_UNITS = 2**15
-"""Units `B*H` up to which PyTorch's own functions run a step on one thread. The step kernel always
-does."""
+"""Up to this many units `B*H`, PyTorch's own functions run a step on one thread. The step kernel
+always does."""
 
 FEW_THREADS = 2
-"""With up to so many threads, each thread runs its own samples through all steps."""
+"""With up to this many threads, each thread runs its own samples through all steps."""
 
 MIN_SAMPLES_PER_THREAD = 5
-"""With more threads, each needs so many samples to do that. With fewer samples, the weight is read
-too often for the work that is done with it."""
+"""With more threads, each thread needs at least this many samples to do that. With fewer, the
+weight is read too often for the work that is done with it."""
 
 
 CHUNK_ROWS = 48
-"""Rows of x that a thread multiplies by the input's weight at once: so many that a part of the
-weight that was read once is used several times, and so few that their gates stay in the cache."""
+"""The number of rows of x that a thread multiplies by the input's weight at once. They are enough
+to use each part of the weight several times per read, and few enough that their gates stay in the
+cache."""
 
 
 class _Layer(ctypes.Structure):
-    """`Layer` of `steps.c`."""
+    """The struct `Layer` of `steps.c`."""
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "size", "width", "hidden_masks")),
@@ -52,10 +53,12 @@ class _Layer(ctypes.Structure):
 
 
 def supports(x: Tensor, state: Tensor, projection: Tensor | None) -> bool:
-    """Whether a kernel in C runs these steps: on a CPU, in single or double precision, unless a
-    step is so large that PyTorch's functions run it faster on many threads. A layer with a
-    projection, which has two products at each step, is run by each thread for its own samples, or
-    not."""
+    """Whether a kernel in C runs these steps.
+
+    It does on a CPU, in single or double precision, unless a step is so large that PyTorch's
+    functions run it faster on many threads. A layer with a projection has two products at each
+    step. A kernel runs it only if each thread runs its own samples.
+    """
     if not supports_c(x):
         return False
     if projection is not None:
@@ -68,8 +71,10 @@ def supports(x: Tensor, state: Tensor, projection: Tensor | None) -> bool:
 
 
 def runs_per_thread(state: Tensor) -> bool:
-    """Whether each thread runs its own samples of a state `[B, H]`. If not, the threads share each
-    matrix product."""
+    """Whether each thread runs its own samples of a state `[B, H]`.
+
+    If not, the threads share each matrix product.
+    """
     threads = torch.get_num_threads()
     return uses_torch_threads(state.dtype) and (
         threads <= FEW_THREADS or len(state) >= MIN_SAMPLES_PER_THREAD * threads
@@ -77,7 +82,7 @@ def runs_per_thread(state: Tensor) -> bool:
 
 
 def _make_layer(kernel: SequenceKernel, scratch: Tensor) -> _Layer:
-    """A `Layer` with a kernel's arrays, which the kernel must keep alive."""
+    """Make a `Layer` with a kernel's arrays, which the kernel must keep alive."""
     (batch, width), size = kernel.h0.shape, kernel.size
     layer = _Layer(batch, size, width, kernel.hidden_masks)
     layer.saved_stride = batch * size if kernel.saves_every_step else 0
@@ -98,7 +103,7 @@ def _make_layer(kernel: SequenceKernel, scratch: Tensor) -> _Layer:
 
 
 class PerThreadKernel(SequenceKernel):
-    """Each thread runs its own samples through all steps, in one call of a function in C."""
+    """A kernel in which each thread runs its own samples through all steps, in one call in C."""
 
     computes_input = True
 
@@ -120,7 +125,7 @@ class PerThreadKernel(SequenceKernel):
         projection: Tensor | None,
         order: Sequence[int],
     ) -> Tensor:
-        """Run all steps in this order; the matrix product of the last one."""
+        """Run all steps in this order, and return the matrix product of the last one."""
         threads, panels, batch = torch.get_num_threads(), recurrent.panels, len(self.h0)
         scratch = self.h0.new_empty(threads, 3, self.size)
         product = self.h0.new_empty(batch, recurrent.product_width)
@@ -147,7 +152,7 @@ class PerThreadKernel(SequenceKernel):
 
 
 class PerStepCPUKernel(PerStepKernel):
-    """Each step is one call of a function in C."""
+    """A kernel that runs each step as one call of a function in C."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Products by functions in C, `products.c`, and a weight as they read it."""
+"""Products with the functions in C of `products.c`, and weights in the form that they read."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .compiled import load_c_functions, supports_c, uses_torch_threads
 from .kernel_memory import check_memory, make_contiguous, resolve_bits
 
 MAX_ROWS = 1024
-"""Rows that are summed at once, so that the copy of some of their columns stays in a core's
-cache."""
+"""The number of rows that are summed at once. With this number, the copy of some of their columns
+stays in a core's cache."""
 
 
 def supports(*rows: Tensor) -> bool:
-    """Whether `sum_outer_products` takes these rows, and is no slower than PyTorch's product."""
+    """Whether `sum_outer_products` takes these rows and is no slower than PyTorch's product."""
     return (
         all(supports_c(x) and x.dim() == 2 for x in rows)
         and not prefers_mkl()
@@ -28,17 +28,21 @@ def supports(*rows: Tensor) -> bool:
 
 @functools.cache
 def prefers_mkl() -> bool:
-    """Whether PyTorch's products of large matrices are the fastest: they are Intel's MKL, on one of
-    Intel's processors. On others it takes up to twice as long as this module and oneDNN do; there
-    it takes a fifth less."""
+    """Whether PyTorch's products of large matrices are the fastest.
+
+    They are if PyTorch uses Intel's MKL on an Intel processor. It takes a fifth less time there
+    than this module and oneDNN. On other processors, it takes up to twice as long.
+    """
     functions = load_c_functions(torch.float32)
     has_mkl = torch.backends.mkl.is_available()  # type: ignore[no-untyped-call]
     return has_mkl and functions is not None and bool(functions.is_intel())
 
 
 def pack_parts(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Tensor:
-    """Weights `[G, F]` of one shape in panels, those of each after those of the one before; see
-    `pack_in_panels`."""
+    """Pack weights `[G, F]` of one shape in panels, one weight after the other.
+
+    See `pack_in_panels`.
+    """
     lanes, (columns, depth) = load_c_functions(weights[0].dtype).lanes(), weights[0].shape
     each = -(-columns // lanes)
     panels = weights[0].new_empty(len(weights) * each, 1 + depth, lanes)
@@ -48,16 +52,18 @@ def pack_parts(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Te
 
 
 def pack_in_panels(weight: Tensor, bias: Tensor | None, out: Tensor | None = None) -> Tensor:
-    """A weight `[G, F]` in panels, `[⌈G/lanes⌉, 1 + F, lanes]`: its columns in groups, each below
-    its part of the bias `[G]`, or zeros, and zeros where a group is not full.
+    """Pack a weight `[G, F]` in panels, `[⌈G/lanes⌉, 1 + F, lanes]`.
+
+    A panel holds a group of the G columns that the product has. Its first row is the part of the
+    bias `[G]` for them, or zeros. A group that is not full is padded with zeros.
 
     Args:
         weight: the weight.
         bias: the bias, or None.
-        out: contiguous memory for the panels; None for new memory.
+        out: contiguous memory for the panels. None: allocate it.
 
     Raises:
-        RuntimeError: the bias has another shape or type.
+        RuntimeError: the bias has a wrong shape or dtype.
     """
     weight = resolve_bits(weight)
     functions, (columns, depth) = load_c_functions(weight.dtype), weight.shape
@@ -77,15 +83,18 @@ def pack_in_panels(weight: Tensor, bias: Tensor | None, out: Tensor | None = Non
 
 
 def sum_outer_products(left: Tensor, right: Tensor, out: Tensor | None = None) -> Tensor:
-    """The sum `[G, F]` of the outer products of the rows of left `[N, G]` and right `[N, F]`.
+    """Sum the outer products of the rows of left `[N, G]` and right `[N, F]`.
 
     Args:
-        left: the rows that give the sum its rows.
-        right: those that give its columns.
-        out: contiguous memory for the sum; None for new memory.
+        left: the rows that form the rows of the sum.
+        right: the rows that form its columns.
+        out: contiguous memory for the sum. None: allocate it.
+
+    Returns:
+        The sum, `[G, F]`.
 
     Raises:
-        RuntimeError: the two have not as many rows, or another type.
+        RuntimeError: the two differ in the number of rows or in dtype.
     """
     check_memory("rows", right, (len(left), right.shape[1]), left, contiguous=False)
     left = resolve_bits(left)

@@ -1,6 +1,6 @@
-"""Kernels on a GPU, in Triton: one for each step, between PyTorch's matrix products.
+"""Kernels on a GPU in Triton: one for each step, with PyTorch's matrix products in between.
 
-Nothing waits for the device, and every shape is known before, so that a CUDA graph can hold a call.
+Nothing waits for the device, and every shape is known in advance, so a CUDA graph can hold a call.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from .sequence_kernel import PerStepKernel
 from .time_steps import by_step
 
 BLOCK = 256
-"""Units that one program computes."""
+"""The number of units that one program computes."""
 
 
 def supports(mode: str, x: Tensor, state: Tensor, recurrent: RecurrentWeight) -> bool:
-    """Whether Triton kernels run these steps: an LSTM's or a GRU's on a GPU, in single or half
-    precision, with one mask on h for all gates."""
+    """Whether Triton kernels can run these steps.
+
+    They run LSTMs and GRUs on a GPU, in single or half precision, if all gates share one mask on h.
+    """
     return (
         mode in ("lstm", "gru")
         and recurrent.masks == 1
@@ -34,11 +36,11 @@ def supports(mode: str, x: Tensor, state: Tensor, recurrent: RecurrentWeight) ->
 
 
 class PerStepGPUKernel(PerStepKernel):
-    """Each step is one Triton kernel."""
+    """A kernel that runs each step as one Triton kernel."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # All steps' parts are taken at once: to take one takes as long as to launch a kernel.
+        # This takes the parts of all steps at once: taking one costs as much as a kernel launch.
         steps = max(self.order) + 1
         self._by_step = {
             name: by_step(array, steps) for name, array in self.arrays.items() if array.dim() == 3

@@ -1,9 +1,10 @@
-"""The one check before compiled code: functions in C and Triton kernels get addresses, so a tensor
-of another device, type, shape or layout than they expect would crash the process or give wrong
-numbers.
+"""The one check before compiled code.
 
-`is_plain` and `has_memory` choose: an unusual tensor takes PyTorch's own functions.
-`make_contiguous` prepares a tensor, and `check_memory` has the last word.
+Functions in C and Triton kernels get addresses. A tensor whose device, dtype, shape or layout they
+do not expect would crash the process or give wrong numbers.
+
+`is_plain` and `has_memory` choose the path: an unusual tensor takes PyTorch's own functions.
+`make_contiguous` prepares a tensor, and `check_memory` is the final check.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ _STRIDED = torch.strided
 
 
 def is_plain(x: Tensor) -> bool:
-    """Whether a tensor is an ordinary array with values on its device. A subclass is not (tracers
-    and distributed tensors are subclasses), nor a sparse, nested, quantized or oneDNN layout."""
+    """Whether a tensor is an ordinary array with values on its device.
+
+    A tensor subclass is not: tracers and distributed tensors are subclasses. Neither is a tensor
+    with a sparse, nested, quantized or oneDNN layout.
+    """
     return (
         type(x) in _PLAIN_TYPES
         and x.layout is _STRIDED
@@ -26,7 +30,7 @@ def is_plain(x: Tensor) -> bool:
 
 
 def has_memory(x: Tensor) -> bool:
-    """Whether a tensor has elements in the CPU's memory, where functions in C find them."""
+    """Whether a tensor has elements in the CPU's memory, where functions in C can read them."""
     if not x.is_cpu or not is_plain(x):
         return False
     try:
@@ -36,30 +40,29 @@ def has_memory(x: Tensor) -> bool:
 
 
 def resolve_bits(x: Tensor) -> Tensor:
-    """The tensor without the conjugate and the negative bit, so that its memory holds its
-    values."""
+    """Resolve the conjugate and the negative bit, so that the tensor's memory holds its values."""
     return x.resolve_conj().resolve_neg()
 
 
 def make_contiguous(x: Tensor) -> Tensor:
-    """The tensor, contiguous and without these bits."""
+    """Return the tensor, contiguous and with these bits resolved."""
     return resolve_bits(x).contiguous()
 
 
 def check_memory(
     name: str, x: Tensor, shape: tuple[int, ...], like: Tensor, contiguous: bool = True
 ) -> Tensor:
-    """Make sure that compiled code can be given a tensor; returns the tensor.
+    """Make sure that compiled code can take a tensor, and return the tensor.
 
     Args:
-        name: how errors call it.
+        name: the name that errors use for the tensor.
         x: the tensor.
         shape: the shape that the code expects.
-        like: a tensor on the device and of the type that the code expects.
+        like: a tensor with the device and the dtype that the code expects.
         contiguous: whether the code expects a contiguous tensor.
 
     Raises:
-        RuntimeError: the code expects another tensor.
+        RuntimeError: the tensor is not what the code expects.
     """
     if (
         type(x) in _PLAIN_TYPES

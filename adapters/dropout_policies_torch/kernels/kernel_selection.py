@@ -1,6 +1,6 @@
-"""Which compiled kernel runs an operator's steps: functions in C, or Triton kernels.
+"""Selects the compiled kernel that runs an operator's steps: functions in C, or Triton kernels.
 
-Without a kernel, an operator calls PyTorch's own functions, one after another.
+If no kernel fits, an operator calls PyTorch's own functions, one after another.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def select_kernel(
     recurrent: RecurrentWeight,
     projection: Tensor | None = None,
 ) -> type[SequenceKernel] | None:
-    """The fastest kernel for a layer; None if there is none.
+    """Select the fastest kernel for a layer. None if no kernel fits.
 
     Args:
         mode: "lstm", "gru", "rnn_tanh" or "rnn_relu".
@@ -38,6 +38,8 @@ def select_kernel(
 
 
 def computes_input(kernel_class: type[SequenceKernel] | None, input_mask: Tensor | None) -> bool:
-    """Whether a kernel computes the input's part of the gates, which it does not where each gate
-    has a mask of its own on the input."""
+    """Whether a kernel computes the input's part of the gates.
+
+    It does not if each gate has its own mask on the input.
+    """
     return kernel_class is not None and kernel_class.computes_input and input_mask is None

@@ -1,5 +1,7 @@
-"""Products of masked values with weights, over all steps, where one mask is for all gates or each
-gate has its own."""
+"""Products of masked values with weights, over all steps.
+
+All gates may share one mask, or each gate may have its own.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +14,27 @@ from . import products
 
 
 def count_masks(mask: Tensor | None, width: int) -> int:
-    """How many masks of a width lie side by side in a mask `[..., F or 1]` or `[..., G*F]`; 1 where
-    there is none."""
+    """Count the masks of a width that lie side by side in a mask. Without a mask, the count is 1.
+
+    Args:
+        mask: `[..., F or 1]` or `[..., G*F]`, or None.
+        width: F.
+    """
     return 1 if mask is None else max(mask.shape[-1] // width, 1)
 
 
 def split_mask(mask: Tensor | None, width: int) -> Sequence[Tensor | None]:
-    """The masks that lie side by side; one None where there is none."""
+    """Split a mask into the masks that lie side by side in it. Without a mask, return `[None]`."""
     return [None] if mask is None else mask.chunk(count_masks(mask, width), dim=-1)
 
 
 def apply_mask(mask: Tensor | None, values: Tensor) -> Tensor:
-    """The values under a mask, or as they are."""
+    """Apply a mask to values. Without a mask, return them as they are."""
     return values if mask is None else values * mask
 
 
 def input_gates(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
-    """The input's part of the gates, `[T, B, G*H]`.
+    """Compute the input's part of the gates, `[T, B, G*H]`.
 
     Args:
         x: the input, `[T, B, D]`.
@@ -47,12 +53,12 @@ def input_gates(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | N
 
 
 def grad_input(grad_gates: Tensor, weight: Tensor, masks: Sequence[Tensor | None]) -> Tensor:
-    """The gradient of the input, `[T, B, D]`.
+    """Compute the gradient of the input, `[T, B, D]`.
 
     Args:
-        grad_gates: the gradient of its part of the gates, `[T, B, G*H]`.
+        grad_gates: the gradient of the input's part of the gates, `[T, B, G*H]`.
         weight: `[G*H, D]`.
-        masks: one for all gates, or one for each.
+        masks: one mask for all gates, or one for each.
     """
     pairs = zip(grad_gates.chunk(len(masks), dim=-1), weight.chunk(len(masks)), strict=True)
     grad, *others = (
@@ -70,12 +76,13 @@ def grad_weight(
     masks: Sequence[Tensor | None],
     width: int,
 ) -> Tensor:
-    """The gradient of a weight `[G*H, F]`.
+    """Compute the gradient of a weight `[G*H, F]`.
 
     Args:
         grad_gates: the gradient of the gates, `[N, G*H]`, for N = T*B rows.
-        values_under: from a mask to what the weight was multiplied by under it, `[T, B, F]`.
-        masks: one for all gates, or one for each.
+        values_under: a function that maps a mask to the masked values that the weight multiplied,
+            `[T, B, F]`.
+        masks: one mask for all gates, or one for each.
         width: F.
     """
     grad = grad_gates.new_empty(grad_gates.shape[1], width)
@@ -86,12 +93,12 @@ def grad_weight(
 
 
 def mask_each(values: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
-    """A state under its masks of a step, side by side as a product takes them.
+    """Apply the masks of a step to a state, and put the results side by side for a product.
 
     Args:
         values: the state, `[B, P]`.
-        mask: `[B, N*P]`, for one mask or one of each gate; or None.
-        out: where the result is written, `[B, N*P]`.
+        mask: one mask, or one for each gate, `[B, N*P]`. None: return the state as it is.
+        out: the tensor for the result, `[B, N*P]`.
     """
     if mask is None:
         return values
@@ -103,11 +110,11 @@ def mask_each(values: Tensor, mask: Tensor | None, out: Tensor) -> Tensor:
 
 
 def sum_under_masks(grad_masked: Tensor, mask: Tensor | None, width: int) -> Tensor:
-    """The gradient of a state `[B, P]` from that of the state under its masks.
+    """Compute the gradient of a state `[B, P]` from the gradient of the masked state.
 
     Args:
         grad_masked: `[B, N*P]`.
-        mask: the masks, side by side, `[B or 1, N*P or 1]`; or None.
+        mask: the masks, side by side, `[B or 1, N*P or 1]`, or None.
         width: P.
     """
     if mask is None:

@@ -1,13 +1,14 @@
-"""What the operators of whole sequences take and return, grouped; and the flat form of it.
+"""The arguments and results of the operators of whole sequences, grouped in records or flat.
 
 Functions of this package take the records below. `torch.library` and `torch.autograd.Function` take
-tensors one by one. `flatten` and `FlatSignature` convert between the two, and nothing else does.
+tensors one by one. Only `flatten` and `FlatSignature` convert between the two.
 
-T is the number of steps, B the batch, D the input's width, H the hidden size, G the number of
-gates, and P the width of h: `proj_size` in an LSTM with a projection, otherwise H. Masks are
-`[T or 1, B or 1, F or 1]`, where F is H, or P for a mask of h; None where a site has no mask. A
-mask of x or of h on the way into the gates may hold one for each gate, side by side: G*D or G*P
-wide. The operator takes a mask of x in that case alone; any other falls on x before.
+T is the number of steps, B the batch, D the width of the input, H the hidden size, and G the number
+of gates. P is the width of h: `proj_size` in an LSTM with a projection, otherwise H. Masks are
+`[T or 1, B or 1, F or 1]`, where F is H, or P for a mask of h. A site without a mask has None. A
+mask that x or h passes on the way into the gates may hold one mask for each gate, side by side. It
+is then G*D or G*P wide. The operator takes a mask of x only in that case. Any other mask of x is
+applied beforehand.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ from dropout_policies.adapter import (
 
 
 class LSTMWeights(NamedTuple):
-    """The weights of an LSTM: `[4*H, D]`, `[4*H, P]`, `[4*H]`, the sum of both biases, and the
-    projection `[P, H]`."""
+    """The weights of an LSTM.
+
+    Args:
+        w_ih: `[4*H, D]`.
+        w_hh: `[4*H, P]`.
+        bias: the sum of both biases, `[4*H]`, or None.
+        w_hr: the projection, `[P, H]`, or None.
+    """
 
     w_ih: Tensor
     w_hh: Tensor
@@ -33,7 +40,7 @@ class LSTMWeights(NamedTuple):
 
 
 KERNEL_SITES = ("hidden", "candidate", "cell", "state", "hidden_update", "cell_update")
-"""The sites of a kernel's masks in order."""
+"""The sites of a kernel's masks, in order."""
 
 
 class LSTMMasks(NamedTuple):
@@ -54,7 +61,7 @@ class LSTMMasks(NamedTuple):
 
 
 class LSTMInputs(NamedTuple):
-    """What an LSTM runs on.
+    """The inputs of an LSTM.
 
     Args:
         x: the input, `[T, B, D]`.
@@ -79,7 +86,7 @@ class LSTMInputs(NamedTuple):
 
 
 class LSTMSaved(NamedTuple):
-    """What the forward pass of an LSTM computes for its backward pass.
+    """The results of an LSTM's forward pass that its backward pass needs.
 
     Args:
         hs: h of every step, `[T, B, P]`.
@@ -95,8 +102,10 @@ class LSTMSaved(NamedTuple):
 
 
 class LSTMOutputs(NamedTuple):
-    """What an LSTM returns: h of every step, the last c, and the rest of `LSTMSaved`, which is
-    empty where no backward pass follows."""
+    """The outputs of an LSTM: h of every step, the last c, and the rest of `LSTMSaved`.
+
+    The rest is empty if no backward pass follows.
+    """
 
     hs: Tensor
     last_c: Tensor
@@ -111,7 +120,7 @@ class LSTMOutputs(NamedTuple):
 
 
 class GRUWeights(NamedTuple):
-    """The weights of a GRU: `[3*H, D]`, `[3*H, H]`, `[3*H]` and `[3*H]`."""
+    """The weights of a GRU: `[3*H, D]`, `[3*H, H]`, and two biases, each `[3*H]` or None."""
 
     w_ih: Tensor
     w_hh: Tensor
@@ -135,7 +144,7 @@ class GRUMasks(NamedTuple):
 
 
 class GRUInputs(NamedTuple):
-    """What a GRU runs on.
+    """The inputs of a GRU.
 
     Args:
         x: the input, `[T, B, D]`.
@@ -158,7 +167,7 @@ class GRUInputs(NamedTuple):
 
 
 class GRUSaved(NamedTuple):
-    """What the forward pass of a GRU computes for its backward pass.
+    """The results of a GRU's forward pass that its backward pass needs.
 
     Args:
         hs: h of every step, `[T, B, H]`.
@@ -172,8 +181,10 @@ class GRUSaved(NamedTuple):
 
 
 class GRUOutputs(NamedTuple):
-    """What a GRU returns: h of every step, the last h, and the rest of `GRUSaved`, which is empty
-    where no backward pass follows."""
+    """The outputs of a GRU: h of every step, the last h, and the rest of `GRUSaved`.
+
+    The rest is empty if no backward pass follows.
+    """
 
     hs: Tensor
     last_h: Tensor
@@ -187,7 +198,7 @@ class GRUOutputs(NamedTuple):
 
 
 class RNNWeights(NamedTuple):
-    """The weights of a simple RNN: `[H, D]`, `[H, H]`, and `[H]`, the sum of both biases."""
+    """The weights of a simple RNN: `[H, D]`, `[H, H]`, and the sum of both biases `[H]` or None."""
 
     w_ih: Tensor
     w_hh: Tensor
@@ -195,8 +206,10 @@ class RNNWeights(NamedTuple):
 
 
 class RNNMasks(NamedTuple):
-    """The masks inside a simple RNN, in the order of the operator's arguments. It has one gate, and
-    so none that hold one for each."""
+    """The masks inside a simple RNN, in the order of the operator's arguments.
+
+    A simple RNN has only one gate, so no mask holds one for each gate.
+    """
 
     hidden: Tensor | None
     state: Tensor | None
@@ -209,7 +222,7 @@ class RNNMasks(NamedTuple):
 
 
 class RNNInputs(NamedTuple):
-    """What a simple RNN runs on.
+    """The inputs of a simple RNN.
 
     Args:
         x: the input, `[T, B, D]`.
@@ -232,7 +245,7 @@ class RNNInputs(NamedTuple):
 
 
 class RNNSaved(NamedTuple):
-    """What the forward pass of a simple RNN computes for its backward pass.
+    """The results of a simple RNN's forward pass that its backward pass needs.
 
     Args:
         hs: h of every step, `[T, B, H]`.
@@ -244,8 +257,10 @@ class RNNSaved(NamedTuple):
 
 
 class RNNOutputs(NamedTuple):
-    """What a simple RNN returns: h of every step, the last h, and the rest of `RNNSaved`, which is
-    empty where no backward pass follows."""
+    """The outputs of a simple RNN: h of every step, the last h, and the rest of `RNNSaved`.
+
+    The rest is empty if no backward pass follows.
+    """
 
     hs: Tensor
     last_h: Tensor
@@ -262,8 +277,8 @@ class GradOutputs(NamedTuple):
 
     Args:
         grad_hs: the gradient of every h, `[T, B, P]`.
-        grad_last: the gradient of an LSTM's last c, `[B, H]`, or of another layer's last h,
-            `[B, P]`.
+        grad_last: the gradient of the last c of an LSTM, or of the last h of another layer,
+            `[B, H]`.
     """
 
     grad_hs: Tensor
@@ -279,8 +294,8 @@ OPERATOR_SITES = {
     "RNN_TANH": tuple(Site(name) for name in RNNMasks._fields),
     "RNN_RELU": tuple(Site(name) for name in RNNMasks._fields),
 }
-"""PyTorch's `mode` of a layer → the sites of its operator's masks in order. `input` stands for the
-site of the layer's input, which is `between` in all layers but the first."""
+"""PyTorch's `mode` of a layer → the sites of its operator's masks, in order. `input` stands for the
+site of the layer's input, which is `between` in all layers except the first."""
 
 _SCHEMA_TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool"}
 
@@ -290,7 +305,7 @@ def _is_record(kind: Any) -> bool:
 
 
 def _schema_of(name: str, kind: Any) -> list[tuple[str, str]]:
-    """The names and types that a parameter has in a schema; for a record, those of its fields."""
+    """Return the names and types of a parameter in a schema. A record gives those of its fields."""
     if not _is_record(kind):
         return [(name, _SCHEMA_TYPES[kind])]
     fields = get_type_hints(kind)
@@ -298,7 +313,7 @@ def _schema_of(name: str, kind: Any) -> list[tuple[str, str]]:
 
 
 def flatten(arguments: Iterable[Any]) -> list[Any]:
-    """Arguments, with the fields of records in the records' place."""
+    """Replace each record among the arguments by its fields."""
     flat: list[Any] = []
     for argument in arguments:
         if isinstance(argument, tuple):
@@ -309,12 +324,12 @@ def flatten(arguments: Iterable[Any]) -> list[Any]:
 
 
 def make_grouping(record: Any) -> Callable[[Sequence[Any]], Any]:
-    """The inverse of `flatten`: the function from flat values to a record.
+    """Make the inverse of `flatten`: a function that maps flat values to a record.
 
     Args:
-        record: the type of the record, some of whose fields may be records.
+        record: the type of the record. Its fields may be records.
     """
-    # The function runs at every call of an operator. What is computed here makes it fast.
+    # The function runs at every call of an operator. The work done here makes it fast.
     hints = get_type_hints(record)
     parts: list[tuple[int, int, Any]] = []
     first = 0
@@ -332,17 +347,17 @@ def make_grouping(record: Any) -> Callable[[Sequence[Any]], Any]:
 
 
 class FlatSignature:
-    """How a function of records is called with the fields of the records one by one.
+    """The flat signature of a function that takes records.
 
     Args:
-        function: annotated; each parameter is a record, a tensor or a bool, and it returns a record
-            or a tuple of tensors.
+        function: an annotated function. Each parameter is a record, a tensor or a bool. It returns
+            a record or a tuple of tensors.
 
     Attributes:
-        group: the function from flat values to a record of the function's arguments.
+        group: a function that maps flat values to a record of the function's arguments.
         returned: the type that the function returns.
-        schema: the flat form in the language of `torch.library`.
-        size: how many flat values there are.
+        schema: the flat signature in the schema language of `torch.library`.
+        size: the number of flat values.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:

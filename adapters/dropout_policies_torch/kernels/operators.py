@@ -1,9 +1,9 @@
-"""Whole sequences with masks inside the loop, computed at once.
+"""Whole sequences with masks inside the loop, each computed by one operator.
 
-An operator computes the input's part of the gates in one product over all steps, and then writes to
-arrays that it allocated before. Its backward pass computes the gates' derivatives for all steps at
-once, makes one product at each step, and computes the weights' gradients as one product over all
-steps. Where gradients of gradients are wanted, the plain loop computes them.
+An operator computes the input's part of the gates in one product over all steps. It then writes to
+arrays that it allocated before. Its backward pass computes the derivatives of the gates for all
+steps at once, runs one product at each step, and computes the gradients of the weights as one
+product over all steps. If gradients of gradients are wanted, the plain loop computes them.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from .operator_arguments import (
 from .rnn_operator import rnn_relu, rnn_tanh
 
 MAX_LOOP_STEPS = 3
-"""Steps that take the plain loop no longer than an operator takes to start."""
+"""Up to this many steps, the plain loop takes no longer than an operator takes to start."""
 
 MIN_STEPS = 8
-"""Steps that take PyTorch's kernel longer than an operator takes to start."""
+"""From this many steps on, PyTorch's kernel takes longer than an operator takes to start."""
 
 MIN_PRODUCT = 50_000_000
-"""Multiplications of the input with its weight from which on an LSTM's operator takes less time
-than oneDNN's kernel."""
+"""From this many multiplications of the input with its weight on, an LSTM's operator is faster than
+oneDNN's kernel."""
 
 MAX_PADDING = 2
-"""How many times as many rows a padded batch may have as the packed one."""
+"""A padded batch may have up to this many times the rows of the packed one."""
 
 
 def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Tensor]) -> bool:
@@ -59,12 +59,12 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
     """
     if not set(masks) <= set(OPERATOR_SITES[mode]):
         return False
-    # What leaves Python is to be made of operators that others know.
+    # An exported program or a trace must consist of operators that other programs know.
     if torch.compiler.is_exporting() or in_trace():
         return False
     if torch.compiler.is_compiling():
         return True
-    # Derivatives in forward mode, and torch.func's, go through the loop.
+    # Derivatives in forward mode and those of torch.func go through the loop.
     differentiable = (*inputs, *weights.to_list())
     return (
         not in_torch_func()
@@ -79,14 +79,14 @@ def supports(mode: str, weights: Weights, masks: SiteMasks, inputs: Sequence[Ten
 def is_faster(
     mode: str, weights: Weights, x: Tensor, initial: Sequence[Tensor], steps: int
 ) -> bool:
-    """Whether an operator runs a layer without a mask inside in less time than PyTorch's kernel.
+    """Whether an operator runs a layer without inner masks faster than PyTorch's kernel.
 
-    PyTorch runs a layer step by step, one operation after another, and an operator takes about as
-    long to start as PyTorch takes for a few steps. Only an LSTM in single precision is different:
-    PyTorch has oneDNN's kernel of the whole sequence for it, unless it is packed. An operator
-    surpasses this kernel in training alone, where no thread is without a sample, and where its
-    matrix products weigh more than what it takes to start. Of a packed batch an operator computes
-    the padding too.
+    PyTorch runs a layer step by step, one operation after another. An operator takes about as long
+    to start as PyTorch takes for a few steps. The exception is an LSTM in single precision: unless
+    it is packed or has a projection, PyTorch runs it with oneDNN's kernel of the whole sequence. An
+    operator is faster than this kernel only in training, if no thread is without a sample, and if
+    its matrix products outweigh the time that it takes to start. An operator also computes the
+    padding of a packed batch.
 
     Args:
         mode: PyTorch's name for the kind of layer.
@@ -112,8 +112,10 @@ def is_faster(
 
 
 def is_loop_faster(x: Tensor) -> bool:
-    """Whether the plain loop runs a sequence `[T, B, D]` in less time than an operator: on a CPU,
-    for a few steps."""
+    """Whether the plain loop runs a sequence `[T, B, D]` faster than an operator.
+
+    It does on a CPU, for a few steps.
+    """
     return (
         not torch.compiler.is_compiling()
         and len(x) <= MAX_LOOP_STEPS
@@ -124,13 +126,13 @@ def is_loop_faster(x: Tensor) -> bool:
 
 
 def computing_dtype(dtype: torch.dtype, x: Tensor, weights: Weights) -> torch.dtype:
-    """The type in which an operator computes what is wanted in some type.
+    """Choose the dtype in which an operator computes.
 
-    On a CPU a small layer in half precision is computed in single precision: the functions in C
+    On a CPU, a small layer in half precision is computed in single precision. The functions in C
     have no half precision, and PyTorch's take longer to start than a small step takes to run.
 
     Args:
-        dtype: the type that is wanted.
+        dtype: the dtype of the result.
         x: the input.
         weights: the layer's weights.
     """
@@ -149,13 +151,13 @@ def run_operator(
         mode: PyTorch's name for the kind of layer.
         weights: the layer's weights.
         x: the input, `[T, B, D]`.
-        states: the initial states, h `[B, P]` and of an LSTM c `[B, H]`.
-        masks: the masks, `[T or 1, B or 1, F or 1]`; that of the input at `input`, if it holds one
-            for each gate. Any other falls on x before.
+        states: the initial states: h `[B, P]`, and for an LSTM c `[B, H]`.
+        masks: the masks, `[T or 1, B or 1, F or 1]`. The mask of the input is at `input` if it
+            holds one for each gate. Any other mask of the input is applied beforehand.
         reverse: whether steps run from the last to the first.
 
     Returns:
-        Every h `[T, B, P]`, and the last states.
+        The h of every step, `[T, B, P]`, and the last states.
     """
     ordered = [masks.get(site) for site in OPERATOR_SITES[mode]]
     tensors = (x, *states, *weights.to_list(), *ordered)

@@ -1,7 +1,7 @@
-/* Products with a weight, computed by tiles of sums that stay in the registers. Part of steps.c.
+/* Products with a weight, computed in tiles whose sums stay in the registers. Part of steps.c.
 
-   The weight is packed into panels of LANES columns each, the last one filled up with zeros:
-   [panels, 1 + depth, LANES]. The first row of a panel is the bias, or zeros. */
+   The weight is packed into panels of LANES columns each, [panels, 1 + depth, LANES]. The last panel
+   is padded with zeros. The first row of a panel is the bias, or zeros. */
 
 #ifdef __AVX512F__
 #define VECTOR_BYTES 64
@@ -11,7 +11,7 @@
 #define MAX_TILE_ROWS 6
 #endif
 
-/* How many rows of a panel are on their way from memory while one is multiplied. */
+/* How many rows of a panel are prefetched from memory while one row is multiplied. */
 #define PREFETCHED_ROWS 32
 
 #define LANES ((int64_t)(VECTOR_BYTES / sizeof(REAL)))
@@ -22,7 +22,7 @@ typedef REAL Unaligned
 
 int64_t lanes(void) { return LANES; }
 
-/* Whether the processor is one of Intel's; known on x86 alone. */
+/* Whether the processor is made by Intel. This is known only on x86. */
 int64_t is_intel(void) {
 #if defined(__x86_64__) || defined(__i386__)
     return __builtin_cpu_is("intel") != 0;
@@ -62,7 +62,7 @@ static void pack_panel(const void *arguments, int64_t panel) {
     }
 }
 
-/* Pack a weight into panels, on many threads. `bias` may be NULL. */
+/* Pack a weight into panels on many threads. `bias` may be NULL. */
 void pack_in_panels(
     const REAL *weight, int64_t column_stride, int64_t row_stride, const REAL *bias, REAL *panels,
     int64_t columns, int64_t depth, int64_t threads
@@ -71,7 +71,7 @@ void pack_in_panels(
     parallel_for(pack_panel, &packing, (columns + LANES - 1) / LANES, threads);
 }
 
-/* Load the first `count` elements of a vector; the others are zeros. */
+/* Load the first `count` elements of a vector. The others are zeros. */
 static inline Vector load(const REAL *from, int64_t count) {
     REAL all[LANES] = {0};
     if (count >= LANES) return *(const Unaligned *)from;
@@ -90,8 +90,8 @@ static inline void store(REAL *to, Vector sums, int64_t count) {
     for (int64_t j = 0; j < count; j++) to[j] = all[j];
 }
 
-/* Multiply some rows of x by one or two panels, of which the first `columns` columns count. The
-   sums start from `out` if `accumulate`, and from the panels' first row if not. */
+/* Multiply some rows of x by one or two panels, and use only the first `columns` columns of them.
+   The sums start from `out` if `accumulate`, and otherwise from the panels' first row. */
 static inline __attribute__((always_inline)) void multiply_tile(
     const REAL *restrict x, int64_t row_stride, int64_t entry_stride, const REAL *restrict weight,
     int64_t depth, REAL *restrict out, int64_t out_stride, int64_t columns, int64_t accumulate,
@@ -122,8 +122,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
             store(out + r * out_stride + p * LANES, sums[r][p], columns - p * LANES);
 }
 
-/* The same for up to MAX_TILE_ROWS rows. It is always inlined, so that the compiler knows
-   `row_stride`, `entry_stride` and `accumulate` where they are constants. */
+/* The same for up to MAX_TILE_ROWS rows. It is always inlined, so that the compiler can use constant
+   values of `row_stride`, `entry_stride` and `accumulate`. */
 static inline __attribute__((always_inline)) void multiply_rows(
     const REAL *x, int64_t row_stride, int64_t entry_stride, const REAL *weight, int64_t depth,
     REAL *out, int64_t out_stride, int64_t columns, int64_t accumulate, int64_t rows
@@ -174,8 +174,8 @@ static void multiply(
     }
 }
 
-/* Multiply each of `parts` parts of the rows of x, [depth] side by side, by a weight of its own.
-   The products lie side by side, [columns] each; the weights' panels one after another. */
+/* Each row of x has `parts` parts of [depth], side by side. Multiply each part by its own weight.
+   The products, [columns] each, lie side by side. The weights' panels follow one another. */
 static void multiply_parts(
     const REAL *x, int64_t row_stride, const REAL *weights, int64_t depth, REAL *out,
     int64_t columns, int64_t rows, int64_t parts

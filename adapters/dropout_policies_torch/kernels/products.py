@@ -53,7 +53,7 @@ def _pack_for_onednn(weight: Tensor, rows: int, bias: Tensor | None = None) -> T
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply x `[..., F]` by a weight `[G, F]`, and add a bias `[G]`. The result is `[..., G]`."""
+    """Multiply x `[..., F]` by a weight `[G, F]`, and add a bias `[G]`. It returns `[..., G]`."""
     # oneDNN's function checks no shapes. PyTorch's function refuses wrong ones.
     columns, same_width = weight.shape[:1], x.shape[-1:] == weight.shape[1:]
     shapes_match = same_width and (bias is None or bias.shape == columns)

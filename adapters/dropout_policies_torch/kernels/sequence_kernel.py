@@ -1,5 +1,8 @@
-"""What compiled kernels have in common. A kernel runs all steps of one layer in one direction: in C
-on a CPU, in Triton on a GPU; `kernel_selection` chooses one."""
+"""The common part of compiled kernels.
+
+A kernel runs all steps of one layer in one direction: in C on a CPU, in Triton on a GPU.
+`kernel_selection` chooses a kernel.
+"""
 
 from __future__ import annotations
 
@@ -16,25 +19,26 @@ from .products import InputWeight, RecurrentWeight
 
 
 class KernelArrays(NamedTuple):
-    """The arrays that a kernel reads and fills, all contiguous; the names are those in `steps.c`.
+    """The arrays that a kernel reads and fills. All are contiguous. `steps.c` uses the same names.
 
     Args:
-        gates: the gates: of an LSTM i, f, g, o `[T, B, 4*H]`, of a GRU r, z, n `[T, B, 3*H]`, of a
-            simple RNN the one gate `[T, B, H]`. Before the forward pass they hold the input's part,
-            unless the kernel computes it from `x`; then they may be one step's, `[1, B, G*H]`.
+        gates: the gates: i, f, g, o of an LSTM `[T, B, 4*H]`, r, z, n of a GRU `[T, B, 3*H]`, or
+            the one gate of a simple RNN `[T, B, H]`. Before the forward pass they hold the input's
+            part. If the kernel computes that part from `x`, they may have one step, `[1, B, G*H]`.
         hs: h of every step, `[T, B, P]`.
-        cs: LSTM: c of every step, `[T or 1, B, H]`.
-        tanh_cell: LSTM: the tanh of each step's new c, `[T or 1, B, H]`.
-        c0: LSTM: the initial c, `[B, H]`.
-        x: the input, `[T, B, D]`, for a kernel that computes its part of the gates.
-        hidden_n: GRU: the hidden state's part of n, `[T or 1, B, H]`.
-        grad_hs: backward pass: the gradient of the output h of every step, `[T, B, P]`.
-        grad_gates: backward pass: the gates' gradients, `[T, B, G*H]`; of a GRU those of n, r, z
-            and `hidden_n`, `[T, B, 4*H]`.
-        grad_projected: backward pass of an LSTM with a projection: the gradient of every step's
-            new h, before mask and zoneout, `[T, B, P]`.
-        grad_h: backward pass: the gradient of h that passes from step to step, `[B, P]`.
-        grad_c: backward pass of an LSTM: the gradient of c that passes from step to step, `[B, H]`.
+        cs: for an LSTM: c of every step, `[T or 1, B, H]`.
+        tanh_cell: for an LSTM: the tanh of each step's new c, `[T or 1, B, H]`.
+        c0: for an LSTM: the initial c, `[B, H]`.
+        x: for a kernel that computes the input's part of the gates: the input, `[T, B, D]`.
+        hidden_n: for a GRU: the hidden state's part of n, `[T or 1, B, H]`.
+        grad_hs: for the backward pass: the gradient of the output h of every step, `[T, B, P]`.
+        grad_gates: for the backward pass: the gradients of the gates, `[T, B, G*H]`. For a GRU,
+            those of n, r, z and `hidden_n`, `[T, B, 4*H]`.
+        grad_projected: for the backward pass of an LSTM with a projection: the gradient of every
+            step's new h, before mask and zoneout, `[T, B, P]`.
+        grad_h: for the backward pass: the gradient of h that passes from step to step, `[B, P]`.
+        grad_c: for the backward pass of an LSTM: the gradient of c that passes from step to step,
+            `[B, H]`.
     """
 
     gates: Tensor
@@ -52,30 +56,30 @@ class KernelArrays(NamedTuple):
 
 
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-"""How many gates a unit has."""
+"""The number of gates of a unit."""
 
 GATE_GRADIENTS = GATES | {"gru": 4}
-"""How many gradients of its gates a unit has in `grad_gates`."""
+"""The number of gate gradients of a unit in `grad_gates`."""
 
 
 class SequenceKernel(ABC):
-    """Runs all steps of one layer in one direction.
+    """A kernel that runs all steps of one layer in one direction.
 
     Args:
         mode: "lstm", "gru", "rnn_tanh" or "rnn_relu".
         h0: the initial hidden state, `[B, P]`.
-        masks: the masks, each `[T or 1, B or 1, F or 1]`; that of h may hold one for each gate.
+        masks: the masks, each `[T or 1, B or 1, F or 1]`. The mask of h may hold one for each gate.
         order: the steps in the order in which they run.
-        arrays: what the kernel reads and fills.
+        arrays: the arrays that the kernel reads and fills.
         saves_every_step: whether `gates`, `cs`, `tanh_cell` and `hidden_n` hold every step.
         input_weight: the weight of the input, for a kernel that computes the input's part of the
-            gates; None where `gates` hold it.
+            gates. None: `gates` already hold that part.
 
     Attributes:
-        computes_input: whether it may compute the input's part of the gates.
+        computes_input: whether the kernel is able to compute the input's part of the gates.
         size: H.
-        hidden_masks: how many masked h there are: 1, or one for each gate.
-        masked_hidden: h times its mask, which the next matrix product takes.
+        hidden_masks: the number of masked h: 1, or one for each gate.
+        masked_hidden: h times its mask, for the next matrix product.
     """
 
     computes_input: ClassVar[bool] = False
@@ -100,7 +104,7 @@ class SequenceKernel(ABC):
             *(self.hidden_masks * width, self.size, self.size),
             *(width, width, self.size),
         )
-        """Of the masks at `KERNEL_SITES`."""
+        """The widths of the masks at `KERNEL_SITES`."""
         self.masks = [
             self._expand_mask(mask, width)
             for mask, width in zip(for_kernel, self.mask_widths, strict=True)
@@ -115,7 +119,7 @@ class SequenceKernel(ABC):
         }
 
     def _shapes(self, input_width: int) -> dict[str, tuple[int, ...]]:
-        """The shape of each array, for an input of this width."""
+        """Return the shape of each array, for an input of this width."""
         steps, (batch, width), size = len(self.order), self.h0.shape, self.size
         saved_steps = steps if self.saves_every_step else 1
         saved = (saved_steps, batch, size)
@@ -136,7 +140,7 @@ class SequenceKernel(ABC):
         }
 
     def _expand_mask(self, mask: Tensor | None, width: int) -> Tensor | None:
-        """A mask `[T or 1, B or 1, F or 1]` as `[T or 1, B, F]`, for a width F."""
+        """Expand a mask `[T or 1, B or 1, F or 1]` to `[T or 1, B, F]`, for a width F."""
         if mask is None:
             return None
         steps, batch = len(self.order), len(self.h0)
@@ -145,14 +149,14 @@ class SequenceKernel(ABC):
         return check_memory("mask", expanded, (expected_steps, batch, width), self.h0)
 
     def check_weights(self, recurrent: RecurrentWeight, projection: Tensor | None) -> None:
-        """Make sure that the weights have the right shapes.
+        """Make sure that the weights have the right shape, dtype and device.
 
         Args:
             recurrent: the weight that h is multiplied by.
             projection: the weight of an LSTM's projection, or None.
 
         Raises:
-            RuntimeError: one is another tensor.
+            RuntimeError: a weight does not.
         """
         width = self.h0.shape[1]
         shape = (GATES[self.mode] * self.size, width)
@@ -169,21 +173,24 @@ class SequenceKernel(ABC):
 
     @abstractmethod
     def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
-        """Run the forward pass, which fills all arrays but the gradients.
+        """Run the forward pass. It fills all arrays except the gradients.
 
         Args:
-            recurrent: takes the masked h to its part of the gates.
+            recurrent: the weight that maps the masked h to its part of the gates.
             projection: the weight of an LSTM's projection, `[P, H]`, or None.
         """
 
     @abstractmethod
     def backward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> Tensor:
-        """Run the backward pass. It fills `grad_gates` and `grad_projected`; `grad_h` and `grad_c`
-        become the gradients of h0 and c0, but for what is returned.
+        """Run the backward pass.
+
+        It fills `grad_gates` and `grad_projected`. `grad_h` and `grad_c` become the gradients of h0
+        and c0, without the part of `grad_h` that goes through the masked h0.
 
         Args:
-            recurrent: takes the gates' gradients of a step to that of the masked h. It takes the
-                last columns of `grad_gates`: of a GRU, the first do not belong to the hidden state.
+            recurrent: the weight that maps the gradients of the gates at a step to the gradient of
+                the masked h. It takes the last columns of `grad_gates`. For a GRU, the first
+                columns do not belong to the hidden state.
             projection: the weight of an LSTM's projection, `[P, H]`, or None.
 
         Returns:
@@ -192,8 +199,10 @@ class SequenceKernel(ABC):
 
 
 class PerStepKernel(SequenceKernel):
-    """Runs one step after another, and between them PyTorch's matrix products; of layers without a
-    projection."""
+    """A kernel that runs one step after another, with PyTorch's matrix products between them.
+
+    It runs only layers without a projection.
+    """
 
     def forward(self, recurrent: RecurrentWeight, projection: Tensor | None = None) -> None:
         self.check_weights(recurrent, projection)
@@ -238,5 +247,5 @@ class PerStepKernel(SequenceKernel):
             later: the number of the step whose backward pass ran before, -1 if there is none.
             earlier: the number of the step whose backward pass runs next, -1 if there is none.
             grad_masked: the gradient of the masked h of step t, through the gates of `later`,
-                `[B, N*H]`; None if there is no later step.
+                `[B, N*H]`. None if there is no later step.
         """

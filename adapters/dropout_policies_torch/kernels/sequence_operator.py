@@ -1,5 +1,7 @@
-"""Operators of whole sequences with a backward pass of their own, and the plain loop that computes
-the gradients that this pass does not."""
+"""Operators of whole sequences with their own backward pass.
+
+The plain loop computes the gradients that this backward pass cannot.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +27,24 @@ from .operator_arguments import (
 
 
 class SequenceOperator:
-    """A computation over a whole sequence that has a backward pass of its own.
+    """A computation over a whole sequence with its own backward pass.
 
-    In graphs, and where a dispatch mode handles every operation, it is an operator of
+    In graphs, and when a dispatch mode handles every operation, it is an operator of
     `torch.library`. Elsewhere it is an autograd function, because a call of such an operator takes
     as long as several steps of a small layer. Both take the fields of their arguments one by one.
 
     Args:
-        name: of the operator.
-        forward: `(inputs, needs_backward) -> outputs`, records of `operator_arguments`; annotated.
-        fake_forward: of the same arguments, outputs of the same shapes.
-        backward: `(grad_outputs, saved, inputs, ...)` to the gradients of the inputs before the
-            masks, as a tuple; annotated.
-        fake_backward: of the same arguments, gradients of the same shapes.
-        setup_context: `(ctx, inputs, outputs)`: saves what `compute_gradients` needs.
-        compute_gradients: `(ctx, run_backward, in_graph, grad_hs, grad_last)`: the gradients of the
-            inputs before the masks. `run_backward` takes the arguments of `backward`; `in_graph`
-            says that it is an operator of `torch.library`.
+        name: the name of the operator.
+        forward: `(inputs, needs_backward) -> outputs`, annotated. Inputs and outputs are records of
+            `operator_arguments`.
+        fake_forward: takes the same arguments and returns outputs of the same shapes.
+        backward: maps `(grad_outputs, saved, inputs, ...)` to the gradients of the inputs that come
+            before the masks, as a tuple. It is annotated.
+        fake_backward: takes the same arguments and returns gradients of the same shapes.
+        setup_context: `(ctx, inputs, outputs)`. It saves what `compute_gradients` needs.
+        compute_gradients: maps `(ctx, run_backward, in_graph, grad_hs, grad_last)` to the gradients
+            of the inputs that come before the masks. `run_backward` takes the arguments of
+            `backward`. `in_graph` is True for an operator of `torch.library`.
     """
 
     def __init__(
@@ -81,8 +84,8 @@ class SequenceOperator:
             lambda ctx, *grads: flat_gradients(ctx, run_library_backward, True, grads),
             setup_context=setup_library_context,
         )
-        # It has no setup_context of its own: with one, each call of an autograd function would look
-        # at its signature anew.
+        # It has no setup_context of its own. With one, each call of an autograd function would
+        # inspect its signature again.
         methods = {
             "forward": run_forward,
             "backward": lambda ctx, *grads: flat_gradients(ctx, backward, False, grads),
@@ -94,11 +97,14 @@ class SequenceOperator:
         )
 
     def __call__(self, inputs: Inputs, needs_backward: bool) -> Any:
-        """The outputs, one by one.
+        """Run the operator.
 
         Args:
-            inputs: what the operator runs on.
+            inputs: the inputs of the operator.
             needs_backward: whether a backward pass may follow.
+
+        Returns:
+            The outputs, one by one.
         """
         flat = (*flatten(inputs), needs_backward)
         if torch.compiler.is_compiling() or has_dispatch_mode():
@@ -122,7 +128,7 @@ def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _library_operator(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """A function of records as an operator of `torch.library`."""
+    """Make an operator of `torch.library` from a function that takes records."""
     signature = FlatSignature(function)
 
     def flat_function(*flat: Any) -> tuple[Any, ...]:
@@ -139,13 +145,16 @@ def _library_operator(name: str, function: Callable[..., Any], fake: Callable[..
 
 
 def zeros_if_none(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """An output's gradient; zeros where autograd has none. (If autograd were told to make the zeros
-    itself, it would make them for the outputs that are not differentiable too.)"""
+    """Return the gradient of an output, or zeros if autograd has none.
+
+    Autograd could make the zeros itself, but then it would also make them for the outputs that are
+    not differentiable.
+    """
     return torch.zeros_like(like) if gradient is None else gradient
 
 
 def save_for_backward(ctx: Any, saved: tuple[Tensor, ...], inputs: Inputs) -> None:
-    """Save an operator's inputs, and what else its backward pass needs."""
+    """Save an operator's inputs, and the results of the forward pass that backward needs."""
     flat: list[Any] = [*saved, *flatten(inputs)]
     *tensors, ctx.reverse = flat
     ctx.save_for_backward(*tensors)
@@ -157,16 +166,19 @@ def save_for_backward(ctx: Any, saved: tuple[Tensor, ...], inputs: Inputs) -> No
 def load_saved(
     ctx: Any, names: Sequence[str], saved: Any, group_inputs: Callable[[Sequence[Any]], Any]
 ) -> tuple[Any, Any]:
-    """What `save_for_backward` saved.
+    """Load what `save_for_backward` saved.
 
     Args:
         ctx: the context of the autograd function.
-        names: how errors call the saved tensors.
-        saved: the type of the first record.
-        group_inputs: the function from flat values to the second.
+        names: the names that errors use for the saved tensors.
+        saved: the type of the record of the forward pass's results.
+        group_inputs: a function that maps flat values to the record of the inputs.
+
+    Returns:
+        The two records.
 
     Raises:
-        RuntimeError: a hook on saved tensors gave back a tensor of another shape or type, or on
+        RuntimeError: a hook on saved tensors returned a tensor of another shape or dtype, or on
             another device.
     """
     tensors = checked_saved_tensors(ctx, names)
@@ -175,7 +187,7 @@ def load_saved(
 
 
 def checked_saved_tensors(ctx: Any, names: Sequence[str]) -> tuple[Any, ...]:
-    """The saved tensors; see `load_saved`."""
+    """Return the saved tensors, checked as `load_saved` describes."""
     tensors: tuple[Any, ...] = ctx.saved_tensors
     for name, kind, x in zip(names, ctx.saved_kinds or (), tensors, strict=False):
         if kind is not None and (x.shape, x.dtype, x.device) != kind:
@@ -188,14 +200,15 @@ def checked_saved_tensors(ctx: Any, names: Sequence[str]) -> tuple[Any, ...]:
 
 
 class SavedGates:
-    """Whether a backward pass may overwrite the gates that were saved for it.
+    """Decides whether a backward pass may overwrite the gates that were saved for it.
 
-    The last pass through a graph may, if the memory is still the operator's own: a hook on saved
-    tensors may have moved the values, for instance into a file that is read only. If that pass
-    fails after it began to write, the gates are lost, and the next attempt computes them again.
+    The last pass through a graph may overwrite them if their memory is still the operator's own. A
+    hook on saved tensors may have moved the values, for instance into a read-only file. If that
+    pass fails after it began to write, the gates are lost, and the next attempt computes them
+    again.
 
     Args:
-        gates: the gates that are saved.
+        gates: the gates to save.
     """
 
     def __init__(self, gates: Tensor) -> None:
@@ -203,7 +216,7 @@ class SavedGates:
         self._address = gates.data_ptr() if is_plain(gates) else None
 
     def may_overwrite(self, gates: Tensor) -> bool:
-        """Whether a pass that got these gates back may overwrite them."""
+        """Whether a pass that loaded these gates may overwrite them."""
         return (
             self._address is not None
             and is_plain(gates)
@@ -213,9 +226,11 @@ class SavedGates:
 
 
 def needs_loop(grad_outputs: GradOutputs, in_graph: bool) -> bool:
-    """Whether an operator's gradients must be computed by the plain loop: where gradients of them
-    are wanted too; where they are batched, and have no memory of their own; and where one is of a
-    subclass, unless the pass is part of a graph.
+    """Whether the plain loop must compute an operator's gradients.
+
+    This is so if their own gradients are wanted too, or if the given gradients are batched and so
+    have no memory of their own. Outside a graph, it is also so if a given gradient is of a tensor
+    subclass.
     """
     if torch.is_grad_enabled() or has_batched_gradients(grad_outputs):
         return True
@@ -231,15 +246,15 @@ def gradients_of_saved_gates(
     saved: Any,
     inputs: Inputs,
 ) -> tuple[Any, ...]:
-    """The gradients of an operator whose backward pass may overwrite the gates that were saved.
+    """Compute the gradients of an operator whose backward pass may overwrite the saved gates.
 
     Args:
         ctx: the context of the autograd function, with `SavedGates` as `gates`.
         run_backward: the backward pass.
-        in_graph: whether the operator is in a graph, and may change nothing that it is given.
+        in_graph: whether the operator is in a graph, and must not change any of its arguments.
         mode: PyTorch's name for the kind of layer.
-        grad_outputs: the gradients of its outputs.
-        saved: what the forward pass computed.
+        grad_outputs: the gradients of the operator's outputs.
+        saved: the results of the forward pass.
         inputs: the operator's inputs.
     """
     if ctx.gates.is_overwritten or needs_loop(grad_outputs, in_graph):
@@ -250,27 +265,28 @@ def gradients_of_saved_gates(
 
 
 def gradients_by_loop(mode: str, inputs: Inputs, grad_outputs: GradOutputs) -> tuple[Any, ...]:
-    """The gradients of an operator's inputs, computed by the plain loop; differentiable themselves
-    where gradients are on.
+    """Compute the gradients of an operator's inputs with the plain loop.
+
+    If gradients are enabled, the result is differentiable itself.
 
     Args:
         mode: PyTorch's name for the kind of layer.
         inputs: the operator's inputs.
-        grad_outputs: the gradients of its outputs.
+        grad_outputs: the gradients of the operator's outputs.
 
     Returns:
-        The gradients of x, the states and the weights; None where none is wanted.
+        The gradients of x, the states and the weights. None where no gradient is wanted.
     """
     create_graph, count = torch.is_grad_enabled(), 1 + len(inputs.states)
     with torch.enable_grad():
-        # Views, so that derivatives end here: one input may have been computed from another, as a
-        # state that is carried over was computed from the weights.
+        # These are views, so that the derivatives end here. One input may have been computed from
+        # another: a state that is carried over was computed from the weights.
         tensors = [
             x.view_as(x) if x is not None and x.requires_grad else x
             for x in (inputs.x, *inputs.states, *inputs.weights)
         ]
         x, *states = tensors[:count]
-        # An LSTM's and a simple RNN's one bias is the sum of both.
+        # The one bias of an LSTM or a simple RNN is the sum of both.
         names = ("b_ih" if name == "bias" else name for name in inputs.weights._fields)
         weights = Weights(**dict(zip(names, tensors[count:], strict=True)))
         sites = zip(OPERATOR_SITES[mode], inputs.masks, strict=True)

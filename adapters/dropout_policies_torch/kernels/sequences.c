@@ -1,11 +1,11 @@
 /* All steps of a layer at once, with their matrix products. Part of steps.c.
 
-   The input's product is computed for some steps at once, so that it stays in the cache for them.
-   Where `input_panels` is NULL it is computed elsewhere, and the gates hold it.
+   The product of the input is computed for several steps at once, so that it stays in the cache for
+   them. If `input_panels` is NULL, it was computed elsewhere, and the gates hold it.
 
-   Samples do not depend on one another. So each thread takes some samples through all steps and
-   never waits for another thread, and a weight that is read at every step stays in the cache of the
-   core that reads it. */
+   Samples do not depend on one another. So each thread runs its samples through all steps and never
+   waits for another thread. A weight that is read at every step stays in the cache of the core that
+   reads it. */
 
 typedef void (*StepFunction)(const Layer *, Samples, int64_t, int64_t, int64_t, const REAL *);
 
@@ -26,7 +26,7 @@ typedef struct {
     int64_t first, last, threads;
 } Sequence;
 
-/* One thread's part of `input_scratch`: rows of x, and what they are multiplied to. */
+/* One thread's part of `input_scratch`: rows of x and the products of these rows. */
 static inline REAL *input_scratch_of_thread(const Sequence *sequence, int64_t thread) {
     const Layer *layer = sequence->layer;
     const int64_t samples = (layer->batch + sequence->threads - 1) / sequence->threads;
@@ -53,8 +53,8 @@ static const REAL *multiply_inputs(
     return products;
 }
 
-/* One thread's samples through the steps `first` to `last`, which may run in either direction. The
-   product with h is [B, G*H]. */
+/* Run one thread's samples through the steps `first` to `last`, in either direction. The product with
+   h is [B, G*H]. */
 static void run_forward(const void *arguments, int64_t thread) {
     const Sequence *sequence = arguments;
     const Layer *layer = sequence->layer;
@@ -97,9 +97,9 @@ static void run_forward(const void *arguments, int64_t thread) {
     }
 }
 
-/* The same for the backward pass, whose first step is the last in time. Of the gates' gradients of
-   each sample, the last belong to the hidden state. At the end `product` [B, N*P] is the gradient
-   of the masked h0. */
+/* The same for the backward pass. Its first step is the last in time. The last gradients of each
+   sample's gates belong to the hidden state. At the end, `product` [B, N*P] is the gradient of the
+   masked h0. */
 static void run_backward(const void *arguments, int64_t thread) {
     const Sequence *sequence = arguments;
     const Layer *layer = sequence->layer;

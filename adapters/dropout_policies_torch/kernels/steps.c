@@ -1,8 +1,8 @@
 /* One step of an LSTM, GRU or simple RNN without its matrix products, in one pass over each
    sample's units. sequences.c runs all steps at once.
 
-   The file is compiled once for each type: with DOUBLE for double precision, without it for single
-   precision. Arrays are contiguous. A mask that is NULL keeps everything. */
+   The file is compiled once for each type: with DOUBLE for double precision, and without it for
+   single precision. Arrays are contiguous. A mask that is NULL keeps everything. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -34,7 +34,7 @@
 #define SERIES_TERMS 7
 #endif
 
-/* Stands before a loop whose iterations are independent although its arrays may be the same. */
+/* Placed before a loop whose iterations are independent, even if its arrays share memory. */
 #ifdef __clang__
 #define INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else
@@ -72,8 +72,8 @@ typedef struct {
     int64_t mask_strides[6]; /* elements from step to step in each mask; 0 if all steps share it */
     int64_t mask_widths[6];  /* elements from sample to sample in each mask */
     void *grad_hs;         /* [T, B, P]: the gradient of the output h of every step */
-    void *grad_gates;      /* [T, B, 4H], RNN [T, B, H]; it may be the same memory as `gates`, but
-                              of a GRU */
+    void *grad_gates;      /* [T, B, 4H], RNN [T, B, H]; except for a GRU, it may be the same memory
+                              as `gates` */
     void *grad_h, *grad_c; /* [B, P], [B, H]: the gradients that pass from step to step; grad_h
                               leaves out the part that goes through the matrix product */
 } Layer;
@@ -94,8 +94,8 @@ static const REAL inverse_factorials[] = {
     1. / 3628800, 1. / 39916800, 1. / 479001600, 1. / 6227020800, 1. / 87178291200
 };
 
-/* e^y - 1, accurate to a few units in the last place, also near 0: y = n ln 2 + r, and a series in
-   r. A NaN stays a NaN. */
+/* e^y - 1, accurate to a few units in the last place, also near 0. It uses y = n ln 2 + r and a
+   series in r. A NaN stays a NaN. */
 static inline REAL real_expm1(REAL y) {
     y = y > MAX_EXPONENT ? MAX_EXPONENT : y;
     y = y < -MAX_EXPONENT ? -MAX_EXPONENT : y;
@@ -105,7 +105,7 @@ static inline REAL real_expm1(REAL y) {
     for (int k = SERIES_TERMS - 1; k > 0; k--) sum = sum * r + inverse_factorials[k];
     sum *= r;
     union { SIGNED bits; REAL value; } power;
-    /* For a NaN the power may be anything: the sum is a NaN already. */
+    /* For a NaN, the power may be anything: the sum is already a NaN. */
     power.bits = (SIGNED)((UNSIGNED)((SIGNED)n + EXPONENT_BIAS) << MANTISSA_BITS);
     return power.value * sum + (power.value - 1);
 }
@@ -136,8 +136,8 @@ static inline void mask_hidden(const Layer *layer, const REAL *restrict h, int64
     }
 }
 
-/* The last part of step t: h of sample b, which is new, is masked, zoned out with the h of the step
-   `previous`, and masked once more for the matrix product of step `next` (-1 if there is none). */
+/* Finish step t of sample b: mask the new h, apply zoneout with the h of the step `previous`, and mask
+   it again for the matrix product of step `next` (-1 if there is none). */
 static inline void finish_hidden(
     const Layer *layer, int64_t t, int64_t previous, int64_t next, int64_t b
 ) {
@@ -151,9 +151,9 @@ static inline void finish_hidden(
     if (next >= 0) mask_hidden(layer, h, next, b);
 }
 
-/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [P]. It sums the
-   gradient of the output, the gradient that zoneout passed on, and the gradient through the gates
-   of the step `later` (-1 if t is the last step). grad_h keeps what zoneout passes on from t. */
+/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [P]. It is the sum
+   of the gradient of the output, the gradient that zoneout passed on, and the gradient through the
+   gates of the step `later` (-1 if t is the last step). grad_h keeps what zoneout passes on from t. */
 static inline void grad_new_hidden(
     const Layer *layer, REAL *restrict grad_new, int64_t t, int64_t later,
     const REAL *restrict product, int64_t b
@@ -180,7 +180,7 @@ static inline void grad_new_hidden(
     if (state) EACH_UNIT grad_new[j] *= state[j];
 }
 
-/* One gate of a sample: the activation of the input's part and the hidden state's. */
+/* Compute one gate of a sample: the activation of the input's part plus the hidden state's part. */
 #define ACTIVATE(activation, gate, at)                                                         \
     INDEPENDENT                                                                                \
     EACH_UNIT gate[j] = activation(input_gates[(at) + j] + hidden_gates[(at) + j])
@@ -190,9 +190,9 @@ static void mask_initial_hidden_of(const Layer *layer, Samples samples, int64_t 
     EACH_SAMPLE mask_hidden(layer, (REAL *)layer->h0 + b * layer->width, t, b);
 }
 
-/* Step t of some samples, between the steps `previous` and `next` (-1 if there is none). `product`
-   is the hidden state's part of the gates, [B, 4H]. With a projection, it ends with h before
-   that. */
+/* Run step t of some samples, between the steps `previous` and `next` (-1 if there is none). `product`
+   is the hidden state's part of the gates, [B, 4H]. With a projection, this stops at the h before the
+   projection. */
 static void lstm_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product
@@ -227,10 +227,10 @@ static void lstm_step_of(
     }
 }
 
-/* The backward pass of step t of some samples, after that of the step `later` and before that of
-   the step `earlier` (-1 if there is none). `product` is the gradient of the masked h_t, through
-   the gates of `later`, [B, N*P]. With a projection, `unprojected` holds the gradient of h before
-   it. */
+/* Run the backward pass of step t of some samples. It comes after the step `later` and before the step
+   `earlier` (-1 if there is none). `product` [B, N*P] is the gradient of the masked h_t through the
+   gates of `later`. With a projection, `unprojected` holds the gradient of the h before the
+   projection. */
 static void lstm_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
@@ -273,7 +273,7 @@ static void lstm_step_backward_of(
     }
 }
 
-/* As lstm_step_of; `product` is [B, 3H]. */
+/* Like lstm_step_of. `product` is [B, 3H]. */
 static void gru_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product
@@ -302,7 +302,7 @@ static void gru_step_of(
     }
 }
 
-/* As lstm_step_backward_of. The gradients are those of n, r, z, and hidden_n, in this order. */
+/* Like lstm_step_backward_of. The gradients are those of n, r, z, and hidden_n, in this order. */
 static void gru_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
@@ -332,7 +332,7 @@ static void gru_step_backward_of(
     }
 }
 
-/* As lstm_step_of, for a simple RNN with one of two activations; `product` is [B, H]. */
+/* Like lstm_step_of, for a simple RNN with one of two activations. `product` is [B, H]. */
 static inline void rnn_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product, int is_relu
@@ -353,7 +353,7 @@ static inline void rnn_step_of(
     }
 }
 
-/* As lstm_step_backward_of. */
+/* Like lstm_step_backward_of. */
 static inline void rnn_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, const REAL *restrict product,
     int is_relu
@@ -391,8 +391,8 @@ static inline void rnn_step_backward_of(
 RNN_STEPS(rnn_tanh, 0)
 RNN_STEPS(rnn_relu, 1)
 
-/* What Python calls for one step: each function above on all samples. The gates hold the input's
-   part. */
+/* The functions that Python calls for one step. They run each function above on all samples. The
+   gates hold the input's part. */
 static inline Samples all_samples(const Layer *layer, int64_t t) {
     const REAL *input_gates = (REAL *)layer->gates + t * layer->gates_stride;
     return (Samples){0, layer->batch, layer->scratch, input_gates};

@@ -1,4 +1,4 @@
-/* A loop on many threads. It uses the threads of the OpenMP runtime that the process has already: a
+/* A loop on many threads. It uses the threads of the OpenMP runtime that is already in the process. A
    second pool of threads would compete with the first. Part of steps.c.
 
    `#pragma omp` would tie a library to the runtime of the compiler that made it: GCC calls libgomp,
@@ -30,8 +30,8 @@ typedef struct {
     int64_t count;
 } Loop;
 
-/* The iterations of one thread. They are consecutive and the same at every call, so that a thread
-   finds in its cache what it used before. */
+/* The iterations of one thread. They are consecutive and the same at every call, so a thread finds
+   the data of the previous call in its cache. */
 static void run_iterations(void *data) {
     const Loop *loop = data;
     const int64_t thread = openmp.thread_num(), threads = openmp.num_threads();

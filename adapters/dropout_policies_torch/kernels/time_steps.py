@@ -13,17 +13,17 @@ from .operator_arguments import Masks
 AnyMasks = TypeVar("AnyMasks", bound=Masks)
 
 CHUNK_ROWS = 128
-"""Rows of x whose gates are computed at once where nothing is saved. On a CPU this is as fast as
-all rows at once, and it needs no array of all gates."""
+"""The number of rows of x whose gates are computed at once if nothing is saved. On a CPU this is as
+fast as computing all rows at once, and it needs no array of all gates."""
 
 
 def step_order(steps: int, reverse: bool) -> Sequence[int]:
-    """The numbers of the steps in the order in which they run."""
+    """Return the numbers of the steps in the order in which they run."""
     return range(steps - 1, -1, -1) if reverse else range(steps)
 
 
 def split_steps(steps: int, batch: int, reverse: bool) -> list[slice]:
-    """The parts of a sequence whose gates are computed at once, in the order in which they run.
+    """Split a sequence into the parts whose gates are computed at once, in running order.
 
     Args:
         steps: T.
@@ -36,26 +36,26 @@ def split_steps(steps: int, batch: int, reverse: bool) -> list[slice]:
 
 
 def masks_in_chunk(masks: AnyMasks, chunk: slice) -> AnyMasks:
-    """The part of each mask `[T or 1, ..., ...]` that belongs to some steps."""
+    """Return the part of each mask `[T or 1, ..., ...]` that belongs to a chunk of steps."""
     parts = [mask if mask is None or len(mask) == 1 else mask[chunk] for mask in masks]
     return type(masks)(*parts)
 
 
 def by_step(array: Tensor, steps: int) -> Sequence[Tensor]:
-    """Each step's part of an array `[T or 1, ...]`; the same one for all steps if it has one."""
+    """Return each step's part of an array `[T or 1, ...]`. If it has one part, all steps share it."""
     return array.unbind(0) if len(array) == steps else [array[0]] * steps
 
 
 def mask_by_step(mask: Tensor | None, steps: int, state: Tensor) -> Sequence[Tensor] | None:
-    """Each step's part of a mask; None if there is no mask.
+    """Return each step's part of a mask. None if there is no mask.
 
     Args:
-        mask: `[T or 1, B or 1, F or 1]`, or one for each gate, `[T or 1, B or 1, G*F]`.
+        mask: `[T or 1, B or 1, F or 1]`, or one for each gate, `[T or 1, B or 1, G*F]`, or None.
         steps: T.
-        state: what it falls on, `[B, F]`.
+        state: the state that the mask is applied to, `[B, F]`.
 
     Returns:
-        For each step `[B, F]` or `[B, G*F]`.
+        A tensor `[B, F]` or `[B, G*F]` for each step.
     """
     if mask is None:
         return None
@@ -64,17 +64,20 @@ def mask_by_step(mask: Tensor | None, steps: int, state: Tensor) -> Sequence[Ten
 
 
 def split_four_gates(gates: Tensor) -> Tensor:
-    """`[T, B, 4*H]` as `[T, B, 4, H]`."""
+    """View `[T, B, 4*H]` as `[T, B, 4, H]`."""
     return gates.view(*gates.shape[:2], 4, gates.shape[2] // 4)
 
 
 def previous_values(initial: Tensor, values: Tensor, reverse: bool) -> list[tuple[slice, Tensor]]:
-    """The value before each step: pairs of some steps, and the values before them.
+    """Find the value before each step.
 
     Args:
         initial: the value before the first step, `[B, F]`.
         values: the value of each step, `[T, B, F]`.
         reverse: whether steps run from the last to the first.
+
+    Returns:
+        Pairs of a slice of steps and the values before them.
     """
     if reverse:
         return [(slice(None, -1), values[1:]), (slice(-1, None), initial[None])]
@@ -82,7 +85,7 @@ def previous_values(initial: Tensor, values: Tensor, reverse: bool) -> list[tupl
 
 
 def previous_hidden(h0: Tensor, hs: Tensor, reverse: bool, mask: Tensor | None = None) -> Tensor:
-    """The h before each step, times a mask `[T or 1, ..., ...]` if there is one: `[T, B, H]`."""
+    """Return the h before each step, `[T, B, H]`, times a mask `[T or 1, ..., ...]` if given."""
     previous = torch.empty_like(hs)
     for steps, values in previous_values(h0, hs, reverse):
         if mask is None:
@@ -93,6 +96,6 @@ def previous_hidden(h0: Tensor, hs: Tensor, reverse: bool, mask: Tensor | None =
 
 
 def grad_previous_outputs(grad_hs: Tensor, reverse: bool) -> Sequence[Tensor]:
-    """For each step the gradient of the output of the step before it; zeros for the first step."""
+    """Return for each step the gradient of the previous step's output. Zeros for the first step."""
     of_steps, zeros = list(grad_hs.unbind(0)), torch.zeros_like(grad_hs[0])
     return [*of_steps[1:], zeros] if reverse else [zeros, *of_steps[:-1]]

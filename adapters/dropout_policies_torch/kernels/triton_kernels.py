@@ -1,9 +1,9 @@
 """Triton kernels: one step of an LSTM or GRU without its matrix product, and keyed masks.
 
-They compute the same as `steps.c` and the core's `keyed.c`. Every array of a step holds that step
-alone and is contiguous: gates `[B, 4*H]` or `[B, 3*H]`, all others `[B, H]`. An argument that is
-None is left out: a mask where there is none, the product after the last step, `masked_hidden` where
-no step follows. Sums are in single precision, whatever the type of the arrays.
+They compute the same as `steps.c` and the core's `keyed.c`. Every array of a step holds only that
+step and is contiguous: gates `[B, 4*H]` or `[B, 3*H]`, all others `[B, H]`. An argument that is
+None is left out: a mask that does not exist, the product in the backward pass of the last step,
+or `masked_hidden` if no step follows. Sums are in single precision for every dtype.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ NUMBERS = (
     *("size", "total", "k0", "k1", "least", "row_offset", "first_element"),
     *("steps", "batch", "width"),
 )
-"""The parameters that are integers."""
+"""The names of the integer parameters."""
 
 
 def kernel(function):
-    """A kernel that is compiled once for all sizes and addresses, as `compiled.launch_kernel` needs
-    it."""
-    *parameters, _ = inspect.signature(function).parameters  # the last is the units of a program
+    """Make a kernel that is compiled once for all sizes and addresses.
+
+    `compiled.launch_kernel` relies on this.
+    """
+    *parameters, _ = inspect.signature(function).parameters  # the last one is BLOCK
     numbers = [name for name in parameters if name in NUMBERS]
     return triton.jit(
         function, do_not_specialize=numbers, do_not_specialize_on_alignment=parameters
@@ -42,7 +44,7 @@ def _tanh(x):
 
 @triton.jit
 def _finish_hidden(new_h, previous_h, h, masked_hidden, hidden, state, h_update, index, in_range):
-    """Mask the new h, zone it out, store it in `h`, and mask it once more for the next step."""
+    """Mask the new h, apply zoneout, store it in `h`, and mask it again for the next step."""
     if state is not None:
         new_h *= _load(state, index, in_range)
     if h_update is not None:
@@ -56,8 +58,10 @@ def _finish_hidden(new_h, previous_h, h, masked_hidden, hidden, state, h_update,
 
 @triton.jit
 def _grad_new_hidden(product, grad_hs, grad_h, hidden, state, h_update, index, in_range):
-    """The gradient of the new h before mask and zoneout, and the part of it that zoneout passes on
-    to the previous h."""
+    """Compute the gradient of the new h before mask and zoneout.
+
+    It also returns the part of the gradient that zoneout passes on to the previous h.
+    """
     grad_new = _load(grad_hs, index, in_range) + _load(grad_h, index, in_range)
     if product is not None:
         grad_masked = _load(product, index, in_range)
@@ -172,7 +176,7 @@ def gru_step_backward(
     hidden, candidate, state, h_update,
     size, total, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The gradients are those of n, r, z, and hidden_n, in this order."""
+    """The gradients of the gates are those of n, r, z and hidden_n, in this order."""
     index = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     in_range = index < total
     gate = index // size * (3 * size) + index % size
@@ -223,12 +227,13 @@ def keep_bits(
     keep, k0, k1, least, row_offset, first_element, steps, batch, width,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """The keep bits `[T, B, F]`, a byte each, by Threefry-2x32-20: a block of it decides two
-    elements.
+    """Compute the keep bits `[T, B, F]`, a byte each, with Threefry-2x32-20.
 
-    `k0` and `k1` are the key, `least` is the least word that keeps an element, `row_offset` is the
-    number of the first row: 32 bits each, passed as signed. `first_element` is the number of a
-    row's first element: that of its first step, times F; a block may begin before it."""
+    One block decides two elements. `k0` and `k1` are the key, `least` is the smallest word that
+    keeps an element, and `row_offset` is the number of the first row. Each has 32 bits and is
+    passed as signed. `first_element` is the number of a row's first element: its first step times
+    F. A block may begin before it.
+    """
     length = steps * width
     odd = first_element % 2
     blocks = (odd + length + 1) // 2
