@@ -1,1 +1,1 @@
-"""The audit of PyTorch modules: how one is called, run, read, and put back as it was."""
+"""The audit of PyTorch modules: how a module is called, run, read and restored."""

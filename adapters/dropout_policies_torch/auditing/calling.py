@@ -1,4 +1,4 @@
-"""How a module is called that takes more than a sequence: lengths, or an initial state."""
+"""How to call a module that takes more than a sequence: lengths, or an initial state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 STATE_METHOD = re.compile("(init|zero|begin|start).*(hidden|state)|(hidden|state).*(init|zero)")
-"""The name of a method that makes an initial state for B samples, as `init_hidden`."""
+"""The name of a method that makes an initial state for B samples, such as `init_hidden`."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class CallStyle:
     Args:
         features: D.
         is_packed: whether the input is a PackedSequence.
-        batch_axis: the axis of the samples; None if no other argument has their number.
-        length_arguments: the arguments that take the sequences' lengths.
-        state_number: the number of the initial state to give, among those that can be made; None
-            for no state.
+        batch_axis: the axis of the samples. None if no other argument depends on their number.
+        length_arguments: the arguments that take the lengths of the sequences.
+        state_number: the index of the initial state to pass, among those that can be made. None:
+            pass no state.
     """
 
     features: int
@@ -37,7 +37,7 @@ class CallStyle:
     state_number: int | None = None
 
     def extra_arguments(self, module: nn.Module, x: Tensor) -> dict[str, Any]:
-        """The arguments besides a sequence `[T, B, ...]` or `[B, T, ...]`."""
+        """Make the arguments that follow a sequence `[T, B, ...]` or `[B, T, ...]`."""
         axis = self.batch_axis if self.batch_axis is not None else 1
         batch, steps = x.shape[axis], x.shape[1 - axis]
         arguments: dict[str, Any] = {
@@ -50,11 +50,11 @@ class CallStyle:
 
 
 def possible_call_styles(module: nn.Module, widths: Sequence[int]) -> Iterator[CallStyle]:
-    """The ways to call a module, the likeliest first; which one is right shows when it is tried.
+    """List the ways to call a module, the likeliest first. The caller tries which one works.
 
     Args:
         module: the module.
-        widths: what D may be.
+        widths: the possible values of D.
     """
     names = required_arguments(module)
     lengths = tuple(name for name in names if _takes_lengths(name))
@@ -66,24 +66,24 @@ def possible_call_styles(module: nn.Module, widths: Sequence[int]) -> Iterator[C
 
 
 def required_arguments(module: nn.Module) -> list[str]:
-    """The arguments without defaults, except the first."""
+    """Return the arguments without defaults, except the first."""
     return [name for name, has_default in _arguments(module).items() if not has_default]
 
 
 def state_arguments(module: nn.Module) -> list[str]:
-    """The arguments that take an initial state, or may do so."""
+    """Return the arguments that take an initial state, or may take one."""
     required = [name for name in required_arguments(module) if not _takes_lengths(name)]
     return required or [name for name in _arguments(module) if not _takes_lengths(name)][:1]
 
 
 def state_as_arguments(module: nn.Module, state: Any) -> dict[str, Any]:
-    """An initial state as a module takes it: as one argument, or one for each part."""
+    """Make arguments from an initial state: one for the whole state, or one for each part."""
     names = state_arguments(module)
     return {names[0]: state} if len(names) == 1 else dict(zip(names, state, strict=True))
 
 
 def _arguments(module: nn.Module) -> Mapping[str, bool]:
-    """The arguments of `forward` except the first, and whether they have defaults."""
+    """Return the arguments of `forward` except the first, and whether they have defaults."""
     parameters = [
         p
         for p in inspect.signature(module.forward).parameters.values()
@@ -97,12 +97,14 @@ def _takes_lengths(name: str) -> bool:
 
 
 def _initial_states(module: nn.Module, batch: int) -> Iterator[Any]:
-    """The initial states that can be made for a module: by its own methods, then zeros for its
-    PyTorch layers."""
+    """Make the possible initial states of a module.
+
+    First come the states that its own methods make, then zeros for its PyTorch layers.
+    """
     for name in filter(STATE_METHOD.search, dir(type(module))):
         try:
             yield getattr(module, name)(batch)
-        except Exception:  # a method that takes other arguments, or makes no state
+        except Exception:  # the method takes other arguments, or makes no state
             continue
     layers = [m for m in module.modules() if isinstance(m, nn.RNNBase)]
     zeros = [_zero_state(layer, batch) for layer in layers]
@@ -119,8 +121,10 @@ def _zero_state(layer: nn.RNNBase, batch: int) -> Any:
 
 @contextmanager
 def without_onednn() -> Iterator[None]:
-    """Call modules without oneDNN, which lays an LSTM's weights out anew at every call. That takes
-    longer than a few steps do."""
+    """Make a context that calls modules without oneDNN.
+
+    oneDNN rearranges an LSTM's weights at every call. That takes longer than a few steps.
+    """
     onednn: Any = torch.backends.mkldnn
     is_frozen = torch.backends.flags_frozen()  # type: ignore[no-untyped-call]
     before = onednn.enabled

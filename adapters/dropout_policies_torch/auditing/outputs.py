@@ -1,6 +1,6 @@
-"""What an audited module gives back: the tensors in it, and what a softmax at its end hides.
+"""The tensors in the result of an audited module, and the softmax at its end.
 
-Small signals do not show in probabilities. So the softmax that makes the output is left out.
+Small signals do not show in probabilities. So the softmax that makes the output is skipped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class SoftmaxBypass(TorchFunctionMode):
     """Counts the softmaxes of a call, and replaces one of them by the identity.
 
     Args:
-        replaced: the number of the one to replace; None for no one.
+        replaced: the number of the softmax to replace. None: replace none.
     """
 
     def __init__(self, replaced: int | None) -> None:
@@ -43,14 +43,14 @@ class SoftmaxBypass(TorchFunctionMode):
         return self.results[-1]
 
     def number_of(self, output: Tensor) -> int | None:
-        """The number of the softmax that made an output, or what the output is a view of."""
+        """Return the number of the softmax that made an output or the base of an output view."""
         address = output.untyped_storage().data_ptr()
         is_same = [r.untyped_storage().data_ptr() == address for r in self.results]
         return is_same.index(True) if True in is_same else None
 
 
 def find_tensors(result: Any, batch_first: bool) -> Iterator[Tensor]:
-    """The tensors of what a module gives back, in order.
+    """Find the tensors in a module's result, in order.
 
     Args:
         result: a tensor, a packed sequence, or a mapping, sequence or dataclass of them.

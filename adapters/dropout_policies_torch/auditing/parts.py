@@ -1,4 +1,4 @@
-"""The recurrent layers of a model, each with the dropout around it, as modules to audit."""
+"""The recurrent layers of a model as modules to audit, each with the dropout around it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,13 @@ from ..model_wiring.observer import Observer
 
 
 class RecurrentPart(nn.Module):
-    """A recurrent layer as it stands in a model: after some dropout, before some, and called once
-    or step by step.
+    """A recurrent layer as a model uses it, with the dropout before and after it.
 
     Args:
         layer: the layer, or a cell.
-        before: the dropout on its input, in order.
-        after: the dropout on its output.
-        step_by_step: whether the model calls it once for every step.
+        before: the dropout modules on its input, in order.
+        after: the dropout modules on its output, in order.
+        step_by_step: whether the model calls the layer once for every step.
     """
 
     def __init__(
@@ -36,7 +35,15 @@ class RecurrentPart(nn.Module):
         self.before, self.after = nn.ModuleList(before), nn.ModuleList(after)
 
     def forward(self, x: Tensor, hx: Any = None) -> tuple[Tensor, Any]:
-        """x `[T, B, D]`, or `[B, T, D]` as the layer takes it, to every h and the last state."""
+        """Run the layer and the dropout around it.
+
+        Args:
+            x: `[T, B, D]`, or `[B, T, D]` if the layer takes that.
+            hx: the initial state, or None.
+
+        Returns:
+            Every h, and the last state.
+        """
         if isinstance(self.layer, nn.RNNCellBase):
             outputs = []
             for step in x:
@@ -61,11 +68,11 @@ class RecurrentPart(nn.Module):
 
 
 class FunctionDropout(nn.Module):
-    """A dropout function of a model's code, as a module.
+    """A module that runs a dropout function of a model's code.
 
     Args:
         name: the function's name in `torch.nn.functional`.
-        rate: its rate.
+        rate: the rate of the dropout.
     """
 
     def __init__(self, name: str, rate: float) -> None:
@@ -73,16 +80,16 @@ class FunctionDropout(nn.Module):
         self.name, self.rate = name, rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """x with elements dropped."""
+        """Return x with elements dropped."""
         dropped: Tensor = getattr(nn.functional, self.name)(x, self.rate, self.training)
         return dropped
 
 
 def find_parts(observer: Observer) -> list[ModelPart]:
-    """The recurrent layers that ran, each with the dropout around it.
+    """Collect the recurrent layers that ran, each with the dropout around it.
 
     Args:
-        observer: what saw a run of the model.
+        observer: the observer of a run of the model.
     """
     return [
         _part(item, [call for call in observer.layer_calls if call.item is item], observer)
@@ -119,20 +126,22 @@ def _part(item: RecurrentLayer, calls: Sequence[LayerCall], observer: Observer) 
 
 
 def _is_next_input(dropout: DropoutCall) -> bool:
-    """Whether a dropout is measured on the input of the layer that it comes into."""
+    """Whether a dropout is measured on the input of the layer that it feeds."""
     return any(_fits(dropout, call.shape) for call in dropout.comes_into)
 
 
 def _fits(dropout: DropoutCall, shape: tuple[int, ...]) -> bool:
-    """Whether a dropout sees what a layer sees, with the same axes in the same order, and can be
-    run without the model. (Of packed sequences only the width is known.)"""
+    """Whether a dropout gets the same shape as a layer, and can run without the model.
+
+    For packed sequences, only the width is known and compared.
+    """
     is_known = bool(dropout.rate) or dropout.dropout.can_switch_off
     same = dropout.shape == shape or (len(shape) == 1 and dropout.shape[-1:] == shape)
     return is_known and same
 
 
 def _as_module(call: DropoutCall) -> nn.Module:
-    """The module to audit in a dropout's place."""
+    """Return the module to audit in place of a dropout."""
     if isinstance(call.dropout.layer, nn.Module):
         return call.dropout.layer
     return FunctionDropout(call.dropout.kind.rpartition(".")[2], call.rate)

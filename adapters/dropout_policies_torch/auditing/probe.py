@@ -1,7 +1,7 @@
-"""Runs a `torch.nn.Module` under audit: on other weights, with the same noise again and again.
+"""Runs a `torch.nn.Module` under audit with other weights, and repeatedly with the same noise.
 
-The probe first finds out how the module is called (`calling`), and which axis of its input is time.
-`model_state` captures and restores what its noise depends on; `outputs` reads what it gives back.
+The probe first finds out how to call the module (`calling`), and which axis of its input is time.
+`model_state` captures and restores the state of the noise. `outputs` reads the module's result.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from .parts import RecurrentPart
 
 
 class WrittenValue(NamedTuple):
-    """What was written into a parameter."""
+    """A value that was written into a parameter."""
 
     value: Array
     parameter: nn.Parameter
     version: int
-    """The number of changes that the parameter had seen by then."""
+    """The version of the parameter after the write."""
 
     def is_there(self, parameter: nn.Parameter) -> bool:
-        """Whether it still is in what has the parameter's name now."""
+        """Whether this parameter still holds the value."""
         return self.parameter is parameter and self.version == parameter._version
 
 
 class Probe:
-    """See `dropout_policies.adapter.Probe`.
+    """The PyTorch implementation of `dropout_policies.adapter.Probe`.
 
     Raises:
-        PolicyError: the module is one step of a network, has no weights, or more than one
-            embedding.
+        PolicyError: the module is one step of a network, has no weight matrix or more than one
+            embedding, or is in half precision or from inference mode.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -92,8 +92,8 @@ class Probe:
             )
         self._time_first, self._call_style = True, CallStyle(self._widths[0])
         self._written: dict[str, WrittenValue] = {}
-        self._last_softmax: int | None = None  # the number of the one that makes the output
-        # Calls, by style and mode, in which nothing need be watched: that takes long in a loop.
+        self._last_softmax: int | None = None  # the number of the softmax that makes the output
+        # The call styles and modes without a softmax. Watching such a call would slow down loops.
         self._without_softmax: set[tuple[CallStyle, bool]] = set()
         self.takes_states = bool(state_arguments(module))
 
@@ -162,7 +162,7 @@ class Probe:
         return y if self._time_first else y.swapaxes(0, 1)
 
     def _write(self, name: str, parameter: nn.Parameter, value: Array) -> None:
-        """Give a parameter a value, unless it has had that since the last run."""
+        """Write a value to a parameter, unless the parameter still holds it from the last run."""
         written = self._written.get(name)
         if written is not None and written.value is value and written.is_there(parameter):
             return
@@ -201,16 +201,20 @@ class Probe:
         )
 
     def _find_time_axis(self) -> int:
-        """Find how the module is called, and the axis of its input along which an input affects
-        other outputs.
+        """Find out how to call the module, and which axis of its input is time.
+
+        Along the axis of time, an input affects other outputs.
+
+        Returns:
+            The index of the axis: 0 or 1.
 
         Raises:
-            PolicyError: the module cannot be called, or there is no such axis, or two.
+            PolicyError: the module cannot be called, or there is no such axis, or there are two.
         """
         for number, parameter in enumerate(self.module.parameters()):
             generator = torch.Generator().manual_seed(number)
             values = torch.rand(parameter.shape, generator=generator, dtype=torch.float32)
-            # So that the input passes through many layers.
+            # These values let the input pass through many layers.
             is_matrix = parameter.dim() == 2
             values = (0.5 + values) / parameter.shape[1] if is_matrix else 0.1 * values
             parameter.data.copy_(values)
@@ -220,7 +224,7 @@ class Probe:
             self._call_style = style
             try:
                 affects = self._affected_axes()
-            except Exception as error:  # whatever a module raises when it is called so
+            except Exception as error:  # a module may raise anything if it is called wrongly
                 errors.append(error)
                 continue
             if style.batch_axis is None or not affects[style.batch_axis]:
@@ -240,7 +244,7 @@ class Probe:
         return affects.index(True)
 
     def _refusal(self, error: Exception) -> PolicyError:
-        """The error for a module that cannot be called in any way."""
+        """Make the error for a module that cannot be called in any way."""
         if isinstance(error, PolicyError):
             return error
         widths = " or ".join(map(str, dict.fromkeys(self._widths)))
@@ -251,8 +255,12 @@ class Probe:
         )
 
     def _affected_axes(self) -> tuple[bool, bool]:
-        """Whether the input at (1, 1), of 3 by 5, affects other outputs along the first axis, and
-        along the second one."""
+        """Find the axes along which an input affects other outputs.
+
+        Returns:
+            Whether the input at (1, 1), of 3 by 5, affects other outputs along the first axis, and
+            whether it does along the second.
+        """
         outputs = []
         for value in (0, 0, 1):  # the first call finds the softmax that makes the output
             if self.embedding is None:
@@ -276,20 +284,20 @@ class Probe:
 
 
 def _possible_widths(module: nn.Module, first: Tensor) -> Iterator[int]:
-    """What D may be, by an `input_size` of the module or by its first matrix."""
+    """List the possible values of D, from an `input_size` or from the first matrix."""
     for part in module.modules():
         if isinstance(size := getattr(part, "input_size", None), int):
             yield size
     rows, columns = first.shape
     yield columns
-    # One matrix for x and h side by side; or either of them transposed.
+    # The matrix may be for x and h side by side, and either kind may be transposed.
     yield from (columns - rows // gates for gates in (4, 3, 1) if columns > rows // gates)
     yield rows
     yield from (rows - columns // gates for gates in (4, 3, 1) if rows > columns // gates)
 
 
 def _title(module: nn.Module) -> str:
-    """The class, and of a recurrent layer the arguments that matter here."""
+    """Return the class, and for a recurrent layer the arguments that matter here."""
     module = module.layer if isinstance(module, RecurrentPart) else module
     kind = type(module)
     prefix = "nn." if kind.__module__.startswith("torch.nn.") else ""

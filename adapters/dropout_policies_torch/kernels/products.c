@@ -1,7 +1,7 @@
 /* Products with a weight, computed in tiles whose sums stay in the registers. Part of steps.c.
 
-   The weight is packed into panels of LANES columns each, [panels, 1 + depth, LANES]. The last panel
-   is padded with zeros. The first row of a panel is the bias, or zeros. */
+   The weight is packed into panels of LANES columns each, [panels, 1 + depth, LANES]. The last
+   panel is padded with zeros. The first row of a panel is the bias, or zeros. */
 
 #ifdef __AVX512F__
 #define VECTOR_BYTES 64
@@ -122,8 +122,8 @@ static inline __attribute__((always_inline)) void multiply_tile(
             store(out + r * out_stride + p * LANES, sums[r][p], columns - p * LANES);
 }
 
-/* The same for up to MAX_TILE_ROWS rows. It is always inlined, so that the compiler can use constant
-   values of `row_stride`, `entry_stride` and `accumulate`. */
+/* The same for up to MAX_TILE_ROWS rows. It is always inlined, so that the compiler can use
+   constant values of `row_stride`, `entry_stride` and `accumulate`. */
 static inline __attribute__((always_inline)) void multiply_rows(
     const REAL *x, int64_t row_stride, int64_t entry_stride, const REAL *weight, int64_t depth,
     REAL *out, int64_t out_stride, int64_t columns, int64_t accumulate, int64_t rows

@@ -53,8 +53,8 @@ static const REAL *multiply_inputs(
     return products;
 }
 
-/* Run one thread's samples through the steps `first` to `last`, in either direction. The product with
-   h is [B, G*H]. */
+/* Run one thread's samples through the steps `first` to `last`, in either direction. The product
+   with h is [B, G*H]. */
 static void run_forward(const void *arguments, int64_t thread) {
     const Sequence *sequence = arguments;
     const Layer *layer = sequence->layer;

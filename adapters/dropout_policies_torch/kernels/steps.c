@@ -136,8 +136,8 @@ static inline void mask_hidden(const Layer *layer, const REAL *restrict h, int64
     }
 }
 
-/* Finish step t of sample b: mask the new h, apply zoneout with the h of the step `previous`, and mask
-   it again for the matrix product of step `next` (-1 if there is none). */
+/* Finish step t of sample b: mask the new h, apply zoneout with the h of the step `previous`, and
+   mask it again for the matrix product of step `next` (-1 if there is none). */
 static inline void finish_hidden(
     const Layer *layer, int64_t t, int64_t previous, int64_t next, int64_t b
 ) {
@@ -151,9 +151,9 @@ static inline void finish_hidden(
     if (next >= 0) mask_hidden(layer, h, next, b);
 }
 
-/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [P]. It is the sum
-   of the gradient of the output, the gradient that zoneout passed on, and the gradient through the
-   gates of the step `later` (-1 if t is the last step). grad_h keeps what zoneout passes on from t. */
+/* Write the gradient of the new h of step t, before mask and zoneout, to grad_new [P]. It sums the
+   gradient of the output, the gradient that zoneout passed on, and the gradient through the gates
+   of the step `later` (-1 if t is the last step). grad_h keeps what zoneout passes on from t. */
 static inline void grad_new_hidden(
     const Layer *layer, REAL *restrict grad_new, int64_t t, int64_t later,
     const REAL *restrict product, int64_t b
@@ -190,9 +190,9 @@ static void mask_initial_hidden_of(const Layer *layer, Samples samples, int64_t 
     EACH_SAMPLE mask_hidden(layer, (REAL *)layer->h0 + b * layer->width, t, b);
 }
 
-/* Run step t of some samples, between the steps `previous` and `next` (-1 if there is none). `product`
-   is the hidden state's part of the gates, [B, 4H]. With a projection, this stops at the h before the
-   projection. */
+/* Run step t of some samples, between the steps `previous` and `next` (-1 if there is none).
+   `product` is the hidden state's part of the gates, [B, 4H]. With a projection, this stops at the
+   h before the projection. */
 static void lstm_step_of(
     const Layer *layer, Samples samples, int64_t t, int64_t previous, int64_t next,
     const REAL *restrict product
@@ -227,9 +227,9 @@ static void lstm_step_of(
     }
 }
 
-/* Run the backward pass of step t of some samples. It comes after the step `later` and before the step
-   `earlier` (-1 if there is none). `product` [B, N*P] is the gradient of the masked h_t through the
-   gates of `later`. With a projection, `unprojected` holds the gradient of the h before the
+/* Run the backward pass of step t of some samples. It comes after the step `later` and before the
+   step `earlier` (-1 if there is none). `product` [B, N*P] is the gradient of the masked h_t
+   through the gates of `later`. With a projection, `unprojected` holds the gradient of the h before
    projection. */
 static void lstm_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,

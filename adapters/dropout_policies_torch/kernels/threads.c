@@ -1,4 +1,4 @@
-/* A loop on many threads. It uses the threads of the OpenMP runtime that is already in the process. A
+/* A loop on many threads. It uses the threads of the OpenMP runtime that the process already has. A
    second pool of threads would compete with the first. Part of steps.c.
 
    `#pragma omp` would tie a library to the runtime of the compiler that made it: GCC calls libgomp,

@@ -42,7 +42,7 @@ def masks_in_chunk(masks: AnyMasks, chunk: slice) -> AnyMasks:
 
 
 def by_step(array: Tensor, steps: int) -> Sequence[Tensor]:
-    """Return each step's part of an array `[T or 1, ...]`. If it has one part, all steps share it."""
+    """Return each step's part of an array `[T or 1, ...]`. One part is shared by all steps."""
     return array.unbind(0) if len(array) == steps else [array[0]] * steps
 
 

@@ -1,4 +1,4 @@
-"""What an example means: how a model is called with it."""
+"""How a model is called with an example."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ from torch.nn.utils.rnn import PackedSequence
 
 
 def as_function(model: nn.Module, example: Any) -> Callable[[], Any]:
-    """What runs a model on an example: the example itself if it is a function, or a call with it as
-    one input, several, or keywords, as the model's `forward` can take it."""
+    """Make a function that runs a model on an example.
+
+    If the example is a function, it is returned. Otherwise the example is passed as one input, as
+    several inputs or as keywords, depending on what the model's `forward` can take.
+    """
     is_data = isinstance(example, Tensor | PackedSequence | Mapping | nn.Module)
     if callable(example) and not is_data:
         return example  # type: ignore[no-any-return]
@@ -38,7 +41,7 @@ def _binds(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside of DDP or DataParallel, whose call may wait for other processes."""
+    """Return the module inside DDP or DataParallel, whose call may wait for other processes."""
     while isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
         model = model.module
     return model

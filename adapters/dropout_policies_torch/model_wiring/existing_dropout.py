@@ -1,4 +1,4 @@
-"""The dropout modules that a model has already: found by behaviour, switched off, and restored."""
+"""Finding the dropout modules that a model already has, switching them off, and restoring them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ RATE_NAMES = (
     *("p", "rate", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),
     *("dropout_rate", "dropout_prob", "dropout_p", "p_dropout", "dropprob", "droprate"),
 )
-"""The attributes that hold a dropout's rate, in PyTorch and in people's own classes."""
+"""The attributes that may hold a dropout's rate, in PyTorch and in users' own classes."""
 
 
 def find_dropouts(
     model: nn.Module, found: Sequence[RecurrentLayer]
 ) -> dict[nn.Module, ExistingDropout]:
-    """The active dropout modules of a model, outside of its recurrent layers.
+    """Find the active dropout modules of a model, outside of its recurrent layers.
 
-    A module is a dropout if its class, or one that it derives from, says so in its name, if it has
-    no weights, and if it is no container of others.
+    A module is a dropout if its class or a base class has "dropout" in its name, if it has no
+    weights, and if it contains no other dropout.
 
     Args:
         model: the model.
         found: its recurrent layers.
+
+    Returns:
+        The dropouts, by module.
     """
     inside = {inner for item in found for inner in item.layer.modules()}
     dropouts = {}
@@ -48,7 +51,7 @@ def find_dropouts(
 
 
 def is_dropout(module: nn.Module) -> bool:
-    """Whether a module is dropout: by the name of its class, without weights or others inside."""
+    """Whether a module is a dropout by its class name, without weights or inner dropouts."""
     names = [kind.__name__.lower() for kind in type(module).__mro__]
     if not any("dropout" in name for name in names) or next(module.parameters(), None) is not None:
         return False
@@ -56,7 +59,7 @@ def is_dropout(module: nn.Module) -> bool:
 
 
 def rate_attribute(module: nn.Module) -> str | None:
-    """The attribute that holds a dropout's rate; None if there is none."""
+    """Return the name of the attribute that holds a dropout's rate. None if there is none."""
     for name in RATE_NAMES:
         value = getattr(module, name, None)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -66,12 +69,12 @@ def rate_attribute(module: nn.Module) -> str | None:
 
 
 def _is_plain(module: nn.Module, attribute: str) -> bool:
-    """Whether a rate is an ordinary attribute, and so can be set."""
+    """Whether a rate is an ordinary attribute, which can be set."""
     return attribute in vars(module)
 
 
 class SwitchedOffDropout:
-    """A dropout module whose rate is about to be set to 0; plain data, as a swapped layer.
+    """A dropout module whose rate is about to be set to 0. It is plain data, like a swapped layer.
 
     Args:
         module: the dropout.
@@ -82,21 +85,21 @@ class SwitchedOffDropout:
         self.attribute = rate_attribute(module) or "p"
 
     def check(self) -> None:
-        """Nothing can be wrong."""
+        """Check nothing, because nothing can be wrong."""
 
     def switch_off(self) -> None:
-        """Set the rate to 0, and have the module remember it."""
+        """Set the rate to 0, and store the old rate in the module."""
         name = self.attribute
         self.module.rate_before_policy = (name, vars(self.module)[name])
         setattr(self.module, name, 0.0)
 
     def restore(self) -> None:
-        """Give the module its rate back."""
+        """Give the module its old rate back."""
         restore_rate(self.module)
 
 
 def restore_rate(module: nn.Module) -> None:
-    """Give a dropout that a policy switched off its rate back; nothing for any other module."""
+    """Give a dropout that a policy switched off its old rate back. Other modules do not change."""
     saved = vars(module).pop("rate_before_policy", None)
     if saved is not None:
         setattr(module, *saved)

@@ -1,8 +1,7 @@
-"""Follows tensors through PyTorch's functions: from which layer each comes, and through which
-dropout.
+"""Follows tensors through PyTorch's functions: which layer and which dropout each comes from.
 
-What is known of a tensor (its `Origin`) passes through operations without weights, and ends at
-those with weights. A dropout function, and a mask that code draws itself, are noted on the way.
+The knowledge of a tensor (its `Origin`) passes through operations without weights, and ends at
+operations with weights. On the way, dropout functions are noted, and masks that code draws itself.
 """
 
 from __future__ import annotations
@@ -49,20 +48,20 @@ DROPOUT_FUNCTIONS = frozenset(
     )
     for suffix in ("", "_")
 )
-"""PyTorch's functions `(input, p, training, ...)`."""
+"""PyTorch's dropout functions, with the arguments `(input, p, training, ...)`."""
 
 ASSEMBLING = frozenset(
     {"cat", "concat", "concatenate", "stack", "hstack", "vstack", "where", "__setitem__"}
 )
-"""Functions that put values side by side: a weight among them, such as a learned first input,
-leaves the others what they are."""
+"""Functions that put values side by side. A weight among the values, such as a learned first input,
+does not change the others."""
 
 OWN_FOLDER = str(Path(__file__).parent) + os.sep
-"""Where masks are a policy's, such as those of an embedding."""
+"""The folder in which masks belong to a policy, such as the mask of an embedding."""
 
 
 class FunctionObserver(TorchFunctionMode):
-    """While it is entered, it sees every function of PyTorch that runs outside of layers.
+    """Sees every function of PyTorch that runs outside of layers, while it is entered as a context.
 
     Args:
         model: the model.
@@ -80,12 +79,12 @@ class FunctionObserver(TorchFunctionMode):
             self._known.set(buffer, CONSTANT)
 
     def origin(self, *values: Any) -> Origin:
-        """What is known of some tensors together."""
+        """Return the union of the origins of some tensors."""
         known = [self._origin_of(tensor) for tensor in find_values(values)]
         return union(known)
 
     def _find(self, tensor: Tensor) -> Origin | Numbers | None:
-        """What is known of a tensor."""
+        """Return what is known of a tensor. None if nothing is."""
         return Origin(is_weight=True) if id(tensor) in self._weights else self._known.get(tensor)
 
     def _origin_of(self, tensor: Tensor) -> Origin:
@@ -128,7 +127,7 @@ class FunctionObserver(TorchFunctionMode):
     def _see_result(
         self, name: str, args: Sequence[Any], result: Any, known: Sequence[Origin]
     ) -> None:
-        """Set the origin of what a function gave, from those of its arguments."""
+        """Set the origin of a function's result from the origins of its arguments."""
         with_weights = [origin.is_weight for origin in known]
         if not known or all(with_weights):
             if known:
@@ -141,16 +140,16 @@ class FunctionObserver(TorchFunctionMode):
             return
         tensors = list(find_values(result))
         values = [t for t in tensors if t.is_floating_point() or t.is_complex()]
-        # Whole numbers beside values are lengths or places, as those of packing or sorting.
+        # Integers next to values are lengths or positions, such as those of packing or sorting.
         if not values and (tensors or name in ("item", "tolist", "numpy", "__array__")):
             consume(origin)
         self._set_result(name, values, self._after_choice(name, args, origin))
 
     def _set_result(self, name: str, result: Any, known: Origin | Numbers) -> None:
-        """Know something of what a function gave, and of what it wrote to."""
+        """Store what is known of a function's result, and of the tensor that it wrote to."""
         for tensor in find_values(result):
             self._set(tensor, known)
-            base = tensor._base if name.endswith("_") else None  # a view that was written to
+            base = tensor._base if name.endswith("_") else None  # it wrote to a view of this tensor
             before = None if base is None else self._find(base)
             if isinstance(known, Origin) and base is not None:
                 self._set(base, known | self._origin_of(base))
@@ -158,13 +157,13 @@ class FunctionObserver(TorchFunctionMode):
                 self._set(base, known if known.draws else before)
 
     def _see_own_mask(self, name: str, mask: OwnMask, result: Any) -> None:
-        """A mask that the model's code draws: on one value, or a choice between several."""
+        """Note a mask that the model's code draws: on one value, or to choose between several."""
         origin = self.origin(mask.values)
         if all(self._origin_of(value).is_weight for value in mask.values):
             self._set(result, Origin(is_weight=True))
             return
         call = mask.noise.call
-        if call is not None:  # a dropout module made the mask, and can be switched off
+        if call is not None:  # a dropout module made the mask, so it can be switched off
             call.inputs |= origin
         else:
             is_choice = len(mask.values) > 1
@@ -176,8 +175,11 @@ class FunctionObserver(TorchFunctionMode):
         self._set_result(name, result, origin | Origin(dropouts=frozenset({call})))
 
     def _after_choice(self, name: str, args: Sequence[Any], origin: Origin) -> Origin:
-        """The origin of what a function gave; of a sum of two values that the same noise masks in
-        turn, as zoneout is written by hand, that of a choice between them."""
+        """Return the origin of a function's result.
+
+        Zoneout written by hand is a sum of two values that the same noise masks in turn. The origin
+        of such a sum is that of a choice between the two values.
+        """
         masks = [self.origin(value).dropouts & self._draws.keys() for value in args[:2]]
         turns = [
             (a, b)
@@ -193,7 +195,7 @@ class FunctionObserver(TorchFunctionMode):
         return replace(origin, dropouts=origin.dropouts - old | {call})
 
     def _in_code(self, kind: str, rate: str) -> ExistingDropout:
-        """A dropout that the line of code which runs now is."""
+        """Return the dropout that stands for the line of code that is running."""
         file, line = _caller()
         known = self._functions.get((file, line, kind))
         if known is None:
@@ -204,15 +206,17 @@ class FunctionObserver(TorchFunctionMode):
     def _see_dropout_function(
         self, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
     ) -> Any:
-        """A dropout function of the model's code; its result is a tensor of its own, so that what
-        it was given stays apart."""
+        """Note a dropout function of the model's code.
+
+        The result is a new tensor, so that its origin stays apart from that of the input.
+        """
         names = ("input", "p", "training", "inplace")
         named = dict(zip(names, args, strict=False)) | dict(kwargs)
         given, rate = named["input"], named.get("p", 0.5)
         is_active = bool(named.get("training", named.get("train", True)))
         known = self._find(given)
         if isinstance(known, Numbers):
-            is_mask = rate and is_active  # which code puts on a value itself
+            is_mask = rate and is_active  # a mask that the code applies to a value itself
             self._set(result, draw(f"torch.nn.functional.{name}") if is_mask else known)
             return result
         if not rate or (known is not None and known.is_weight):
@@ -228,7 +232,7 @@ class FunctionObserver(TorchFunctionMode):
         return self._passed_on(result, origin)
 
     def _passed_on(self, value: Any, origin: Origin) -> Any:
-        """The same values as tensors of their own, with an origin of their own."""
+        """Return the same values as new tensors with this origin."""
         if isinstance(value, Tensor):
             value = value.view_as(value)
             self._set(value, origin)
@@ -240,7 +244,7 @@ class FunctionObserver(TorchFunctionMode):
 
 
 def _caller() -> tuple[str, int]:
-    """The file and line of the model's code that called a function of PyTorch."""
+    """Return the file and line of the model's code that called a function of PyTorch."""
     frame = sys._getframe(1)
     own = (str(Path(torch.__file__).parent), __file__)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(own):

@@ -1,4 +1,4 @@
-"""Tensors in structures of any kind, and what is known of each tensor while it lives."""
+"""Finds tensors in structures of any kind, and keeps knowledge of each tensor while it lives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Known = TypeVar("Known")
 
 
 def find_values(value: Any) -> Iterator[Tensor]:
-    """The tensors in a structure of tuples, lists, mappings and objects."""
+    """Find the tensors in a structure of tuples, lists, mappings and objects."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
@@ -31,27 +31,31 @@ def find_values(value: Any) -> Iterator[Tensor]:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of a tensor; of a packed sequence only the last axis, and of anything else ()."""
+    """Return a tensor's shape. For a packed sequence, only the last axis. For anything else, ()."""
     if isinstance(value, PackedSequence):
         return tuple(value.data.shape[-1:])
     return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 class KnownTensors(Generic[Known]):
-    """What is known of tensors, each as long as it lives: a run under observation needs no more
-    memory than another."""
+    """Knowledge of tensors, kept for each one only as long as it lives.
+
+    So a run under observation needs no more memory than any other run.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[weakref.ref[Any], Known]] = {}
 
     def get(self, tensor: Tensor) -> Known | None:
-        """What is known of a tensor, or of one that lies in the same place in memory: that is how
-        `torch.autograd.Variable` and NumPy give a tensor back."""
+        """Return what is known of a tensor, or of one with the same memory. None if nothing is.
+
+        `torch.autograd.Variable` and NumPy return a tensor as a new one with the same memory.
+        """
         found = self._entry(tensor)
         return found if found is not None else self._entry(_storage(tensor))
 
     def set(self, tensor: Tensor, known: Known) -> None:
-        """Know something of a tensor."""
+        """Store what is known of a tensor."""
         for key in (tensor, _storage(tensor)):
             if key is not None:
                 self._by_id[id(key)] = (weakref.ref(key), known)
@@ -62,7 +66,7 @@ class KnownTensors(Generic[Known]):
 
 
 def _storage(tensor: Tensor) -> Any:
-    """A tensor's place in memory; None for a tensor without one, such as a sparse one."""
+    """Return a tensor's storage. None for a tensor without one, such as a sparse one."""
     try:
         return tensor.untyped_storage()
     except (NotImplementedError, RuntimeError):

@@ -1,7 +1,7 @@
-"""Everything that the noise of a module's next call depends on: captured, and restored.
+"""Capturing and restoring everything that the noise of a module's next call depends on.
 
-These are the states of random generators, and what a module keeps in attributes, buffers and
-parameters: masks, counters, generators of its own.
+This covers the states of random generators, and the state that a module keeps in attributes,
+buffers and parameters: masks, counters, its own generators.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from torch import Tensor, nn
 GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
 
 COUNTER_NAME = re.compile("call|count|iter|seed|step")
-"""The name of a number that may number masks. Other numbers may belong to a state that is restored,
-as a batch's size."""
+"""The name of a number that may count masks. Other numbers may belong to a state that is restored,
+such as the size of a batch."""
 
 MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
-"""The attributes of every module: they hold no noise, or are restored by themselves."""
+"""The attributes that every module has. They hold no noise, or are restored separately."""
 
 
 class ModelState(NamedTuple):
     """Everything that the noise of a module's next call depends on.
 
     Args:
-        generators: the states of Python's, NumPy's and PyTorch's.
-        cuda: of PyTorch's on GPUs.
-        attributes: of each module within, with copies of what may change in them.
-        buffers: module, name, buffer and value.
-        parameters: of each module within its own, by name.
+        generators: the states of the generators of Python, NumPy and PyTorch.
+        cuda: the states of PyTorch's generators on GPUs.
+        attributes: the attributes of each inner module, with copies of what may change in them.
+        buffers: the module, name, buffer and value of each buffer.
+        parameters: the own parameters of each inner module, by name.
     """
 
     generators: list[Any]
@@ -48,8 +48,8 @@ def capture_state(module: nn.Module, initial: ModelState | None = None) -> Model
 
     Args:
         module: the module.
-        initial: what was captured before its first call. A state that the module carries from call
-            to call is taken from there.
+        initial: the state captured before the module's first call. The state that the module
+            carries from call to call is taken from there. None: take everything as it is now.
     """
     generators: list[Any] = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
@@ -70,7 +70,7 @@ def capture_state(module: nn.Module, initial: ModelState | None = None) -> Model
 
 
 def restore_state(noise: ModelState) -> None:
-    """Have the next call draw the same noise as the call that came after `capture_state`."""
+    """Make the next call draw the same noise as the call that followed `capture_state`."""
     python, numpy, cpu = noise.generators
     random.setstate(python)
     np.random.set_state(numpy)
@@ -81,7 +81,7 @@ def restore_state(noise: ModelState) -> None:
         _restore_attributes(vars(module), attributes)
     with torch.no_grad():
         for module, name, buffer, value in noise.buffers:
-            if getattr(module, name) is not buffer:  # the module has put another one there since
+            if getattr(module, name) is not buffer:  # the module has replaced the buffer
                 setattr(module, name, buffer)
             buffer.copy_(value)
     for module, parameters in noise.parameters:
@@ -89,15 +89,15 @@ def restore_state(noise: ModelState) -> None:
 
 
 def _own_parameters(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """A module's own parameters, each under every name that it has there."""
+    """Return a module's own parameters, each under every name that it has in the module."""
     return list(module.named_parameters(recurse=False, remove_duplicate=False))
 
 
 def _restore_parameters(module: nn.Module, parameters: list[tuple[str, nn.Parameter]]) -> None:
     """Give a module's own parameters their former names, in the same order.
 
-    A module that masks weights may put a tensor in a parameter's place for one call, and a
-    parameter for another, which is then in the way.
+    A module that masks weights may replace a parameter by a tensor for one call and by another
+    parameter for the next. That parameter is then in the way.
     """
     now = _own_parameters(module)
     if [(name, id(p)) for name, p in now] == [(name, id(p)) for name, p in parameters]:
@@ -109,12 +109,12 @@ def _restore_parameters(module: nn.Module, parameters: list[tuple[str, nn.Parame
 
 
 def _copy_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes, each with a copy of what may change within it."""
+    """Return attributes, each with a copy of what may change within it."""
     return {k: (v, _copy(v)) for k, v in attributes.items() if k not in MODULE_ATTRIBUTES}
 
 
 def _copy(value: Any) -> Any:
-    """A copy of what may change within a value; None if nothing may."""
+    """Copy what may change within a value. None if nothing may change."""
     if isinstance(value, torch.Generator):
         return value.get_state()
     if isinstance(value, Tensor):
@@ -135,8 +135,10 @@ def _copy(value: Any) -> Any:
 
 
 def _update_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes as they were before, except what noise may be drawn by: generators and counters,
-    in dictionaries too. These are as they are now."""
+    """Return attributes as they were before, but with the current sources of noise.
+
+    Sources of noise are generators and counters, also within dictionaries.
+    """
     updated = dict(before)
     for key, (value, copied) in now.items():
         if key not in before:
@@ -155,8 +157,10 @@ def _is_source(value: Any) -> bool:
 
 
 def _holds_generator(value: Any) -> bool:
-    """Whether an object has the state of its noise as attributes: this library's objects, or one
-    that holds a generator."""
+    """Whether an object holds the state of its noise in its attributes.
+
+    Objects of this library do, and so do objects that hold a generator.
+    """
     if isinstance(value, nn.Module | Tensor | type) or not hasattr(value, "__dict__"):
         return False
     ours = type(value).__module__.startswith("dropout_policies")

@@ -1,4 +1,4 @@
-"""How the recurrent layers of a model are connected, seen in a run of it on an example."""
+"""How the recurrent layers of a model are connected, as observed in a run on an example."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from .observer import Observer
 
 
 def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
-    """Run a model on an example, and see how its recurrent layers are connected.
+    """Run a model on an example, and observe how its recurrent layers are connected.
 
-    It runs in evaluation mode; and once more in training mode, since dropout may be in code that
-    runs only there. Nothing of either run remains.
+    The model runs once in evaluation mode and once in training mode, because some code calls
+    dropout only in training. Both runs leave the model as it was.
 
     Args:
         model: the model.
         found: its recurrent layers.
-        example: as `dropout_policies.apply` takes it.
+        example: an example, as `dropout_policies.apply` takes it.
 
     Raises:
         PolicyError: the model does not run on the example.
@@ -69,8 +69,11 @@ def observe_runs(
     dropouts: Mapping[nn.Module, ExistingDropout],
     example: Any,
 ) -> tuple[Observer, Observer | None, list[str]]:
-    """What was seen in evaluation mode; in training mode, or None if the model does not run there;
-    and what the report should say of it.
+    """Observe a run in evaluation mode and a run in training mode.
+
+    Returns:
+        The observer of evaluation; the observer of training, or None if the model does not run in
+        training mode; and notes for the report.
 
     Raises:
         PolicyError: the model does not run on the example.
@@ -90,7 +93,7 @@ def _observe(
     run: Callable[[], Any],
     training: bool,
 ) -> Observer:
-    """One run of the model under observation."""
+    """Run the model once under observation."""
     observer = Observer(model, found, dropouts)
     modes = [(module, module.training) for module in model.modules()]
     state = capture_state(model)
@@ -113,6 +116,6 @@ def _observe(
 
 
 def _run_uncompiled() -> AbstractContextManager[Any]:
-    """Have what `torch.compile` compiled run as it was written, so that it can be seen."""
-    is_used = "torch._dynamo" in sys.modules  # which nothing should load for this alone
+    """Make compiled functions of `torch.compile` run as plain Python, so that they can be seen."""
+    is_used = "torch._dynamo" in sys.modules  # do not import it only for this
     return torch.compiler.set_stance("force_eager") if is_used else nullcontext()

@@ -1,7 +1,7 @@
-"""Sees a run of a model: every call of a recurrent layer and of a dropout, and where the tensors
-come from that go into it.
+"""Observes a run of a model.
 
-`function_observer` follows the tensors through what runs between these calls.
+It records every call of a recurrent layer and of a dropout, and where their input tensors come
+from. `function_observer` follows the tensors through the code between these calls.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .own_masks import CONSTANT, Numbers, draw
 
 
 class Observer(FunctionObserver):
-    """Follows tensors through a run.
+    """Follows tensors through a run of a model.
 
     Args:
         model: the model.
@@ -55,7 +55,7 @@ class Observer(FunctionObserver):
         self.layer_calls: list[LayerCall] = []
 
     def watching(self) -> AbstractContextManager[Any]:
-        """While it is entered, this observer sees every function and every module."""
+        """Make a context in which this observer sees every function and every module."""
         stack = ExitStack()
         before = register_module_forward_pre_hook(self._enter_module)
         stack.callback(before.remove)
@@ -65,12 +65,11 @@ class Observer(FunctionObserver):
         return stack
 
     def finish(self, result: Any) -> None:
-        """The run is over, and gave something: it comes into something that is no recurrent
-        layer."""
+        """Finish the run. Its result counts as used by something that is not a recurrent layer."""
         consume(self.origin(result))
         choices = {call.dropout for call in self.dropout_calls if call.is_choice}
         for call in self.dropout_calls:
-            if call.dropout in choices:  # also at a first step, from a state of zeros
+            if call.dropout in choices:  # also at a first step, whose state is zeros
                 call.is_choice, call.inputs = True, NOWHERE
         self.dropout_calls = [c for c in self.dropout_calls if not c.is_choice or c.starts]
 
@@ -83,7 +82,7 @@ class Observer(FunctionObserver):
     ) -> Any:
         if self._inside:
             self._inside.pop()
-        if self._inside or output is None:  # after an error PyTorch gives neither, nor keywords
+        if self._inside or output is None:  # after an error, PyTorch passes no output or keywords
             return None
         if module in self.layers:
             self._see_layer(self.layers[module], args, kwargs, output)
@@ -93,7 +92,7 @@ class Observer(FunctionObserver):
             call = DropoutCall(self.dropouts[module], inputs, shape)
             self.dropout_calls.append(call)
             if all(isinstance(self._find(t), Numbers) for t in find_values((args, kwargs))):
-                self._set(output, draw(call.dropout.name, call=call))  # a mask for a value
+                self._set(output, draw(call.dropout.name, call=call))  # it makes a mask for a value
                 return None
             return self._passed_on(output, call.inputs | Origin(dropouts=frozenset({call})))
         else:
@@ -101,8 +100,10 @@ class Observer(FunctionObserver):
         return None
 
     def _see_module(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        """What code does that PyTorch does not show (a script, an operator of one's own): a module
-        without weights passes on what comes in."""
+        """Follow tensors through code that PyTorch does not show, such as a custom operator.
+
+        A module without weights passes on its inputs.
+        """
         inputs = self.origin(args, kwargs)
         unknown = [t for t in find_values(output) if self._find(t) in (None, CONSTANT)]
         if inputs == NOWHERE or not unknown:
@@ -115,7 +116,7 @@ class Observer(FunctionObserver):
     def _see_layer(
         self, item: RecurrentLayer, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any
     ) -> None:
-        given = [*args, *kwargs.values()]  # which a subclass may call by other names
+        given = [*args, *kwargs.values()]  # a subclass may use other names for them
         sequence = kwargs["input"] if "input" in kwargs else given[0]
         states = [value for value in given if value is not sequence]
         inputs, state = self.origin(sequence), self.origin(*states)
@@ -137,7 +138,7 @@ class Observer(FunctionObserver):
 
 
 def _steps(layer: Any, sequence: Any) -> int:
-    """T of a call."""
+    """Return T, the number of steps of a call."""
     if isinstance(layer, nn.RNNCellBase):
         return 1
     if isinstance(sequence, PackedSequence):

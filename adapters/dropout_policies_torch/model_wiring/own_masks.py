@@ -1,9 +1,9 @@
-"""Masks that a model's code draws itself: which tensors are made of random numbers alone, and
-where such numbers fall on a value.
+"""Masks that a model's code draws itself.
 
-Noise that is only added is no mask, nor is noise whose mean is 0 however it is scaled: a value
-that is multiplied with it is the noise's size. A mask that keeps everything, as one at rate 0, is
-none either.
+This module finds out which tensors consist only of random numbers, and where such numbers mask a
+value. Noise that is only added is not a mask. Neither is noise with mean 0, however it is scaled: a
+value that it multiplies sets the size of the noise. A mask that keeps everything, such as a mask at
+rate 0, does not count either.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _draws = count()
 
 @dataclass(frozen=True)
 class Numbers:
-    """A tensor that holds nothing that comes from an input, a weight or a layer.
+    """Knowledge of a tensor that holds nothing from an input, a weight or a layer.
 
     Args:
-        draws: which random numbers it is made of; none where it is constant.
+        draws: the random numbers that it consists of. Empty for a constant.
         function: the function that drew them.
-        centre: the middle of the range in which they lie.
-        reach: how far they lie from it at most.
-        call: the dropout module's call that drew them, if one did.
+        centre: the middle of their range.
+        reach: their largest distance from the centre.
+        call: the call of a dropout module that drew them, or None.
     """
 
     draws: frozenset[int] = frozenset()
@@ -44,7 +44,7 @@ class Numbers:
 
     @property
     def can_mask(self) -> bool:
-        """Whether a value that they are multiplied with is masked."""
+        """Whether they mask a value that they multiply."""
         return bool(self.draws) and self.reach > 0 and self.centre != 0
 
 
@@ -57,16 +57,16 @@ MADE_NEW = frozenset(
     {"new", "new_tensor", "new_zeros", "new_ones", "new_empty", "new_empty_strided", "new_full"}
     | {"zeros_like", "ones_like", "empty_like", "full_like", "zero_", "fill_"}
 )
-"""Functions that take nothing of their argument but its form."""
+"""Functions that use only the form of their argument, such as its shape."""
 
 LIKE_FIRST = frozenset(
     {"type_as", "view_as", "expand_as", "reshape_as", "to", "__getitem__", "index_select"}
 )
-"""Functions whose other arguments only say in what form the first one is wanted."""
+"""Functions whose other arguments only determine the form of the first one."""
 
 UNIFORM, EITHER, AROUND_0, OTHER = (0.5, 0.5), (0.5, 0.6), (0.0, math.inf), (0.5, math.inf)
-"""Ranges by centre and reach: from 0 to 1; 0 or 1, which, unlike the ends of the first, are drawn;
-all numbers around 0; any other."""
+"""Ranges by centre and reach: from 0 to 1; 0 or 1 (the ends of the range, which do occur, unlike
+those of the first); all numbers around 0; any other range."""
 
 DRAWS = {
     **dict.fromkeys(("rand", "rand_like", "uniform_"), UNIFORM),
@@ -76,7 +76,7 @@ DRAWS = {
     **dict.fromkeys(("exponential_", "geometric_", "log_normal_"), OTHER),
     **dict.fromkeys(("poisson", "binomial", "multinomial"), OTHER),
 }
-"""The functions that give random numbers, and the range of these."""
+"""The functions that draw random numbers, with the range of these numbers."""
 
 PRODUCTS = frozenset({"mul", "rmul", "multiply"})
 SUMS = frozenset({"add", "radd"})
@@ -90,7 +90,7 @@ class OwnMask(NamedTuple):
 
     Args:
         noise: the noise.
-        values: those that it masks; several where it chooses between them.
+        values: the values that it masks. If there are several, it chooses between them.
     """
 
     noise: Numbers
@@ -98,19 +98,19 @@ class OwnMask(NamedTuple):
 
 
 Find = Callable[[Tensor], Numbers | Origin | None]
-"""What is known of a tensor: that it is numbers, or that it is a value, and from where."""
+"""A function that returns what is known of a tensor: that it is numbers, or a value's origin."""
 
 
 def made_of_numbers(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any], find: Find
 ) -> Numbers | None:
-    """What a function gives, if it holds no value of the model's; else None.
+    """Describe a function's result if it holds no value of the model. Otherwise return None.
 
     Args:
         name: the function's name.
-        args: its arguments.
-        kwargs: its arguments by keyword.
-        find: what is known of a tensor.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        find: the function that returns what is known of a tensor.
     """
     if name in DRAWS:
         return _drawn(name, args, kwargs, find)
@@ -134,12 +134,12 @@ def made_of_numbers(
 def draw(
     function: str, limits: tuple[float, float] = EITHER, call: DropoutCall | None = None
 ) -> Numbers:
-    """Random numbers that nothing else has.
+    """Describe newly drawn random numbers that nothing else shares.
 
     Args:
-        function: what drew them.
+        function: the function that drew them.
         limits: the centre and reach of their range.
-        call: the dropout module's call that drew them, if one did.
+        call: the call of a dropout module that drew them, or None.
     """
     return Numbers(frozenset({next(_draws)}), function, *limits, call)
 
@@ -147,14 +147,14 @@ def draw(
 def own_mask(
     name: str, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any, find: Find
 ) -> OwnMask | None:
-    """The mask that a function puts on a value, or None.
+    """Return the mask that a function applies to a value, or None.
 
     Args:
         name: the function's name.
-        args: its arguments.
-        kwargs: its arguments by keyword.
-        result: what it gave.
-        find: what is known of a tensor.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        result: its result.
+        find: the function that returns what is known of a tensor.
     """
     operands = [*args, *kwargs.values()]
     plain = name.strip("_")
@@ -164,7 +164,7 @@ def own_mask(
         a, b = operands[:2]
         masks, masked = ([b], [a]) if _noise(b, find) else ([a], [b])
         if isinstance(masked[0], Tensor) and masked[0].shape != result.shape:
-            return None  # a number that says how large noise is
+            return None  # a number that scales the noise
     elif plain == "masked_fill":
         masks, masked = [operands[1]], [operands[0], operands[2]]
     elif plain == "where" and len(operands) == 3:
@@ -181,8 +181,10 @@ def own_mask(
 
 
 def is_chosen(name: str, args: Sequence[Any]) -> bool:
-    """Whether a function adds two tensors of which one is 0 wherever the other is not, as where
-    noise chooses between two values."""
+    """Whether a function adds two tensors that are never both nonzero at the same element.
+
+    Such a sum chooses between two values.
+    """
     if name.strip("_") not in SUMS or len(args) < 2:
         return False
     a, b = args[:2]
@@ -201,8 +203,11 @@ def _noise(value: Any, find: Find) -> Numbers | None:
 
 
 def _is_value(tensor: Tensor, find: Find) -> bool:
-    """Whether a tensor holds values of the model's. Of what is not known, a single number may be a
-    rate, and whole numbers and truth values, such as lengths and padding, only choose."""
+    """Whether a tensor holds values of the model.
+
+    Of unknown tensors, a single number may be a rate. Integers and booleans, such as lengths and
+    padding, only choose.
+    """
     known = find(tensor)
     if known is not None:
         return isinstance(known, Origin)
@@ -210,7 +215,7 @@ def _is_value(tensor: Tensor, find: Find) -> bool:
 
 
 def _drawn(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], find: Find) -> Numbers | None:
-    """What a function that draws gives; None if values of the model's decide what it draws."""
+    """Describe the result of a function that draws. None if model values affect what it draws."""
     is_in_place = name.endswith("_")
     settings = list(args[is_in_place or name.endswith("_like") :])
     if any(_is_value(tensor, find) for tensor in find_values((settings, dict(kwargs)))):
@@ -231,7 +236,7 @@ def _drawn(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], find: Find
 
 
 def _bounds(value: Any, find: Find) -> tuple[float, float] | None:
-    """The least and the greatest of constants; None for anything else."""
+    """Return the minimum and the maximum of constants. None for anything else."""
     if isinstance(value, int | float):
         return float(value), float(value)
     if not isinstance(value, Tensor) or value.is_complex() or not value.numel():
@@ -247,8 +252,10 @@ def _bounds(value: Any, find: Find) -> tuple[float, float] | None:
 def _range_after(
     name: str, noise: Numbers, operands: Sequence[Any], find: Find
 ) -> tuple[float, float]:
-    """The centre and reach of what a function makes of noise; what only changes its form leaves
-    them what they are."""
+    """Return the centre and reach of a function's result on noise.
+
+    A function that only changes the form of the noise leaves both as they are.
+    """
     centre, reach = noise.centre, noise.reach
     plain = name.strip("_")
     if plain in ROUNDED:

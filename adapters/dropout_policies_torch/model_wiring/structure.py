@@ -1,4 +1,4 @@
-"""What can be seen of how a module's recurrent layers feed one another."""
+"""What a module's structure shows of how its recurrent layers feed one another."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ from dropout_policies.adapter import (
 from .existing_dropout import find_dropouts
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
-"""The modules whose order is the order in which values flow."""
+"""The modules whose order is the order in which values flow through them."""
 
 
 def find_uses(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[LayerUse]:
-    """Where layers run in containers; of two neighbours of fitting width the first feeds the
-    second, through modules without weights."""
+    """Find where layers run in containers.
+
+    If the widths of two neighbours match, the first feeds the second. Modules without weights may
+    stand between the two.
+    """
     by_id = {id(item.layer): item for item in found}
     for line in _containers_in_order(model):
         before: LayerUse | None = None
@@ -41,10 +44,11 @@ def find_uses(model: nn.Module, found: Sequence[RecurrentLayer]) -> Iterator[Lay
 def find_possible_pairs(
     model: nn.Module, found: Sequence[RecurrentLayer]
 ) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
-    """Pairs in one module of which only its `forward` knows whether the first feeds the second.
+    """Find pairs in one module for which only `forward` shows whether the first feeds the second.
 
-    In a container, neighbours of which one is a module with a `forward` around a layer; anywhere
-    else any two, in the order in which they were written first.
+    In a container, these are neighbours of which at least one is a module with its own `forward`
+    around a layer. Elsewhere they are any two layers. Pairs in the order in which the layers were
+    written come first.
     """
     by_id = {id(item.layer): item for item in found}
     for parent in model.modules():
@@ -69,18 +73,18 @@ def find_dropout_uses(
     found: Sequence[RecurrentLayer],
     dropouts: Mapping[nn.Module, ExistingDropout],
 ) -> list[DropoutUse]:
-    """Where dropout modules run in containers: between which recurrent layers, through modules
-    without weights.
+    """Find where dropout modules run in containers, and between which recurrent layers.
 
-    One that stands elsewhere too, or at an end of a container with no recurrent layer on its other
-    side, is left out: only code knows what it falls on.
+    Modules without weights may stand in between. Some dropouts are left out, because only code
+    knows what they mask: those that also stand elsewhere, and those at an end of a container with
+    no recurrent layer on the other side.
     """
     by_id = {id(item.layer): item for item in found}
     uses: list[DropoutUse] = []
     is_open: set[ExistingDropout] = set()
     for line in _containers_in_order(model):
         before: RecurrentLayer | None = None
-        begins = True  # with what comes into the container
+        begins = True  # values still come from outside the container
         waiting: list[ExistingDropout] = []
         for module in [*line, None]:
             item = by_id.get(id(module))
@@ -106,7 +110,7 @@ def find_dropout_uses(
 
 
 def read_wiring(model: nn.Module, found: Sequence[RecurrentLayer]) -> Wiring:
-    """What a model's structure shows of how its recurrent layers are connected.
+    """Read from a model's structure how its recurrent layers are connected.
 
     Args:
         model: the model.
@@ -117,7 +121,7 @@ def read_wiring(model: nn.Module, found: Sequence[RecurrentLayer]) -> Wiring:
     placed = {use.dropout for use in uses}
     pairs = list(find_possible_pairs(model, found))
     asked = {pair for pair in pairs if _widths_match(*pair)}
-    # Where b may feed a, the question is whether they are joined; a may feed b by another width.
+    # If b may feed a, the question is whether they are joined. Then a may feed b at another width.
     asked |= {pair for pair in pairs if _may_be_widened(*pair) and pair[::-1] in asked}
     return Wiring(
         found,
@@ -130,7 +134,7 @@ def read_wiring(model: nn.Module, found: Sequence[RecurrentLayer]) -> Wiring:
 
 
 def _containers_in_order(model: nn.Module) -> Iterator[list[nn.Module]]:
-    """The modules of every container in the order of flow, a Sequential inside opened."""
+    """Find the modules of every container in the order of flow, with inner Sequentials expanded."""
     inside = {
         id(child)
         for parent in model.modules()
@@ -144,7 +148,7 @@ def _containers_in_order(model: nn.Module) -> Iterator[list[nn.Module]]:
 
 
 def _flattened(container: nn.Module) -> Iterator[nn.Module]:
-    # Not children(), which leaves out a module's second place; it runs there too.
+    # children() would leave out the second place of a module, but the module also runs there.
     for child in container:  # type: ignore[attr-defined]
         if isinstance(child, nn.Sequential):
             yield from _flattened(child)
@@ -155,8 +159,11 @@ def _flattened(container: nn.Module) -> Iterator[nn.Module]:
 def _first_and_last(
     module: nn.Module, by_id: Mapping[int, RecurrentLayer]
 ) -> tuple[RecurrentLayer, RecurrentLayer] | None:
-    """The first and the last recurrent layer of a module that is one, holds a row of them, or has
-    some and no other weights."""
+    """Find the first and the last recurrent layer of a module.
+
+    The module may be such a layer, a container of them, or a module with such layers and no other
+    weights. None for any other module.
+    """
     if id(module) in by_id:
         return by_id[id(module)], by_id[id(module)]
     if isinstance(module, CONTAINERS):
@@ -178,13 +185,13 @@ def _widths_match(a: RecurrentLayer, b: RecurrentLayer) -> bool:
 
 
 def _may_be_widened(a: RecurrentLayer, b: RecurrentLayer) -> bool:
-    """Whether a may feed b together with something else, or by the sum of its directions."""
+    """Whether a may feed b together with other values, or as the sum of its directions."""
     is_sum = getattr(a.layer, "bidirectional", False) and _width(a) == 2 * b.layer.input_size
     return bool(is_sum or _width(a) < b.layer.input_size)
 
 
 def _width(item: RecurrentLayer) -> int:
-    """The width of what leaves a layer."""
+    """Return the width of a layer's output."""
     layer = item.layer
     if isinstance(layer, nn.RNNBase):
         return int((layer.proj_size or layer.hidden_size) * (1 + layer.bidirectional))
@@ -192,5 +199,5 @@ def _width(item: RecurrentLayer) -> int:
 
 
 def _has_no_weights(module: nn.Module) -> bool:
-    """Whether a module between two layers only passes values on: it has no weights."""
+    """Whether a module between two layers has no weights, and so only passes values on."""
     return next(module.parameters(), None) is None
