@@ -64,7 +64,7 @@ class KerasAdapter:
     """The Keras side of `dropout_policies.apply`."""
 
     precedence = 10
-    """Above PyTorch's: a Keras model on the torch backend is a `torch.nn.Module` too."""
+    """Higher than PyTorch's, because a Keras model on torch is also a `torch.nn.Module`."""
 
     def owns(self, model: Any) -> bool:
         return isinstance(model, keras.layers.Layer)
@@ -132,7 +132,7 @@ class KerasAdapter:
     def remove(self, model: Layer) -> None:
         taken_over: dict[str, Sequence[Any]] = {}
         for layer in self.under_policy(model).values():
-            taken_over |= layer.dropouts_taken_over  # a loaded dropout does not remember its rate
+            taken_over |= layer.dropouts_taken_over  # a loaded dropout does not know its old rate
             take_off(layer)
         for layer in layers_of(model):
             unwrap(layer)
@@ -164,7 +164,7 @@ class KerasAdapter:
         }
 
     def random_seed(self) -> int:
-        # As every layer of Keras gets its own.
+        # Every layer of Keras gets its own seed in this way.
         return int(keras.ops.convert_to_numpy(keras.random.SeedGenerator(name="seed").state)[0])
 
     def changed(self, model: Layer) -> None:
@@ -181,8 +181,11 @@ class KerasAdapter:
 
 
 def see_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
-    """How the layers are connected: read from the structure, or seen in a run on an example where
-    that does not show everything."""
+    """Find how the layers are connected.
+
+    If the structure shows everything, or there is no example, this reads the structure. Otherwise
+    it observes a run on the example.
+    """
     is_built = all(layer.built for layer in layers_of(model))
     if example is None or (is_built and is_fully_read(model, found)):
         return read_wiring(model, found)
@@ -192,7 +195,7 @@ def see_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> W
 def _neighbours(
     wiring: Wiring, dropout: Any, places: Mapping[RecurrentLayer, Placement]
 ) -> Iterator[Layer]:
-    """The layers under a policy next to a dropout."""
+    """Yield the layers under a policy that are next to a dropout."""
     for use in wiring.dropouts:
         if use.dropout is dropout:
             for item in (*use.inputs_of, *use.outputs_of):
@@ -200,10 +203,12 @@ def _neighbours(
 
 
 def check_is_free(model: Layer, policies: Sequence[Policy]) -> None:
-    """Make sure that no layer of the model is under a policy.
+    """Make sure that no layer of the model is under a policy yet.
+
+    An embedding under a policy is allowed if no new policy masks embeddings.
 
     Raises:
-        PolicyError: one is.
+        PolicyError: a layer is under a policy.
     """
     for layer in layers_of(model):
         placement = layer.placement if isinstance(layer, PolicyLayer) else None
@@ -236,15 +241,15 @@ def _names(policies: Sequence[Policy]) -> str:
 
 
 def sites_of(item: RecurrentLayer) -> frozenset[Site]:
-    """The sites that a recurrent layer has: those of all its cells."""
+    """Return the sites that a recurrent layer has: those of all its cells."""
     return frozenset().union(*(sites_of_cells(layer) for layer in directions_of(item.layer)))
 
 
 def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
-    """Make sure that each layer can have every site of its policy.
+    """Make sure that each layer has every site of its policy.
 
     Raises:
-        PolicyError: one cannot.
+        PolicyError: a layer lacks a site.
     """
     for item, policy in policies.items():
         for layer in directions_of(item.layer):
@@ -252,12 +257,12 @@ def check_layers(policies: Mapping[RecurrentLayer, Policy]) -> None:
 
 
 def put_under_policy(layer: Layer, placement: Placement, seed: int | None) -> None:
-    """Swap a layer's class, and put it under a policy.
+    """Swap the class of a layer and put the layer under a policy.
 
     Args:
         layer: a recurrent layer or an embedding.
         placement: the policy, and the layer's place in its stack.
-        seed: for keyed masks, or None.
+        seed: the seed of keyed masks, or None.
     """
     for name in POLICY_ATTRIBUTES:
         layer.__dict__.pop(name, None)

@@ -1,4 +1,4 @@
-"""What compiled functions know of a scope of `dropout_policies.sequence` or `hold` around them."""
+"""What compiled functions know of an outer scope of `dropout_policies.sequence` or `hold`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class CountedCall(NamedTuple):
     """What a `CallCounter` knows of a call.
 
     Args:
-        takes_number: whether it takes a number: it is the first of its scope, or in none.
-        first_step: its first step.
-        call: the number of the call that it is part of.
+        takes_number: whether the call takes a number. It does if it is the first of its scope, or
+            in no scope.
+        first_step: the number of its first step.
+        call: the number of the call that it belongs to.
     """
 
     takes_number: Tensor
@@ -29,13 +30,17 @@ class CountedCall(NamedTuple):
 
 
 MODES = {True: 1, False: 2}
-"""Scopes in a `CallCounter`, by whether each call goes on where the one before ended; 0 is none."""
+"""The mode of a scope in a `CallCounter`, by whether calls continue where the last one ended. 0
+means no scope."""
 
 
 class CallCounter:
-    """What compiled functions know of a scope, in a variable that they read and write: its mode,
-    how many steps and calls were made in it, the number of the call that all of them are, and how
-    many numbers were taken since it began, also by scopes inside it."""
+    """The state of a scope, in a variable that compiled functions read and write.
+
+    It holds the mode of the scope; how many steps and calls were made in it; the number of the
+    call that all these calls are; and how many numbers were taken since the scope began, also by
+    inner scopes.
+    """
 
     def __init__(self, name: str) -> None:
         self.variable = keras.Variable(
@@ -43,10 +48,10 @@ class CallCounter:
         )
 
     def begin(self, goes_on: bool) -> npt.NDArray[Any]:
-        """A scope begins; returns what `end` takes.
+        """Begin a scope, and return the argument of `end`.
 
         Raises:
-            PolicyError: inside of a batch of `fit` on JAX, where Keras holds variables elsewhere.
+            PolicyError: `fit` on JAX is running a batch. Keras then holds variables elsewhere.
         """
         try:
             before = self._words.copy()
@@ -59,23 +64,23 @@ class CallCounter:
         return before
 
     def end(self, before: npt.NDArray[Any]) -> None:
-        """A scope ends, and the one around it goes on."""
+        """End a scope, and continue the scope around it."""
         before[4] += self.numbers_taken
         self.variable.assign(before)
 
     @property
     def step(self) -> int:
-        """How many steps were made."""
+        """The number of steps made."""
         return int(self._words[1])
 
     @property
     def calls(self) -> int:
-        """How many calls were made."""
+        """The number of calls made."""
         return int(self._words[2])
 
     @property
     def call(self) -> int:
-        """The number of the call that all of them are, once there is one."""
+        """The number of the call that all calls are, once there is one."""
         return int(self._words[3])
 
     @property
@@ -92,8 +97,8 @@ class CallCounter:
 
         Args:
             steps: T.
-            number: the number that the layer's next call has.
-            moves: whether the number after that is another one.
+            number: the number of the layer's next call.
+            moves: whether the call after that has another number.
         """
         words = ops.convert_to_tensor(self.variable)
         mode, step, calls, call, taken = (words[n] for n in range(5))
@@ -108,6 +113,6 @@ class CallCounter:
         return CountedCall(takes_number, step, call)
 
     def count_number(self) -> None:
-        """Count a number that a scope inside this one has taken."""
+        """Count a number that an inner scope has taken."""
         one = ops.convert_to_tensor(np.array([0, 0, 0, 0, 1], np.int32))
         self.variable.assign(ops.convert_to_tensor(self.variable) + one)

@@ -1,4 +1,4 @@
-"""How a layer counts its calls, and shares masks among some of them."""
+"""How a layer counts its calls, and how some of its calls share masks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tracing import Tensor
 
 
 class CountingLayer:
-    """A layer whose calls are counted, since masks are a function of their number; a mixin."""
+    """A mixin for a layer that counts its calls, because their number determines the masks."""
 
     name: str
     sampling: bool
@@ -30,10 +30,10 @@ class CountingLayer:
     keyed: Any
 
     def prepare_to_share(self) -> bool:
-        """Get ready to count the calls of compiled functions; see `SharingLayer` of the core."""
+        """Prepare to count the calls of compiled functions. See `SharingLayer` of the core."""
         if "_call_counter" in self.__dict__ or not tracing.may_compile_calls():
             return False
-        # Not by setattr: a built layer takes no new state. The counter is no weight.
+        # This avoids setattr, as a built layer takes no new state. The counter is not a weight.
         self.__dict__["_call_counter"] = CallCounter(self.name)
         return True
 
@@ -41,7 +41,7 @@ class CountingLayer:
     def share_masks(
         self, goes_on: bool, rows: npt.NDArray[np.int64] | None
     ) -> Iterator[SharedCalls]:
-        """Have calls share masks; see `SharingLayer` of the core."""
+        """Make calls share masks. See `SharingLayer` of the core."""
         graph, around = tracing.current_graph(), SHARED.of(self)
         counter = self.__dict__.get("_call_counter")
         own_counter = counter if graph is None else None
@@ -70,19 +70,19 @@ class CountingLayer:
     def _count(
         self, before: Tensor, training: bool, steps: Any, replica: Tensor | None
     ) -> BitSource:
-        """Count a call that shares no masks in Python.
+        """Count a call whose masks are not shared in Python.
 
         Args:
-            before: the generator's state.
+            before: the state of the generator before the call.
             training: whether the call is in training.
             steps: T.
             replica: the number of the replica, if there are several.
 
         Returns:
-            Where its masks come from.
+            The source of its masks.
 
         Raises:
-            PolicyError: it is in a sequence, which nothing tells the graph that it is in.
+            PolicyError: the call is in a scope, and its graph cannot follow that scope.
         """
         counter = None
         if tracing.current_graph() is not None:
@@ -100,19 +100,19 @@ class CountingLayer:
         if counter is None:
             return BitSource(state, self.row_offset)
         call = counter.count(steps, state[1], not self.hold_masks)
-        if not self.hold_masks:  # inside a scope all calls are one
+        if not self.hold_masks:  # all calls in a scope share one number
             after = tracing.value_now(self.generator.state)
             self.generator.state.assign(ops.where(call.takes_number, after, before))
         return BitSource(ops.stack([state[0], call.call]), self.row_offset, call.first_step)
 
     def _check_state_is_returned(self, before: Any) -> None:
-        """Make sure that the next call gets the random state that this one leaves.
+        """Make sure that the next call gets the random state that this call leaves behind.
 
         Args:
             before: the state before this call, outside of any `stateless_call`.
 
         Raises:
-            PolicyError: JAX compiles the call as a function that does not return the state.
+            PolicyError: JAX compiles the call in a function that does not return the state.
         """
         if tracing.is_traced_in_jax(tracing.value_outside_scope(self.generator.state)):
             self.generator.state.assign(before)

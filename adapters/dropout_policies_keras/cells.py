@@ -1,6 +1,6 @@
-"""One step of Keras's own cells under a policy, from their weights and activations.
+"""One step of Keras's own cells under a policy, computed from their weights and activations.
 
-Masks come in the core's order of gates (i, f, g, o and r, z, n); Keras keeps a GRU's as z, r, n.
+Masks come in the core's order of gates: i, f, g, o or r, z, n. Keras has a GRU's as z, r, n.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from .policy_cells import GATE_ORDER, Cell
 from .tracing import Tensor
 
 States = list[Tensor]
-"""What is carried from step to step: h `[B, H]`, and c `[B, H]` of an LSTM."""
+"""The state that a layer carries from step to step: h `[B, H]`, and for an LSTM also c `[B, H]`."""
 
 SiteMasks = Mapping[Site, Tensor]
-"""The masks of one step by site, each `[B or 1, F or 1]`; a site without one is not masked."""
+"""The masks of one step by site, each `[B or 1, F or 1]`. A site that is missing has no mask."""
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The weights of a cell as tensors, as Keras keeps them: `[D, G*H]`, `[H, G*H]`, `[G*H]`."""
+    """A cell's weights as tensors, in Keras's layout: `[D, G*H]`, `[H, G*H]`, `[G*H]`, `[G*H]`."""
 
     kernel: Tensor
     recurrent_kernel: Tensor
@@ -40,7 +40,7 @@ class Weights:
 
     @classmethod
     def of(cls, cell: Cell, kind: CellType, dtype: str, masks: dict[Site, Tensor]) -> Weights:
-        """A cell's weights under their masks `[1, G*H, D or H]`, which are taken out of `masks`."""
+        """Apply weight masks `[1, G*H, D or H]` to a cell's weights, and pop them from `masks`."""
         order = GATE_ORDER[kind]
 
         def masked(variable: Any, site: Site) -> Tensor:
@@ -48,8 +48,8 @@ class Weights:
             if mask is None:
                 return weight
             transposed = ops.transpose(in_keras_order(mask, order, axis=1)[0])
-            # On torch that is a view, and slow to multiply with, forward and backward. Flattened,
-            # it is laid out as the weight is.
+            # On torch, a transposed tensor is a view, which is slow in products, forward and
+            # backward. Flattening gives it the memory layout of the weight.
             return weight * ops.reshape(ops.reshape(transposed, (-1,)), transposed.shape)
 
         kernel = masked(cell.kernel, Site.INPUT_WEIGHT)
@@ -67,7 +67,7 @@ def as_tensor(variable: Any, dtype: str) -> Tensor:
 
 
 def in_keras_order(mask: Tensor, order: tuple[int, ...], axis: int = -1) -> Tensor:
-    """A mask whose gates lie side by side along an axis, from the core's order to Keras's."""
+    """Reorder a mask whose gates lie side by side from the core's gate order to Keras's."""
     if order == tuple(sorted(order)) or mask.shape[axis] == 1:
         return mask
     by_gate = ops.split(mask, len(order), axis=axis)
@@ -75,7 +75,7 @@ def in_keras_order(mask: Tensor, order: tuple[int, ...], axis: int = -1) -> Tens
 
 
 def is_shared_by_gates(mask: Tensor | None, width: int) -> bool:
-    """Whether all gates have one mask of a value of some width, or none."""
+    """Whether all gates share one mask of a value of this width, or have none."""
     return mask is None or mask.shape[-1] in (1, width)
 
 
@@ -86,15 +86,15 @@ def make_gates_product(
     make_product: MakeProduct,
     added_gates: int = 0,
 ) -> Callable[..., Tensor]:
-    """The function from a value `[..., F]` and its mask, if any, to the gates `[..., G*H]`.
+    """Make a function that maps a value `[..., F]` and its mask or None to the gates `[..., G*H]`.
 
     Args:
         kernel: `[F, G*H]`.
         gates: G.
-        mask_per_gate: whether each gate has a mask of its own; the masks lie side by side in
-            Keras's order, `[..., G*F]`.
-        make_product: makes the product with a kernel.
-        added_gates: how many of the gates, from the first, are only added to those of the input.
+        mask_per_gate: whether each gate has its own mask. The masks lie side by side in Keras's
+            order, `[..., G*F]`.
+        make_product: the function that makes the product with a kernel.
+        added_gates: how many of the first gates are only added to the gates of the input.
     """
     if not mask_per_gate:
         product = make_product(kernel, added_gates * kernel.shape[1] // gates)
@@ -109,17 +109,17 @@ def make_gates_product(
 
 
 def apply_mask(mask: Tensor | None, value: Tensor) -> Tensor:
-    """D(value), under a mask or none."""
+    """Return D(value): the value under the mask, or the value itself without a mask."""
     return value if mask is None else value * mask
 
 
 def apply_drop(masks: SiteMasks, site: Site, value: Tensor) -> Tensor:
-    """D(value), where a step has a mask at a site."""
+    """Return D(value) if the step has a mask at the site, otherwise the value."""
     return apply_mask(masks.get(site), value)
 
 
 def apply_zoneout(masks: SiteMasks, site: Site, previous: Tensor, new: Tensor) -> Tensor:
-    """d ⊙ previous + (1 − d) ⊙ new."""
+    """Return d ⊙ previous + (1 − d) ⊙ new for the site's mask d, or `new` without a mask."""
     if site not in masks:
         return new
     d = masks[site]
@@ -127,10 +127,10 @@ def apply_zoneout(masks: SiteMasks, site: Site, previous: Tensor, new: Tensor) -
 
 
 StepFunction = Callable[[Tensor, States, SiteMasks], States]
-"""From the input's part of the gates `[B, G*H]`, the states and the masks to the new states."""
+"""A function that maps the input's part of the gates `[B, G*H]`, states and masks to new states."""
 
 HiddenGates = tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]
-"""The part of h in a GRU's z and r, and the function from r to its part in n."""
+"""The part of h in a GRU's z, its part in r, and a function that maps r to its part in n."""
 
 
 def make_step(
@@ -140,14 +140,15 @@ def make_step(
     mask_per_gate: bool,
     make_product: MakeProduct,
 ) -> StepFunction:
-    """One step of one of Keras's cells under masks.
+    """Make the function for one step of one of Keras's cells under masks.
 
     Args:
         cell: the cell.
-        kind: its type.
-        weights: its weights.
-        mask_per_gate: whether each gate has a mask of h of its own, in Keras's order.
-        make_product: makes products with a kernel, each of which is used once in a step.
+        kind: the type of the cell.
+        weights: the weights of the cell.
+        mask_per_gate: whether each gate has its own mask of h, in Keras's order.
+        make_product: the function that makes the product with a kernel. A step uses each product
+            once.
     """
     kinds = {
         cell_types.LSTM: _make_lstm_step,
@@ -172,14 +173,14 @@ def _make_lstm_step(
 def update_lstm(
     cell: Cell, gates: Tensor, states: States, masks: SiteMasks, axis: int = -1
 ) -> States:
-    """The new states of an LSTM.
+    """Compute the new states of an LSTM.
 
     Args:
-        cell: whose activations they go through.
+        cell: the cell whose activations are used.
         gates: i, f, g and o side by side, before their activations.
         states: h and c.
-        masks: by site.
-        axis: the one along which the gates lie.
+        masks: the masks by site.
+        axis: the axis along which the gates lie.
     """
 
     @checkpoint_update

@@ -1,4 +1,4 @@
-"""The layers of a model that a policy can go on, and those that it cannot, with the reason."""
+"""Finding the layers of a model that can take a policy, and those that cannot, with the reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .time_distributed import TimeDistributed, embedding_in, wrappers_of
 
 
 def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The embeddings that a policy can go on, and those that it cannot, with the reason."""
+    """Find the embeddings that can take a policy, and those that cannot, with the reason."""
     all_layers = layers_of(model)
     inside = ids_inside(all_layers, RECURRENT_LAYERS)
     every = [x for x in all_layers if isinstance(x, keras.layers.Embedding) and id(x) not in inside]
@@ -36,14 +36,16 @@ def find_embeddings(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
 
 
 def _name_inside(embedding: RecurrentLayer, all_layers: Sequence[Layer]) -> str:
-    """The name of an embedding, after that of each `TimeDistributed` that runs it: its own is often
-    one that Keras gave it."""
+    """Join the names of the `TimeDistributed` layers that run an embedding and its own name.
+
+    The embedding's own name is often one that Keras generated.
+    """
     wrappers = wrappers_of([embedding.layer], all_layers)
     return "/".join([*(wrapper.name for wrapper in wrappers), embedding.name])
 
 
 def _reason_of_wrappers(embedding: Layer, all_layers: Sequence[Layer]) -> str:
-    """Why no policy can go on an embedding that `TimeDistributed` runs, or ""."""
+    """Explain why an embedding in `TimeDistributed` can take no policy. "" if it can take one."""
     wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
     for wrapper in wrappers:
         if all(embedding is not inner for inner in layers_of(wrapper)):
@@ -65,7 +67,7 @@ def _reason_of_wrappers(embedding: Layer, all_layers: Sequence[Layer]) -> str:
 
 
 def find_layers(model: Layer) -> tuple[list[RecurrentLayer], list[Skipped]]:
-    """The recurrent layers that a policy can go on, and those that it cannot, with the reason."""
+    """Find the recurrent layers that can take a policy, and those that cannot, with the reason."""
     found: list[Layer] = []
     skipped: list[Skipped] = []
     all_layers = layers_of(model)
@@ -91,7 +93,7 @@ def _count_layers(layer: Layer) -> int:
 
 
 def _reason_to_skip(layer: Layer) -> str | None:
-    """Why a policy cannot go on a recurrent layer; "" if it can, None if it is no such layer."""
+    """Explain why a recurrent layer can take no policy. "" if it can, None for another layer."""
     if isinstance(layer, RECURRENT_LAYERS):
         return next(filter(None, map(reason_to_skip, directions_of(layer))), "")
     if isinstance(layer, keras.layers.TimeDistributed):
@@ -101,7 +103,7 @@ def _reason_to_skip(layer: Layer) -> str | None:
     if is_cell(layer):
         return reason_to_skip(layer)
     if isinstance(layer, keras.layers.StackedRNNCells):
-        return None  # its cells are layers by themselves
+        return None  # its cells are separate layers
     if hasattr(layer, "state_size"):
         return (
             "a cell of your own that code calls step by step gets no policy; run it in "

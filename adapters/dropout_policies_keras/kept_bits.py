@@ -1,7 +1,7 @@
-"""What calls inside `dropout_policies.sequence` and `hold` keep of their masks.
+"""The bits of masks that calls inside `dropout_policies.sequence` and `hold` keep.
 
-The bits of a mask that is held are drawn once, those of steps some steps in advance. That makes
-what is compiled smaller, too.
+The bits of a held mask are drawn once. The bits of steps are drawn some steps in advance. This also
+makes compiled code smaller.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .tracing import Tensor
 
 
 class DrawnBits(NamedTuple):
-    """Which elements of some steps of a mask are kept.
+    """The bits of some steps of a mask: which elements are kept.
 
     Args:
-        made_for: what they were drawn for.
+        made_for: the properties that they were drawn for.
         graph: the graph that they belong to.
         first: the number of the first step.
         keep: the bits, `[T, B, F]`.
@@ -37,7 +37,7 @@ class KeptBits:
     """The bits that the calls of one layer have drawn inside a scope.
 
     Args:
-        goes_on: whether each call goes on at the step at which the one before ended.
+        goes_on: whether each call continues at the step where the previous one ended.
     """
 
     def __init__(self, goes_on: bool) -> None:
@@ -52,14 +52,15 @@ class KeptBits:
         first: int | Tensor,
         draw: Callable[[tuple[Any, Any, int], int | Tensor], Tensor],
     ) -> Tensor:
-        """The bits of a mask, kept or drawn now.
+        """Return the bits of a mask: those already kept, or newly drawn ones.
 
         Args:
-            slot: the mask's.
-            mask: what is planned.
-            rows: the number of the batch's first row, or of each row, which no scope changes.
+            slot: the slot of the mask.
+            mask: the planned mask.
+            rows: the number of the batch's first row, or the number of each row. No scope changes
+                the numbers of the rows.
             first: the number of the first step.
-            draw: draws bits of a shape `(T, B, F)` from a first step on.
+            draw: a function that draws bits of a shape `(T, B, F)` from a first step on.
         """
         steps, batch, width = mask.shape
         if not (isinstance(steps, int) and isinstance(batch, int) and isinstance(first, int)):
@@ -84,6 +85,8 @@ def _end(drawn: DrawnBits) -> int:
 
 
 def _can_be_kept(keep: Tensor) -> bool:
-    """Whether bits can be used after what draws them: not where a transformation of `torch.func`
-    ends in between."""
+    """Whether bits can be used after the code that draws them.
+
+    They cannot if a transformation of `torch.func` ends in between.
+    """
     return keras.backend.backend() != "torch" or tracing.has_values(keep)

@@ -1,4 +1,4 @@
-"""The cells of a recurrent layer object: their checks, their places in a stack, their plan."""
+"""The cells of a recurrent layer object: checks, places in a stack, and planned masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYERS_WITH_CELL = (
     *(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN),
     *(keras.layers.ConvLSTM1D, keras.layers.ConvLSTM2D, keras.layers.ConvLSTM3D),
 )
-"""The layers that make their cell; the others take one."""
+"""The layers that make their own cell. Other layers take a cell as an argument."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,10 @@ class PlacedCell:
 
 
 def cells_of(layer: Any) -> list[Cell]:
-    """A recurrent layer's cells: one, or those of a `StackedRNNCells`. A cell that code calls step
-    by step is its own."""
+    """Return a recurrent layer's cells: one, or those of a `StackedRNNCells`.
+
+    For a cell that code calls step by step, return the cell itself.
+    """
     if is_cell(layer):
         return [layer]
     cell = layer.cell
@@ -49,9 +51,9 @@ def cells_of(layer: Any) -> list[Cell]:
 
 
 def keras_cells(layer: Any) -> list[Cell]:
-    """A layer's cells of Keras's own classes, whose dropout a policy takes over.
+    """Return a layer's cells of Keras's own classes, whose dropout a policy takes over.
 
-    There are none in a layer without cells.
+    A layer without cells has none.
     """
     if is_cell(layer):
         return [layer]
@@ -60,15 +62,15 @@ def keras_cells(layer: Any) -> list[Cell]:
 
 
 def check_cells(layer: Any, policy: Policy, name: str) -> None:
-    """Make sure that a policy can go on every cell of a layer.
+    """Make sure that every cell of a layer can take a policy.
 
     Args:
         layer: the layer.
         policy: the policy.
-        name: what an error calls the layer.
+        name: the name of the layer in errors.
 
     Raises:
-        PolicyError: it cannot; the message names the cell, the site, and the sites it has.
+        PolicyError: a cell cannot. The message names the cell, the site, and the sites that it has.
     """
     if is_cell(layer):
         check_sites(policy, name, sites_of_cells(layer))
@@ -92,14 +94,14 @@ def check_cells(layer: Any, policy: Policy, name: str) -> None:
 
 
 def sites_of_cells(layer: Any) -> frozenset[Site]:
-    """The sites that the cells of a layer have, all together."""
+    """Return the sites of all cells of a layer together."""
     if is_cell(layer):
         return next(kind.sites for stock, kind in CELL_TYPES.items() if isinstance(layer, stock))
     return frozenset().union(*(cell_type_of(cell).sites for cell in cells_of(layer)))
 
 
 def native_dropout(layer: Any) -> str:
-    """A layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
+    """Return a layer's own dropout as its constructor takes it, such as "dropout=0.5", or ""."""
     found: dict[str, None] = {}
     for cell in keras_cells(layer):
         rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
@@ -108,11 +110,11 @@ def native_dropout(layer: Any) -> str:
 
 
 def placed_cells(layer: Any, placement: Placement) -> list[PlacedCell]:
-    """A layer object's cells, each at its place in the stack.
+    """Return a layer object's cells, each at its place in the stack.
 
     Args:
         layer: the object.
-        placement: its own place.
+        placement: the place of the object.
     """
     cells, policy = cells_of(layer), placement.policy
     return [
@@ -132,14 +134,14 @@ def placed_cells(layer: Any, placement: Placement) -> list[PlacedCell]:
 
 
 def plan_call(cells: list[PlacedCell], width: int, batch: Any, steps: Any, direction: int) -> Plan:
-    """The masks of one call of some cells, each of which feeds the next.
+    """Plan the masks of one call of some cells, each of which feeds the next.
 
     Args:
         cells: the cells.
-        width: D of the first one.
+        width: D of the first cell.
         batch: B.
         steps: T.
-        direction: 1 for an object that runs backward.
+        direction: 1 for an object that runs backward, otherwise 0.
     """
     plan: Plan = {}
     for each in cells:
@@ -169,12 +171,12 @@ def plan_call(cells: list[PlacedCell], width: int, batch: Any, steps: Any, direc
 
 
 class Sizes(NamedTuple):
-    """How wide what a cell takes and makes is: channels, and positions where it is convolutional.
+    """The sizes of a cell's input and output: channels, and positions if it is convolutional.
 
     Args:
-        input, state, output: the channels of x, of h and of the output.
-        input_positions, positions: the positions of x, and of h and the output.
-        taps: the positions of a kernel.
+        input, state, output: the number of channels of x, of h and of the output.
+        input_positions, positions: the number of positions of x, and of h and the output.
+        taps: the number of positions of a kernel.
     """
 
     input: int
@@ -186,7 +188,7 @@ class Sizes(NamedTuple):
 
 
 def _sizes(cell: Cell, width: int) -> Sizes:
-    """The sizes of a cell that is built, on an input of some width."""
+    """Return the sizes of a built cell, for an input of this width."""
     if not is_convolutional(cell):
         return Sizes(width, *state_and_output_width(cell))
     inside, outside, taps = cell.spatial_dims, spatial_shape_of_state(cell), cell.kernel_size
@@ -195,6 +197,6 @@ def _sizes(cell: Cell, width: int) -> Sizes:
 
 
 def spatial_shape_of_state(cell: Cell) -> tuple[int, ...]:
-    """The spatial shape of the states of a convolutional cell that is built."""
+    """Return the spatial shape of the states of a built convolutional cell."""
     shape = tuple(cell.get_initial_state(batch_size=1)[0].shape[1:])
     return shape[1:] if cell.data_format == "channels_first" else shape[:-1]

@@ -1,4 +1,4 @@
-"""Running the steps of a layer one after another, each with its masks."""
+"""Runs the steps of a layer one after another, each with its masks."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from .kernels.products import MakeProduct, Perturbations, ProductInputs, ScanPro
 from .tracing import Tensor
 
 LoopResult = tuple[Tensor, Tensor, Any]
-"""What a loop returns: last output `[B, H]`, outputs `[B, T, H]` (or only the last, `[B, 1, H]`),
-and the last states."""
+"""The result of a loop: the last output `[B, H]`, the outputs `[B, T, H]` (or only the last,
+`[B, 1, H]`), and the last states."""
 
 StepFunction = Callable[[Tensor, States, SiteMasks], tuple[Tensor, States]]
-"""From the input of a step `[B, ...]`, the states and the step's masks to its output and the new
-states."""
+"""A function that maps the input of a step `[B, ...]`, the states and the step's masks to its
+output and the new states."""
 
 
 @dataclass(frozen=True)
 class LoopInputs:
-    """What a loop reads, in the order in which its steps run.
+    """The values that a loop reads, in the order in which its steps run.
 
-    A mask that holds for all steps comes from outside the loop, and one of each step is an input of
-    the step. Drawn inside, it would be the same at every step under JAX, without an error.
+    A mask that holds for all steps comes from outside the loop. A mask of each step is an input of
+    the step. If it were drawn inside the loop, JAX would use the same mask at every step without an
+    error.
     """
 
     inputs: Tensor
@@ -56,25 +57,25 @@ def loop_over_steps(
     return_sequences: bool,
     make_product: MakeProduct | None = None,
 ) -> LoopResult:
-    """Run a step on each of `inputs`, in reading order.
+    """Run a step function over `inputs`, in reading order.
 
     Args:
-        layer: the layer whose steps they are.
-        step: one step.
+        layer: the layer that the steps belong to.
+        step: the function for one step.
         inputs: the input of each step, `[B, T, F]`.
-        states: those before the first step.
+        states: the states before the first step.
         padding: Keras's mask `[B, T]`, False where a step is padding, or None.
-        masks: by site, `[T or 1, B, F]`.
-        return_sequences: whether to return the outputs of all steps, not only of the last.
-        make_product: what made the products inside the step, if it multiplies with kernels.
+        masks: the masks by site, `[T or 1, B, F]`.
+        return_sequences: whether to return the outputs of all steps instead of only the last.
+        make_product: the function that made the products in the step, if it multiplies by kernels.
     """
     fixed_masks = {site: mask[0] for site, mask in masks.items() if mask.shape[0] == 1}
     step_masks = {site: mask for site, mask in masks.items() if mask.shape[0] != 1}
     read = LoopInputs(inputs, padding, fixed_masks, step_masks)
     if isinstance(make_product, ScanProducts) and not layer.unroll:
         return _run_in_scan(layer, step, read, states, return_sequences, make_product)
-    # Keras's own loop on torch is one in Python too. It adds a step before the first, and cycles of
-    # references that keep the inputs of the steps alive.
+    # Keras's own loop on torch is also a Python loop. It adds a step before the first one, and
+    # reference cycles that keep the inputs of the steps alive.
     run = _run_in_python if keras.backend.backend() == "torch" else _run_in_keras
     return run(layer, step, read, states, return_sequences)
 
@@ -82,7 +83,7 @@ def loop_over_steps(
 def _run_in_keras(
     layer: Any, step: StepFunction, read: LoopInputs, states: States, return_sequences: bool
 ) -> LoopResult:
-    """In Keras's generic loop."""
+    """Run the steps in Keras's generic loop."""
 
     def cell(inputs: Any, previous: Any, **_: Any) -> tuple[Tensor, States]:
         masks = {**read.fixed_masks, **dict(zip(read.step_masks, inputs[1:], strict=True))}
@@ -105,7 +106,7 @@ def _run_in_keras(
 
 @cache
 def _steps_type(masks: int) -> type[Any]:
-    """A sequence and so many masks of its steps, which Keras's loops divide into steps."""
+    """Make the type of a sequence with `masks` masks of its steps, for Keras's loops to split."""
     fields = ["inputs", *(f"mask_{number}" for number in range(masks))]
     shape = property(lambda steps: steps.inputs.shape)
     return type("Steps", (namedtuple("Steps", fields),), {"shape": shape})
@@ -114,7 +115,7 @@ def _steps_type(masks: int) -> type[Any]:
 def _run_in_python(
     layer: Any, step: StepFunction, read: LoopInputs, states: States, return_sequences: bool
 ) -> LoopResult:
-    """In a loop in Python, with the results of Keras's."""
+    """Run the steps in a Python loop, with the results of Keras's loop."""
     by_step = {site: ops.unstack(mask) for site, mask in read.step_masks.items()}
     valid = None
     if read.padding is not None:
@@ -142,9 +143,9 @@ def _run_in_scan(
     return_sequences: bool,
     products: ScanProducts,
 ) -> LoopResult:
-    """In JAX's scan, for a cell whose output is its h; it returns the inputs of the products too.
+    """Run the steps in JAX's scan, for a cell whose output is its h.
 
-    Keras's loop is a scan too, but returns nothing else.
+    The scan also returns the inputs of the products. Keras's loop is a scan too, but it cannot.
     """
     import jax
 
@@ -178,11 +179,11 @@ def _run_in_scan(
 
 
 def _keep_previous(valid: Tensor, new: Tensor, previous: Tensor) -> Tensor:
-    """A step's values `[B, ...]`, and for samples whose step is padding those before it."""
+    """Return the new values `[B, ...]`, but the previous ones for samples whose step is padding."""
     sizes = (-1, *(1 for _ in new.shape[1:]))
     return ops.where(ops.reshape(valid, sizes), new, previous)
 
 
 def swap_time_and_batch(values: Tensor) -> Tensor:
-    """`[T, B, ...]` as `[B, T, ...]`, and back."""
+    """Swap time and batch: `[T, B, ...]` becomes `[B, T, ...]`, and the reverse."""
     return ops.swapaxes(values, 0, 1)

@@ -1,4 +1,4 @@
-"""Keras's own cells while their layer is under a policy: they refuse a dropout of their own."""
+"""Keras's own cells while their layer is under a policy: they refuse their own dropout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dropout_policies.adapter import (
 )
 
 Cell = Any
-"""A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a cell of the user's own."""
+"""A `keras.layers.LSTMCell`, `GRUCell` or `SimpleRNNCell`, or a user's own cell."""
 
 
 _runs_in_its_layer: ContextVar[bool] = ContextVar("_runs_in_its_layer", default=False)
@@ -26,7 +26,7 @@ _runs_in_its_layer: ContextVar[bool] = ContextVar("_runs_in_its_layer", default=
 
 @contextmanager
 def run_in_layer() -> Iterator[None]:
-    """Cells are called by their layer inside, which knows what it masks."""
+    """Make a context in which cells are called by their layer, which applies the masks."""
     token = _runs_in_its_layer.set(True)
     try:
         yield
@@ -35,12 +35,13 @@ def run_in_layer() -> Iterator[None]:
 
 
 class _PolicyCell:
-    """One of Keras's cells while its layer is under a policy; a mixin before the cell's class.
+    """One of Keras's cells while its layer is under a policy. A mixin before the cell's class.
 
-    Its own dropout would act where the policy masks nothing, and draw from the random state of the
-    policy's masks. So it stays at 0, and setting it is an error.
+    The cell's own dropout would act even where the policy masks nothing, and it would draw from the
+    random state of the policy's masks. So it stays at 0, and setting it is an error.
 
-    The layer masks. Where code calls the cell by itself nothing does, and a warning says so.
+    The layer applies the masks. If code calls the cell directly, nothing is masked, and a warning
+    says so.
     """
 
     stock: type[Cell]
@@ -49,7 +50,7 @@ class _PolicyCell:
     _told_of_own_call: bool = False
 
     def call(self, inputs: Any, states: Any, training: bool = False) -> Any:
-        """As in the stock cell."""
+        """Run the stock cell, with a warning for a training call outside of its layer."""
         if training and not self._told_of_own_call and not _runs_in_its_layer.get():
             self.__dict__["_told_of_own_call"] = True
             layer, policy = self._layer_and_policy
@@ -106,7 +107,7 @@ class SimpleRNNCell(_PolicyCell, keras.layers.SimpleRNNCell):  # type: ignore[mi
 
 
 POLICY_CELLS = {kind.stock: kind for kind in (LSTMCell, GRUCell, SimpleRNNCell)}
-"""For each class of Keras's cells, its class while the layer is under a policy."""
+"""For each class of Keras's cells, the class that replaces it under a policy."""
 
 CELL_TYPES: dict[type[Cell], cell_types.CellType] = {
     kind: cell_type
@@ -117,28 +118,28 @@ CELL_TYPES: dict[type[Cell], cell_types.CellType] = {
     )
     for kind in (stock, POLICY_CELLS[stock])
 }
-"""Which type of cell each of Keras's classes is."""
+"""The type of each of Keras's cell classes."""
 
 GATE_ORDER = {cell_types.LSTM: (0, 1, 2, 3), cell_types.GRU: (1, 0, 2), cell_types.RNN: (0,)}
-"""For each gate in Keras's order, its number in the core's."""
+"""For each gate in Keras's order, its number in the core's order."""
 
 
 def cell_type_of(cell: Cell) -> cell_types.CellType:
-    """The type of a layer's cell; a subclass may do anything, and counts as the user's own."""
+    """Return the type of a layer's cell. A subclass may do anything, and counts as a user's own."""
     if is_convolutional(cell):
         return cell_types.LSTM
     return CELL_TYPES.get(type(cell), cell_types.CUSTOM)
 
 
 def is_keras_cell(cell: Cell) -> bool:
-    """Whether a layer's cell is one of Keras's, and not the user's own."""
+    """Whether a layer's cell is one of Keras's, and not a user's own."""
     return cell_type_of(cell) is not cell_types.CUSTOM
 
 
 def is_convolutional(cell: Cell) -> bool:
     """Whether a cell is that of Keras's `ConvLSTM1D`, `ConvLSTM2D` or `ConvLSTM3D`.
 
-    Its class has no public name, and no layer but those makes one.
+    Its class has no public name, and only those layers make one.
     """
     kind = getattr(type(cell), "stock", type(cell))
     return kind.__name__ == "ConvLSTMCell" and kind.__module__.startswith("keras.")
@@ -150,11 +151,11 @@ def is_cell(layer: Any) -> bool:
 
 
 def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
-    """Make one of Keras's cells refuse a dropout of its own.
+    """Make one of Keras's cells refuse its own dropout.
 
     Args:
         cell: a cell whose dropout is 0.
-        layer: the name of its layer, for the error.
+        layer: the name of its layer, for errors.
         policy: the name of the layer's policy.
     """
     cell.__dict__["_layer_and_policy"] = layer, policy
@@ -167,7 +168,7 @@ def put_under_policy(cell: Cell, layer: str, policy: str) -> None:
 
 @cache
 def _policy_class(kind: type[Cell]) -> type[Cell]:
-    """The class of a cell whose class has no public name, while its layer is under a policy."""
+    """Make the class, under a policy, of a cell whose class has no public name."""
     return type(kind.__name__, (_PolicyCell, kind), {"stock": kind, "__doc__": kind.__doc__})
 
 
@@ -176,9 +177,9 @@ def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout
 
     Args:
         cell: the cell.
-        kind: the class that it had.
-        dropout: the rate that it had.
-        recurrent_dropout: the recurrent rate that it had.
+        kind: the class to restore.
+        dropout: the rate to restore.
+        recurrent_dropout: the recurrent rate to restore.
     """
     cell.__class__ = kind
     cell.dropout, cell.recurrent_dropout = dropout, recurrent_dropout
@@ -188,7 +189,7 @@ def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout
 
 
 def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:
-    """The error of setting a layer's own dropout under a policy."""
+    """Make the error for setting a layer's own dropout under a policy."""
     return PolicyError(
         f"{layer}: {name} cannot be set under a policy, whose rates are the layer's only dropout. "
         f"Received: {name}={rate!r}, policy={policy!r}; write: rate={rate!r} where the policy is "

@@ -1,9 +1,9 @@
-"""Running a Keras recurrent layer under given masks, on the fastest path that is right.
+"""Running a Keras recurrent layer under given masks, on the fastest correct path.
 
-Our own steps run in a loop (`loops`). The input's part of the gates is computed before it for all
-steps at once, and each step reads its own masks. Where no mask falls inside the recurrence, and
-Keras's layer may have one kernel for all steps (cuDNN), that layer runs instead, on masked weights
-where a policy masks weights.
+Our own steps run in a loop (`loops`). The input's part of the gates is computed before the loop for
+all steps at once, and each step reads its own masks. If no mask falls inside the recurrence, and
+Keras's layer may have one kernel for all steps (cuDNN), that layer runs instead. It then runs on
+masked weights if the policy masks weights.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from .tracing import Tensor
 
 
 class _FallbackLoop(keras.layers.RNN):  # type: ignore[misc]
-    """The base class whose loop Keras's layers run when they have no one kernel for all steps.
+    """The base class whose loop Keras's layers run if they have no single kernel for all steps.
 
-    Here that is our own loop.
+    Here, that loop is our own.
     """
 
     fallback: Callable[[], LoopResult]
@@ -57,7 +57,7 @@ class _GRU(keras.layers.GRU, _FallbackLoop): ...  # type: ignore[misc]
 
 
 FUSED_LAYERS = {keras.layers.LSTM: _LSTM, keras.layers.GRU: _GRU}
-"""The layers that may have one kernel for all steps."""
+"""The layers that may have a single kernel for all steps."""
 
 
 def run_cells(
@@ -73,15 +73,18 @@ def run_cells(
     """Run a recurrent layer object under its masks.
 
     Args:
-        layer: the object; it runs backward if `go_backwards`.
+        layer: the object. It runs backward if `go_backwards`.
         cells: its cells.
         sequences: the input `[B, T, D]`.
         initial_state: the states of its one cell, or of each cell of a `StackedRNNCells`.
         padding: Keras's mask `[B, T]`, False where a step is padding, or None.
-        masks: arrays by slot, in the order of the text.
-        training: the argument of a user's own cell.
-        project_at_once: whether the input's part of the gates is computed for all steps at once,
-            which is faster, or step by step, which takes less memory.
+        masks: the masks by slot. Masks of steps are in the order of the text.
+        training: the `training` argument of a user's own cell.
+        project_at_once: whether to compute the input's part of the gates for all steps at once.
+            This is faster, but takes more memory than computing it step by step.
+
+    Returns:
+        The last output, the outputs, and the last states.
     """
     direction = int(layer.go_backwards)
     if direction:
@@ -119,7 +122,7 @@ def _run_cell(
     training: bool,
     project_at_once: bool,
 ) -> LoopResult:
-    """Run one cell over `x` `[B, T, D]`, in reading order, under its masks by site."""
+    """Run one cell under its masks by site over `x` `[B, T, D]`, in reading order."""
     if is_convolutional(each.cell):
         masks = conv_cells.masks_of_values(each.cell, each.placement.policy, masks)
     output_mask = masks.pop(Site.OUTPUT, None)
@@ -152,7 +155,7 @@ def _run_cell(
 def _mask_output(
     result: LoopResult, output_mask: Tensor | None, return_sequences: bool
 ) -> LoopResult:
-    """What leaves a layer, under the mask of its output."""
+    """Apply the mask of a layer's output to its result."""
     if output_mask is None:
         return result
     last, outputs, end = result
@@ -171,7 +174,7 @@ def _run_conv_cell(
     return_sequences: bool,
     project_at_once: bool,
 ) -> LoopResult:
-    """Run a convolutional cell; `x` has spatial axes, and so have the masks."""
+    """Run a convolutional cell. `x` and the masks have spatial axes."""
     to_gates, cell_step = conv_cells.make_step(cell, x.dtype, masks)
 
     def step(inputs: Tensor, previous: States, step_masks: SiteMasks) -> tuple[Tensor, States]:
@@ -181,7 +184,7 @@ def _run_conv_cell(
 
     if input_mask is not None:
         input_mask = swap_time_and_batch(input_mask)
-    # In evaluation, step by step, there is only a mask's mean.
+    # In evaluation, which runs step by step, a mask is only its mean.
     inputs = to_gates(x, input_mask) if project_at_once else apply_mask(input_mask, x)
     return loop_over_steps(layer, step, inputs, states, padding, masks, return_sequences)
 
@@ -197,7 +200,7 @@ def _run_keras_cell(
     return_sequences: bool,
     project_at_once: bool,
 ) -> LoopResult:
-    """Run one of Keras's cells; `input_mask` holds a mask for each gate, if it is there."""
+    """Run one of Keras's cells. `input_mask` holds a mask for each gate, or is None."""
     weights, order = Weights.of(each.cell, each.type, x.dtype, masks), GATE_ORDER[each.type]
     loop_tensors = [x, input_mask, *states, *masks.values(), *vars(weights).values()]
     fused = next((FUSED_LAYERS[kind] for kind in FUSED_LAYERS if isinstance(layer, kind)), None)
@@ -206,8 +209,8 @@ def _run_keras_cell(
     mask_per_gate = not is_shared_by_gates(masks.get(Site.HIDDEN), states[0].shape[-1])
     if mask_per_gate:
         masks[Site.HIDDEN] = in_keras_order(masks[Site.HIDDEN], order)
-    # Added for all steps at once, the bias makes one more array of all of them. Added in each step,
-    # it may cost an operation in each.
+    # If the bias is added for all steps at once, that makes one more array of all of them. If it is
+    # added in each step, it may cost an operation in each.
     bias, step_bias = (None, weights.bias) if compiled.fuses_elementwise() else (weights.bias, None)
 
     def loop() -> LoopResult:
@@ -231,7 +234,7 @@ def _run_keras_cell(
             new = cell_step(gates if step_bias is None else gates + step_bias, previous, step_masks)
             return new[0], new
 
-        # Computed in the order in which the loop reads it, so that the loop makes no copy.
+        # The result is in the order in which the loop reads it, so that the loop makes no copy.
         inputs = swap_time_and_batch(project(swap_time_and_batch(x))) if project_at_once else x
         return loop_over_steps(
             layer, step, inputs, states, padding, masks, return_sequences, make_product
@@ -256,19 +259,19 @@ def _make_fused_layer(
     weights: Weights,
     fallback: Callable[[], LoopResult],
 ) -> _FallbackLoop:
-    """A copy of a layer, with a copy of its cell that has tensors in place of its weights.
+    """Copy a layer, with a copy of its cell that has tensors in place of its weights.
 
-    So the layer and its cell stay as they are.
+    The layer and its cell do not change.
     """
     kernels = {"kernel": weights.kernel, "recurrent_kernel": weights.recurrent_kernel}
     changed = {"cell": _copy(cell, type(cell), kernels), "go_backwards": False}
-    # TensorFlow sets no attribute that reads as the new value already, as our property may.
+    # TensorFlow skips an attribute that already reads as the new value, as our property may.
     changed["use_cudnn"] = vars(layer).get("use_cudnn", "auto")
     return _copy(layer, kind, changed | {"fallback": fallback})  # type: ignore[no-any-return]
 
 
 def _copy(layer: Any, kind: type[Any], changed: Mapping[str, Any]) -> Any:
-    """A shallow copy of a layer or cell, of another class and with other attributes."""
+    """Make a shallow copy of a layer or cell, with another class and some other attributes."""
     copy = object.__new__(kind)
     vars(copy).update(vars(layer))
     vars(copy).update(changed)

@@ -1,4 +1,4 @@
-"""What the drop-in cells have in common: one step under a policy."""
+"""The common base of the drop-in cells: one step under a policy."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .tracing import Tensor
 
 
 class RecurrentCell(PolicyLayer):
-    """What the drop-in cells have in common; a mixin before one of `keras.layers`'."""
+    """The common base of the drop-in cells. A mixin before a cell of `keras.layers`."""
 
     cell_type: ClassVar[CellType]
     units: int
@@ -41,7 +41,7 @@ class RecurrentCell(PolicyLayer):
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
-        """Put the cell under the policy of its arguments."""
+        """Put the cell under the policy in its arguments."""
         if choice is None:
             return
         name, policy = type(self).__name__, choice.on_one(self.cell_type.sites)
@@ -58,17 +58,17 @@ class RecurrentCell(PolicyLayer):
 
     @property
     def native_generator(self) -> Any:
-        """As in `PolicyLayer`."""
+        """See `PolicyLayer`. It is the generator of the stock cell."""
         return self.seed_generator
 
     @property
     def seed(self) -> int | None:
-        """The seed of keyed masks, or None; without a policy that of Keras's own dropout."""
+        """The seed of keyed masks, or None. Without a policy, the seed of Keras's own dropout."""
         return self.__dict__.get("seed") if self.placement is None else self.mask_seed
 
     @seed.setter
     def seed(self, seed: int | None) -> None:
-        # Where the stock cell has it, which this one may become.
+        # The stock cell, which this cell may become again, has it there.
         self.__dict__["seed"] = seed
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -77,7 +77,7 @@ class RecurrentCell(PolicyLayer):
         super().__setattr__(name, value)
 
     def run(self, x: Tensor, states: Any, training: bool) -> Any:
-        """One step, as `call` describes it."""
+        """Run one step, as `call` describes it."""
         if not self.is_active(training):
             return super().call(x, states, training=training)  # type: ignore[misc]
         assert self.placement is not None, "there is an active policy"
@@ -96,7 +96,7 @@ class RecurrentCell(PolicyLayer):
         return output, new if isinstance(states, list | tuple) else new[0]
 
     def _step(self, x: Tensor, states: list[Tensor], masks: dict[Site, Tensor]) -> list[Tensor]:
-        """The new states under masks `[1, B, F]` by site."""
+        """Compute the new states under masks `[1, B, F]` by site."""
         kind = self.cell_type
         weights, order = Weights.of(self, kind, x.dtype, masks), GATE_ORDER[kind]
         by_site = {site: mask[0] for site, mask in masks.items()}
@@ -116,11 +116,11 @@ class RecurrentCell(PolicyLayer):
         return step(gates, states, by_site)
 
     def _check_masks_can_be_held(self, training: bool) -> None:
-        """Make sure that somebody says how long masks live that are to live longer than a step.
+        """Make sure that the code says how long masks live, if they live longer than one step.
 
         Raises:
-            PolicyError: nobody does; or the step is in a compiled loop, in which JAX would draw
-                masks once for all steps.
+            PolicyError: it does not. Or the step is in a compiled loop, for which JAX would draw
+                masks only once for all steps.
         """
         assert self.placement is not None, "there is an active policy"
         if not self.masks_apply(training) or self.tape is not None or SHARED.of(self) is not None:

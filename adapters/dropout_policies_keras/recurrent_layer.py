@@ -1,4 +1,4 @@
-"""What the drop-in recurrent layers have in common."""
+"""The common base of the drop-in recurrent layers."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ from .tracing import Tensor
 POLICY_ATTRIBUTES = (
     *("may_join", "loops_generically", "_in_stock_loop", "_layer_numbers", "_goes_on"),
 )
-"""The attributes that a policy adds to a recurrent layer, apart from those of `PolicyLayer`."""
+"""The attributes that a policy adds to a recurrent layer, besides those of `PolicyLayer`."""
 
 
 @dataclass
 class LayerNumbers:
-    """The next layer's number in a stack that still grows.
+    """The number of the next layer in a stack that still grows.
 
-    No two layers get the same one, even where one layer feeds both; so they never share a mask.
+    No two layers get the same number, even if one layer feeds both. So they never share a mask.
     """
 
     next: int
 
 
 class Recurrent(PolicyLayer):
-    """A recurrent layer that may be under a policy; a mixin before one of `keras.layers`'.
+    """A recurrent layer that may be under a policy. A mixin before a layer of `keras.layers`.
 
     Every argument of the stock layer keeps its meaning, and so do its weights and their paths.
-    Without a policy, at rate 0, and in evaluation (where the policy's evaluation rule is the
-    identity) it is the stock layer, bit for bit.
+    Without a policy, at rate 0, and in evaluation (if the policy's evaluation is the identity), it
+    equals the stock layer bit for bit.
 
-    A `stateful` layer carries its state on every backend. (Keras 3.15's own loses it between
-    compiled calls on JAX, and stops with an error in training on torch.)
+    A `stateful` layer carries its state on every backend. (In Keras 3.15, the stock layer loses it
+    between compiled calls on JAX, and raises an error in training on torch.)
 
-    Policy layers that feed one another in a Sequential or functional model join into one stack
-    by themselves. Inside `Bidirectional`, and in a model with a `call` of its own, say where a
-    layer stands with `stack`, or build the model of stock layers and use `dropout_policies.apply`.
+    Policy layers that feed one another in a Sequential or functional model join one stack
+    automatically. Inside `Bidirectional`, and in a model with its own `call`, give the place of a
+    layer with `stack`, or build the model of stock layers and use `dropout_policies.apply`.
     """
 
     cell: Any
@@ -81,12 +81,12 @@ class Recurrent(PolicyLayer):
     """Whether the layer may still join the stack of the layer that feeds it."""
     loops_generically: bool = False
     """Whether the stock layer would run Keras's generic loop, as it does with a
-    `recurrent_dropout`. Where a policy replaced that, evaluation stays the same, bit for bit."""
+    `recurrent_dropout`. If a policy replaced that, evaluation stays the same bit for bit."""
 
     def _start_policy(
         self, choice: Choice | None, seed: int | None, stack: tuple[int, int] | None
     ) -> None:
-        """Put the layer, which has its cell by now, under the policy of its arguments."""
+        """Put the layer under the policy in its arguments. The layer must already have its cell."""
         if choice is None:
             return
         name, policy = type(self).__name__, choice.on_one(sites_of_cells(self))
@@ -109,7 +109,7 @@ class Recurrent(PolicyLayer):
             put_under_policy(cell, self.name, placement.policy.name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # On Keras's layers these are properties of their cell, which cannot be set.
+        # On Keras's layers, these are read-only properties of their cell.
         is_native = name in ("dropout", "recurrent_dropout") and hasattr(type(self), name)
         if is_native and self.placement is not None and value != 0.0:
             raise native_dropout_error(self.name, self.placement.policy.name, name, value)
@@ -117,12 +117,12 @@ class Recurrent(PolicyLayer):
 
     @property
     def layers(self) -> int:
-        """How many layers the object has: one for each cell."""
+        """The number of layers in the object: one for each cell."""
         return len(cells_of(self))
 
     @property
     def native_generator(self) -> Any:
-        """As in `PolicyLayer`: that of the first cell, if it is one of Keras's."""
+        """See `PolicyLayer`. It is that of the first cell, if this is one of Keras's."""
         first = cells_of(self)[0]
         return first.seed_generator if is_keras_cell(first) else None
 
@@ -132,7 +132,7 @@ class Recurrent(PolicyLayer):
         return super().__call__(sequences, *args, **kwargs)  # type: ignore[misc]
 
     def _join_stack_of(self, producer: Recurrent) -> None:
-        """Become the next layer of the stack of a layer that feeds this one."""
+        """Become the next layer in the stack of a layer that feeds this one."""
         mine, its = self.placement, producer.placement
         if mine is None or its is None or not producer.may_join:
             return
@@ -167,11 +167,11 @@ class Recurrent(PolicyLayer):
         mask: Tensor | None = None,
         training: bool = False,
     ) -> Any:
-        """As in the stock layer; see `inner_loop`.
+        """Run the layer like the stock layer. See `inner_loop`.
 
         Args:
             sequences: the input `[B, T, D]`.
-            initial_state: the states before the first step; None for zeros, or for those that a
+            initial_state: the states before the first step. None: zeros, or the states that a
                 `stateful` layer carries.
             mask: False where a step is padding, `[B, T]`, or None.
             training: whether the call is in training.
@@ -183,10 +183,10 @@ class Recurrent(PolicyLayer):
             )
 
     def _check_sequence(self, plan: Plan, steps: Any, training: bool) -> None:
-        """Look whether a call is one of several over one sequence.
+        """Check a call that is one of several over one sequence, and warn about single steps.
 
         Raises:
-            PolicyError: the layer reads from the end, and the sequence is in its second call.
+            PolicyError: the layer reads from the end, and this is the second call of the sequence.
         """
         shared = SHARED.of(self)
         if shared is not None:
@@ -205,10 +205,10 @@ class Recurrent(PolicyLayer):
             warn_of_steps(self.name, self.placement.policy.name, held)
 
     def reset_state(self) -> None:
-        """Set a stateful layer's states to zero.
+        """Set the states of a stateful layer to zero.
 
         Raises:
-            PolicyError: within a batch of `fit` on JAX, where Keras holds the state elsewhere.
+            PolicyError: `fit` on JAX is running a batch. Keras then holds the state elsewhere.
         """
         try:
             for state in self._carried_states():
@@ -230,7 +230,7 @@ class Recurrent(PolicyLayer):
         mask: Tensor | None,
         training: bool = False,
     ) -> LoopResult:
-        """The layer's loop over its steps, which Keras calls.
+        """Run the layer's loop over its steps. Keras calls this.
 
         Args:
             sequences: the input `[B, T, D]`.
@@ -242,7 +242,7 @@ class Recurrent(PolicyLayer):
             The last output, the outputs, and the last states.
 
         Raises:
-            PolicyError: the input is not `[B, T, D]` under a policy, or see `PolicyLayer.masks`.
+            PolicyError: under a policy, the input is not `[B, T, D]`. See also `PolicyLayer.masks`.
         """
         if self.stateful:
             # The new state overwrites the old one, which torch's backward pass still needs.
@@ -265,9 +265,9 @@ class Recurrent(PolicyLayer):
     def _run_under_policy(
         self, sequences: Tensor, initial_state: Any, mask: Tensor | None, training: bool
     ) -> LoopResult | None:
-        """The loop under this call's masks; None where there are none."""
+        """Run the loop under this call's masks. None if there are no masks."""
         assert self.placement is not None
-        # (Keras itself checks the input of a convolutional layer.)
+        # Keras itself checks the input of a convolutional layer.
         if len(sequences.shape) != 3 and not is_convolutional(self.cell):
             raise PolicyError(
                 f"{self.name}: under a policy, the input is [B, T, D]. "
@@ -288,17 +288,17 @@ class Recurrent(PolicyLayer):
         padding = mask[0] if isinstance(mask, list | tuple) else mask
         states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
         x = ops.cast(sequences, dtype)
-        # In evaluation step by step, as Keras's layers: so it takes no more memory than they do.
+        # Evaluation runs step by step like Keras's layers, so it takes no more memory than they do.
         return run_cells(
             self, cells, x, list(states), padding, drawn, training, project_at_once=masks_apply
         )
 
     @property
     def variables(self) -> list[keras.Variable]:
-        """As in `PolicyLayer`; on JAX with the state that a `stateful` layer carries.
+        """See `PolicyLayer`. On JAX, this includes the state that a `stateful` layer carries.
 
-        A compiled function on JAX returns the new values of these alone. Weights, and so
-        checkpoints, do not change.
+        A compiled function on JAX returns new values only for these variables. Weights do not
+        change, so checkpoints do not either.
         """
         is_carried = self.stateful and keras.backend.backend() == "jax"
         return [*super().variables, *(self._carried_states() if is_carried else [])]
@@ -326,21 +326,22 @@ class CudnnRecurrent(Recurrent):
 
     @property
     def use_cudnn(self) -> bool | str | None:
-        """As in the stock layer, but None outside of the stock loop while a policy masks the layer.
+        """Like the stock layer's, but None outside the stock loop while a policy masks the layer.
 
-        `keras.layers.Bidirectional` reads it before it runs both directions in one kernel of its
-        own, without this layer's loop and its masks. The layer's own loop may still use cuDNN.
+        `keras.layers.Bidirectional` reads it before it runs both directions in its own kernel,
+        without this layer's loop and masks. The layer's own loop may still use cuDNN.
         """
         placement = self.placement
         is_masked = placement is not None and placement.policy.active
         if is_masked and not self.__dict__.get("_in_stock_loop"):
             return None
-        # Not set yet while Keras constructs the layer.
+        # Keras has not set it yet while it constructs the layer.
         return self.__dict__.get("use_cudnn", "auto")  # type: ignore[no-any-return]
 
     @use_cudnn.setter
     def use_cudnn(self, use_cudnn: bool | str | None) -> None:
-        # Bidirectional sets what it read of the layer that it copies: None. See get_config.
+        # Bidirectional sets the value that it read from the layer that it copies: None. See
+        # get_config.
         if use_cudnn is not None:
             self.__dict__["use_cudnn"] = use_cudnn
 

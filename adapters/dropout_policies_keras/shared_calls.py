@@ -1,8 +1,8 @@
-"""What calls of a layer share inside `dropout_policies.sequence` and `hold`.
+"""The state that calls of a layer share inside `dropout_policies.sequence` and `hold`.
 
-Where the scope is opened in the graph that its calls are in (or all run eagerly), steps are counted
-in Python. Where it is opened around calls that are compiled, such as `train_on_batch`, no graph
-could know the step; there a variable of the layer holds it (`call_counter`).
+If the scope is opened in the same graph as its calls, or if all of them run eagerly, steps are
+counted in Python. If it is opened around calls that are compiled, such as `train_on_batch`, no
+graph could know the step. Then a variable of the layer holds it (`call_counter`).
 """
 
 from __future__ import annotations
@@ -31,25 +31,26 @@ from .tracing import Tensor
 
 @dataclass
 class SharedCalls:
-    """What the calls of a layer share inside a scope.
+    """The state that the calls of a layer share inside a scope.
 
-    They take the layer's next number when the first of them is made, so that a scope without calls
-    takes none, and one inside that is called first comes first.
+    The calls take the layer's next number when the first of them is made. So a scope without calls
+    takes no number, and an inner scope that is called first comes first.
 
     Args:
         layer: the layer's name.
-        generator: its generator, whose state is (seed, number of the next call).
-        moves: whether the next scope has another number; not while sampling holds all masks.
-        goes_on: whether each call goes on at the step at which the one before ended.
-        rows: the numbers of the batch's rows, by which masks are keyed; None for 0, 1, ...
-        graph: the graph that the scope was opened in; None outside of any.
-        counter: the steps where calls are compiled by themselves; None where they cannot be.
+        generator: the layer's generator. Its state is (seed, number of the next call).
+        moves: whether the next scope has another number. It has not while sampling holds all masks.
+        goes_on: whether each call continues at the step where the previous one ended.
+        rows: the numbers of the batch's rows, which determine keyed masks. None: 0, 1, ...
+        graph: the graph in which the scope was opened. None: it was opened outside of any graph.
+        counter: the steps for calls that are compiled on their own. None if there can be no such
+            calls.
 
     Attributes:
         state: (seed, call) of the masks, as two int32 words.
-        step: how many steps were made.
-        episodes, starts: by row, how often it was reset and the step of the last time, `[B]`; None
-            where no row was.
+        step: the number of steps so far.
+        episodes, starts: for each row, the number of resets and the step of the last reset, `[B]`.
+            None if no row was reset.
     """
 
     layer: str
@@ -64,19 +65,19 @@ class SharedCalls:
     starts: Tensor | None = None
     state: Tensor = field(init=False)
     kept: KeptBits = field(init=False)
-    """What calls have drawn."""
+    """The bits that calls have drawn."""
     _is_constant: bool = False
-    """Whether `state` is a constant in what JAX compiles."""
+    """Whether `state` is a constant in code that JAX compiles."""
     _is_number_owed: bool = False
-    """Whether the number was taken in a loop of the graph, and the next one is to be set."""
+    """Whether the number was taken in a loop of the graph, and the next one must still be set."""
     _is_state_old: bool = False
     """Whether scopes in a loop of the graph have taken numbers since `state` was read."""
     _is_step_unknown: bool = False
-    """Whether calls were made in such a loop, which runs who knows how often."""
+    """Whether calls were made in such a loop, which runs an unknown number of times."""
     _was_compiled: bool = False
-    """Whether a call was compiled by itself, without the scope."""
+    """Whether a call was compiled on its own, without the scope."""
     _calls: int = 0
-    """How many calls were made that were not."""
+    """The number of calls that were not compiled on their own."""
 
     def __post_init__(self) -> None:
         self.kept = KeptBits(self.goes_on)
@@ -90,13 +91,13 @@ class SharedCalls:
         self._is_state_old = False
 
     def _take_number(self) -> None:
-        """Give the calls their number, at the first of them.
+        """Take the number of the calls, at the first of them.
 
         Raises:
-            PolicyError: it is made in a loop of the graph, and scopes in there have taken numbers.
+            PolicyError: this call is in a loop of the graph, and scopes there have taken numbers.
         """
         if self.has_begun:
-            if self.counter is not None:  # the first may have been compiled by itself
+            if self.counter is not None:  # the first call may have been compiled on its own
                 call = ops.convert_to_tensor(self.counter.call, dtype="int32")
                 self.state = ops.stack([self.state[0], call])
         elif tracing.current_graph() is self.graph:
@@ -105,14 +106,14 @@ class SharedCalls:
                 self.generator.next()
         elif self._is_state_old:
             raise self._order_error()
-        else:  # the loop's body runs many times, and what it sets is set each time
+        else:  # the loop's body runs many times, and would set the number each time
             self._is_number_owed = self.moves
 
     def set_next_number(self) -> None:
-        """Set the number of the layer's next call, if a loop of the graph could not.
+        """Set the number of the layer's next call if a loop of the graph could not set it.
 
         Raises:
-            PolicyError: it is asked for in that loop.
+            PolicyError: this runs in that loop.
         """
         if not self._is_number_owed:
             return
@@ -122,7 +123,7 @@ class SharedCalls:
         self._is_number_owed = False
 
     def inner_scope_ended(self) -> None:
-        """A scope inside this one has ended, and may have taken numbers."""
+        """Note that an inner scope has ended. It may have taken numbers."""
         if tracing.current_graph() is not self.graph:
             self._is_state_old = True
         elif not self.has_begun:
@@ -138,35 +139,35 @@ class SharedCalls:
 
     @property
     def has_taken_number(self) -> bool:
-        """Whether a number was taken that the layer's next call does not have."""
+        """Whether a number was taken, so that the layer's next call has another one."""
         return self.moves and self.has_begun
 
     @property
     def _is_in_loop(self) -> bool:
-        """Whether a call that is made now is in a loop of the backend's or of Keras's."""
+        """Whether a call made now is in a loop of the backend or of Keras."""
         return tracing.current_graph() is not self.graph or tracing.is_in_loop_of_torch()
 
     @property
     def has_begun(self) -> bool:
-        """Whether a call was made before."""
+        """Whether an earlier call was made."""
         return self._calls > 0 or (self.counter is not None and self.counter.calls > 0)
 
     @property
     def is_left_to_graph(self) -> bool:
-        """Whether a call that is made now is compiled by itself, without the scope."""
+        """Whether a call made now is compiled on its own, without the scope."""
         return self.graph is None and tracing.current_graph() is not None
 
     @property
     def has_own_rows(self) -> bool:
-        """Whether rows have numbers or episodes of their own."""
+        """Whether rows have their own numbers or episodes."""
         return self.rows is not None or self.episodes is not None
 
     def reset(self, rows: Any) -> None:
-        """Begin a new episode in some rows; see `SequenceScope.reset`.
+        """Begin a new episode in some rows. See `SequenceScope.reset`.
 
         Raises:
-            PolicyError: the calls are compiled by themselves; or the rows are no truth values, or
-                others than before.
+            PolicyError: the calls are compiled on their own, the rows are not booleans, or their
+                number differs from before.
         """
         calls = 0 if self.counter is None else self.counter.calls
         if self.is_left_to_graph or calls > self._calls:
@@ -188,17 +189,17 @@ class SharedCalls:
         self.starts = ops.where(ops.cast(flags, "bool"), self.step, self.starts)
 
     def source(self, plan: Plan, row_offset: int, is_counted: bool) -> BitSource:
-        """Where the masks of the next call come from.
+        """Determine the source of the next call's masks.
 
         Args:
             plan: the masks.
-            row_offset: the number of the first row, where rows have no numbers of their own.
+            row_offset: the number of the first row, for rows without numbers of their own.
             is_counted: whether `count` counts the call.
 
         Raises:
-            PolicyError: the scope is open where JAX has no random state; or the call is inside a
-                loop that runs in the graph, and has masks per step, or no number is known; or
-                there are more rows than the sequence began with.
+            PolicyError: the scope is open where JAX has no random state. The call is in a loop in
+                the graph and has masks per step, or its number is unknown. There are more rows than
+                the sequence began with.
         """
         if self._is_constant:
             raise PolicyError(
@@ -207,7 +208,7 @@ class SharedCalls:
                 f"inside the model's call."
             )
         if self.counter is not None:
-            self.step = self.counter.step  # calls may have been compiled by themselves
+            self.step = self.counter.step  # calls may have been compiled on their own
         if self.goes_on and (self._is_in_loop or self._is_step_unknown):
             by_step = [slot.site.value for slot, mask in plan.items() if mask.rule.per == "step"]
             if by_step:
@@ -239,7 +240,7 @@ class SharedCalls:
         """Make sure that each row of a call has a number and an episode.
 
         Raises:
-            PolicyError: there are more rows than the sequence began with.
+            PolicyError: there are more rows than at the beginning of the sequence.
         """
         known = [x.shape[0] for x in (self.rows, self.episodes) if x is not None]
         if isinstance(batch, int) and batch > min(known):
@@ -249,7 +250,7 @@ class SharedCalls:
             )
 
     def count(self, steps: Any) -> None:
-        """A call of T steps was made that counts."""
+        """Count a call of `steps` steps."""
         self._calls += 1
         if self.counter is not None:
             self.counter.count(steps, self.state[1], self.moves)
@@ -259,10 +260,10 @@ class SharedCalls:
         self.step = self.step + steps
 
     def leave_to_graph(self, replica: Tensor | None) -> None:
-        """A call is compiled by itself, without the scope.
+        """Handle a call that is compiled on its own, without the scope.
 
         Raises:
-            PolicyError: its masks would not be those of the scope.
+            PolicyError: its masks would differ from those of the scope.
         """
         if self.counter is None or replica is not None or self.has_own_rows:
             what = "rows with numbers or episodes of their own" if self.has_own_rows else "this"
@@ -275,10 +276,10 @@ class SharedCalls:
         self._was_compiled = True
 
     def check_compiled_calls(self, before: Tensor) -> None:
-        """Make sure that calls that were compiled by themselves kept to the scope.
+        """Make sure that calls that were compiled on their own followed the scope.
 
         Args:
-            before: the generator's state when the scope began.
+            before: the state of the generator when the scope began.
 
         Raises:
             PolicyError: some did not.
@@ -308,4 +309,4 @@ class SharedCalls:
 
 
 SHARED = SharedState[SharedCalls]()
-"""What the calls of layers share now, by their layer."""
+"""The state that the calls of layers share now, by layer."""

@@ -19,7 +19,7 @@ MakeError = Callable[[], Exception]
 
 
 def is_traced() -> bool:
-    """Whether results have no values yet, because a function is traced now."""
+    """Whether results have no values yet, because a function is being traced."""
     try:
         ops.convert_to_numpy(ops.zeros(()))
     except (TypeError, AttributeError, NotImplementedError, RuntimeError):
@@ -28,7 +28,7 @@ def is_traced() -> bool:
 
 
 def has_no_value(tensor: Tensor) -> bool:
-    """Whether a tensor has no value yet, because the function that makes it is traced."""
+    """Whether a tensor has no value yet, because the function that makes it is being traced."""
     backend = keras.backend.backend()
     if backend == "jax":
         return is_traced_in_jax(tensor)
@@ -40,8 +40,11 @@ def has_no_value(tensor: Tensor) -> bool:
 
 
 def current_graph() -> Any:
-    """The graph that operations are recorded in now: one object for each function that is traced,
-    and for each body of a loop inside it; None where operations run at once."""
+    """Return the graph that records operations now.
+
+    It is one object for each traced function and for each body of a loop in it. It is None if
+    operations run at once.
+    """
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -50,7 +53,7 @@ def current_graph() -> Any:
     if backend == "jax":
         import jax
 
-        # Private, because what is public (jax.extend.core) tells a gradient from its function too.
+        # Private, because the public API (jax.extend.core) also tells a gradient from its function.
         value = jax.numpy.zeros(())
         return value._trace if isinstance(value, jax.core.Tracer) else None
     if backend == "torch":
@@ -61,16 +64,18 @@ def current_graph() -> Any:
 
 
 def asks_for_shapes_in_torch() -> bool:
-    """Whether Keras runs a call on torch for the shapes of what it gives, as when it builds a
-    layer: on a device without memory, and what the call assigns is forgotten."""
+    """Whether Keras on torch runs a call only for the shapes of its results.
+
+    It does so to build a layer, on a device without memory. The assignments of the call are lost.
+    """
     return keras.backend.backend() == "torch" and bool(ops.zeros(()).is_meta)
 
 
 def is_in_loop_of_torch() -> bool:
-    """Whether a step of Keras's own loop on torch calls, which runs the first step twice."""
+    """Whether a step of Keras's own loop on torch runs. That loop runs its first step twice."""
     if keras.backend.backend() != "torch":
         return False
-    from keras.src.backend.torch.rnn import rnn  # private, because nothing public tells
+        from keras.src.backend.torch.rnn import rnn  # private, because there is no public API
 
     frame: Any = sys._getframe()
     while frame is not None and frame.f_code is not rnn.__code__:
@@ -79,21 +84,21 @@ def is_in_loop_of_torch() -> bool:
 
 
 def is_in_loop_of_jax(state: Any) -> bool:
-    """Whether JAX traces the body of a loop, outside of which a variable has its value."""
+    """Whether JAX traces the body of a loop, and a variable has its value outside of the body."""
     graph = current_graph() if keras.backend.backend() == "jax" else None
     return graph is not None and getattr(state.value, "_trace", None) is not graph
 
 
 def may_compile_calls() -> bool:
-    """Whether calls that are made from here may be compiled by themselves, as `fit` does it.
+    """Whether calls made from here may be compiled on their own, as in `fit`.
 
-    Inside a layer's `call` they are not, or all of it is.
+    Inside a layer's `call` they are not, unless all of it is compiled.
     """
     if keras.backend.backend() == "torch" or current_graph() is not None:
         return False
     try:
-        # Private, because Keras does not say otherwise that it is in a call. Without it, a layer
-        # has a variable that it does not need.
+        # Private, because Keras has no public API that tells whether it is in a call. Without it,
+        # a layer has a variable that it does not need.
         from keras.src.backend.common import global_state
     except ImportError:
         return True
@@ -102,9 +107,9 @@ def may_compile_calls() -> bool:
 
 @contextmanager
 def values_only() -> Iterator[None]:
-    """Have functions of the user's run as they are written, on values, and keep no gradients.
+    """Make the user's functions run as written, on values and without gradients.
 
-    (What `jax.jit` compiles stays compiled.)
+    Functions that `jax.jit` compiles stay compiled.
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
@@ -126,8 +131,9 @@ def values_only() -> Iterator[None]:
 
 
 def replica_number() -> Tensor | None:
-    """The number of the replica or device that runs this call, an int32 scalar; None where the
-    call runs once.
+    """Return the number of the replica or device that runs this call, an int32 scalar.
+
+    None if the call runs once.
 
     Each replica of a TensorFlow strategy, and each device of `jax.pmap` or `jax.shard_map`, starts
     from the same random state.
@@ -150,19 +156,19 @@ def replica_number() -> Tensor | None:
 
 
 def check_not_shared(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
-    """A mask as it is; an error where a call is mapped over samples that would all share it.
+    """Return a mask as it is, or raise an error if a call mapped over samples would share it.
 
-    `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` run a call once for many samples, and
-    compute once what does not depend on the sample. So a mask must be mapped where the layer's
-    inputs are. That is known only when the transformation reaches the mask, which may be long after
-    this call (`vmap` of a compiled function); so the mask goes through a function with a rule of
-    its own for that transformation. (Inside a `jax.lax.cond` whose condition is mapped, JAX maps
-    everything, and nothing can be found.)
+    `jax.vmap`, `torch.func.vmap` and `tf.vectorized_map` run a call once for many samples. They
+    compute only once what does not depend on the sample. So a mask must be mapped if the inputs of
+    the layer are. This is known only when the transformation reaches the mask, which may be long
+    after this call (`vmap` of a compiled function). So the mask goes through a function with its
+    own rule for that transformation. Inside a `jax.lax.cond` with a mapped condition, JAX maps
+    everything, and this check finds nothing.
 
     Args:
-        mask: of the samples.
+        mask: a mask of samples.
         per_sample: the layer's inputs and states.
-        error: makes the error.
+        error: a function that makes the error.
     """
     backend = keras.backend.backend()
     if backend == "jax":
@@ -186,7 +192,7 @@ def _check_not_shared_in_jax(mask: Tensor, per_sample: list[Tensor], error: Make
     def rule(_: int, is_mapped: list[bool], mask: Tensor, *per_sample: Tensor) -> Any:
         if any(is_mapped[1:]) and not is_mapped[0]:
             raise error()
-        return identity(mask, *per_sample), is_mapped[0]  # again, for a vmap around this one
+        return identity(mask, *per_sample), is_mapped[0]  # checked again for an outer vmap
 
     return identity(mask, *map(jax.lax.stop_gradient, per_sample))
 
@@ -208,8 +214,8 @@ def _check_not_shared_in_tensorflow(
         checked = _check_not_shared_in_tensorflow(mask, per_sample, error)
         return [inputs[0]._replace(t=checked), *inputs[1:]]
 
-    # Not documented, but all that tf.vectorized_map looks at. There is no public way to ask, and a
-    # compiled function may be mapped long after it was traced.
+    # This is undocumented, but tf.vectorized_map looks at nothing else. There is no public way to
+    # ask, and a compiled function may be mapped long after it was traced.
     outputs[0].op.pfor_converter = rule
     return outputs[0]
 
@@ -217,8 +223,8 @@ def _check_not_shared_in_tensorflow(
 def _check_not_shared_in_torch(mask: Tensor, per_sample: list[Tensor], error: MakeError) -> Tensor:
     import torch
 
-    # A rule has no effect around what torch.compile traces, and there is no public way to ask what
-    # is mapped.
+    # A rule has no effect around code that torch.compile traces, and there is no public way to ask
+    # which tensors are mapped.
     is_mapped = torch._C._functorch.is_batchedtensor
     if any(is_mapped(x) for x in per_sample) and not is_mapped(mask):
         raise error()
@@ -255,16 +261,16 @@ def _identity_with_vmap_rule() -> Any:
 
 
 def value_now(state: Any) -> Tensor:
-    """The value of a variable, whatever is assigned to it afterwards."""
-    # JAX's arrays do not change, and a product with a constant would belong to what is traced.
+    """Return the value of a variable, unaffected by later assignments."""
+    # JAX's arrays do not change, and a product with a constant would belong to the traced function.
     return state.value if keras.backend.backend() == "jax" else state.value * 1
 
 
 def value_outside_scope(state: Any) -> Tensor | None:
-    """The value of a variable on JAX outside of the `stateless_call` that runs now, if one does.
+    """Return the value of a variable on JAX outside of a running `stateless_call`.
 
-    None while `fit` runs, when Keras holds values elsewhere; and on other backends, where a
-    compiled function keeps the state of the layers that it calls.
+    It is None while `fit` runs, because Keras then holds values elsewhere. It is also None on other
+    backends, where a compiled function keeps the state of the layers that it calls.
     """
     if keras.backend.backend() != "jax":
         return None
@@ -276,12 +282,12 @@ def value_outside_scope(state: Any) -> Tensor | None:
 
 
 def is_constant_in_jax(value: Tensor) -> bool:
-    """Whether a function that JAX traces would hold a value as it is now."""
+    """Whether a function that JAX traces would hold this value as a constant."""
     return keras.backend.backend() == "jax" and not is_traced_in_jax(value)
 
 
 def is_traced_in_jax(value: Tensor | None) -> bool:
-    """Whether a value belongs to a function that JAX traces, and is gone when that ends."""
+    """Whether a value belongs to a function that JAX traces, and is lost when the trace ends."""
     if keras.backend.backend() != "jax":
         return False
     import jax
@@ -290,32 +296,32 @@ def is_traced_in_jax(value: Tensor | None) -> bool:
 
 
 def has_single_seed(state: Tensor) -> bool:
-    """Whether a random state is one seed, which the backend's own random numbers can start from.
+    """Whether a random state is a single seed, from which the backend's random numbers can start.
 
-    Under `torch.func.vmap` it may be one for each sample.
+    Under `torch.func.vmap`, there may be one seed for each sample.
     """
     return keras.backend.backend() != "torch" or not _is_transformed(state)
 
 
 def _is_transformed(x: Tensor) -> bool:
-    """Whether a transformation of `torch.func` works with a tensor of torch."""
+    """Whether a transformation of `torch.func` handles a torch tensor."""
     import torch
 
     return not torch.compiler.is_compiling() and not has_values(x)
 
 
 def has_values(tensor: Tensor) -> bool:
-    """Whether a tensor of torch has values now, and nothing but values.
+    """Whether a torch tensor has values now, and holds nothing besides values.
 
-    It has none in a trace, and something else in a transformation of `torch.func` and in forward
-    mode.
+    In a trace it has no values. In a transformation of `torch.func` and in forward mode, it holds
+    something else too.
     """
     import torch
 
     is_traced = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     if is_traced or torch.compiler.is_compiling():
         return False
-    x = tensor.detach()  # of a variable, which is no plain tensor; a tracer's stays a tracer's
+    x = tensor.detach()  # makes a variable a plain tensor, and leaves a tracer's tensor a tracer's
     if type(x) is not torch.Tensor:
         return False
     dual = torch.autograd.forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]

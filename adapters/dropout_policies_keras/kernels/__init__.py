@@ -1,1 +1,1 @@
-"""What a backend runs as one compiled function, and fast products with a weight at each step."""
+"""Code that a backend runs as one compiled function, and fast products with a weight per step."""

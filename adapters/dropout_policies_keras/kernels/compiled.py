@@ -1,4 +1,4 @@
-"""What a backend runs as one compiled function: the bits of masks, and its own fast layers."""
+"""Code that a backend runs as one compiled function: mask bits, and the backend's fast layers."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from dropout_policies.adapter import (
 from ..tracing import Tensor, has_values
 
 KeepBits = Callable[..., Tensor]
-"""What computes the bits of a mask; see `masks.keep_bits`."""
+"""A function that computes the bits of a mask. See `masks.keep_bits`."""
 
 StateUpdate = Callable[..., list[Tensor]]
-"""From tensors to the new states."""
+"""A function that maps tensors to the new states."""
 
 
 def find_compiled_bits(
     keep_bits: KeepBits, shape: tuple[Any, Any, int], like: Tensor
 ) -> KeepBits | None:
-    """One compiled function with the same results; None where there is none, or it is no faster.
+    """Find one compiled function with the same results. None if there is none, or it is no faster.
 
     JAX compiles everything that it runs. On TensorFlow, in a graph on the CPU, XLA compiles
-    `keep_bits`. On torch it is the core's function in C, for masks in the CPU's memory.
+    `keep_bits`. On torch, the core's function in C draws masks in the CPU's memory.
 
     Args:
-        keep_bits: the bits by the backend's operations.
+        keep_bits: the function that computes the bits with the backend's operations.
         shape: T, B and F.
         like: a tensor on the device of the mask.
     """
@@ -40,7 +40,7 @@ def find_compiled_bits(
     if backend == "jax":
         return keep_bits
     if backend == "tensorflow":
-        # XLA compiles each T and B anew; B has few values, T may have another in every batch.
+        # XLA compiles anew for each T and B. B has few values, but T may differ in every batch.
         is_faster = isinstance(shape[0], int) and _is_graph_on_cpu()
         return _compile_with_xla(keep_bits) if is_faster and compilation_allowed() else None
     is_available = backend == "torch" and _is_in_cpu_memory(like) and has_compiled_bits()
@@ -48,7 +48,7 @@ def find_compiled_bits(
 
 
 def describe() -> dict[str, Any]:
-    """What runs compiled in this process, for `dropout_policies.show_config`."""
+    """Describe what runs compiled in this process, for `dropout_policies.show_config`."""
     backend = keras.backend.backend()
     match backend:
         case "jax":
@@ -63,11 +63,11 @@ def describe() -> dict[str, Any]:
 
 
 def may_use_fused_kernel(layer: Any, x: Tensor) -> bool:
-    """Whether Keras may run all steps of one of its own layers on this input in one fast kernel.
+    """Whether Keras may run all steps of its own layer on this input in one fast kernel.
 
-    On torch there is one on a GPU alone. On a CPU each step's gradient fills an array of all steps,
-    so that the time of T steps grows as T²; that of our loop does not. For a GRU on JAX there is
-    only a scan, which keeps more for the gradient than ours and is no faster.
+    On torch, it may only on a GPU. On a CPU, the gradient of each step fills an array of all steps,
+    so the time of T steps grows as T². The time of our loop does not. For a GRU on JAX there is
+    only a scan. It keeps more for the gradient than ours, and is no faster.
     """
     match keras.backend.backend():
         case "torch":
@@ -84,13 +84,13 @@ def fuses_elementwise() -> bool:
 
 
 def checkpoint_update(update: StateUpdate) -> StateUpdate:
-    """The element-wise part of a step, of which JAX keeps its inputs, sigmoids and tanhs alone.
+    """Make JAX keep only the inputs, sigmoids and tanhs of the element-wise part of a step.
 
-    By itself JAX keeps each intermediate value of all steps: for an LSTM fourteen arrays
-    `[T, B, H]` in place of seven. Here the backward pass computes the others again, which takes no
-    longer than to keep them. On other backends that costs more than it saves: on torch a Python
+    Otherwise JAX keeps each intermediate value of all steps: for an LSTM fourteen arrays
+    `[T, B, H]` instead of seven. Here the backward pass computes the others again, which takes no
+    longer than to keep them. On other backends, this costs more than it saves: on torch a Python
     function for each step, on TensorFlow a graph inside the graph of the loop. (`keras.remat`
-    would compute the activations again too.)
+    would also compute the activations again.)
     """
     if not fuses_elementwise():
         return update
@@ -113,7 +113,7 @@ def _compile_with_xla(keep_bits: KeepBits) -> KeepBits:
         key: Any, least_word: Any, shape: Any, row_offset: int, first_step: int | Tensor = 0
     ) -> Tensor:
         if isinstance(first_step, int) and first_step > 0:
-            # As a number in Python, each step would be compiled anew.
+            # For a Python number, TensorFlow would compile each step anew.
             first_step = tf.constant(first_step, tf.int32)
         return compiled(key, least_word, shape, row_offset, first_step)
 
@@ -121,9 +121,9 @@ def _compile_with_xla(keep_bits: KeepBits) -> KeepBits:
 
 
 def _is_graph_on_cpu() -> bool:
-    """Whether operations are recorded in a graph, on a machine where they run on the CPU.
+    """Whether operations are recorded in a graph on a machine without a GPU.
 
-    Outside a graph each new shape would be compiled for one call; other devices may have no XLA.
+    Outside a graph, each new shape would be compiled for one call. Other devices may have no XLA.
     """
     import tensorflow as tf
 
@@ -146,5 +146,5 @@ def _keep_bits_in_c(
 
 
 def _is_in_cpu_memory(x: Tensor) -> bool:
-    """Whether a tensor of torch has values, and they are in the CPU's memory."""
+    """Whether a torch tensor has values that are in the CPU's memory."""
     return has_values(x) and bool(x.device.type == "cpu")

@@ -1,4 +1,4 @@
-"""Products with a recurrent kernel, step after step, whose gradient is one product."""
+"""Products with a recurrent kernel, one in each step, whose gradient is one single product."""
 
 from __future__ import annotations
 
@@ -13,49 +13,50 @@ from keras import ops
 from ..tracing import Tensor, has_values
 
 Product = Callable[[Tensor], Tensor]
-"""From a value `[..., F]` to its product with a kernel `[F, G]`."""
+"""A function that maps a value `[..., F]` to its product with a kernel `[F, G]`."""
 
 MakeProduct = Callable[..., Product]
-"""From a kernel to its product. A second argument, `added_columns` (0 if left out), says how many
-of the product's columns, from the first, are only added to the first columns of a step's input."""
+"""A function that makes the product with a kernel. A second argument, `added_columns` (default 0), is
+how many of the product's first columns are only added to the first columns of a step's input."""
 
 Perturbations = list[Tensor | None]
-"""For each kernel, zeros that are added to the other columns of its products, so that the product
-can be differentiated there: those of one step, or of all steps."""
+"""For each kernel, zeros for one step or for all steps. They are added to the other columns of its
+products, so that the products can be differentiated there. None if there are no other columns."""
 
 ProductInputs = list[Tensor]
-"""For each kernel, the values that were multiplied with it: in one step, or in all steps."""
+"""For each kernel, the values that it was multiplied by, in one step or in all steps."""
 
 Kernels = tuple[Tensor, ...]
 
 Loop = Callable[[Tensor, Perturbations], tuple[Any, ProductInputs]]
-"""From the inputs and the perturbations of all steps to the loop's result and product inputs."""
+"""A function that maps the inputs and the perturbations of all steps to the result of the loop and
+the inputs of the products."""
 
 
 def plain_product(kernel: Tensor, _added_columns: int = 0) -> Product:
-    """The product with a kernel, differentiated as the backend does it."""
+    """Make the product with a kernel, with the gradient of the backend."""
     return lambda x: ops.matmul(x, kernel)
 
 
 def select_product(
     rows: Any, steps: Any, loop_tensors: Sequence[Tensor | None] = ()
 ) -> MakeProduct:
-    """The fastest way to multiply with a kernel once in each step of a loop.
+    """Select the fastest way to multiply by a kernel once in each step of a loop.
 
-    Left alone, each step adds a product of its own to a kernel's gradient: few rows are slow to
-    multiply, and the whole gradient is read and written each time. Here the gradient is one product
-    of all steps' rows, on JAX (see `ScanProducts`) and torch. Where torch does more with a step
+    By default, each step adds its own product to the gradient of a kernel. Products of few rows are
+    slow, and each one reads and writes the whole gradient. Here the gradient is one product over
+    the rows of all steps, on JAX (see `ScanProducts`) and on torch. If torch does more with a step
     than record its gradient, products stay plain: in compiled code, in forward mode, under
     `torch.func` and under autocast.
 
     Args:
-        rows: the rows of each value that is multiplied.
-        steps: how many steps the loop takes.
+        rows: the number of rows of each value that is multiplied.
+        steps: the number of steps of the loop.
         loop_tensors: every tensor that the loop reads.
     """
     match keras.backend.backend():
         case "torch":
-            # One mapped tensor is enough: under torch.func.vmap its results are mapped too.
+            # One mapped tensor is enough: under torch.func.vmap, its results are mapped too.
             all_plain = all(x is None or has_values(x) for x in loop_tensors)
             return _deferred_gradient_product(rows, steps) if all_plain else plain_product
         case "jax":
@@ -87,11 +88,11 @@ def _deferred_gradient_product(rows: int, steps: int) -> MakeProduct:
 
 @functools.cache
 def _autograd_functions() -> tuple[Any, Any]:
-    """The product of one step, and the kernel's gradient from the products of all steps.
+    """Make the product of one step, and the kernel's gradient from the products of all steps.
 
-    The second function returns a placeholder for each step. Each step's product returns, as the
-    placeholder's gradient, its value and the gradient of its result. So they always belong to one
-    backward pass, wherever it ends and whichever gradients it computes.
+    The second function returns a placeholder for each step. The product of each step returns its
+    value and the gradient of its result as the gradient of the placeholder. So the two always
+    belong to one backward pass, wherever it ends and whichever gradients it computes.
     """
     import torch
 
@@ -123,22 +124,22 @@ def _autograd_functions() -> tuple[Any, Any]:
 class ScanProducts:
     """The products inside a loop on JAX, and the derivative of that loop.
 
-    JAX's scan carries a kernel's gradient from step to step, and each step adds a product to it. So
-    the loop gets a rule of forward mode, which JAX transposes and differentiates again. Where a
-    kernel has the tangent `d`, its product with x has the tangent x @ d, as if that were added to
-    the product; for all steps this is one product. It is added to the inputs of the steps, in the
-    columns where the product is only added to them, and to a perturbation in the others.
+    In JAX's scan, the gradient of a kernel is carried from step to step, and each step adds a
+    product to it. So the loop gets a rule for forward mode, which JAX transposes and differentiates
+    again. If a kernel has the tangent `d`, its product with x has the tangent x @ d, as if x @ d
+    were added to the product. For all steps, this is one product. It is added to the inputs of the
+    steps in the columns where the product is only added to them, and otherwise to a perturbation.
     """
 
     def __init__(self) -> None:
         self._kernels: list[Tensor] = []
         self._added_columns: list[int] = []
-        # Set inside the loop, and inside a step, alone: tracers that are kept longer would leak.
+        # These are set only inside the loop or a step. Tracers that are kept longer would leak.
         self._loop_kernels: Kernels | None = None
         self._step: tuple[Perturbations, dict[int, Tensor]] | None = None
 
     def __call__(self, kernel: Tensor, added_columns: int = 0) -> Product:
-        """The product with a kernel; see `MakeProduct`."""
+        """Make the product with a kernel. See `MakeProduct`."""
         number = len(self._kernels)
         self._kernels.append(kernel)
         self._added_columns.append(added_columns)
@@ -160,7 +161,7 @@ class ScanProducts:
     def run_step(
         self, step: Callable[[], Any], perturbations: Perturbations
     ) -> tuple[Any, ProductInputs]:
-        """The result of a step under its perturbations, and what it multiplied with each kernel."""
+        """Run a step with its perturbations. Return its result and the inputs of its products."""
         product_inputs: dict[int, Tensor] = {}
         self._step = perturbations, product_inputs
         try:
@@ -169,7 +170,7 @@ class ScanProducts:
             self._step = None
 
     def run_loop(self, loop: Loop, inputs: Tensor) -> Any:
-        """The result of a loop over `inputs` `[T, B, G*H]`, with its derivative."""
+        """Run a loop over `inputs` `[T, B, G*H]`, with the derivative described above."""
         import jax
 
         kernels = tuple(self._kernels)
@@ -215,7 +216,7 @@ class ScanProducts:
         return with_derivative(kernels, inputs, constants)
 
     def _zeros(self, inputs: Tensor) -> Perturbations:
-        """The perturbations of all steps; None for a kernel all of whose columns are only added."""
+        """Make the perturbations of all steps. None for a kernel with only added columns."""
         widths = [
             kernel.shape[1] - added
             for kernel, added in zip(self._kernels, self._added_columns, strict=True)
@@ -225,7 +226,7 @@ class ScanProducts:
     def _add_tangents(
         self, product_inputs: ProductInputs, d_kernels: Kernels, d_inputs: Tensor
     ) -> tuple[Tensor, Perturbations]:
-        """The tangents of the steps' inputs and perturbations, with those of the products."""
+        """Add the tangents of the products to those of the steps' inputs and perturbations."""
         d_perturbations = self._zeros(d_inputs)
         for number, (x, d_kernel) in enumerate(zip(product_inputs, d_kernels, strict=True)):
             if _is_zero_tangent(d_kernel):
@@ -243,9 +244,10 @@ class ScanProducts:
 def _convert_closure(
     function: Callable[..., Any], *arguments: Any
 ) -> tuple[Callable[..., Any], list[Any]]:
-    """A function that takes what `function` closes over as its first argument, and those values.
+    """Make a function that takes the values that `function` closes over as its first argument.
 
-    `jax.closure_convert` would keep all of it in a cache, long after the call.
+    It returns these values too. `jax.closure_convert` would keep them in a cache long after the
+    call.
     """
     import jax
 

@@ -230,7 +230,7 @@ static void lstm_step_of(
 /* Run the backward pass of step t of some samples. It comes after the step `later` and before the
    step `earlier` (-1 if there is none). `product` [B, N*P] is the gradient of the masked h_t
    through the gates of `later`. With a projection, `unprojected` holds the gradient of the h before
-   projection. */
+   the projection. */
 static void lstm_step_backward_of(
     const Layer *layer, Samples samples, int64_t t, int64_t later, int64_t earlier,
     const REAL *restrict product
