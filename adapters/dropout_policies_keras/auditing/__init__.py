@@ -1,1 +1,1 @@
-"""The audit of Keras layers and models: how one is called, run, and put back as it was."""
+"""The audit of Keras layers and models: how a layer is called, run and restored."""

@@ -1,4 +1,4 @@
-"""How a layer or model is called that may take more than a sequence: states, or a mode."""
+"""How to call a layer or model that may take more than a sequence: states, or a mode."""
 
 from __future__ import annotations
 
@@ -14,15 +14,18 @@ from ..model_layers import Layer
 
 
 def find_sequence_input(layer: Layer, name: str, rank: int) -> int:
-    """Find which of a model's inputs is the sequence; the others are states.
+    """Find which of a model's inputs is the sequence. The others are states.
 
     Args:
         layer: a layer, which has one input, or a model.
-        name: what an error calls it.
-        rank: the number of a sequence's axes: 3, or 2 of tokens.
+        name: the name of the layer in errors.
+        rank: the number of a sequence's axes: 3, or 2 for tokens.
+
+    Returns:
+        The index of the input.
 
     Raises:
-        PolicyError: the others are no states.
+        PolicyError: another input is not a state.
     """
     shapes = [one.shape for one in getattr(layer, "inputs", None) or ()]
     of_rank = [n for n, shape in enumerate(shapes) if len(shape) == rank]
@@ -37,7 +40,7 @@ def find_sequence_input(layer: Layer, name: str, rank: int) -> int:
 
 
 def with_zero_states(model: keras.Model, x: Any, sequence_input: int) -> Any:
-    """The inputs of a model: a sequence at its place, and zeros for the states."""
+    """Make the inputs of a model: the sequence at its index, and zeros for the states."""
     if len(model.inputs) == 1:
         return x
     batch = ops.shape(x)[0]
@@ -49,6 +52,6 @@ def with_zero_states(model: keras.Model, x: Any, sequence_input: int) -> Any:
 
 
 def call_layer(layer: Layer, x: Any, training: bool) -> Any:
-    """Call a layer in a mode; without a mode if its `call` has no argument for it."""
+    """Call a layer in a mode, or without a mode if its `call` has no `training` argument."""
     has_mode = "training" in inspect.signature(layer.call).parameters
     return layer(x, training=training) if has_mode else layer(x)

@@ -1,8 +1,8 @@
 """Convolutional layers as the audit sees them: at one position, where they are plain LSTMs.
 
 The audit gives every position the same input, and reads the first position of the output. Of a
-kernel it sees the matrix of one tap, the one that brings a position there; the other taps are 0. So
-no position sees another, and each of them is an LSTM with the channels for features.
+kernel, it uses the matrix of one tap: the tap that leads to that position. The other taps are 0. So
+no position sees another, and each one is an LSTM with the channels as its features.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Matrix(NamedTuple):
 
     Args:
         variable: the weight.
-        tap: the place of the matrix in a convolution's kernel `[*K, C, 4*H]`; all of other weights.
+        tap: the index of the matrix in a convolution's kernel `[*K, C, 4*H]`. () for another
+            weight, which is used as a whole.
     """
 
     variable: keras.Variable
@@ -34,28 +35,28 @@ class Matrix(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`[in, out]` of a matrix, or of a bias what it has."""
+        """The shape `[in, out]` of a matrix, or the shape of a bias."""
         return tuple(self.variable.shape[len(self.tap) :])
 
     def read(self) -> Array:
-        """The weight's value."""
+        """Read the weight's value."""
         value: Array = ops.convert_to_numpy(self.variable.value).astype(np.float64)[self.tap]
         return value
 
     def write(self, value: Array) -> None:
-        """Give the weight a value, and other taps 0."""
+        """Write a value to the weight. Other taps become 0."""
         whole = np.zeros(self.variable.shape, np.float32)
         whole[self.tap] = value
         self.variable.assign(whole)
 
 
 class SpatialAxes(NamedTuple):
-    """The spatial axes of what the layer under audit takes and gives.
+    """The spatial axes of the input and output of the audited layer.
 
     Args:
-        sizes: of the input.
-        of_states: of the states of the first layer.
-        channels_last: whether the channels come after them.
+        sizes: the sizes of the input's axes.
+        of_states: the sizes of the axes of the first layer's states.
+        channels_last: whether the channels come after the spatial axes.
     """
 
     sizes: tuple[int, ...] = ()
@@ -63,20 +64,20 @@ class SpatialAxes(NamedTuple):
     channels_last: bool = True
 
     def spread(self, values: Array, sizes: tuple[int, ...]) -> Array:
-        """Values `[..., C]` at every position."""
+        """Copy values `[..., C]` to every position."""
         for size in sizes:
             values = np.repeat(values[..., None], size, axis=-1)
         return np.moveaxis(values, -1 - len(sizes), -1) if self.channels_last else values
 
     def first_position(self, values: Array) -> Array:
-        """Of values of a sequence `[B, T, ...]` the first position, `[B, T, C]`."""
+        """Return the first position of a sequence's values `[B, T, ...]`, as `[B, T, C]`."""
         by_channel = np.moveaxis(values, -1, 2) if self.channels_last else values
         first: Array = by_channel.reshape(*by_channel.shape[:3], -1)[..., 0]
         return first
 
 
 def find_spatial_axes(layers: Sequence[Layer]) -> SpatialAxes:
-    """The spatial axes of layers; none where none is convolutional."""
+    """Find the spatial axes of layers. There are none if no layer is convolutional."""
     cells = _convolutional_cells(layers)
     if not cells:
         return SpatialAxes()
@@ -85,11 +86,11 @@ def find_spatial_axes(layers: Sequence[Layer]) -> SpatialAxes:
 
 
 def as_matrices(weights: Sequence[keras.Variable], layers: Sequence[Layer]) -> list[Matrix]:
-    """The weights of layers that the audit sees: matrices, vectors, and convolutions' kernels.
+    """Collect the weights that the audit uses: matrices, vectors, and kernels of convolutions.
 
     Args:
         weights: all weights, in order.
-        layers: the layers that they are of.
+        layers: the layers that the weights belong to.
     """
     taps = {}
     for cell in _convolutional_cells(layers):
@@ -105,7 +106,7 @@ def _convolutional_cells(layers: Sequence[Layer]) -> list[Cell]:
 
 
 def _tap_of_input(cell: Cell) -> tuple[int, ...]:
-    """The tap that brings a position of the input to the first one of the output."""
+    """Return the tap that maps a position of the input to the first position of the output."""
     if cell.padding == "valid":
         return tuple(0 for _ in cell.kernel_size)
     axes = zip(

@@ -1,4 +1,4 @@
-"""The recurrent layers of a model, each with the dropout around it, as layers to audit."""
+"""The recurrent layers of a model as layers to audit, each with the dropout around it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..model_layers import Layer
 from .calling import call_layer
 
 OTHER_FORM = (keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D)
-"""Dropouts of values that have more axes than a sequence."""
+"""Dropout layers for values that have more axes than a sequence."""
 
 
 class RecurrentPart(keras.layers.Layer):  # type: ignore[misc] # keras has no types
-    """A recurrent layer as it stands in a model: after some dropout, and before some.
+    """A recurrent layer as a model uses it, with the dropout before and after it.
 
     Args:
         layer: the layer.
-        before: the dropout on its input, in order.
-        after: the dropout on its output.
+        before: the dropout layers on its input, in order.
+        after: the dropout layers on its output, in order.
     """
 
     def __init__(self, layer: Layer, before: Sequence[Layer], after: Sequence[Layer]) -> None:
@@ -31,7 +31,7 @@ class RecurrentPart(keras.layers.Layer):  # type: ignore[misc] # keras has no ty
         self.built = layer.built
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """x `[B, T, D]` to every h."""
+        """Run the dropout and the layer on x `[B, T, D]`, and return every h."""
         for dropout in self.before:
             x = call_layer(dropout, x, training)
         y = call_layer(self.layer, x, training)
@@ -42,10 +42,10 @@ class RecurrentPart(keras.layers.Layer):  # type: ignore[misc] # keras has no ty
 
 
 def find_parts(wiring: Wiring) -> list[ModelPart]:
-    """The recurrent layers that run in a model, each with the dropout around it.
+    """Collect the recurrent layers that run in a model, each with the dropout around it.
 
     Args:
-        wiring: what was seen of the model.
+        wiring: the observed wiring of the model.
     """
     return [_part(item, wiring) for item in dict.fromkeys(use.item for use in wiring.uses)]
 
@@ -68,6 +68,6 @@ def _layers(uses: Sequence[DropoutUse]) -> Iterator[Layer]:
 
 
 def _can_run(use: DropoutUse) -> bool:
-    """Whether a dropout is a layer that takes a sequence by itself."""
+    """Whether a dropout is a layer that can take a sequence without the model."""
     layer = use.dropout.layer
     return isinstance(layer, keras.layers.Layer) and not isinstance(layer, OTHER_FORM)

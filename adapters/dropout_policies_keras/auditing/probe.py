@@ -1,6 +1,6 @@
-"""Runs a Keras layer or model under audit: on other weights, with the same noise again and again.
+"""Runs a Keras layer or model under audit with other weights, and repeatedly with the same noise.
 
-While it is under audit, every layer returns sequences, and a softmax at the end is left out.
+During the audit, every layer returns sequences, and a softmax at the end is skipped.
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ SETTINGS: dict[type, dict[str, Any]] = {
     # Small signals do not show in probabilities.
     keras.layers.Softmax: {"call": lambda inputs, **_: inputs},
 }
-"""The attributes of layers while they are under audit, by class; for those that have them."""
+"""The attributes of layers during the audit, by class. A layer without the attribute gets none."""
 
 PROBABILITIES = (keras.activations.softmax, keras.activations.log_softmax)
-"""The activations that are left out while a layer is under audit."""
+"""The activations that are skipped during the audit."""
 
 FROM_CLASS = object()
-"""Stands for an attribute that a layer has from its class alone."""
+"""A marker for an attribute that a layer has only from its class."""
 
 
 class Probe:
-    """See `dropout_policies.adapter.Probe`.
+    """The Keras implementation of `dropout_policies.adapter.Probe`.
 
     Raises:
-        PolicyError: the layer is not built, has no weights, or more than one embedding.
+        PolicyError: the layer is not built, has no weight matrix, more than one embedding, a
+            Masking layer, or inputs that the audit does not know.
     """
 
     takes_states: bool
@@ -74,7 +75,7 @@ class Probe:
             name = next(n for n, w in self._weights.items() if w.variable is matrix)
             self.embedding = Parameter(name, tuple(matrix.shape), False)
             self.features = int(matrix.shape[1])
-        # Padding passes nothing on.
+        # The first token may stand for padding, which passes nothing on.
         self._first_token = int(any(embedding.mask_zero for embedding in embeddings))
         if any(isinstance(part, keras.layers.Masking) for part in layers):
             raise PolicyError(
@@ -190,7 +191,7 @@ class Probe:
 class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types
     """A model that always runs a layer in one mode.
 
-    Its `predict_on_batch` compiles the layer in Keras's own way, and passes on its random state.
+    Its `predict_on_batch` compiles the layer as Keras does, and carries its random state on.
     """
 
     def __init__(self, inner: Layer, in_training: bool, sequence_input: int) -> None:
@@ -200,13 +201,13 @@ class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types
 
     def call(self, inputs: Any) -> Any:
         for layer in layers_of(self.inner):
-            # Keras does so for a layer's only cell, but not for stacked cells.
+            # Keras resets the masks of a layer's only cell, but not those of stacked cells.
             if hasattr(layer, "reset_dropout_mask"):
                 layer.reset_dropout_mask()
                 layer.reset_recurrent_dropout_mask()
         x, *states = inputs if isinstance(inputs, list | tuple) else [inputs]
         if isinstance(self.inner, keras.Model) and getattr(self.inner, "inputs", None):
-            # Called as a layer, it would insist on the T that it was built for.
+            # If it were called as a layer, it would insist on the T that it was built for.
             inputs = with_zero_states(self.inner, x, self.sequence_input)
             return self.inner.call(inputs, training=self.in_training)
         if not states:
@@ -215,7 +216,7 @@ class _ModeModel(keras.Model):  # type: ignore[misc] # keras has no types
 
 
 def _title(layer: Layer) -> str:
-    """The class, and of a recurrent layer the arguments that matter here."""
+    """Return the class, and for a recurrent layer the arguments that matter here."""
     layer = layer.layer if isinstance(layer, RecurrentPart) else layer
     arguments = []
     if isinstance(layer, keras.layers.Bidirectional):

@@ -16,8 +16,8 @@ Product = Callable[[Tensor], Tensor]
 """A function that maps a value `[..., F]` to its product with a kernel `[F, G]`."""
 
 MakeProduct = Callable[..., Product]
-"""A function that makes the product with a kernel. A second argument, `added_columns` (default 0), is
-how many of the product's first columns are only added to the first columns of a step's input."""
+"""A function that makes the product with a kernel. A second argument, `added_columns` (default 0),
+is how many of the product's first columns are only added to the first columns of a step's input."""
 
 Perturbations = list[Tensor | None]
 """For each kernel, zeros for one step or for all steps. They are added to the other columns of its

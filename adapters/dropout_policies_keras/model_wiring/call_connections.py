@@ -1,8 +1,8 @@
 """How the recorded calls of a model are connected.
 
-The model's code runs again for each recurrent layer and dropout, with that one's output changed;
-where an input of another layer has changed too, it comes from there. Layers with weights do not
-run again, but give what they gave.
+The model's code runs again once for each recurrent layer and dropout, with the output of that one
+changed. If an input of another layer changes too, it comes from there. Layers with weights do not
+run again, but return their recorded output.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ from .observer import END, Recording, WatchedCall, WatchedRun
 from .own_masks import Change, Place, Run, Source, chosen_places, extremes, masked_places
 
 MOST_RUNS = 100
-"""Where more calls of layers than this would be changed one by one, all calls of a layer are
+"""The largest number of layer calls that are changed one by one. Above it, all calls of a layer are
 changed together."""
 
 PARTS = ("outputs", "states")
-"""What a recurrent layer gives."""
+"""The parts of a recurrent layer's result."""
 
 Reached = tuple[Sequence[int], str, set[Place]]
-"""Calls of a layer, a part of what they give, and the places that this comes into."""
+"""Calls of a layer, a part of their result, and the places that this part reaches."""
 
 Ends = tuple[dict[int, Any], dict[int, Any]]
-"""What some calls give where it is as low, and as high, as it can be, by their numbers."""
+"""The results of some calls, by number, where all draws are lowest, and where they are highest."""
 
 
 @dataclass
 class Seen:
-    """What was seen in one mode.
+    """The observations in one mode.
 
     Args:
         layer_calls: the calls of recurrent layers.
         dropout_calls: the calls of dropouts.
-        dropouts: the dropouts in the order of their calls.
-        items: the recurrent layers likewise.
-        notes: what could not be seen.
+        dropouts: the dropouts, in the order of their calls.
+        items: the recurrent layers, in the order of their calls.
+        notes: notes on what could not be observed.
     """
 
     layer_calls: list[LayerCall] = field(default_factory=list)
@@ -58,8 +58,8 @@ class CallConnections:
     """Finds how recorded calls are connected, by running the code between them again.
 
     Args:
-        recording: the calls.
-        run_again: runs the model's code with the outputs of some calls changed.
+        recording: the recorded calls.
+        run_again: a function that runs the model's code with the outputs of some calls changed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CallConnections:
         self.layer_calls: dict[int, LayerCall] = {}
         self.dropout_calls: dict[int, DropoutCall] = {}
         self.random: set[Place] = set()
-        """The inputs that differ from run to run anyway."""
+        """The inputs that differ from run to run even without a change."""
 
     def find(self) -> Seen:
         """Find all connections."""
@@ -109,7 +109,7 @@ class CallConnections:
         )
 
     def _draws(self) -> Iterator[tuple[DropoutCall, Ends]]:
-        """The lines of the code that draw, each as a mask that it may be."""
+        """Yield the lines of code that draw, each as a possible mask."""
         lines: dict[Any, Ends] = {}
         for number, call in enumerate(self.calls):
             if call.role == "draw":
@@ -121,7 +121,7 @@ class CallConnections:
     def _masks_of_ones(
         self, of_dropouts: Sequence[tuple[Sequence[int], set[Place]]], reached: Sequence[Reached]
     ) -> Iterator[tuple[DropoutCall, Ends]]:
-        """The dropouts that nothing of a layer comes into, where what they give meets a layer's."""
+        """Yield the dropouts that get nothing of a layer, if their result meets that of a layer."""
         for group, places in of_dropouts:
             mask = self.dropout_calls[group[0]]
             if mask.inputs == Origin() and any(places & others for _, _, others in reached):
@@ -131,7 +131,7 @@ class CallConnections:
     def _find_own_masks(
         self, masks: Sequence[tuple[DropoutCall, Ends]], reached: Sequence[Reached]
     ) -> None:
-        """Find where what may be masks falls on what comes from a layer or into one."""
+        """Find where possible masks fall on what comes from a layer or goes into one."""
 
         def run(change: Change) -> Mapping[Place, Any]:
             again = self.run_again(change)
@@ -158,7 +158,7 @@ class CallConnections:
                     self.dropout_calls[min(ends[0])] = mask
 
     def _chosen(self, ends: Ends, of_layers: Sequence[Reached], run: Run) -> set[Place]:
-        """Where a line that draws at every step chooses between what two steps gave."""
+        """Find where a line that draws at every step chooses between the results of two steps."""
         numbers = sorted(ends[0])
         if len(numbers) < 3:
             return set()
@@ -173,12 +173,15 @@ class CallConnections:
     def _source(
         self, group: Sequence[int], part: str, places: frozenset[Place] | None = None
     ) -> Source:
-        """What some calls give, as something that a mask may fall on."""
+        """Make a source, which a mask may fall on, from the results of some calls."""
         zeros = self._change(group, part, zeros=True)
         return Source(self._change(group, part), zeros, places)
 
     def _sources_beside_layers(self) -> list[Source]:
-        """What comes into recurrent layers from others with weights; all calls of one together."""
+        """Make the sources that enter recurrent layers from other layers with weights.
+
+        All calls of one layer form one source.
+        """
         places = frozenset((number, "inputs") for number in self.layer_calls)
         calls: dict[int, list[int]] = {}
         for number, call in enumerate(self.calls):
@@ -188,7 +191,7 @@ class CallConnections:
         return [source for source in sources if source.other]
 
     def _made(self, group: Sequence[int], part: str, place: Place) -> Origin:
-        """The origin of what a layer made and comes into a place."""
+        """Return the origin of a layer's result that reaches a place."""
         made = frozenset({self.layer_calls[_latest_before(place[0], group)]})
         return Origin(outputs=made) if part == "outputs" else Origin(states=made)
 
@@ -203,8 +206,10 @@ class CallConnections:
         consume(self.origins.get(END, Origin()))
 
     def _sequences(self, numbers: Sequence[int]) -> list[list[int]]:
-        """The calls that go on with one sequence: each takes the very state that the one before
-        gave."""
+        """Group the calls that continue one sequence.
+
+        In such a group, each call takes the very state tensors that the previous call returned.
+        """
         groups: list[list[int]] = []
         for number in numbers:
             call = self.calls[number]
@@ -227,8 +232,7 @@ class CallConnections:
         return list(together.values())
 
     def _alike_dropouts(self) -> list[list[int]]:
-        """The calls of dropouts, those of one dropout on what comes from the same layers together;
-        they count as one."""
+        """Group the calls of one dropout on results of the same layers. A group counts as one."""
         alike: dict[Any, list[int]] = {}
         for number, call in self.dropout_calls.items():
             before = frozenset(c.item for c in call.inputs.outputs)
@@ -238,13 +242,13 @@ class CallConnections:
         return list(alike.values())
 
     def _change(self, group: Sequence[int], part: str, zeros: bool = False) -> dict[int, Any]:
-        """Other values for what some calls give, by their numbers."""
+        """Make other values for the results of some calls, by their numbers."""
         calls = {number: self.calls[number] for number in group}
         others = {n: changed(c.output, _part_of(c, part), zeros) for n, c in calls.items()}
         return {number: value for number, value in others.items() if value is not None}
 
     def _reach(self, group: Sequence[int], part: str) -> set[Place]:
-        """The inputs that change where some calls give another output or state."""
+        """Find the inputs that change if some calls return another output or state."""
         change = self._change(group, part)
         if not change:
             return set()
@@ -270,7 +274,7 @@ def _new_layer_call(call: WatchedCall) -> LayerCall:
 
 
 def _part_of(call: WatchedCall, part: str) -> range:
-    """Which of the values that a call gives are outputs, or states."""
+    """Return which of the values in a call's result are outputs, or which are states."""
     count = len(keras.tree.flatten(call.output))
     outputs = count_outputs(call.target.layer) if call.role == "layer" else count
     return range(outputs) if part == "outputs" else range(outputs, count)

@@ -1,4 +1,4 @@
-"""The tensors in what a model's code passes around: compared, copied, and with other values."""
+"""Comparing, copying and changing the tensors that a model's code passes around."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def tensors_in(value: Any) -> list[Any]:
-    """The tensors and arrays in a structure of tuples, lists, mappings and objects."""
+    """Find the tensors and arrays in a structure of tuples, lists, mappings and objects."""
     found = []
     for each in keras.tree.flatten(value):
         if ops.is_tensor(each) or isinstance(each, np.ndarray):
@@ -30,32 +30,32 @@ def any_differ(first: Any, second: Any) -> bool:
 
 
 def differences(first: Sequence[Any], second: Sequence[Any]) -> list[Array]:
-    """Where two lists of tensors differ, for each of these; [] where they cannot be compared."""
+    """Find where each pair of tensors in two lists differs. [] if they cannot be compared."""
     pairs = [(as_array(a), as_array(b)) for a, b in zip(first, second, strict=False)]
     if len(first) != len(second) or any(a.shape != b.shape for a, b in pairs):
         return []
-    return [(a != b) & ((a == a) | (b == b)) for a, b in pairs]  # two NaNs are alike
+    return [(a != b) & ((a == a) | (b == b)) for a, b in pairs]  # two NaNs count as equal
 
 
 def as_array(tensor: Any) -> Array:
-    """A tensor as NumPy has it."""
+    """Convert a tensor to a NumPy array."""
     array = np.asarray(ops.convert_to_numpy(tensor))
     return array.astype("float32") if "float" in str(array.dtype) else array
 
 
 def copied(value: Any) -> Any:
-    """A structure with tensors of its own, which code that works in place does not reach."""
+    """Copy the tensors in a structure, so that in-place changes do not reach the copies."""
     if keras.backend.backend() != "torch":
         return value  # the other backends' tensors never change
     return keras.tree.map_structure(lambda x: x.clone() if ops.is_tensor(x) else x, value)
 
 
 def changed(value: Any, which: Collection[int], zeros: bool = False) -> Any:
-    """A structure of tensors in which some have other values. None if none of them can have any.
+    """Give some tensors in a structure other values. None if none of them can have any.
 
     Args:
         value: the structure.
-        which: the positions of these tensors in it.
+        which: the positions of these tensors in the structure.
         zeros: whether the other values are zeros.
     """
     leaves = keras.tree.flatten(value)
@@ -75,7 +75,7 @@ def _differ(first: Any, second: Any) -> bool:
 
 
 def _other_values(tensor: Any) -> Any:
-    """A tensor of the same form, with other values."""
+    """Make a tensor of the same shape and dtype with other values."""
     if not _is_float(tensor):
         return tensor
     noise = np.random.default_rng(0).standard_normal(tuple(tensor.shape)).astype("float32")

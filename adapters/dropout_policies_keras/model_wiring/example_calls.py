@@ -1,4 +1,4 @@
-"""Running a model on an example, as the user gave it."""
+"""Running a model on an example from the user."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ from ..model_layers import Layer, layers_of, variables_of
 from ..tracing import values_only
 
 SPECIAL_ARGUMENTS = ("training", "mask")
-"""The arguments of `call` that are no inputs."""
+"""The arguments of `call` that are not inputs."""
 
 
 def as_function(model: Layer, example: Any) -> Callable[[], Any]:
-    """What runs a model on an example: the example itself if it is a function, or a call with it as
-    one input, several, or keywords, as the model's `call` can take it."""
+    """Make a function that runs a model on an example.
+
+    If the example is a function, it is returned. Otherwise the example is passed as one input, as
+    several inputs or as keywords, depending on what the model's `call` can take.
+
+    Raises:
+        PolicyError: the example is an iterator with nothing left.
+    """
     if callable(example) and not isinstance(example, keras.layers.Layer | Mapping):
         return example  # type: ignore[no-any-return]
     if hasattr(example, "__next__"):
@@ -45,11 +51,11 @@ def as_function(model: Layer, example: Any) -> Callable[[], Any]:
 
 
 def build(model: Layer, run: Callable[[], Any]) -> None:
-    """Run a model that is not built yet once, so that it is; that is all that remains."""
+    """Run a model that is not built once to build it. Nothing else remains of the run."""
     unbuilt = [layer for layer in layers_of(model) if not layer.built]
     if not unbuilt:
         return
-    # Not the global generators: the initial weights of this model must not come again in another.
+    # The global generators keep their new state, so another model gets other initial weights.
     values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables_of(model)]
     with name_errors(model), values_only():
         run()
@@ -62,7 +68,7 @@ def build(model: Layer, run: Callable[[], Any]) -> None:
 
 @contextmanager
 def name_errors(model: Layer) -> Iterator[None]:
-    """Turn any error of a model's run into one that says how an example is given."""
+    """Turn any error in a model's run into one that explains how to give an example."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""The dropout layers that a model has already: found by behaviour, switched off, and restored."""
+"""Finding the dropout layers that a model already has, switching them off, and restoring them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ RATE_NAMES = (
     *("rate", "stddev", "p", "drop", "dropout", "drop_prob", "drop_rate", "drop_p", "prob"),
     *("dropout_rate", "dropout_prob", "dropout_p", "p_dropout", "noise", "sigma"),
 )
-"""The attributes that hold a dropout's rate, in Keras and in people's own classes."""
+"""The attributes that may hold a dropout's rate, in Keras and in users' own classes."""
 
 DROPOUT_FUNCTIONS = ("dropout", "alpha_dropout", "spatial_dropout", "gaussian_dropout")
-"""The names of functions that are dropout."""
+"""The names of functions that perform dropout."""
 
 SWITCHED_OFF = "_rate_before_policy"
-"""The attribute in which a dropout remembers its rate."""
+"""The attribute in which a dropout stores its old rate."""
 
 
 def find_dropouts(model: Layer, found: Sequence[RecurrentLayer]) -> dict[int, ExistingDropout]:
-    """The active dropout layers of a model, by their ids, outside of its recurrent layers and of
-    layers that Keras has already made of several.
+    """Find the active dropout layers of a model, by id.
 
-    `TimeDistributed` around a dropout is that dropout.
+    Dropouts inside its recurrent layers, and inside Keras's own composite layers, are left out.
+    `TimeDistributed` around a dropout counts as that dropout.
 
     Args:
         model: the model.
@@ -53,14 +53,16 @@ def find_dropouts(model: Layer, found: Sequence[RecurrentLayer]) -> dict[int, Ex
 
 
 def _is_made_by_keras(layer: Layer) -> bool:
-    """Whether a layer is one of Keras's that holds others, as `MultiHeadAttention` holds a dropout,
-    which falls on nothing that a policy masks."""
+    """Whether a layer is one of Keras's own that contains others.
+
+    `MultiHeadAttention`, for example, contains a dropout, which masks nothing that a policy masks.
+    """
     is_open = isinstance(layer, keras.Model | keras.layers.TimeDistributed)
     return type(layer).__module__.startswith("keras.") and not is_open and graph_of(layer) is None
 
 
 def active_dropout(layer: Layer) -> ExistingDropout | None:
-    """A layer as a dropout, alone or in `TimeDistributed`; None if it is none, or is off."""
+    """Describe a layer that is a dropout or wraps one in `TimeDistributed`. None if it is off."""
     inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
     if not isinstance(inner, keras.layers.Layer) or not _is_active(inner):
         return None
@@ -68,14 +70,14 @@ def active_dropout(layer: Layer) -> ExistingDropout | None:
 
 
 def dropouts_by_name(model: Layer) -> Iterator[tuple[str, Layer]]:
-    """The dropout layers of a model, active or not, with their names."""
+    """Yield the names and dropout layers of a model, active or not."""
     all_layers = layers_of(model)
     found = [layer for layer in all_layers if _is_of_dropout_class(layer)]
     yield from zip(unique_names(found, all_layers), found, strict=True)
 
 
 def _is_of_dropout_class(layer: Layer) -> bool:
-    """Whether a layer is dropout: by the name of its class, without weights or layers inside."""
+    """Whether a layer is a dropout by its class name, without weights or inner layers."""
     if isinstance(layer, keras.layers.Lambda):
         return calls_dropout(getattr(layer.function, "__code__", None))
     names = " ".join(kind.__name__.lower() for kind in type(layer).__mro__)
@@ -90,7 +92,7 @@ def _is_active(layer: Layer) -> bool:
 
 
 def calls_dropout(code: CodeType | None) -> bool:
-    """Whether a function's code names a function that is dropout, itself or one inside it."""
+    """Whether a function's code, or a function inside it, names a dropout function."""
     if code is None:
         return False
     inner = (each for each in code.co_consts if isinstance(each, CodeType))
@@ -100,7 +102,7 @@ def calls_dropout(code: CodeType | None) -> bool:
 
 
 def rate_attribute(layer: Layer) -> str | None:
-    """The attribute that holds a dropout's rate; None if there is none."""
+    """Return the name of the attribute that holds a dropout's rate. None if there is none."""
     for name in RATE_NAMES:
         value = getattr(layer, name, None)
         if isinstance(value, int | float) and not isinstance(value, bool):
@@ -109,7 +111,7 @@ def rate_attribute(layer: Layer) -> str | None:
 
 
 def _rate_text(layer: Layer) -> tuple[str, Any, bool]:
-    """A dropout's rate as it is written, the layer, and whether its rate can be set."""
+    """Return a dropout's rate as text, the layer, and whether its rate can be set."""
     attribute = rate_attribute(layer)
     if attribute is None:
         return "rate given in its code", layer, False
@@ -122,7 +124,7 @@ class SwitchedOffDropout:
 
     Args:
         dropout: the dropout.
-        neighbours: the recurrent layers next to it, which remember its rate in a saved model.
+        neighbours: the recurrent layers next to it. They store its rate in a saved model.
     """
 
     def __init__(self, dropout: ExistingDropout, neighbours: Sequence[Layer]) -> None:
@@ -131,10 +133,10 @@ class SwitchedOffDropout:
         self.rate = vars(dropout.layer)[self.attribute]
 
     def check(self) -> None:
-        """Nothing can be wrong."""
+        """Check nothing, because nothing can be wrong."""
 
     def switch_off(self) -> None:
-        """Set the rate to 0, and have the layer and its neighbours remember it."""
+        """Set the rate to 0, and store the old rate in the layer and its neighbours."""
         saved = self.attribute, self.rate
         vars(self.layer)[SWITCHED_OFF] = saved
         vars(self.layer)[self.attribute] = 0.0
@@ -143,16 +145,16 @@ class SwitchedOffDropout:
             vars(neighbour)["dropouts_taken_over"] = {**others, self.name: saved}
 
     def restore(self) -> None:
-        """Give the layer its rate back."""
+        """Give the layer its old rate back."""
         restore_rate(self.layer)
 
 
 def restore_rate(layer: Layer, saved: Sequence[Any] | None = None) -> None:
-    """Give a dropout that a policy switched off its rate back; nothing for any other layer.
+    """Give a dropout that a policy switched off its old rate back. Other layers do not change.
 
     Args:
         layer: the layer.
-        saved: the attribute and its value, where the layer does not remember them.
+        saved: the attribute and its value, for a layer that does not store them.
     """
     saved = layer.__dict__.pop(SWITCHED_OFF, saved)
     if saved is not None:

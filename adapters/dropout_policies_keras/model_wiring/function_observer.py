@@ -1,5 +1,7 @@
-"""The functions of a model's code that are watched in a run, where that code finds them: those that
-are dropout, and those that draw random numbers."""
+"""Watches functions of a model's code: those that drop, and those that draw random numbers.
+
+It replaces the functions in the place where the code finds them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from keras import ops
 Function = Callable[..., Any]
 
 DROPOUT_FUNCTIONS = ("keras.random.dropout", "tensorflow.nn.dropout", "torch.nn.functional.dropout")
-"""The functions that are dropout."""
+"""The functions that perform dropout."""
 
 DRAWS: dict[str, tuple[int, str] | None] = {
     "keras.random.uniform": None,
@@ -31,8 +33,9 @@ DRAWS: dict[str, tuple[int, str] | None] = {
     "torch.Tensor.bernoulli_": (1, "p"),
     "torch.Tensor.uniform_": None,
 }
-"""The functions that draw random numbers of which masks are made; with the argument that says how
-often a 1 is drawn, where there is one. Those that end in "_" write into their first argument."""
+"""The functions that draw random numbers for masks. The value is the position and name of the
+argument with the probability of a 1, if there is one. A function whose name ends in "_" writes into
+its first argument."""
 
 FRAMEWORKS = tuple(
     str(Path(package).parent)
@@ -43,10 +46,10 @@ FRAMEWORKS = tuple(
 
 @contextmanager
 def functions_watched(watch: Callable[[str, Function], Function]) -> Iterator[None]:
-    """While it is entered, code finds watched functions in the place of these.
+    """Make a context in which code finds watched functions instead of the original ones.
 
     Args:
-        watch: makes the watched function, of a function's full name and the function.
+        watch: makes the watched function from a function's full name and the function.
     """
     with ExitStack() as stack:
         for title in (*DROPOUT_FUNCTIONS, *DRAWS):
@@ -57,19 +60,19 @@ def functions_watched(watch: Callable[[str, Function], Function]) -> Iterator[No
                 continue
             if name in vars(holder):
                 stack.callback(setattr, holder, name, function)
-            else:  # a method that it inherits
+            else:  # an inherited method
                 stack.callback(delattr, holder, name)
             setattr(holder, name, watch(title, function))
         yield
 
 
 def is_certain(title: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a draw gives the same always, as that of a mask at rate 0.
+    """Whether a draw always gives the same, such as the mask of a dropout at rate 0.
 
     Args:
         title: the function's full name.
-        args: its arguments.
-        kwargs: its arguments by keyword.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
     """
     argument = DRAWS[title]
     if argument is None:
@@ -81,7 +84,7 @@ def is_certain(title: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> boo
 
 
 def caller() -> tuple[str, int]:
-    """The file and line of the model's code that called a function of a framework."""
+    """Return the file and line of the model's code that called a function of a framework."""
     frame = sys._getframe(1)
     own = str(Path(__file__).parent)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((*FRAMEWORKS, own)):
@@ -90,7 +93,7 @@ def caller() -> tuple[str, int]:
 
 
 def _find(name: str) -> Any:
-    """A module that is loaded, such as `tensorflow.nn`, or a class in one; None if it is not."""
+    """Return a loaded module, such as `tensorflow.nn`, or a class in one. None if not found."""
     package, *parts = name.split(".")
     module = sys.modules.get(package)
     for part in parts:

@@ -1,4 +1,4 @@
-"""The calls of a sequential or functional model as a graph, as far as they can be read."""
+"""The calls of a sequential or functional model as a graph, if they can be read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import keras
 
 Layer = Any
 Value = Any
-"""A value of a graph, known by its identity alone."""
+"""A value of a graph. Only its identity matters."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class GraphCall:
 
     Args:
         layer: the layer or operation.
-        args: its arguments, with the values among them.
-        kwargs: those by keyword.
-        outputs: the values that it gives.
+        args: the positional arguments, with the graph's values among them.
+        kwargs: the keyword arguments.
+        outputs: the values that the call returns.
     """
 
     layer: Layer
@@ -31,12 +31,12 @@ class GraphCall:
 
 @dataclass(frozen=True)
 class Graph:
-    """The calls of a model in an order in which they can run.
+    """The calls of a model, in an order in which they can run.
 
     Args:
-        inputs: the values that come into the model.
-        calls: its calls, inputs left out.
-        outputs: the values that leave it.
+        inputs: the values that enter the model.
+        calls: the calls, without those of input layers.
+        outputs: the values that leave the model.
     """
 
     inputs: list[Value]
@@ -45,7 +45,7 @@ class Graph:
 
 
 def graph_of(model: Layer) -> Graph | None:
-    """A model's graph; None for a layer, and for a model with a `call` of its own."""
+    """Read the graph of a model. None for a layer, and for a model with its own `call`."""
     if isinstance(model, keras.Sequential) and type(model).call is keras.Sequential.call:
         return _graph_of_row(model.layers)
     if isinstance(model, keras.Function) and not _has_own_call(model):
@@ -54,8 +54,7 @@ def graph_of(model: Layer) -> Graph | None:
 
 
 def _has_own_call(model: Layer) -> bool:
-    """Whether a functional model is of a user's class that runs something else, or something
-    around it, in its `call`."""
+    """Whether the class of a functional model is a user's and overrides `call`."""
     return not type(model).call.__module__.startswith("keras.")
 
 
@@ -69,12 +68,12 @@ def _graph_of_row(layers: list[Layer]) -> Graph:
 
 
 class _RowValue:
-    """What goes from one layer of a row to the next."""
+    """The value that goes from one layer of a row to the next."""
 
 
 def _graph_of_nodes(model: Layer) -> Graph:
-    # Private, because get_config, the public way, fails where one layer has no config, and says
-    # less: the nodes hold the very arguments of every call.
+    # Private, because the public get_config fails if a layer has no config, and it says less. The
+    # nodes hold the actual arguments of every call.
     by_depth = model._nodes_by_depth
     calls = [
         GraphCall(node.operation, node.arguments.args, node.arguments.kwargs, node.outputs)
@@ -86,6 +85,6 @@ def _graph_of_nodes(model: Layer) -> Graph:
 
 
 def values_in(arguments: Any) -> list[Value]:
-    """The values of a graph in a structure of arguments."""
+    """Find the values of a graph in a structure of arguments."""
     flat = keras.tree.flatten(arguments)
     return [each for each in flat if isinstance(each, keras.KerasTensor | _RowValue)]

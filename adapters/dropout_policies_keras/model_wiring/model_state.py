@@ -1,5 +1,4 @@
-"""Everything that a layer's next call depends on, and that a call may change: captured, and
-restored."""
+"""Captures and restores all that a layer's next call depends on and that a call may change."""
 
 from __future__ import annotations
 
@@ -13,14 +12,17 @@ from keras import ops
 
 
 def capture_state(variables: Iterable[keras.Variable]) -> Any:
-    """Capture everything that the noise of a layer's next call depends on: these variables, among
-    them those of seed generators, and the global generators."""
+    """Capture everything that the noise of a layer's next call depends on.
+
+    This is the value of these variables, which include those of seed generators, and the state of
+    the global generators.
+    """
     values = [(v, ops.convert_to_numpy(v.value).copy()) for v in variables]
     return values, _global_generators()
 
 
 def restore_state(noise: Any) -> None:
-    """Have the next call draw the same noise as the call that came after `capture_state`."""
+    """Make the next call draw the same noise as the call that followed `capture_state`."""
     values, (python, numpy, backend) = noise
     for variable, value in values:
         variable.assign(value)
@@ -33,7 +35,7 @@ def restore_state(noise: Any) -> None:
 
 
 def capture_attributes(layers: Iterable[Any]) -> list[tuple[Any, dict[str, Any]]]:
-    """Capture the attributes of layers, and what lists, dicts and sets among them hold."""
+    """Capture the attributes of layers, and the contents of lists, dicts and sets among them."""
     return [
         (layer, {name: (value, _contents(value)) for name, value in vars(layer).items()})
         for layer in layers
@@ -53,7 +55,7 @@ def restore_attributes(captured: Sequence[tuple[Any, dict[str, Any]]]) -> None:
 
 
 def _contents(value: Any) -> Any:
-    """A copy of a list, dict or set; None of anything else."""
+    """Copy a list, dict or set. None for anything else."""
     for kind in (list, dict, set):
         if isinstance(value, kind):
             return kind(value)
@@ -61,11 +63,11 @@ def _contents(value: Any) -> Any:
 
 
 def _restore_contents(value: Any, contents: Any) -> None:
-    """Have a list, dict or set hold what it held."""
+    """Restore the contents of a list, dict or set."""
     if _same(_contents(value), contents):
         return
-    # By the methods of the plain types: Keras's own would track what comes back, which they track
-    # already. TensorFlow's stand for others, which their own methods reach.
+    # This uses the methods of the plain types. Keras's own would track the restored contents, which
+    # are tracked already. TensorFlow's types wrap others, which only their own methods reach.
     is_its_own = type(value).__module__.partition(".")[0] in ("builtins", "keras")
     kind = type(contents) if is_its_own else type(value)
     if isinstance(contents, list):
@@ -86,9 +88,9 @@ def _same(first: Any, second: Any) -> bool:
 
 
 def _global_generators() -> tuple[Any, Any, Any]:
-    """The states of Python's and NumPy's generators, and of PyTorch's on the torch backend.
+    """Return the states of Python's and NumPy's generators, and of PyTorch's on the torch backend.
 
-    There Keras's dropout without a seed draws from it, and Keras gives no access to it.
+    On torch, Keras's dropout without a seed draws from PyTorch's, to which Keras gives no access.
     """
     backend = None
     if keras.backend.backend() == "torch":

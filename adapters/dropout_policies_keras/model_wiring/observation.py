@@ -1,10 +1,10 @@
-"""How the recurrent layers of a model are connected, seen in a run of it on an example.
+"""How the recurrent layers of a model are connected, as observed in a run on an example.
 
-Values are followed on any backend, through any function, by changing them: the model runs once on
-the example, and what its layers give is kept. Then its code runs again for each recurrent layer
-and dropout, with that one's output changed; where an input of another layer has changed too, it
-comes from there. Layers with weights do not run again, but give what they gave. So a connection
-ends at them, and all these runs together cost little.
+This works on any backend and through any function, because it follows values by changing them. The
+model runs once on the example, and the results of its layers are kept. Then its code runs again
+once for each recurrent layer and dropout, with the output of that one changed. If an input of
+another layer changes too, it comes from there. Layers with weights do not run again, but return
+their recorded output. So a connection ends at them, and all these runs together cost little.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from .observer import Recording, Targets, WatchedRun
 
 
 def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) -> Wiring:
-    """Run a model on an example, and see how its recurrent layers are connected.
+    """Run a model on an example, and observe how its recurrent layers are connected.
 
-    It runs in evaluation; and once more in training, since dropout may be in code that runs only
-    there. Nothing of either run remains, but that a model that is not built yet is built.
+    The model runs in evaluation and again in training, because some code calls dropout only in
+    training. Both runs leave the model as it was, except that they build it if it is not built.
 
     Args:
         model: the model.
         found: its recurrent layers.
-        example: as `dropout_policies.apply` takes it.
+        example: an example, as `dropout_policies.apply` takes it.
 
     Raises:
         PolicyError: the model does not run on the example.
@@ -82,7 +82,7 @@ def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) 
 
 
 def _notes_on_own_weights(model: Layer, targets: Targets) -> Iterator[str]:
-    """What cannot be seen: weights that code uses itself, between layers that it calls."""
+    """Note weights that code uses itself between layers that it calls. These cannot be observed."""
     for layer in layers_of(model):
         inner = {id(w) for part in layers_of(layer, recursive=False) for w in part.weights}
         if id(layer) in targets.containers and any(id(w) not in inner for w in layer.weights):
@@ -99,14 +99,15 @@ def _observe(
     training: bool,
     known: Seen | None = None,
 ) -> Seen:
-    """See how layers are connected in one mode.
+    """Observe how layers are connected in one mode.
 
     Args:
         model: the model.
         targets: the layers to watch.
-        run: runs the model.
+        run: the function that runs the model.
         training: the mode.
-        known: what was seen in the other mode; where the same dropouts run, there is no more.
+        known: the observations in the other mode. They are returned if the same layers and dropouts
+            run in this mode. None: there are none.
     """
     state = capture_state(variables_of(model))
     changing = capture_state(v for v in variables_of(model) if not v.trainable)

@@ -1,4 +1,4 @@
-"""A run of a model in which calls of its layers are watched: recorded, or repeated with changes."""
+"""A run of a model that watches the calls of its layers, to record or to repeat them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .changed_values import any_differ, copied, tensors_in
 from .function_observer import DRAWS, caller, functions_watched, is_certain
 
 END = (10**9, "inputs")
-"""Stands for what the model gives."""
+"""The place of the model's own result."""
 
 
 class CodeDiffers(Exception):  # noqa: N818  it ends a run, and is no error
-    """A run again did not make the calls that the recorded run made."""
+    """A repeated run did not make the calls of the recorded run."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Targets:
     """The layers of a model that are watched.
 
     Args:
-        items: its recurrent layers, by their ids.
-        dropouts: its active dropouts, likewise.
-        containers: the ids of layers that hold others of these, and so are looked into.
-        functions: the functions that were seen to be dropout or to draw, by file, line and name.
+        items: the recurrent layers, by id.
+        dropouts: the active dropouts, by id.
+        containers: the ids of layers that contain any of these, so that calls inside are watched.
+        functions: the functions that were seen to drop or draw, by file, line and name.
     """
 
     items: Mapping[int, RecurrentLayer]
@@ -55,7 +55,7 @@ class Targets:
         found: Sequence[RecurrentLayer],
         dropouts: Mapping[int, ExistingDropout],
     ) -> Targets:
-        """The targets of a model, its recurrent layers and its dropouts given."""
+        """Collect the targets of a model, given its recurrent layers and its dropouts."""
         items = {id(item.layer): item for item in found}
         containers = frozenset(
             id(layer)
@@ -71,18 +71,18 @@ class Targets:
 
 @dataclass(eq=False)
 class WatchedCall:
-    """One call that was recorded.
+    """One recorded call.
 
     Args:
-        role: what is called: a recurrent layer, a dropout, anything else with weights, or a
+        role: the kind of target: a recurrent layer, a dropout, any other layer with weights, or a
             function that draws random numbers.
         target: the recurrent layer, the dropout, the layer, or the line of code that draws.
-        inputs: the tensors that come in.
-        state: those of the initial state.
-        output: what it gives.
-        given: the same, as the model's code has it, which may work on it in place.
-        taken: likewise the initial state.
-        in_sequence: whether it was made inside `dropout_policies.sequence`.
+        inputs: copies of the input tensors.
+        state: copies of the tensors of the initial state.
+        output: a copy of the result.
+        given: the result itself, which the model's code may change in place.
+        taken: the initial state itself.
+        in_sequence: whether the call was made inside `dropout_policies.sequence`.
     """
 
     role: Literal["layer", "dropout", "weights", "draw"]
@@ -97,7 +97,7 @@ class WatchedCall:
 
 @dataclass
 class Recording:
-    """The calls of a run in their order, and what it gave."""
+    """The calls of a run in order, and its result."""
 
     calls: list[WatchedCall] = field(default_factory=list)
     result: Any = None
@@ -109,9 +109,9 @@ class WatchedRun:
     Args:
         targets: the layers to watch.
         training: the mode of the run.
-        recording: where calls are recorded.
-        change: None to record. Otherwise the calls that give something else than what is recorded,
-            by their number; all calls are then answered from the recording.
+        recording: the recording of calls.
+        change: other results for some calls, by number. All calls are then answered from the
+            recording. None: record the calls.
     """
 
     def __init__(
@@ -126,10 +126,10 @@ class WatchedRun:
         self.changed: set[tuple[int, str]] = set()
         """The calls whose "inputs" or initial "state" differed from the recorded ones."""
         self.inputs: dict[tuple[int, str], list[Any]] = {}
-        """What came into each call, in a run again."""
+        """The inputs of each call, in a repeated run."""
         self.result_differs = False
         self.stopped = ""
-        """Why a run again ended early, or ""."""
+        """Why a repeated run ended early, or ""."""
         self._number = 0
         self._depth = 0
         self._inside = False
@@ -139,7 +139,7 @@ class WatchedRun:
         """Run a model's code under watch.
 
         Args:
-            function: runs it.
+            function: the function that runs it.
         """
         with self._watching():
             if self.change is None:
@@ -150,7 +150,7 @@ class WatchedRun:
                 self.result_differs = any_differ(result, self.recording.result)
                 self.inputs[END] = tensors_in(result)
             except Exception as error:
-                # Not every code runs on values that no layer gives.
+                # Some code does not run on values that no layer returns.
                 self.stopped = f"{type(error).__name__}: {error}"
 
     @contextmanager
@@ -172,7 +172,7 @@ class WatchedRun:
     def _call(
         self, original: Any, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """What a layer's call gives in this run."""
+        """Return the result of a layer's call in this run."""
         if self._depth == 0 and kwargs.get("training") is None and takes_training(layer):
             kwargs = {**kwargs, "training": self.training}
         call = None if self._inside else self._as_watched(layer, args, kwargs)
@@ -187,7 +187,7 @@ class WatchedRun:
     def _as_watched(
         self, layer: Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> WatchedCall | None:
-        """A call as it is recorded; None if it is not watched."""
+        """Make the record of a call. None if the call is not watched."""
         if id(layer) in self.targets.items:
             sequence, state = sequence_and_state(args, kwargs)
             item = self.targets.items[id(layer)]
@@ -202,7 +202,7 @@ class WatchedRun:
         return WatchedCall("weights", layer, given, [])
 
     def _answer(self, call: WatchedCall, given: Sequence[Any], run: Callable[[], Any]) -> Any:
-        """Run a call and record it; or compare it with what is recorded, and give that."""
+        """Run and record a call, or compare it with its record and return the recorded result."""
         number, self._number = self._number, self._number + 1
         if self.change is None:
             if any(map(has_no_value, (*call.inputs, *call.state))):
@@ -232,13 +232,14 @@ class WatchedRun:
         if number in self.change:
             return copied(self.change[number])
         if recorded.role == "dropout" and inputs_differ:
-            return given[0]  # without noise, so that nothing else differs from run to run
+            return given[0]  # no noise, so that nothing else differs from run to run
         return copied(recorded.output)
 
     def _watched_function(self, title: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function that is dropout or draws, under watch.
+        """Wrap a function that drops or draws, so that it is watched.
 
-        Dropout drops nothing, and so draws nothing from a generator that nobody could put back.
+        A watched dropout drops nothing. So it does not draw from a generator whose state cannot be
+        restored.
         """
 
         def dropout(inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -253,13 +254,13 @@ class WatchedRun:
             if self._inside:
                 return inputs
             call = WatchedCall("dropout", self._in_code(title, f"rate={rate:g}"), [inputs], [])
-            # A tensor of its own, so that it is told apart from what came in.
+            # Nothing is dropped: the result is the input.
             return self._answer(call, [inputs], lambda: inputs)
 
         def draw(*args: Any, **kwargs: Any) -> Any:
             if self._inside or threading.get_ident() != self._thread:
                 return function(*args, **kwargs)
-            self._inside = True  # one function draws by another
+            self._inside = True  # a function may draw with another one
             try:
                 drawn = function(*args, **kwargs)
             finally:
@@ -273,7 +274,7 @@ class WatchedRun:
         return draw if title in DRAWS else dropout
 
     def _in_code(self, kind: str, rate: str) -> ExistingDropout:
-        """A dropout that the line of code which runs now is."""
+        """Return the dropout that stands for the line of code that is running."""
         file, line = caller()
         known = self.targets.functions.get((file, line, kind))
         if known is None:

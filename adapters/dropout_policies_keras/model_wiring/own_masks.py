@@ -1,5 +1,7 @@
-"""Masks that a model's code draws itself: found by what comes through where the draws are as low,
-and where they are as high, as they can be."""
+"""Finds masks that a model's code draws itself.
+
+It compares what reaches each place with all draws at their lowest, and with all at their highest.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +17,27 @@ from keras import ops
 from .changed_values import Array, as_array, differences
 
 Place = tuple[int, str]
-"""The number of a call, and what comes into it: its "inputs" or its initial "state"."""
+"""The number of a call, and one of its inputs: "inputs", or "state" for its initial state."""
 
 Change = Mapping[int, Any]
-"""Other values for what some calls gave, by their numbers."""
+"""Other results for some calls, by their numbers."""
 
 Run = Callable[[Change], Mapping[Place, Sequence[Any]]]
-"""Runs a model's code again with a change, and says what comes into every place; into none where
-the code goes another way then."""
+"""A function that runs a model's code with a change, and returns what reaches every place. It
+returns no places if the code then takes another path."""
 
 BELOW_1 = {"bfloat16": 1 - 2**-7, "float16": 1 - 2**-10}
-"""The highest number that a uniform draw gives here; 1 added to it must not be 2."""
+"""The highest number of a uniform draw in these dtypes. 1 plus this number must not round to 2."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a layer gives, where a mask may fall on it.
+    """The result of a layer, which a mask may fall on.
 
     Args:
-        other: other values for it.
-        zeros: 0 in its place.
-        places: the places to look at; None for all.
+        other: other values for the result.
+        zeros: zeros in place of the result.
+        places: the places to look at. None: all places.
     """
 
     other: Change
@@ -44,15 +46,15 @@ class Source:
 
 
 def extremes(drawn: Any) -> tuple[Any, Any]:
-    """What a draw gives where it is as low, and as high, as it can be everywhere.
+    """Return the lowest and the highest values that a draw can have, everywhere at once.
 
     Args:
-        drawn: what it gave.
+        drawn: the result of the draw.
     """
     dtype = keras.backend.standardize_dtype(drawn.dtype)
     values = as_array(drawn).astype("float32")
     is_whole = "float" not in dtype or bool((values == np.round(values)).all())
-    # Uniform numbers reach neither end: a mask at rate 0 asks whether they do.
+    # Uniform numbers reach neither end, and the code of a mask at rate 0 depends on that.
     ends = (0, 1) if is_whole else (1e-7, BELOW_1.get(dtype, 1 - 1e-6))
     low, high = min(ends[0], values.min(initial=1)), max(ends[1], values.max(initial=0))
     first, second = (ops.full(values.shape, end, dtype=dtype) for end in (low, high))
@@ -62,18 +64,19 @@ def extremes(drawn: Any) -> tuple[Any, Any]:
 def masked_places(
     ends: Sequence[Change], sources: Sequence[Source], run: Run
 ) -> Iterator[tuple[Place, int | None]]:
-    """The places where draws mask what comes from a source, or from none.
+    """Find the places where draws mask something that comes from a source, or from no source.
 
-    A mask is all or nothing: at one end of the draws what it falls on comes through, and at the
-    other nothing does, as if it were 0. What comes there beside it is the same at both ends. So
-    noise that is added is no mask, nor is a choice between two values.
+    A mask is all or nothing. At one end of the draws, the masked value passes, and at the other end
+    nothing passes, as if the value were 0. Everything else that reaches the place is the same at
+    both ends. So added noise is not a mask, and neither is a choice between two values.
 
     Args:
-        ends: the draws of one line of code as low, and as high, as they can be.
-        sources: what may be masked.
-        run: runs the code.
+        ends: the draws of one line of code at their lowest and at their highest.
+        sources: the sources that may be masked.
+        run: the function that runs the code.
 
     Yields:
+        A place, and the source's index in `sources`, or None if no source reaches the place.
         A place, and the source's position in `sources`; None where no source comes in.
     """
     plain = [run(end) for end in ends]
@@ -106,15 +109,15 @@ def masked_places(
 def chosen_places(
     ends: Sequence[Change], number: int, sources: Sequence[Source], run: Run
 ) -> set[Place]:
-    """The places where draws choose between two sources, as zoneout does between two steps.
+    """Find the places where draws choose between two sources, as zoneout does between two steps.
 
-    Where one draw alone is at its other end, one source comes through in place of another.
+    If only one draw moves to its other end, one source passes instead of another.
 
     Args:
-        ends: as `masked_places` takes them.
-        number: that draw.
-        sources: what may be chosen.
-        run: runs the code.
+        ends: the draws, as `masked_places` takes them.
+        number: the number of that one draw.
+        sources: the sources that may be chosen.
+        run: the function that runs the code.
     """
     found = set()
     for end, other in (ends, reversed(ends)):
@@ -134,7 +137,7 @@ def chosen_places(
 
 
 def _without(first: Sequence[Array], second: Sequence[Array]) -> list[Array]:
-    """What holds in the first alone; [] where the two are not alike."""
+    """Return where only the first holds. [] if the shapes of the two differ."""
     if [x.shape for x in first] != [x.shape for x in second]:
         return []
     return [x & ~y for x, y in zip(first, second, strict=True)]
@@ -148,13 +151,13 @@ def _union(each: Sequence[list[Array]]) -> list[Array]:
 def _dropped(
     low: Sequence[Array], high: Sequence[Array], moved_low: list[Array], moved_high: list[Array]
 ) -> list[Array]:
-    """Where a source comes through at one end alone; [] where no mask does that.
+    """Find where a source passes at only one end. [] if no mask explains the values.
 
     Args:
-        low: what comes into a place at the end where the source may be dropped.
-        high: likewise at the other end.
-        moved_low: where that differs for other values of the source.
-        moved_high: likewise.
+        low: what reaches a place at the end where the source may be dropped.
+        high: what reaches it at the other end.
+        moved_low: where other values of the source change `low`.
+        moved_high: where other values of the source change `high`.
     """
     if not len(low) == len(moved_low) == len(moved_high):
         return []
@@ -165,7 +168,7 @@ def _dropped(
 
 
 def _at(values: Sequence[Any], where: Sequence[Array]) -> Array:
-    """The values of tensors at some elements; none where these are not theirs."""
+    """Return the values of tensors at some elements. Empty if the shapes do not match."""
     arrays = [as_array(value) for value in values]
     if not arrays or [a.shape for a in arrays] != [w.shape for w in where]:
         return np.empty(0)
@@ -173,8 +176,7 @@ def _at(values: Sequence[Any], where: Sequence[Array]) -> Array:
 
 
 def _is_all_or_0(plain: Sequence[Mapping[Place, Sequence[Any]]], place: Place) -> bool:
-    """Whether what comes into a place is 0 at one end where it is something else at the other, and
-    elsewhere the same at both."""
+    """Whether a place gets 0 at one end wherever the two ends differ."""
     low, high = ([as_array(value) for value in inputs[place]] for inputs in plain)
     pairs = list(zip(low, high, strict=True))
     return any(

@@ -1,4 +1,4 @@
-"""What can be read of how the recurrent layers of a Keras model feed one another."""
+"""What the structure of a Keras model shows of how its recurrent layers feed one another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from .functional_graph import Graph, GraphCall, Value, graph_of, values_in
 
 
 def read_wiring(model: Layer, found: Sequence[RecurrentLayer]) -> Wiring:
-    """What a model's structure shows of how its recurrent layers are connected.
+    """Read from a model's structure how its recurrent layers are connected.
 
     Args:
         model: the model.
@@ -65,8 +65,11 @@ def read_wiring(model: Layer, found: Sequence[RecurrentLayer]) -> Wiring:
 
 
 def is_fully_read(model: Layer, found: Sequence[RecurrentLayer]) -> bool:
-    """Whether a model's structure shows everything: no recurrent layer or dropout is in a layer
-    with a `call` of its own, and no such layer may mask by itself what passes through it."""
+    """Whether a model's structure shows everything.
+
+    It does if no recurrent layer or dropout is in a layer with its own `call`, and if there is no
+    layer of user code without weights, which might mask its input.
+    """
     dropouts = find_dropouts(model, found)
     own = [x for x in layers_of(model) if _is_code_alone(x) and id(x) not in dropouts]
     return not own and not any(
@@ -77,21 +80,21 @@ def is_fully_read(model: Layer, found: Sequence[RecurrentLayer]) -> bool:
 
 
 def _is_code_alone(layer: Layer) -> bool:
-    """Whether a layer is code of the user's without weights."""
+    """Whether a layer consists only of a user's code, without weights."""
     is_kerass = type(layer).__module__.startswith("keras.")
     is_own = not is_kerass or isinstance(layer, keras.layers.Lambda)
     return is_own and not layer.weights and graph_of(layer) is None
 
 
 def _outermost_graphs(model: Layer) -> list[Layer]:
-    """The models whose graph can be read, and that are in no other such model."""
+    """Return the models with a readable graph that are not inside another such model."""
     graphs = {id(x): graph for x in layers_of(model) if (graph := graph_of(x)) is not None}
     inside = {id(call.layer) for graph in graphs.values() for call in graph.calls}
     return [x for x in layers_of(model) if id(x) in graphs and id(x) not in inside]
 
 
 def parents_with_own_call(model: Layer, found: Sequence[RecurrentLayer]) -> list[Layer]:
-    """The layers and models that hold others and alone know how they call them."""
+    """Return the layers and models that contain others, and whose code alone shows the calls."""
     known = {id(item.layer) for item in found}
     known |= {id(each) for item in found for each in directions_of(item.layer)}
     wrappers = keras.layers.RNN | keras.layers.Bidirectional | keras.layers.TimeDistributed
@@ -119,16 +122,16 @@ class GraphReader:
         self.layer_calls: list[LayerCall] = []
         self.dropout_calls: list[DropoutCall] = []
         self.open_calls: set[DropoutCall] = set()
-        """The dropouts that lie at an end of a graph, beyond which only code knows more."""
+        """The dropouts at an end of a graph, where only code shows what comes next."""
         self.pairs: list[tuple[RecurrentLayer, RecurrentLayer]] = []
-        """Pairs of which only the code of a layer knows whether the first feeds the second."""
+        """The pairs for which only a layer's code shows whether the first feeds the second."""
 
     def read(self, model: Layer, is_whole: bool) -> None:
         """Follow values through a model.
 
         Args:
-            model: one whose graph can be read.
-            is_whole: whether it is the whole model, and not a part of one whose code is not seen.
+            model: a model with a readable graph.
+            is_whole: whether it is the whole model, and not a part of a model with unseen code.
         """
         graph = graph_of(model)
         assert graph is not None
@@ -146,7 +149,7 @@ class GraphReader:
                 self.open_calls.add(call)
 
     def _run(self, graph: Graph, inputs: Sequence[Origin]) -> list[Origin]:
-        """Follow values through a graph; gives what is known of its outputs."""
+        """Follow values through a graph, and return the origins of its outputs."""
         known: dict[int, Origin] = {
             id(value): origin for value, origin in zip(graph.inputs, inputs, strict=True)
         }
@@ -164,7 +167,7 @@ class GraphReader:
     def _call(
         self, call: GraphCall, given: list[Origin], origins: Any
     ) -> Iterator[tuple[Value, Origin]]:
-        """What is known of the outputs of one call."""
+        """Yield the outputs of one call with their origins."""
         layer, together = call.layer, union(given)
         inner = graph_of(layer)
         if id(layer) in self.items:
@@ -199,7 +202,7 @@ class GraphReader:
             yield value, Origin(outputs=mine) if number < count else Origin(states=mine)
 
     def _see_code(self, layer: Layer, inputs: Origin) -> Origin:
-        """What comes out of a layer whose code alone knows what it does."""
+        """Return the origin of the output of a layer that only its code describes."""
         ends = _first_and_last(layer, self.items)
         if ends is None:
             return NOWHERE
@@ -211,8 +214,11 @@ class GraphReader:
 def _pairs_in_code(
     parents: Sequence[Layer], found: Sequence[RecurrentLayer]
 ) -> Iterator[tuple[RecurrentLayer, RecurrentLayer]]:
-    """Pairs of layers in a model or layer with a `call` of its own, which alone knows whether the
-    first feeds the second; in the order in which they were written first."""
+    """Find pairs of layers in a model or layer with its own `call`.
+
+    Only that code shows whether the first feeds the second. Pairs in the order in which the layers
+    were written come first.
+    """
     by_id = {id(item.layer): item for item in found}
     for parent in parents:
         inner = layers_of(parent, recursive=False)
@@ -227,8 +233,11 @@ def _pairs_in_code(
 def _first_and_last(
     layer: Layer, by_id: Mapping[int, RecurrentLayer]
 ) -> tuple[RecurrentLayer, RecurrentLayer] | None:
-    """The first and the last recurrent layer of a layer that is one, of a model whose graph can be
-    read, or of a layer that has one and no other weights."""
+    """Find the first and the last recurrent layer of a layer.
+
+    The layer may be such a layer, a model with a readable graph, or a layer with a single recurrent
+    layer and no other weights. None for any other layer.
+    """
     if id(layer) in by_id:
         return by_id[id(layer)], by_id[id(layer)]
     inner = [by_id[id(part)] for part in layers_of(layer) if id(part) in by_id]
@@ -240,18 +249,19 @@ def _first_and_last(
 
 
 def find_producers(tensor: Any) -> list[Any]:
-    """The recurrent policy layers whose output a symbolic tensor is, directly or through layers
-    without weights.
+    """Find the recurrent policy layers whose output a symbolic tensor is.
+
+    Layers without weights may stand in between.
 
     Raises:
-        PolicyError: an active dropout layer stands between, or a layer inside `Bidirectional`
-            would mask the connection too.
+        PolicyError: an active dropout layer stands in between, or a layer inside `Bidirectional`
+            would also mask the connection.
     """
     producers: list[Any] = []
     dropouts: list[ExistingDropout] = []
     queue = [tensor] if isinstance(tensor, keras.KerasTensor) else []
     while queue:
-        # Private, because nothing public says where a tensor comes from before there is a model.
+        # Private, because no public API tells where a tensor comes from before there is a model.
         history = getattr(queue.pop(), "_keras_history", None)
         if history is None:
             continue
@@ -291,7 +301,7 @@ def _widths_match(before: RecurrentLayer, after: RecurrentLayer) -> bool:
 
 
 def _may_be_widened(before: RecurrentLayer, after: RecurrentLayer) -> bool:
-    """Whether one layer could feed another together with something else."""
+    """Whether one layer could feed another together with other values."""
     width = _input_width(after.layer)
     return (
         returns_sequences(before.layer)
@@ -313,8 +323,10 @@ def _output_width(layer: Layer) -> int:
 
 
 def _input_width(layer: Layer) -> int | None:
-    """The width of a recurrent layer's input; None if it takes any, or if only a user's own cell
-    knows."""
+    """Return the width of a recurrent layer's input.
+
+    None if the layer is not built, or if its cell is a user's own.
+    """
     first = cells_of(directions_of(layer)[0])[0]
     is_known = (first is layer or is_keras_cell(first)) and first.built
     return int(first.kernel.shape[-2]) if is_known else None
