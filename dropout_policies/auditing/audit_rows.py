@@ -1,4 +1,4 @@
-"""Arranges the findings of an audit as the rows of a diagram, and counts masks on the way."""
+"""Arranges the findings of an audit as the rows of a diagram, and counts masks along a path."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .probing.findings import Finding
 
 
 def make_rows(findings: Sequence[Finding], layers: int, marked: Set[Finding]) -> list[Row]:
-    """The rows of a diagram, from the input up.
+    """Make the rows of a diagram, from the input up.
 
     Args:
-        findings: for every site.
+        findings: the findings for every site.
         layers: L.
-        marked: those to mark as unlike a policy.
+        marked: the findings to mark as different from a policy.
     """
     rows = []
     for layer in range(layers):
@@ -35,13 +35,13 @@ def make_rows(findings: Sequence[Finding], layers: int, marked: Set[Finding]) ->
 def _make_row(
     name: str, line: Sequence[Finding], off_line: Sequence[Finding], marked: Set[Finding]
 ) -> Row:
-    """One row.
+    """Make one row.
 
     Args:
-        name: of the row.
+        name: the name of the row.
         line: the findings on the row's line.
-        off_line: those beside it: of an embedding, of updates, of weights.
-        marked: those to mark.
+        off_line: the findings beside the line: those of an embedding, of updates, of weights.
+        marked: the findings to mark.
     """
     everything = [*line, *off_line]
     masked = [f for f in line if f.verdict == "masked"]
@@ -70,7 +70,7 @@ def _make_row(
 
 
 def _count_masks(findings: Sequence[Finding]) -> tuple[int | None, ...]:
-    """The masks on a row that a signal passes, in the row's first direction."""
+    """Count the masks on a row that a signal passes, in the row's first direction."""
     direction = min((f.direction for f in findings), default=0)
     sites = {
         verdict: {f.site for f in findings if (f.direction, f.verdict) == (direction, verdict)}

@@ -1,4 +1,4 @@
-"""Compares what was measured with a policy."""
+"""Compares the findings of an audit with a policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .probing.findings import SEVERAL_SCALES, Finding, site_name, widened_interv
 
 
 class Difference(NamedTuple):
-    """A difference to a policy at one site: where, and in words."""
+    """A difference from a policy at one site: the finding, and the difference in words."""
 
     finding: Finding
     text: str
@@ -28,13 +28,13 @@ class Difference(NamedTuple):
 def find_differences(
     policy: Policy, findings: Sequence[Finding], compare_rates: bool = False
 ) -> list[Difference]:
-    """Find all differences between a policy and what was measured.
+    """Find all differences between a policy and the findings.
 
     Args:
         policy: the policy.
-        findings: what was measured. Undecided sites are not compared, except for noise that no
-            policy has.
-        compare_rates: whether rates count too.
+        findings: the findings. Undecided sites are not compared, except for noise that no policy
+            has.
+        compare_rates: whether to compare rates too.
     """
     return [
         Difference(found, text)
@@ -45,10 +45,14 @@ def find_differences(
 
 
 def find_nearest_policy(findings: Sequence[Finding]) -> tuple[str, list[Difference]]:
-    """Find the policy of the catalogue with the fewest differences; its name, and these."""
+    """Find the policy in the catalogue with the fewest differences.
+
+    Returns:
+        Its name, and the differences.
+    """
     candidates = [(name, catalog.resolve(name)) for name in catalog.names()]
     masked = {found.site for found in findings if found.verdict == "masked"}
-    # A policy that masks nothing of what is masked here would be no comparison.
+    # A policy that masks none of the sites that are masked here would be no useful comparison.
     related = [(name, policy) for name, policy in candidates if any(map(policy.masks, masked))]
     related = related or [(name, policy) for name, policy in candidates if not policy.active]
     compared = [(name, find_differences(policy, findings)) for name, policy in related]
@@ -56,7 +60,7 @@ def find_nearest_policy(findings: Sequence[Finding]) -> tuple[str, list[Differen
 
 
 def _site_differences(policy: Policy, found: Finding, compare_rates: bool) -> Iterator[str]:
-    """The differences at one site, in words."""
+    """Yield the differences at one site, in words."""
     rule = policy[found.site] if policy.masks(found.site) else None
     if found.verdict == "undecided":
         yield f"is otherwise: {found.note}"
@@ -76,7 +80,7 @@ def _site_differences(policy: Policy, found: Finding, compare_rates: bool) -> It
 
 
 def _rule_differences(rule: Rule, found: Finding) -> Iterator[str]:
-    """The differences between a mask and a rule, in words."""
+    """Yield the differences between a mask and a rule, in words."""
     if found.per is not None and found.per != rule.per:
         yield f"has a mask per {found.per}, not per {rule.per}"
     elif found.shared and rule.per != "call":

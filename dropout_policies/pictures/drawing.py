@@ -1,4 +1,4 @@
-"""Grids as pictures: laid out once as lines, boxes and texts; written as SVG, or as PNG."""
+"""Grids as pictures: one layout of lines, boxes and texts, written as SVG or PNG."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from ..errors import PolicyError
 from .grid import Grid
 
 COLUMN, LINE, BOX = 84, 31, 26
-"""Pixels from step to step, from row to row, and along a cell."""
+"""The pixels from step to step, from row to row, and across a cell."""
 
 TEXT, SMALL = 13, 12
-"""Pixels of letters."""
+"""The font sizes in pixels."""
 
 LETTER_WIDTH = 6.6
-"""Pixels that a letter of a note is wide, about."""
+"""The approximate width of a letter in a note, in pixels."""
 
 PNG_COLOURS = {
     "ink": "#1f2430",
@@ -28,7 +28,7 @@ PNG_COLOURS = {
     "wrong": "#e11d48",
     "band": "#fbe0e6",
 }
-"""In a PNG, which is white."""
+"""The colours in a PNG, on white."""
 
 SVG_COLOURS = {
     "ink": "currentColor",
@@ -38,22 +38,23 @@ SVG_COLOURS = {
     "wrong": "color-mix(in srgb, #f43f5e 78%, currentColor)",
     "band": "rgb(225 29 72 / .14)",
 }
-"""In SVG: made of the page's own ink, to be read on light pages and on dark ones."""
+"""The colours in an SVG. They build on the text colour of the page, so they suit light and dark
+pages."""
 
 SVG_STYLE = (
     ".dp-diagram{font-family:system-ui,sans-serif}"
-    # A file of its own has no page to take its ink from.
+    # A file on its own has no page from which to take the text colour.
     ":root.dp-diagram{color:#1f2430;color-scheme:light dark}"
     "@media(prefers-color-scheme:dark){:root.dp-diagram{color:#e5e7eb}}"
 )
 
 
 NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-"""Control characters and the like, which a policy's name may have, and XML may not."""
+"""Control characters and the like. A policy's name may contain them, but XML may not."""
 
 
 class Line(NamedTuple):
-    """From (x, y) to (x2, y2)."""
+    """A line from (x, y) to (x2, y2)."""
 
     x: float
     y: float
@@ -72,7 +73,7 @@ class Line(NamedTuple):
 
 
 class Box(NamedTuple):
-    """A rectangle; filled, or drawn around."""
+    """A rectangle, filled or outlined."""
 
     x: float
     y: float
@@ -83,8 +84,10 @@ class Box(NamedTuple):
 
 
 class Text(NamedTuple):
-    """Letters that begin at (x, y), or stand around it, on their base line; and smaller ones,
-    somewhat lower, after them."""
+    """A text that starts at (x, y), or is centred there, on its base line.
+
+    The text `lower` follows it, smaller and slightly lower.
+    """
 
     x: float
     y: float
@@ -96,7 +99,7 @@ class Text(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What is drawn, from the back to the front."""
+    """The shapes to draw, from back to front."""
 
     width: int
     height: int
@@ -104,7 +107,7 @@ class Picture(NamedTuple):
 
 
 def lay_out(grid: Grid) -> Picture:
-    """Where everything stands."""
+    """Compute where everything is drawn."""
     rows, names = grid.rows, max(len(row.name) for row in grid.rows)
     left, top = 40 + int(LETTER_WIDTH * names), 40
     notes = left + (grid.steps - 1) * COLUMN + 64
@@ -156,7 +159,7 @@ def _layer(grid: Grid, number: int, left: int, y: float) -> Iterator[Line | Box 
 
 
 def svg(grid: Grid) -> str:
-    """A grid as an SVG document; its colours follow the page."""
+    """Draw a grid as an SVG document, whose colours follow the page."""
     width, height, shapes = lay_out(grid)
     title = f"{grid.title}, {grid.layers} layers over {grid.steps} steps"
     head = (
@@ -198,7 +201,7 @@ def png(grid: Grid, path: Path) -> None:
     """Write a grid as a PNG, on white.
 
     Raises:
-        PolicyError: Matplotlib is not there.
+        PolicyError: Matplotlib is not installed.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -211,7 +214,7 @@ def png(grid: Grid, path: Path) -> None:
             f"Received: {path}"
         ) from None
     width, height, shapes = lay_out(grid)
-    points = 72 / 100  # of a pixel, at 100 to the inch
+    points = 72 / 100  # the size of a pixel, at 100 pixels per inch
     figure = Figure((width / 100, height / 100), dpi=200, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
@@ -238,6 +241,6 @@ def png(grid: Grid, path: Path) -> None:
                 fontsize=points * shape.size,
                 ha=where,
                 zorder=depth,
-                parse_math=bool(shape.lower),  # a name may have a dollar sign
+                parse_math=bool(shape.lower),  # a name may contain a dollar sign
             )
     figure.savefig(path)

@@ -1,8 +1,8 @@
-"""The unrolled network as a grid of layers and steps: what is masked, and what is whole.
+"""The unrolled network as a grid of layers and steps, with its masked and unmasked connections.
 
-As in the paper (Zaremba et al. 2014, figure 2), a connection is dashed where a mask falls on it and
-solid where it is whole; a path from an input to a later output (its figure 3) can be drawn heavy,
-and its masks are counted. Policies, audits and reports make the rows; here they become text.
+As in Zaremba et al. 2014, figure 2, a masked connection is dashed and an unmasked one is solid. A
+path from an input to a later output (figure 3) can be drawn heavy, and its masks are counted.
+Policies, audits and reports make the rows. This module turns them into text.
 """
 
 from __future__ import annotations
@@ -16,23 +16,24 @@ from ..policies.rules import Lifetime, Rule
 from ..policies.sites import CARRIED, COMPUTED, VERTICAL, Site
 
 MAX_STEPS = 26
-"""Masks have letters for names."""
+"""The largest number of steps. Each mask has a letter as its name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the grid: a vertical connection of every step, or a layer.
+    """One row of the grid: a vertical connection at every step, or a layer.
 
     Args:
-        name: of the connection or layer.
-        notes: the rules that fall here, as text.
-        masked: whether masks fall on its connections, from below or from step to step; None where
-            that is not known.
-        per: how long such a mask lives; None where that is not known.
-        inside: whether a rule falls within the cells: on an update, or on weights.
-        wrong: whether it is marked as other than it should be.
-        passed: how many masks a signal passes here at one step; None where that is not known.
-        carried: and how many on its way into a layer's next step; likewise.
+        name: the name of the connection or layer.
+        notes: the rules at this row, as text.
+        masked: whether masks fall on the row's connections, from below or from step to step. None
+            if this is unknown.
+        per: how long such a mask lives. None if this is unknown.
+        inside: whether a rule applies inside the cells: to an update or to weights.
+        wrong: whether to mark the row as different from what it should be.
+        passed: how many masks a signal passes here at one step. None if this is unknown.
+        carried: how many masks a signal passes on its way into a layer's next step. None if this is
+            unknown.
         by_channel: whether a rule masks whole feature maps.
     """
 
@@ -48,7 +49,13 @@ class Row:
 
     @staticmethod
     def connection(name: str, rule: Rule | None, words: Rule | None = None) -> Row:
-        """A vertical connection under a rule; `words` is the one on the embedding before it."""
+        """Make a row for a vertical connection.
+
+        Args:
+            name: the name of the connection.
+            rule: the rule on the connection, or None.
+            words: the rule on the embedding before the connection, or None.
+        """
         notes = [rule.text()] if rule is not None else []
         notes += [f"word types {words.text()}"] if words is not None else []
         masked = rule is not None
@@ -58,7 +65,7 @@ class Row:
 
     @staticmethod
     def layer(name: str, rules: Mapping[Site, Rule]) -> Row:
-        """A layer under the rules on its cells."""
+        """Make a row for a layer, under the rules on its cells."""
         carried = [rules[site] for site in CARRIED if site in rules]
         notes = "; ".join(f"{site.value} {rule.text()}" for site, rule in rules.items())
         per = carried[0].per if carried else None
@@ -73,9 +80,9 @@ class Row:
         )
 
     def mask_letter(self, step: int) -> str:
-        """The name of the mask of a step, from 0: one letter for one mask; "" where there is none.
+        """Return the letter of the mask at a step, counted from 0. "" if there is no mask.
 
-        Rows have masks of their own, whatever the letters.
+        A letter stands for one mask. The masks of different rows differ, even if letters are equal.
         """
         if self.masked is False:
             return ""
@@ -87,15 +94,18 @@ class Row:
 def masks_passed(
     masked: Container[Site], undecided: Container[Site] = ()
 ) -> tuple[int | None, ...]:
-    """How many masks a signal that goes through h at every step passes on a connection or in a
-    cell, and on its way into the cell's next step; None where that is not known.
+    """Count the masks that a signal passes if it goes through h at every step.
 
-    Masks of zeros on activations are counted: zoneout puts what was there before in their place,
-    and those on weights fall on single entries.
+    Only masks of zeros on activations count. Zoneout puts old values in place of dropped ones, and
+    masks on weights drop single entries.
 
     Args:
         masked: the sites of a connection or layer where masks fall.
-        open_: those of which nothing is known.
+        undecided: the sites about which nothing is known.
+
+    Returns:
+        The number of masks on a connection or in a cell, and the number on the way into the cell's
+        next step. None for a number that is unknown.
     """
     return tuple(
         None if any(site in undecided for site in sites) else sum(site in masked for site in sites)
@@ -104,11 +114,11 @@ def masks_passed(
 
 
 def corruptions(rows: Sequence[Row], distance: int) -> int | None:
-    """How many masks lie between x_s and y_t, for t − s = `distance`, under `zaremba` L+1
-    (Zaremba et al. 2014, figure 3); None where that is not known.
+    """Count the masks between x_s and y_t, for t − s = `distance`.
 
-    The signal goes up at step s as far as the last layer, through its h at every step until t, and
-    out. A mask that it passes at several steps is counted at each.
+    For `zaremba` this is L+1 (Zaremba et al. 2014, figure 3). The signal goes up to the last layer
+    at step s, through its h at every step until t, and out. A mask that it passes at several steps
+    counts at each. The result is None if the number is unknown.
     """
     last = rows[-2]
     counts = [*(row.passed for row in rows), *[last.passed, last.carried] * distance]
@@ -118,9 +128,9 @@ def corruptions(rows: Sequence[Row], distance: int) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """L layers over T steps, and what is to be marked; `print` it.
+    """A diagram of L layers over T steps, with marks. `print` shows it.
 
-    What it takes and raises is what `Diagram` does.
+    The arguments and errors are those of `Diagram`.
     """
 
     title: str
@@ -157,13 +167,13 @@ class Grid:
 
     @property
     def layers(self) -> int:
-        """L."""
+        """L, the number of layers."""
         return len(self.rows) // 2
 
     def on_path(self, row: int, step: int) -> bool:
-        """Whether the path goes along the connection of a row into a step, both from 0.
+        """Whether the path uses the connection of a row into a step, both counted from 0.
 
-        It goes up at s as far as the last layer, along it to t, and out.
+        The path goes up to the last layer at s, along that layer to t, and out.
         """
         if self.path is None:
             return False
@@ -175,12 +185,14 @@ class Grid:
 
     @property
     def corruptions(self) -> int | None:
-        """How many masks lie on the path, under `zaremba` L+1, whatever t − s; None where that is
-        not known, 0 without a path."""
+        """The number of masks on the path. None if it is unknown, 0 without a path.
+
+        For `zaremba` it is L+1, whatever t − s is.
+        """
         return corruptions(self.rows, self.path[1] - self.path[0]) if self.path else 0
 
     def __repr__(self) -> str:
-        """One line; `print` draws it."""
+        """Describe the grid in one line. `print` draws it."""
         return f"<{type(self).__name__} {self.title}: L = {self.layers}, T = {self.steps}>"
 
     def __str__(self) -> str:
@@ -222,7 +234,7 @@ class Grid:
         return "".join(parts) + " " * 7
 
     def legend(self) -> Iterator[str]:
-        """What the marks mean, of those that are there."""
+        """Explain the marks that occur."""
         if any(row.masked for row in self.rows):
             yield "dashed: masked, and in a row one letter is one mask; solid: whole"
         if any(row.by_channel for row in self.rows):
@@ -238,7 +250,7 @@ class Grid:
             yield f"heavy: from x{s} to y{t}, through {self._masks_text()}"
 
     def _masks_text(self) -> str:
-        """What the path goes through."""
+        """Describe in words the masks that the path goes through."""
         count = self.corruptions
         if count is None:
             return "an unknown number of masks"

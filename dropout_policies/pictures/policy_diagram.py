@@ -12,7 +12,7 @@ from .diagram import Diagram
 from .grid import Row
 
 MAX_LAYERS = 1000
-"""The largest stack that a policy is drawn on."""
+"""The largest number of layers for which a policy can be drawn."""
 
 
 def draw_policy(
@@ -21,30 +21,33 @@ def draw_policy(
     steps: int = 4,
     path: tuple[int, int] | None = None,
 ) -> Diagram:
-    """A policy on the unrolled network.
+    """Draw a policy on the unrolled network.
 
     Args:
-        policy: what is drawn.
+        policy: the policy to draw.
         layers: L, from 1 to 1,000.
         steps: T, from 1 to 26.
         path: `(s, t)`, counted from 1: the path from x_s to y_t to draw heavy.
 
     Raises:
-        PolicyError: layers or steps out of range, no such path, or rates for fewer layers.
+        PolicyError: layers or steps are out of range, the path does not exist, or the policy has
+            rates for fewer layers.
     """
     layers = check_integer(layers, "layers", 1, MAX_LAYERS)
     return Diagram(policy.name, policy_rows(policy, layers), steps, path)
 
 
 def layers_with_rates(policy: Policy) -> int:
-    """How many layers the policy has rates for, as far as they can be drawn; 2 if it has one rate
-    for all."""
+    """Return the number of layers for which the policy has rates, at most `MAX_LAYERS`.
+
+    It is 2 if the policy has one rate for all layers.
+    """
     given = [len(rule.rate) for rule in policy.values() if isinstance(rule.rate, tuple)]
     return min([*given, MAX_LAYERS]) if given else 2
 
 
 def policy_rows(rules: Mapping[Site, Rule], layers: int) -> tuple[Row, ...]:
-    """The rows of L layers under the rules of a policy."""
+    """Make the rows of L layers under the rules of a policy."""
 
     def rule(site: Site, depth: int) -> Rule | None:
         here = rules[site].of_layers(depth, 1) if site in rules else None

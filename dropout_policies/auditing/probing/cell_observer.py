@@ -1,8 +1,8 @@
-"""Measures what one draw of noise does to the signals of each cell.
+"""Measures the effect of one draw of noise on the signals of each cell.
 
-For every cell: what its gates see of its input and of its hidden state, how much of its h arrives
-above, and how it responds to signals of earlier steps. Each measurement is divided by what it would
-be without noise, so 1 means kept and 0 means dropped.
+For every cell, it measures what the gates see of the input and of the hidden state, how much of h
+arrives above, and how the cell responds to signals from earlier steps. Each measurement is divided
+by its value without noise. So 1 means kept, and 0 means dropped.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from .signals import (
 
 @dataclass
 class CellObservation:
-    """What one draw of noise does at one cell; NaN where nothing can be seen.
+    """The effect of one draw of noise at one cell. NaN stands for what cannot be observed.
 
     Args:
-        input_ratio: what the input weights see, relative to what they see without noise,
-            `[T, B, R, n]`: on route r, unit k sees feature `input_columns[r, k]`.
-        hidden_ratio: what the recurrent weights see of h, likewise; NaN at the last step.
-        output_ratio: h as it arrives above, `[T, B, n]`, relative to h without noise.
-        input_arrives: whether anything of the network's input arrives at the cell, `[T, B]`.
-        response: at step t, to a signal that came in at step s alone, or, at the end, to an
-            initial state: `[T, B, n, T+1]`.
-        large_signal_ratio: as `output_ratio`, where c is so large that tanh squashes it.
-        input_columns, hidden_columns: `[R, n]`.
+        input_ratio: what the input weights see, relative to the same without noise,
+            `[T, B, R, n]`. On route r, unit k sees feature `input_columns[r, k]`.
+        hidden_ratio: what the recurrent weights see of h, in the same form. NaN at the last step.
+        output_ratio: the h that arrives above, relative to h without noise, `[T, B, n]`.
+        input_arrives: whether any of the network's input arrives at the cell, `[T, B]`.
+        response: the response at step t to a signal at step s alone and, as the last entry, to an
+            initial state, `[T, B, n, T+1]`.
+        large_signal_ratio: like `output_ratio`, for a c so large that tanh squashes it.
+        input_columns, hidden_columns: the features that units see, `[R, n]`.
     """
 
     input_ratio: Array
@@ -64,15 +64,15 @@ class CellObservation:
 
 
 class Transmission(NamedTuple):
-    """What becomes of the mean of x in a cell.
+    """How a cell transmits the mean of x.
 
     Args:
-        of_input: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`; 0
-            also where it sees nothing.
-        input_size: how much of the mean of x it sees, `[T, B, n]`; NaN of a unit that once sees
-            nothing of it, though it passes on what drives its candidate.
-        input_arrives: whether that is anything, `[T, B]`; NaN where no unit could show it.
-        of_candidate: `of_input`, also where nothing comes in.
+        of_input: how much of what a unit's candidate sees arrives at the output, `[T, B, n]`. Also
+            0 where the candidate sees nothing.
+        input_size: how much of the mean of x the candidate sees, `[T, B, n]`. NaN for a unit that
+            at some step sees none of it, although the unit passes on a signal from its candidate.
+        input_arrives: whether any of it arrives, `[T, B]`. NaN where no unit could show it.
+        of_candidate: like `of_input`, but also where no input arrives.
         following: what is left of the mean of x at the cell's next step, `[T, B, n]`.
     """
 
@@ -91,7 +91,7 @@ def observe_cells(draw: ReplayedDraw) -> dict[Place, CellObservation]:
 
 
 def observe_hidden_ratios(draw: ReplayedDraw) -> list[Array]:
-    """Observe `CellObservation.hidden_ratio` alone, of every cell."""
+    """Observe only `CellObservation.hidden_ratio`, for every cell."""
     return [
         _observe_hidden(draw, cell, _observe_transmission(draw, cell))[0]
         for cell in _cells_from_below(draw)
@@ -104,7 +104,7 @@ def _cells_from_below(draw: ReplayedDraw) -> list[Cell]:
 
 
 def observe_input_arrival(draw: ReplayedDraw) -> Array:
-    """Whether anything of the network's input arrives: `CellObservation.input_arrives`."""
+    """Observe whether any of the network's input arrives: `CellObservation.input_arrives`."""
     return _observe_transmission(draw, draw.network.layer_cells(0)[0]).input_arrives
 
 
@@ -133,9 +133,9 @@ def _observe_cell(
 
 
 def _observe_transmission(draw: ReplayedDraw, cell: Cell) -> Transmission:
-    """Observe what becomes of the mean of x in a cell.
+    """Observe how a cell transmits the mean of x.
 
-    Without biases to drive the candidate alone, it is relative to its median.
+    Without biases that drive the candidate directly, the result is relative to its median.
     """
     weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
     y, following = draw.current_and_next(weights, cell)
@@ -159,7 +159,7 @@ def _observe_transmission(draw: ReplayedDraw, cell: Cell) -> Transmission:
 
 
 def _drive_candidate(draw: ReplayedDraw, cell: Cell) -> Array:
-    """The output of a cell whose candidates are driven by their bias, `[T, B, n]`."""
+    """Return the output of a cell whose candidates are driven by their bias, `[T, B, n]`."""
     weights = SignalWeights(draw.network).route_to_output(cell).drive_candidate(cell, AMPLITUDE)
     return draw.run_cell(cell, weights, draw.no_input())
 
@@ -167,10 +167,10 @@ def _drive_candidate(draw: ReplayedDraw, cell: Cell) -> Array:
 def _units_without_input(
     draw: ReplayedDraw, cell: Cell, of_candidate: Array
 ) -> npt.NDArray[np.bool_]:
-    """Which units once show nothing of the mean of x, where others do and they pass on what drives
-    their candidate, `[n]`.
+    """Find the units that at some step show none of the mean of x, `[n]`.
 
-    The mean of x comes at every step: a unit that keeps its old value shows that of x too.
+    This counts only if other units show it and the unit passes on a signal from its candidate. The
+    mean of x is there at every step, so a unit that keeps its old value shows it too.
     """
     weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)
     y = draw.run_cell(cell, weights, draw.constant_signal())
@@ -184,7 +184,7 @@ def _units_without_input(
 def _observe_input(
     draw: ReplayedDraw, cell: Cell, passed: Array, transmissions: Mapping[Place, Transmission]
 ) -> tuple[Array, Routes]:
-    """See `CellObservation.input_ratio`; `passed` is how much the cell passes on."""
+    """Observe `CellObservation.input_ratio`. `passed` is how much the cell passes on."""
     columns = make_routes(passed.shape[-1], cell.input_weights.columns)
     below = draw.network.layer_cells(cell.layer - 1) if cell.layer else []
     # The size of every input feature without noise, [T, B, D].
@@ -210,7 +210,7 @@ def _observe_input(
 def _observe_hidden(
     draw: ReplayedDraw, cell: Cell, transmission: Transmission
 ) -> tuple[Array, Routes]:
-    """See `CellObservation.hidden_ratio`."""
+    """Observe `CellObservation.hidden_ratio`."""
     _, input_size, _, passed, without = transmission
     columns = make_routes(passed.shape[-1], cell.width, offset=1)
     after = -1 if cell.is_backward else 1
@@ -237,7 +237,7 @@ def _observe_response(
     input_size: Array,
     input_known: npt.NDArray[np.bool_],
 ) -> Array:
-    """See `CellObservation.response`; NaN if the cells above do not forget.
+    """Observe `CellObservation.response`. It is NaN if the cells above do not forget.
 
     Args:
         draw: the draw.
@@ -254,11 +254,11 @@ def _observe_response(
         for step in range(STEPS):
             sizes = input_size[step][None, :, :n]
             response[..., step] = safe_divide(response[..., step], sizes)
-            # The size of an input that no unit passes on at once is unknown at later steps.
+            # If no unit passes an input on at once, its size is unknown at later steps.
             unknown = np.outer(np.arange(STEPS) != step, ~input_known[step])
             response[..., step] = np.where(unknown[..., None], np.nan, response[..., step])
         return zero_rounding_errors(response)
-    # Cells below that keep old values hand on more than the step that comes in.
+    # Cells below that keep old values pass on more than the signal of the current step.
     arriving = _observe_arriving_signals(draw, cell)
     for sample in range(BATCH):
         matrix = arriving[..., sample]
@@ -272,7 +272,7 @@ def _observe_response(
 
 
 def _observe_arriving_signals(draw: ReplayedDraw, cell: Cell) -> Array:
-    """What a cell sees at step t of a signal into the network at step s alone, `[T, T, B]`."""
+    """Observe what a cell sees at step t of a network input at step s alone, `[T, T, B]`."""
     unmasked = AMPLITUDE * draw.gain_to_output(cell)
     passed = _drive_candidate(draw, cell) / unmasked
     weights = SignalWeights(draw.network).feed_mean(cell).route_to_output(cell)

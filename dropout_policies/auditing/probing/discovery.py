@@ -1,8 +1,8 @@
-"""Finds out, in evaluation, which of a module's weights do what.
+"""Finds out, in evaluation, what each of a module's weights does.
 
-The audit gives the module weights of its own and looks at which change of a weight or an input
-changes the output. It tries the matrices as the framework lays them out, then transposed, and each
-with biases of zero, then with random ones.
+The audit sets the module's weights and observes which change of a weight or an input changes the
+output. It tries the matrices in the framework's layout, and then transposed. For each layout it
+tries biases of zero, and then random ones.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .network import Bias, Block, Network
 from .probe import Array, Parameter, Probe
 
 TOKEN_ROWS = 8
-"""The rows of an embedding that are left to tokens, where it is the decoder's matrix too."""
+"""The number of an embedding's rows for tokens, if the embedding is also the decoder's matrix."""
 
 
 def discover_network(probe: Probe) -> Network:
-    """Find the network that a module is.
+    """Describe a module as a network.
 
     Raises:
-        PolicyError: it is none that the audit can see into.
+        PolicyError: the module is not a network that the audit can measure.
     """
     reason = ""
     parameters = _relevant_parameters(probe)
@@ -59,9 +59,9 @@ def discover_network(probe: Probe) -> Network:
 
 
 def _relevant_parameters(probe: Probe) -> Sequence[Parameter]:
-    """The parameters without those that are no matrices and that evaluation does not depend on.
+    """Select the matrices, and the other parameters that evaluation depends on.
 
-    Such a parameter may be a rate. It has the module's own value from here on.
+    A parameter that is left out may be a rate. It keeps the module's own value from here on.
     """
     parameters = probe.parameters()
     weights, noise = _random_weights(parameters), probe.noise()
@@ -82,27 +82,27 @@ def _relevant_parameters(probe: Probe) -> Sequence[Parameter]:
 
 
 def _orientations(parameters: Sequence[Parameter]) -> Iterator[Sequence[Parameter]]:
-    """The framework's layout of matrices, and the transposed one."""
+    """Yield the parameters in the framework's layout of matrices, and then transposed."""
     yield parameters
     yield [p._replace(transposed=not p.transposed) for p in parameters]
 
 
 def _random_weights(parameters: Sequence[Parameter]) -> dict[str, Array]:
-    """Weights under which every output depends on every input, through many layers too."""
+    """Make weights with which every output depends on every input, even through many layers."""
     random = np.random.default_rng(0)
     weights = {}
     for p in parameters:
         if p.is_matrix:
             weights[p.name] = random.uniform(0.5, 1.5, p.shape) / out_in_shape(p)[1]
         else:
-            # An array of more axes is no weight of a cell, but perhaps an initial state.
+            # An array with more axes is not a weight of a cell, but may be an initial state.
             values = random.uniform(0.1, 0.5, p.shape) * (len(p.shape) < 3)
             weights[p.name] = np.asarray(values)
     return weights
 
 
 def _random_matrices(parameters: Sequence[Parameter]) -> dict[str, Array]:
-    """The same, with zeros for everything else: vectors may be biases, or an initial state."""
+    """Make the same, but with vectors of zeros: they may be biases or an initial state."""
     vectors = {p.name: np.zeros(p.shape) for p in parameters if not p.is_matrix}
     return _random_weights(parameters) | vectors
 
@@ -110,10 +110,10 @@ def _random_matrices(parameters: Sequence[Parameter]) -> dict[str, Array]:
 def _try_to_discover(
     parameters: Sequence[Parameter], weights: Mapping[str, Array], probe: Probe
 ) -> Network:
-    """Find the network by what changes under weights that pass everything on.
+    """Find the network from what changes under weights that pass everything on.
 
     Raises:
-        NotRecognizedError: the parameters are no such network.
+        NotRecognizedError: the parameters are not those of such a network.
     """
     noise = probe.noise()
 
@@ -141,7 +141,7 @@ def _try_to_discover(
 
 
 def _other_weights(network: Network, weights: Mapping[str, Array]) -> dict[str, Array]:
-    """The values, as they were so far, of the parameters that belong to no cell and no decoder."""
+    """Return the current values of the parameters that belong to no cell and no decoder."""
     parts: list[Block | Bias | None] = [network.decoder, *network.decoder_biases]
     for cell in network.cells.values():
         parts += [cell.input_weights, cell.recurrent_weights, cell.projection, *cell.biases]
@@ -152,10 +152,10 @@ def _other_weights(network: Network, weights: Mapping[str, Array]) -> dict[str, 
 
 
 def _with_tied_decoder(network: Network, embedding: Parameter | None, width: int) -> Network:
-    """A network without a decoder's matrix of its own.
+    """Complete a network that has no separate decoder matrix.
 
-    Its output is what leaves the last layer. If the output is wider, the embedding's matrix leads
-    there; `width` is then the number of words.
+    Its output is that of the last layer, or the embedding's matrix maps the last layer to a wider
+    output. In that case `width` is the number of words.
     """
     leaving = sum(cell.width for cell in network.last_layer)
     if width == leaving:

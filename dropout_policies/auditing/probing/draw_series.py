@@ -1,4 +1,4 @@
-"""Observes many draws of a module's noise, until enough is seen."""
+"""Observes draws of a module's noise until enough has been seen."""
 
 from __future__ import annotations
 
@@ -20,46 +20,46 @@ from .replayed_draw import ReplayedDraw
 from .training_comparison import TrainingComparison
 
 ENOUGH_ELEMENTS = 1500
-"""The elements of the scarcest mask to see before the draws end."""
+"""The draws may end once this many elements of the scarcest mask were seen."""
 
 MIN_DRAWS, MAX_DRAWS = 8, 40
-"""How many draws there are at least and at most."""
+"""The smallest and the largest number of draws."""
 
 FEWEST_DRAWS = 3
-"""How many draws of wide layers there are at least: one draw of a mask that all steps and samples
-share has as many elements there as several draws of a narrow layer."""
+"""The smallest number of draws for wide layers. If all steps and samples share a mask, one draw of
+a wide layer shows as many elements as several draws of a narrow layer."""
 
 WORD_DRAWS = 64
-"""Draws in which words are looked at: a word may be dropped for a whole call."""
+"""The number of draws in which words are observed. A word may be dropped for a whole call."""
 
 GATE_DRAWS, GATE_UNITS = 6, 512
-"""Gates are looked at one by one in so many draws, or in as many as show so many units of the
-narrowest cell: one draw of 512 units has five times the gates of six draws of 16."""
+"""Gates are observed one by one in this many draws, or in as many as show this many units of the
+narrowest cell. One draw of 512 units has five times the gates of six draws of 16 units."""
 
 COMPARED_PER_OBSERVED = 2
-"""How many draws are compared with evaluation in the place of one whose connections are looked at.
+"""How many draws are compared with evaluation instead of one whose connections are observed.
 
-A mask is missed if no draw shows a dropped element of it. N draws of a mask of rate p, whose n
-elements are drawn once a call, have none with a chance of (1 - p)^(n N). A draw whose connections
-are looked at shows nearly every element. A comparison shows a single lost element of an LSTM's
-bottom layer in 7 to 10 of 10 draws, under up to eight layers; one of zoneout's cells in 5 of 10,
-and one entry of a matrix in 2 or more, but of those there are as many times more as a layer has
-units. Twice as many draws make up for that."""
+A mask is missed if no draw shows a dropped element of it. If n elements of a mask of rate p are
+drawn once a call, N draws have no dropped element with probability (1 - p)^(n N). A draw whose
+connections are observed shows nearly every element. A comparison shows a single lost element of an
+LSTM's bottom layer in 7 to 10 of 10 draws, under up to eight layers. It shows one of zoneout's
+cells in 5 of 10, and one entry of a matrix in 2 or more. But a matrix has as many times more entries
+as a layer has units. Twice as many draws make up for that."""
 
 MakeDraw = Callable[[Any, bool], ReplayedDraw]
-"""`(noise, training)` to a draw."""
+"""A function that maps `(noise, training)` to a draw."""
 
 
 class DrawSeries:
-    """The draws of a module's noise, one after the other.
+    """A series of draws of a module's noise.
 
     Args:
         probe: the module.
         network: the module as a network.
-        make_draw: makes a draw.
-        noise: the noise of the first one.
-        comparison: compares the same draws with evaluation.
-        progress: is told the share that is done.
+        make_draw: the function that makes a draw.
+        noise: the noise of the first draw.
+        comparison: the comparison of the same draws with evaluation.
+        progress: a function that is called with the share of the work that is done.
     """
 
     def __init__(
@@ -75,9 +75,9 @@ class DrawSeries:
         self._noise, self._comparison, self._progress = noise, comparison, progress
 
     def observe_without_noise(self) -> Observations | None:
-        """Observe one draw for all, if training does in every draw what evaluation does; else None.
+        """Observe one draw for all if training equals evaluation in every draw. Otherwise None.
 
-        Gates are not looked at one by one: without noise they have no masks that could differ.
+        Gates are not observed one by one. Without noise they have no masks that could differ.
         """
         compared = COMPARED_PER_OBSERVED * _fewest_draws(self._network)
         for number in range(1, compared + 1):
@@ -113,13 +113,13 @@ class DrawSeries:
         return observe_cells(self._first_draw)
 
     def observe_first(self) -> Observations:
-        """Observe what one draw shows of the cells' state; `observe` does not do so again."""
+        """Observe what one draw shows of the cells' state. `observe` does not repeat this."""
         evaluation = self._make_draw(self._noise, False)
         draws = [self._first_observation]
         return Observations(self._network, draws, [], [], evaluation, None, decoder_rows_agree=True)
 
     def observe(self) -> Observations:
-        """Observe draws until enough is seen, and evaluation."""
+        """Observe draws until enough has been seen, and observe evaluation."""
         noise = self._noise
         evaluation = self._make_draw(noise, False)
         draws: list[dict[Place, CellObservation]] = []
@@ -128,7 +128,7 @@ class DrawSeries:
         rows_agree = True
         fewest = _fewest_draws(self._network)
         gate_draws = min(GATE_DRAWS, math.ceil(GATE_UNITS / _narrowest(self._network)))
-        # The first draw that is known to have noise is among them.
+        # The observed draws include the first one that is known to have noise.
         least = max(fewest, min((self._comparison.first_difference or 0) + 1, MAX_DRAWS))
         while len(draws) < MAX_DRAWS and (
             len(draws) < least or _scarcest_elements(draws) < ENOUGH_ELEMENTS
@@ -163,25 +163,25 @@ def _observe_projections(draw: ReplayedDraw) -> dict[Place, Array]:
 
 
 def _fewest_draws(network: Network) -> int:
-    """How many draws there are at least: so many that even masks that live for a whole call show
-    enough elements."""
+    """Return the smallest number of draws. Even masks that live for a whole call then show enough
+    elements."""
     return max(FEWEST_DRAWS, min(MIN_DRAWS, math.ceil(ENOUGH_ELEMENTS / _narrowest(network))))
 
 
 def _narrowest(network: Network) -> int:
-    """The units, or features, of the cell that has fewest."""
+    """Return the number of units or features of the narrowest cell."""
     return min(min(cell.width, cell.units) for cell in network.cells.values())
 
 
 def _count_draws(network: Network, first: Mapping[Place, CellObservation]) -> int:
-    """How many draws show enough, if all show as much as the first one."""
+    """Return how many draws show enough, if each shows as much as the first one."""
     elements = _scarcest_elements([first])
     enough = math.ceil(ENOUGH_ELEMENTS / elements) if elements else MAX_DRAWS
     return min(max(_fewest_draws(network), enough), MAX_DRAWS)
 
 
 def _scarcest_elements(draws: Sequence[Mapping[Place, CellObservation]]) -> int:
-    """How many elements were seen of the mask of which fewest were."""
+    """Return the number of observed elements of the mask with the fewest."""
     counts = [
         sum(int(np.isfinite(getattr(draw[place], name)).sum()) for draw in draws)
         for place in draws[0]

@@ -1,7 +1,7 @@
-"""What evaluation does: nothing, or the mean of each mask in its place.
+"""What evaluation computes: the identity, or the mean of each mask in place of the mask.
 
-The audit predicts what a signal leaves in the network if certain means stand in the masks' places,
-and compares that with what it measured in evaluation.
+The audit predicts the signals in the network if certain means replace the masks. It compares the
+prediction with its measurement in evaluation.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from .signals import STEPS
 from .unit_model import KEPT_SHARE, run_unit
 
 MaskMeans = Mapping[Place, Mapping[Site, float]]
-"""By cell and site, the mean that stands in a mask's place."""
+"""The mean that replaces a mask, by cell and site."""
 
 
 class ExpectedMeans(NamedTuple):
-    """The means that evaluation should have in the masks' places.
+    """The means that should replace the masks in evaluation.
 
     Args:
-        means: at the measured rates.
-        bounds: the same for each mask with its rate at the lower end of its interval, and at the
-            upper end.
+        means: the means at the measured rates.
+        bounds: for each mask, the means with its rate at the lower end of its interval, and with
+            its rate at the upper end.
     """
 
     means: MaskMeans
@@ -36,7 +36,7 @@ class ExpectedMeans(NamedTuple):
 
 
 def expected_means(findings: Sequence[Finding]) -> ExpectedMeans:
-    """The means of the masks that were found."""
+    """Compute the means of the masks that were found."""
     means: dict[Place, dict[Site, float]] = {}
     ends: list[tuple[Place, Site, list[float]]] = []
     for found in findings:
@@ -59,15 +59,16 @@ def expected_means(findings: Sequence[Finding]) -> ExpectedMeans:
 
 
 def predict_response(network: Network, cell: Cell, means: MaskMeans, forgets: bool) -> Array:
-    """Predict the response at step t to a signal at step s, and to an initial state: `[T, T+1]`.
+    """Predict the response at step t to a signal at step s, and to an initial state.
 
     Args:
-        network: the network; every cell sees the mean of its input.
+        network: the network. Every cell sees the mean of its input.
         cell: the cell that remembers.
-        means: what stands in the masks' places.
+        means: the means that replace the masks.
         forgets: whether the other cells forget.
 
-    The response is relative to a signal without noise, at its own step.
+    Returns:
+        The response `[T, T+1]`, relative to a signal without noise at its own step.
     """
 
     def run_cell(current: Cell, signal: Array, state: float = 0.0) -> Array:
@@ -103,7 +104,7 @@ def predict_response(network: Network, cell: Cell, means: MaskMeans, forgets: bo
 def response_agrees(
     network: Network, cell: Cell, response: Array, expected: ExpectedMeans, forgets: bool
 ) -> bool:
-    """Whether a response in evaluation, `[T, B, n, T+1]`, is what means predict."""
+    """Whether a response in evaluation, `[T, B, n, T+1]`, matches the prediction from the means."""
     predicted = predict_response(network, cell, expected.means, forgets)
     tolerance = 1e-3 + 3e-3 * np.abs(predicted)
     for pair in expected.bounds:

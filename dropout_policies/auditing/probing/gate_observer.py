@@ -1,7 +1,7 @@
 """Measures, in one draw of noise, what each gate sees, and what happens after the last cell.
 
-To see a gate other than the candidate, its weights are made so large that the gate moves whenever
-its feature is there. Then the output moves too.
+To observe a gate other than the candidate, its weights are made so large that the gate moves
+whenever its feature is there. Then the output moves too.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from .signal_weights import SignalWeights
 from .signals import AMPLITUDE, BATCH, STEPS, gain, make_routes, route_matrix
 
 MOVING_INPUT = 2.0
-"""What a gate sees when it is to move."""
+"""The input of a gate that is meant to move."""
 
 
 def observe_gates(draw: ReplayedDraw) -> dict[Place, dict[Site, Array]]:
-    """What each gate sees of a cell's input at its first step, and of its hidden state at its
-    second: `[gates, B, R*n]`, the candidate first; 1 dropped, 0 not, NaN not seen.
+    """Observe what each gate sees of a cell's input at its first step and of h at its second step.
 
-    Nothing of cells that do not forget.
+    Returns:
+        The bits by cell and site, `[gates, B, R*n]`, with the candidate first: 1 dropped, 0 not,
+        NaN not seen. They are empty if cells do not forget.
     """
     if not draw.forgets:
         return {place: {} for place in draw.network.cells}
@@ -39,7 +40,7 @@ def observe_gates(draw: ReplayedDraw) -> dict[Place, dict[Site, Array]]:
 
 
 def _observe_gates(draw: ReplayedDraw, cell: Cell, hidden: bool) -> Array:
-    """The bits of each gate of a cell; of its hidden state if `hidden`, else of its input."""
+    """Observe the bits of each gate: of its hidden state if `hidden`, otherwise of its input."""
     steps = (STEPS - 1, STEPS - 2) if cell.is_backward else (0, 1)
     x = draw.signal_at(*steps)
     block = cell.recurrent_weights if hidden else cell.input_weights
@@ -62,8 +63,7 @@ def _observe_gates(draw: ReplayedDraw, cell: Cell, hidden: bool) -> Array:
                 size = 1.0 if gate == candidate else moving_weight / gain(cell, True)
                 weights.set_recurrent(cell, size * matrix, gate)
             else:
-                # The candidate sees the mean of x, so that there is something for a gate to let
-                # through.
+                # The candidate sees the mean of x, so that a gate has a signal to pass.
                 mean = 1.0 / block.columns if gate == candidate else 0.0
                 size = 1.0 if gate == candidate else moving_weight
                 weights.set_input(cell, mean + size * matrix, gate)
@@ -71,16 +71,17 @@ def _observe_gates(draw: ReplayedDraw, cell: Cell, hidden: bool) -> Array:
             moved = np.abs(y - unmoved) > 1e-4 * np.abs(unmoved)
             bits.append(np.where(unmoved == 0.0, np.nan, np.where(moved, 0.0, 1.0)))
         of_gate = np.stack(bits)  # [R, B, n]
-        # A gate of a unit that nothing ever moves is not seen at all.
+        # If nothing ever moves a unit, its gate is not seen at all.
         of_gate[:, ~(of_gate == 0.0).any(axis=0)] = np.nan
         rows.append(np.concatenate(list(of_gate), axis=-1))
     return np.stack(rows)
 
 
 def observe_projection(draw: ReplayedDraw, cell: Cell) -> Array:
-    """What leaves a projection that makes the mean of h of each of its features, `[T, B, n]`.
+    """Observe a projection that makes each of its features the mean of h, `[T, B, n]`.
 
-    A mask after the projection leaves all of that, or nothing. Empty of other cells.
+    A mask after the projection keeps all of a feature or nothing. The result is empty for a cell
+    without a projection.
     """
     if cell.projection is None:
         return np.zeros((STEPS, BATCH, 0))
@@ -91,11 +92,11 @@ def observe_projection(draw: ReplayedDraw, cell: Cell) -> Array:
 
 
 def decoder_rows_agree(draw: ReplayedDraw) -> bool:
-    """Whether a missing feature of the last layer is missing at whichever row the decoder leads it
+    """Whether a missing feature of the last layer is missing at every row that the decoder maps it
     to.
 
-    If not, an entry of the decoder's matrix may be missing, or something after it. With one row
-    nobody can tell.
+    If not, an entry of the decoder's matrix may be missing, or something after it. With only one
+    row, this cannot be told.
     """
     network, decoder = draw.network, draw.network.decoder
     if decoder is None:

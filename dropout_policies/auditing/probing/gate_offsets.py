@@ -1,7 +1,7 @@
-"""Finds numbers that a cell's code adds to its gates, as a forget bias of 1.
+"""Finds constants that a cell's code adds to its gates, such as a forget bias of 1.
 
-A gate is half open where it lets half of everything through. The bias at which it does is found by
-bisection; it is 0 unless the code adds something.
+A half-open gate passes half of a signal. Bisection finds the bias at which a gate is half open. It
+is 0 unless the code adds a constant.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from .signal_weights import SATURATING_BIAS, SignalWeights
 from .signals import AMPLITUDE, Run
 
 TOLERANCE = 1e-4
-"""How far from half open a gate may be."""
+"""How far a gate may be from half open."""
 
 LARGEST_OFFSET = 20.0
-"""The largest number that is looked for."""
+"""The largest constant that is searched for."""
 
 BISECTIONS = 24
-"""How often the range of the number is halved."""
+"""How often the range of the constant is halved."""
 
 
 def find_half_open_biases(network: Network, run: Run, features: int) -> Network:
-    """The network with the bias at which each gate is half open."""
+    """Return the network with the bias at which each gate is half open."""
     found: dict[int, GateRoles] = {}
     for kind, roles in network.gates.items():
         cell = next(c for c in network.cells.values() if c.kind.gates == kind)
@@ -41,13 +41,13 @@ def find_half_open_biases(network: Network, run: Run, features: int) -> Network:
 
 
 class _PassedSignal:
-    """What a signal leaves with a bias on one gate: at its own step, and at the next one.
+    """The signal that passes with a bias on one gate: at its own step, and at the next one.
 
     Args:
         network: the network.
         cell: the cell with the gate.
-        by: by what it gets to the next step: the cell's `memory`, or the recurrent `weights`.
-        run: runs the module.
+        by: how the signal reaches the next step: by the cell's `memory` or its recurrent `weights`.
+        run: the function that runs the module.
         features: D.
     """
 
@@ -58,9 +58,9 @@ class _PassedSignal:
         self._without: Array | None = None
 
     def measure(self, gate: int, bias: float) -> Array:
-        """The signal at both steps, `[2]`."""
+        """Measure the signal at both steps, `[2]`."""
         if bias == 0.0 and self._without is not None:
-            return self._without  # whichever the gate
+            return self._without  # the same for every gate
         cell = self._cell
         weights = SignalWeights(self._network, [cell] if self._by == "memory" else [])
         weights.feed_mean(cell).route_to_output(cell).add_gate_bias(cell, gate, bias)
@@ -74,9 +74,9 @@ class _PassedSignal:
 
 
 def _find_half_open_bias(gate: int, *ways: _PassedSignal) -> float:
-    """The bias at which what a gate lets through is halfway between nothing and everything.
+    """Find the bias at which a gate passes halfway between nothing and everything.
 
-    It is relative to both ends, because what evaluation multiplies or keeps is in both.
+    This is relative to both ends, because both include the factors of evaluation.
     """
     for way in ways:
         shut, opened = (way.measure(gate, sign * SATURATING_BIAS) for sign in (-1.0, 1.0))

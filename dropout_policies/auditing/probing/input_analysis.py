@@ -17,15 +17,15 @@ from .signals import Routes
 from .site_findings import EMBEDDING, INNER_SITES, SiteFindings
 
 NOISY_SHARE = 0.7
-"""The share of kept values above which there must be noise, where masks fall below. Masks below
-move few values off the typical one; noise moves nearly all."""
+"""If masks fall below, there must be noise once more than this share of kept values is off the
+typical value. Masks below move few values off it. Noise moves nearly all."""
 
 CROWDED_CHANCE, BLIND_CHANCE = 0.03, 0.3
-"""The chance that all features are dropped at once, above which the audit tells no scale, and no
-rate: perhaps nothing came in."""
+"""If the chance that all features are dropped at once is higher than this, the audit reports no
+scale, or no rate either: perhaps nothing came in."""
 
 MIN_WORD_FEATURES = 8
-"""The number of features from which a word's dropout is told from that of its features."""
+"""The number of features needed to tell a word's dropout from the dropout of its features."""
 
 
 def analyze_input(findings: SiteFindings, cell: Cell) -> None:
@@ -70,9 +70,10 @@ def analyze_input(findings: SiteFindings, cell: Cell) -> None:
 def _hide_bits_masked_below(
     findings: SiteFindings, lower: Cell, bits: Array, features: Routes
 ) -> None:
-    """Hide bits, in place, that a mask within a lower cell may explain.
+    """Hide in place the bits that a mask inside a lower cell may explain.
 
-    What the lower cell's recurrent weights see of h is not masked within it, and its bits stay.
+    If the lower cell's recurrent weights see a part of h, it is not masked inside that cell, and
+    its bits stay.
     """
     observations = findings.observations
     masked_inside = findings.explanations[lower.place].masks_hidden_inside
@@ -88,12 +89,12 @@ def _hide_bits_masked_below(
 
 
 def _analyze_embedding(findings: SiteFindings, cell: Cell, word_arrivals: Sequence[Array]) -> None:
-    """Find dropped word types: nothing arrives at any step with such a word."""
+    """Find dropped word types. No step with such a word arrives."""
     observations = findings.observations
     in_draws = observations.stack(cell, "input_arrives")
     arrives = np.concatenate([in_draws, *(each[None] for each in word_arrivals)])[..., None]
     width = len(np.unique(observations.input_columns(cell)))
-    if not (arrives == 0.0).any():  # a word is dropped for a whole call, or is not
+    if not (arrives == 0.0).any():  # a word is dropped for a whole call, or not at all
         arrives = np.where(np.isfinite(arrives).any(axis=(1, 2), keepdims=True), 1.0, np.nan)
     found = summarize_mask(EMBEDDING, 1.0 - arrives)
     doubt = ""

@@ -1,4 +1,4 @@
-"""All that was measured of a module: many draws of noise in training, and evaluation."""
+"""All measurements of a module: many draws of noise in training, and evaluation."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from .signals import STEPS, Routes
 
 
 class Observations:
-    """What was measured of a module.
+    """All measurements of a module.
 
     Args:
-        network: the module.
-        draws: what was observed in each draw of noise.
-        gates: the bits of each gate in some of the draws: see `observe_gates`.
-        projections: what leaves projections in some of the draws: see `observe_projection`.
+        network: the module as a network.
+        draws: the observations of each draw of noise.
+        gates: the bits of each gate in some of the draws. See `observe_gates`.
+        projections: the outputs of projections in some of the draws. See `observe_projection`.
         evaluation: the module in evaluation, as a draw without noise.
-        word_arrivals: of a module that takes tokens, which steps arrive in further draws, `[T, B]`
-            each; else None.
-        decoder_rows_agree: whether a missing feature is missing at all rows of the decoder.
+        word_arrivals: for a module that takes tokens, the steps that arrive in further draws,
+            `[T, B]` each. Otherwise None.
+        decoder_rows_agree: whether a feature that is missing is missing at all rows of the decoder.
     """
 
     def __init__(
@@ -53,36 +53,36 @@ class Observations:
 
     @property
     def forgets(self) -> bool:
-        """Whether cells can be made to forget their state at every step; that takes biases."""
+        """Whether cells can be made to forget their state at every step, which needs biases."""
         return self.evaluation.forgets
 
     def stack(self, cell: Cell, name: str) -> Array:
-        """One field of a cell's observations, over all draws."""
+        """Return one field of a cell's observations, stacked over all draws."""
         return np.stack([getattr(draw[cell.place], name) for draw in self.draws])
 
     def stack_projections(self, cell: Cell) -> Array:
         return np.stack([each[cell.place] for each in self.projections])
 
     def gate_bits(self, cell: Cell, site: Site) -> list[Array]:
-        """What each gate of a cell saw at a site, in some draws."""
+        """Return what each gate of a cell saw at a site, for some draws."""
         return [draw[cell.place][site] for draw in self.gates if site in draw[cell.place]]
 
     def input_columns(self, cell: Cell) -> Routes:
         return self.draws[0][cell.place].input_columns
 
     def hidden_masks(self, cell: Cell) -> FeatureMasks:
-        """The masks on h as the recurrent weights see them."""
+        """Return the masks on h as the recurrent weights see them."""
         columns = self.draws[0][cell.place].hidden_columns
         masks = separate_masks(self.stack(cell, "hidden_ratio"), columns)
         input_known = np.isfinite(self.stack(cell, "input_arrives"))
         return masks._replace(bits=hide_doubtful_bits(masks.bits, input_known))
 
     def shows_response(self, cell: Cell) -> bool:
-        """Whether anything is known of what the cell's units keep from step to step."""
+        """Whether it is known what the cell's units keep from step to step."""
         return bool(np.isfinite(self.stack(cell, "response")).any())
 
     def evaluation_agrees(self, expected: ExpectedMeans) -> bool:
-        """Whether evaluation has these means in the masks' places, in every cell."""
+        """Whether evaluation has these means in place of the masks, in every cell."""
         return all(self._cell_agrees(cell, expected) for cell in self.network.cells.values())
 
     def _cell_agrees(self, cell: Cell, expected: ExpectedMeans) -> bool:
