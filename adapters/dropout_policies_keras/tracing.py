@@ -75,7 +75,7 @@ def is_in_loop_of_torch() -> bool:
     """Whether a step of Keras's own loop on torch runs. That loop runs its first step twice."""
     if keras.backend.backend() != "torch":
         return False
-        from keras.src.backend.torch.rnn import rnn  # private, because there is no public API
+    from keras.src.backend.torch.rnn import rnn  # private, because there is no public API
 
     frame: Any = sys._getframe()
     while frame is not None and frame.f_code is not rnn.__code__:

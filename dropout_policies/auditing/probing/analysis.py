@@ -1,4 +1,4 @@
-"""Turns everything that was measured into one finding for each site."""
+"""Combines all measurements into one finding for each site."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .state_analysis import analyze_hidden, analyze_state, explain_observations
 
 
 class Measurement(NamedTuple):
-    """What was measured of a module.
+    """The result of measuring a module.
 
     Args:
-        network: the module.
-        findings: for every site of every cell, in order.
-        evaluation: what evaluation does.
-        notes: which sites have one mask in common.
-        is_ambiguous: whether there are masks of which the audit cannot tell where they fall.
+        network: the module as a network.
+        findings: the findings for every site of every cell, in order.
+        evaluation: what evaluation computes.
+        notes: sentences that name sites with a shared mask.
+        is_ambiguous: whether there are masks whose site the audit cannot tell.
     """
 
     network: Network
@@ -39,10 +39,10 @@ class Measurement(NamedTuple):
 
 
 class NoiseAnalysis:
-    """Finds out, from all observations, where masks fall.
+    """Finds out from all observations where masks fall.
 
     Args:
-        observations: what was measured.
+        observations: the observations of the module.
     """
 
     def __init__(self, observations: Observations) -> None:
@@ -62,7 +62,7 @@ class NoiseAnalysis:
 
     @property
     def needs_single_steps(self) -> bool:
-        """Whether units may keep old values: then signals have to come in one step at a time."""
+        """Whether units may keep old values. Then signals must come in one step at a time."""
         return any(one.may_keep_old_values for one in self.explanations.values())
 
     @property
@@ -74,17 +74,17 @@ class NoiseAnalysis:
 
     @property
     def has_masks(self) -> bool:
-        """Whether there are masks, be it that the audit cannot tell where they fall."""
+        """Whether there are masks, even if the audit cannot tell where they fall."""
         return self.is_ambiguous or any(f.verdict == "masked" for f in self.findings.values())
 
     def measurement(self, evaluation: str) -> Measurement:
-        """The result, with what evaluation does."""
+        """Make the result, with a description of evaluation."""
         findings = sorted(self.findings.values(), key=_order)
         network = self.observations.network
         return Measurement(network, findings, evaluation, self.notes, self.is_ambiguous)
 
     def _decide_scaling(self, sites: SiteFindings) -> None:
-        """Decide whether what is kept is scaled; without biases its size is unknown."""
+        """Decide whether what is kept is scaled. Without biases its size is unknown."""
         if not self.observations.forgets:
             return
         drops: dict[SiteKey, Finding] = {}
@@ -98,7 +98,7 @@ class NoiseAnalysis:
         self.findings |= decide_scaling(drops, known)
 
     def describe_evaluation(self) -> str:
-        """What evaluation does, in words."""
+        """Describe in words what evaluation computes."""
         observations = self.observations
         ratios = observe_hidden_ratios(observations.evaluation)
         hidden = [np.round(ratio[np.isfinite(ratio)], 3) for ratio in ratios]
@@ -108,7 +108,7 @@ class NoiseAnalysis:
         findings = list(self.findings.values())
         if any(f.verdict == "undecided" for f in findings):
             return "undecided"
-        # What is scaled in training has no mean to put in its place.
+        # A site that is scaled in training needs no mean in place of its mask.
         unscaled = [f for f in findings if f.verdict == "masked" and f.scaled is not True]
         if unscaled and observations.evaluation_agrees(expected_means(findings)):
             return "mean of the masks"
@@ -124,7 +124,7 @@ def keeps_old_values(observations: Observations) -> bool:
 
 
 def _explain_cells(observations: Observations) -> dict[Place, CellExplanation]:
-    """The explanation of what was measured of each cell's state."""
+    """Find the explanation of the measurements of each cell's state."""
     possible = {
         place: explain_observations(observations, cell)
         for place, cell in observations.network.cells.items()
@@ -133,7 +133,7 @@ def _explain_cells(observations: Observations) -> dict[Place, CellExplanation]:
 
 
 def _withhold_output(sites: SiteFindings) -> None:
-    """Leave undecided what leaves the last layer, where something may fall after it."""
+    """Leave the output of the last layer undecided if something may be masked after it."""
     note = "it cannot be told from what falls behind it, on what comes after the last layer"
     for cell in sites.observations.network.last_layer:
         sites.add_undecided((Site.OUTPUT, *cell.place), note)

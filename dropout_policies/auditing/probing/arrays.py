@@ -8,7 +8,7 @@ from .probe import Array
 
 
 def safe_divide(numerator: Array, denominator: Array) -> Array:
-    """A quotient; NaN where the denominator is 0 or unknown."""
+    """Divide. The result is NaN where the denominator is 0 or unknown."""
     usable = np.isfinite(denominator) & (np.abs(denominator) > 1e-5)
     quotient: Array = np.divide(
         numerator, denominator, out=np.full(numerator.shape, np.nan), where=usable
@@ -17,12 +17,12 @@ def safe_divide(numerator: Array, denominator: Array) -> Array:
 
 
 def zero_rounding_errors(values: Array) -> Array:
-    """Values with 0 for what differs from 0 by rounding alone."""
+    """Replace values that differ from 0 only by rounding with 0."""
     return np.where(np.abs(values) < 1e-4, 0.0, values)
 
 
 def median_nonzero(values: Array) -> Array:
-    """The median of the known values that are not 0, along the last axis; NaN if there is none."""
+    """Return the median of the known nonzero values along the last axis. NaN if there are none."""
     kept = np.where(np.isfinite(values) & (np.abs(values) > 1e-6), values, np.nan)
     flat = kept.reshape(-1, kept.shape[-1])
     medians = [
@@ -32,7 +32,7 @@ def median_nonzero(values: Array) -> Array:
 
 
 def majority_value(values: Array) -> Array:
-    """The value of more than half of the known ones, along the last axis; NaN if there is none."""
+    """Return the value of more than half of the known values along the last axis, or NaN."""
     flat = values.reshape(-1, values.shape[-1])
     majority = np.full(len(flat), np.nan)
     for number, row in enumerate(flat):
@@ -44,19 +44,19 @@ def majority_value(values: Array) -> Array:
 
 
 def extend_to_width(sizes: Array, width: int) -> Array:
-    """Sizes `[T, B, n]` of all units of a cell: invisible units get the median of the others."""
+    """Extend sizes `[T, B, n]` to all units of a cell. Invisible units get the others' median."""
     extra = np.repeat(median_nonzero(sizes)[..., None], max(width - sizes.shape[-1], 0), axis=-1)
     return np.concatenate([sizes[..., :width], extra], axis=-1)
 
 
 def typical_kept_value(values: Array) -> float:
-    """The median of the known values that are not 0; NaN if there is none."""
+    """Return the median of the known nonzero values. NaN if there are none."""
     kept = values[np.isfinite(values) & (values != 0.0)]
     return float(np.median(kept)) if len(kept) else float("nan")
 
 
 def share_off_typical(values: Array) -> float:
-    """The share of the known nonzero values that differ from the typical one; 0 without any."""
+    """Return the share of known nonzero values off the typical one. 0 if none are known."""
     kept = values[np.isfinite(values) & (values != 0.0)]
     if not len(kept):
         return 0.0

@@ -1,7 +1,7 @@
 """Finds out which masks fall on the state of a cell's units, from their responses.
 
-`unit_explanations` offers sets of sites. Those are kept that also agree with what the recurrent
-weights see of h, with the scale of what is kept, and with a large signal. If several remain,
+`unit_explanations` proposes sets of sites. A set is kept if it also agrees with what the recurrent
+weights see of h, with the scale of what is kept, and with a large signal. If several sets remain,
 evaluation may tell which one is right.
 """
 
@@ -25,7 +25,7 @@ from .unit_explanations import UnitExplanation, explain_units
 from .unit_model import EXIT, KEPT_SHARE, UNIT_SITES
 
 MAX_COMBINATIONS = 100
-"""The number of combinations of explanations that are compared with evaluation."""
+"""The largest number of combinations of explanations that are compared with evaluation."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class CellExplanation:
     """The masks on the state of a cell's units.
 
     Args:
-        bits: by site, `[N, T, B, n]`: 1 where dropped, 0 where not, NaN where that cannot be told;
-            None if nothing explains what was measured.
+        bits: the bits by site, `[N, T, B, n]`: 1 dropped, 0 not, NaN undecided. None if nothing
+            explains the measurements.
         likely_rates: by site, the likeliest rate, and the number of elements that it rests on.
-        output_scale: what a kept h is multiplied by on its way out of the cell.
-        state_scale: what a kept state is multiplied by from step to step.
-        reason: why nothing explains it.
-        possible_sites: the sites, if several explain it equally well.
+        output_scale: the factor of a kept h on its way out of the cell.
+        state_scale: the factor of a kept state from step to step.
+        reason: why nothing explains the measurements.
+        possible_sites: the possible sites, if several explain the measurements equally well.
     """
 
     bits: Mapping[Site, Array] | None
@@ -71,8 +71,10 @@ class CellExplanation:
         return self.bits is None or not set(self.bits) <= {EXIT, Site.HIDDEN}
 
     def current_input_lost(self, shape: tuple[int, ...]) -> Array:
-        """Where a unit's h has nothing of the current step's input, `[N, T, B, n]`: 1 or 0, NaN
-        where that cannot be told."""
+        """Find where a unit's h has nothing of the current step's input, `[N, T, B, n]`.
+
+        An entry is 1 or 0, or NaN if this cannot be told.
+        """
         if self.bits is None:
             return np.full(shape, np.nan)
         lost = np.zeros(shape)
@@ -89,9 +91,9 @@ def explain_cell(
 
     Args:
         cell: the cell.
-        responses: `[N, T, B, n, T+1]`, see `CellObservation.response`.
-        hidden_bits: where the recurrent weights see nothing of a unit (1), `[N, T, B, n]`.
-        large_signal_scale: what a kept large candidate is multiplied by; NaN if unknown.
+        responses: the responses, `[N, T, B, n, T+1]`. See `CellObservation.response`.
+        hidden_bits: 1 where the recurrent weights see nothing of a unit, `[N, T, B, n]`.
+        large_signal_scale: the factor of a kept large candidate. NaN if unknown.
     """
     if not np.isfinite(responses).any():
         reason = "nothing is seen of what it keeps from step to step"
@@ -102,7 +104,7 @@ def explain_cell(
     output_scale = typical_kept_value(at_once)
     one_later = np.stack([units[:, t + 1, t] for t in range(STEPS - 1)], axis=-1)
     growth = safe_divide(one_later, at_once[:, :-1]) / KEPT_SHARE
-    # An old value that stays under zoneout looks as if it had grown.
+    # Under zoneout, an old value that stays looks as if it had grown.
     stays = np.abs(growth - 1.0 / KEPT_SHARE) <= 1e-2
     units[..., :STEPS] /= output_scale if np.isfinite(output_scale) else 1.0
     explained: list[UnitExplanation] = []
@@ -142,7 +144,7 @@ def explain_cell(
 def _scales_fit(
     cell: Cell, sites: Sequence[Site], exit_site: Site, output_scale: float, state_scale: float
 ) -> bool:
-    """Whether masks at some sites can have the measured scales, at once and from step to step."""
+    """Whether masks at some sites can have both measured scales: at once, and from step to step."""
     if not np.isfinite(output_scale):
         return True
     drops = {exit_site if site is EXIT else site for site in sites} - UPDATES - {Site.HIDDEN}
@@ -155,8 +157,10 @@ def _scales_fit(
 def _large_signal_fits(
     gates: int, sites: Sequence[Site], output_scale: float, large_signal_scale: float
 ) -> bool:
-    """Whether masks at some sites can have the measured effect on a large candidate: on an LSTM's
-    c, before tanh squashes it into h, or on h."""
+    """Whether masks at some sites can have the measured effect on a large candidate.
+
+    Masks on an LSTM's c act before tanh squashes it into h. Masks on h act after that.
+    """
     before_tanh = set(sites) & {Site.CANDIDATE, Site.CELL} if gates == 4 else set()
     after_tanh = set(sites) - before_tanh - UPDATES
     if not np.isfinite(large_signal_scale) or bool(before_tanh) == bool(after_tanh):
@@ -169,7 +173,7 @@ def _large_signal_fits(
 
 
 def _undo_output_scale(responses: Array, state_scale: float) -> Array:
-    """Responses without the scale of an initial state on its way out of the cell."""
+    """Remove the scale of an initial state on its way out of the cell from responses."""
     scale = typical_kept_value(responses[:, 0, STEPS]) / (KEPT_SHARE * state_scale)
     if not np.isfinite(scale):
         return responses
@@ -177,7 +181,7 @@ def _undo_output_scale(responses: Array, state_scale: float) -> Array:
 
 
 def _flatten_in_cell_order(responses: Array, is_backward: bool) -> Array:
-    """`[N, T, B, n, T+1]` to `[N*B*n, T, T+1]`, with steps in the order in which the cell runs."""
+    """Reshape `[N, T, B, n, T+1]` to `[N*B*n, T, T+1]`, with steps in the cell's running order."""
     if is_backward:
         reversed_ = responses[:, ::-1]
         sources = [reversed_[..., STEPS - 1 :: -1], reversed_[..., STEPS:]]
@@ -186,14 +190,17 @@ def _flatten_in_cell_order(responses: Array, is_backward: bool) -> Array:
 
 
 def _in_sequence_order(bits: Array, is_backward: bool) -> Array:
-    """`[N, B, n, T]` in the order in which the cell runs to `[N, T, B, n]` in the sequence's."""
+    """Reshape bits `[N, B, n, T]` in running order to `[N, T, B, n]` in the sequence's order."""
     bits = bits[..., ::-1] if is_backward else bits
     return bits.transpose(0, 3, 1, 2)
 
 
 def _resolve_exit_site(cell: Cell, bits: Mapping[Site, Array], hidden_bits: Array) -> Site | None:
-    """Which site a mask at `EXIT` is: the output if the recurrent weights see h all the same, the
-    state if they do not; None if what they see contradicts the explanation."""
+    """Decide which site a mask at `EXIT` is.
+
+    It is the output if the recurrent weights still see h, and the state if they do not. None if
+    what they see contradicts the explanation.
+    """
     drops = [b for site, b in bits.items() if site not in UPDATES | {EXIT, Site.HIDDEN}]
     if any(((b == 1.0) & (hidden_bits == 0.0)).any() for b in drops):
         return None
@@ -208,7 +215,7 @@ def _resolve_exit_site(cell: Cell, bits: Mapping[Site, Array], hidden_bits: Arra
     rate_where_kept = float(hidden_bits[kept].mean())
     if rate_where_dropped == 1.0 and rate_where_kept < 1.0:
         return Site.STATE
-    # Held masks are the same at every step.
+    # Masks that are held are the same at every step.
     independent = max(int(dropped.sum()) / STEPS, 1.0)
     variance = max(rate_where_kept * (1.0 - rate_where_kept), 1e-3)
     spread = 5.0 * np.sqrt(variance / independent)
@@ -219,11 +226,11 @@ def choose_explanations(
     found: Mapping[Place, Sequence[CellExplanation]],
     evaluation_agrees: Callable[[ExpectedMeans], bool],
 ) -> dict[Place, CellExplanation]:
-    """Choose one explanation for each cell: of several, the one that evaluation agrees with.
+    """Choose one explanation for each cell. Of several, take the one that evaluation agrees with.
 
     Args:
-        found: by cell.
-        evaluation_agrees: whether evaluation has the means that it is given.
+        found: the explanations, by cell.
+        evaluation_agrees: a function that tells whether evaluation has the means that it is given.
     """
     if all(len(explanations) == 1 for explanations in found.values()):
         return {place: explanations[0] for place, explanations in found.items()}
@@ -250,7 +257,7 @@ def _undecided_between(explanations: Sequence[CellExplanation]) -> CellExplanati
 
 
 def _expected_means(explanations: Mapping[Place, CellExplanation]) -> ExpectedMeans:
-    """The means that evaluation should have if these explanations are right."""
+    """Compute the means that evaluation should have if these explanations are right."""
     findings = []
     for place, explanation in explanations.items():
         for site, bits in (explanation.bits or {}).items():

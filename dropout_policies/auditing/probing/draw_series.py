@@ -43,8 +43,8 @@ A mask is missed if no draw shows a dropped element of it. If n elements of a ma
 drawn once a call, N draws have no dropped element with probability (1 - p)^(n N). A draw whose
 connections are observed shows nearly every element. A comparison shows a single lost element of an
 LSTM's bottom layer in 7 to 10 of 10 draws, under up to eight layers. It shows one of zoneout's
-cells in 5 of 10, and one entry of a matrix in 2 or more. But a matrix has as many times more entries
-as a layer has units. Twice as many draws make up for that."""
+cells in 5 of 10, and one entry of a matrix in 2 or more. But a matrix has as many times more
+entries as a layer has units. Twice as many draws make up for that."""
 
 MakeDraw = Callable[[Any, bool], ReplayedDraw]
 """A function that maps `(noise, training)` to a draw."""

@@ -1,6 +1,6 @@
-"""Masks on the features that go into a cell's gates, and on the weights that they go through.
+"""Masks on the features that enter a cell's gates, and on the weights of these features.
 
-Several units see each feature. If a feature is dropped, all of them miss it; if an entry of the
+Several units see each feature. If a feature is dropped, all of them miss it. If an entry of the
 matrix is dropped, one unit misses it for the whole call. So the two can be told apart.
 """
 
@@ -19,20 +19,20 @@ MISSING_DEVIATIONS = 5.0
 """Standard deviations by which more features may be missing than the drops of entries explain."""
 
 MIN_SIGHTINGS = 3
-"""How often an entry must be seen in a call to count among those of a missing feature."""
+"""The least number of sightings of an entry in a call that makes it count for a missing feature."""
 
 MAX_MISSING_SHARE = 0.5
-"""Of the units that cannot be seen at the output, the share whose h may be missing before that may
-be a mask."""
+"""If h is missing for more than this share of the units that cannot be seen at the output, there
+may be a mask."""
 
 
 class FeatureMasks(NamedTuple):
     """What units see of their input, as masks.
 
     Args:
-        bits: of the features, `[N, T, B, F]`: 1 dropped, 0 not, NaN not seen.
-        features: which they are, `[F]`.
-        entries: of single entries of the matrix, `[N, 1, R, n]`, if some are dropped.
+        bits: the bits of the features, `[N, T, B, F]`: 1 dropped, 0 not, NaN not seen.
+        features: the numbers of the features, `[F]`.
+        entries: the bits of single entries of the matrix, `[N, 1, R, n]`. None if none is dropped.
         doubt: why masks on features and on entries for a call do not explain it, or "".
     """
 
@@ -46,8 +46,8 @@ def separate_masks(values: Array, columns: Routes) -> FeatureMasks:
     """Separate masks on features from masks on the entries of their matrix.
 
     Args:
-        values: `[N, T, B, R, n]`, what units see, relative to what they see without noise.
-        columns: `[R, n]`, which feature it is.
+        values: what units see, relative to the same without noise, `[N, T, B, R, n]`.
+        columns: the feature that each unit sees, `[R, n]`.
     """
     bits, features, conflict = combine_by_feature(values, columns)
     if not conflict:
@@ -64,12 +64,12 @@ def combine_by_feature(values: Array, columns: Routes) -> tuple[Array, Routes, b
     """Combine what several units see of each feature.
 
     Args:
-        values: `[..., R, n]`, what unit k sees on route r of feature `columns[r, k]`.
-        columns: `[R, n]`.
+        values: what unit k sees on route r of feature `columns[r, k]`, `[..., R, n]`.
+        columns: the feature that each unit sees, `[R, n]`.
 
     Returns:
-        bits `[..., F]` (1 dropped, 0 not, NaN not seen), their features `[F]`, and whether some
-        units saw a feature that others did not see at the same time.
+        The bits `[..., F]` (1 dropped, 0 not, NaN not seen), their features `[F]`, and whether some
+        units saw a feature that others missed at the same time.
     """
     flat, order = values.reshape(*values.shape[:-2], -1), columns.ravel()
     features = np.unique(order)
@@ -87,11 +87,11 @@ def find_dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
     """Find the dropped entries of a matrix.
 
     Args:
-        values: `[N, T, B, R, n]`, where some units see a feature that others do not.
-        columns: `[R, n]`, which feature it is.
+        values: the values `[N, T, B, R, n]`. Some units see a feature that others miss.
+        columns: the feature that each unit sees, `[R, n]`.
 
     Returns:
-        bits of entries `[N, 1, R, n]`, and the values that go through the remaining ones.
+        The bits of entries `[N, 1, R, n]`, and the values that pass the remaining entries.
     """
     passes, seen = _ever_passes(values), np.abs(values) > 0.0
     shown = np.zeros(passes.shape, int)
@@ -108,13 +108,13 @@ def find_dropped_entries(values: Array, columns: Routes) -> tuple[Array, Array]:
 
 
 def _ever_passes(values: Array) -> npt.NDArray[np.bool_]:
-    """Which entries anything passes in a call, `[N, R, n]`."""
+    """Find the entries that anything passes in a call, `[N, R, n]`."""
     passes: npt.NDArray[np.bool_] = np.asarray((np.abs(values) > 0.0).any(axis=(1, 2)))
     return passes
 
 
 def _features_missing_too_often(values: Array, entries: Array, columns: Routes) -> bool:
-    """Whether no unit sees a feature more often than if each entry were dropped by chance."""
+    """Whether all units miss a feature more often than independent drops of entries explain."""
     if not np.isfinite(entries).any():
         return False
     rate, passes = float(np.nanmean(entries)), _ever_passes(values)
@@ -132,7 +132,7 @@ def _features_missing_too_often(values: Array, entries: Array, columns: Routes) 
 
 
 def hide_doubtful_bits(bits: Array, input_known: npt.NDArray[np.bool_]) -> Array:
-    """Bits without those that may be missing because nothing came in at all.
+    """Hide bits that may be missing because nothing came in at all.
 
     They count only if something is missing elsewhere too.
 
@@ -145,15 +145,18 @@ def hide_doubtful_bits(bits: Array, input_known: npt.NDArray[np.bool_]) -> Array
 
 
 def hide_bits_without_input(bits: Array, visible: npt.NDArray[np.bool_]) -> tuple[Array, str]:
-    """Bits of the hidden state, if some units may see nothing of their input; and why the audit
-    cannot tell of a mask there, because too many are missing, or "".
+    """Hide bits of the hidden state that are missing because units may see nothing of their input.
 
-    A unit that is visible at the output had input. What is missing of the others counts only if
-    something is missing of visible units too.
+    A unit that is visible at the output had input. What the other units miss counts only if visible
+    units miss something too.
 
     Args:
         bits: `[N, T, B, F]`.
-        visible: which units are visible at the output, likewise.
+        visible: which units are visible at the output, `[N, T, B, F]`.
+
+    Returns:
+        The bits, and a note if so many are missing that the audit cannot tell whether there is a
+        mask. "" otherwise.
     """
     missing = bits == 1.0
     if not missing.any() or (missing & visible).any():

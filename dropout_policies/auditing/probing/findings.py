@@ -1,4 +1,4 @@
-"""What an audit reports of one site: its verdict, and of a mask its rate and how long it lives."""
+"""The finding of an audit at one site: its verdict, and a mask's rate and lifetime."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from ...policies.sites import UPDATES, Site
 Verdict = Literal["masked", "whole", "undecided"]
 
 SiteKey = tuple[Site, int, int]
-"""A site of a layer in a direction."""
+"""A site, with its layer and direction."""
 
 INTERVAL_WIDENING = 1.6
-"""From a 99% interval to one of four standard deviations."""
+"""The factor from a 99% interval to one of four standard deviations."""
 
 SEVERAL_SCALES = "what is kept is multiplied by more than one number"
-"""The note of a site with noise that is no mask, or with more than one mask."""
+"""The note for a site with noise that is not a mask, or with more than one mask."""
 
 SAME_FOR_ALL_GATES = "one mask for the weights of all gates"
-"""The note of weights that are dropped for all gates alike."""
+"""The note for weights that are dropped for all gates alike."""
 
 FEATURES_OR_WEIGHTS = "features are gone for a call more often than by the chance of their weights"
-"""The note of weights and their features, where the audit cannot tell which of them are dropped."""
+"""The note if the audit cannot tell whether weights or their features are dropped."""
 
 BEFORE_PROJECTION = "before the projection"
-"""The note of a mask on an h that is projected afterwards."""
+"""The note for a mask on an h that is projected afterwards."""
 
 UNEXPLAINED_STATE = "no site explains what is seen of the state"
-"""The note of a state that no set of sites explains."""
+"""The note for a state that no set of sites explains."""
 
 UNEQUAL_GATES = "some gates see more of it than others"
-"""The note of a site whose gates see it at different rates."""
+"""The note for a site that gates see at different rates."""
 
 WHOLE_VECTORS = "whole vectors go missing step by step"
-"""The note of an input, after an embedding too, that is missing for all units at once."""
+"""The note for an input, also after an embedding, that is missing for all units at once."""
 
 UNITS_WITHOUT_INPUT = "of units that may see nothing of what comes in"
-"""The note of a hidden state that may be missing because its units had no input."""
+"""The note for a hidden state that may be missing because its units had no input."""
 
 UNKNOWN_NOISE = {SEVERAL_SCALES, UNEXPLAINED_STATE, UNEQUAL_GATES, WHOLE_VECTORS}
-"""The notes of noise that no policy has."""
+"""The notes for noise that no policy has."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Finding:
-    """What an audit found at one site of one layer in one direction.
+    """The finding of an audit at one site of one layer in one direction.
 
     Args:
-        site, layer, direction: where; layers from 0, direction 0 forward and 1 backward.
+        site, layer, direction: the place. Layers count from 0. Direction 0 is forward, 1 backward.
         verdict: whether masks fall here.
-        rate: the share of elements that were dropped (zoneout: that stayed).
-        interval: in which the rate lies, with 99% confidence.
-        elements: how many independent elements were seen.
-        per: how long a mask lives; `call` is one for all steps and samples.
-        shared: whether all samples of a batch have one mask.
-        alike: whether all units have one mask.
-        gates: whether the gates have one mask.
+        rate: the share of elements that were dropped (for zoneout: that stayed).
+        interval: the 99% confidence interval of the rate.
+        elements: the number of independent elements that were seen.
+        per: how long a mask lives. `call` means one mask for all steps and samples.
+        shared: whether all samples of a batch share one mask.
+        alike: whether all units share one mask.
+        gates: whether the gates share one mask.
         scaled: whether what is kept is divided by 1 − rate.
         frozen: whether every call has the same masks.
-        note: what else there is to say.
+        note: a further remark.
 
-    What cannot be told is None.
+    None means that the audit cannot tell.
     """
 
     site: Site
@@ -85,7 +85,7 @@ class Finding:
         return "zoneout" if self.site in UPDATES else "drop"
 
     def text(self) -> str:
-        """In one line, without the place."""
+        """Describe the finding in one line, without the place."""
         if self.verdict == "undecided":
             return f"undecided{f': {self.note}' if self.note else ''}"
         low, high = self.interval
@@ -106,14 +106,14 @@ class Finding:
 
 
 def site_name(site: Site, layer: int, direction: int) -> str:
-    """A site with its layer and direction, in words."""
+    """Name a site with its layer and direction, in words."""
     if layer < 0:
         return site.value
     return f"{site.value} of layer {layer + 1}{' backward' * direction}"
 
 
 def widened_interval(finding: Finding) -> tuple[float, float]:
-    """Bounds of a rate that chance alone does not pass in any of many audits."""
+    """Widen the interval of a rate, so that chance alone leaves it in none of many audits."""
     bounds = [
         finding.rate + INTERVAL_WIDENING * (bound - finding.rate) for bound in finding.interval
     ]

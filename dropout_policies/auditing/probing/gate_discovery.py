@@ -1,7 +1,7 @@
 """Finds out what each gate of a cell does, and which vectors are its biases.
 
-The candidate passes a small signal on linearly. The forget gate is the one that, shut or open,
-makes a cell forget. A bias is a vector that shows at the output of its cell without any input.
+The candidate passes a small signal on linearly. The forget gate is the gate that, closed or open,
+makes a cell forget. A bias is a vector that shows at its cell's output without any input.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .signals import AMPLITUDE, Run
 
 
 def find_candidate_gates(network: Network, run: Run, features: int) -> dict[int, GateRoles]:
-    """Find the candidate among the gates of each kind of cell, by the number of gates.
+    """Find the candidate among the gates of each kind of cell. The key is the number of gates.
 
     Raises:
         NotRecognizedError: no gate passes a signal on as a candidate does.
@@ -45,9 +45,9 @@ def find_candidate_gates(network: Network, run: Run, features: int) -> dict[int,
 
 
 def find_biases(network: Network, run: Run, features: int) -> Network:
-    """The network with the biases of its cells, and of its decoder.
+    """Return the network with the biases of its cells and of its decoder.
 
-    A bias shows at the output without any input, if the cells above pass it on. Cells are taken
+    A bias shows at the output without any input if the cells above pass it on. Cells are handled
     from the top down, because the biases of the cells above show too.
     """
     vectors = possible_biases(network)
@@ -68,7 +68,7 @@ def find_biases(network: Network, run: Run, features: int) -> Network:
 
 
 def possible_biases(network: Network) -> list[Bias]:
-    """All vectors that may be biases; a parameter of two rows may hold two."""
+    """List all vectors that may be biases. A parameter with two rows may hold two."""
     vectors: list[Bias] = []
     for p in network.parameters:
         if len(p.shape) == 1:
@@ -86,14 +86,14 @@ def _bias_effects(
     run: Run,
     features: int,
 ) -> dict[Bias, float]:
-    """By vector, the smallest change of a cell's output if it were the bias of its candidate.
+    """Measure, for each vector, the smallest change of a cell's output if it were a candidate bias.
 
     Args:
         network: the network.
         cell: the cell.
-        candidates: the vectors.
-        vectors: all that may be biases; those that are not looked at are zero.
-        run: runs the module.
+        candidates: the vectors to try.
+        vectors: all vectors that may be biases. Those that are not tried are zero.
+        run: the function that runs the module.
         features: D.
     """
     if not candidates:
@@ -113,7 +113,7 @@ def _bias_effects(
 
 
 def find_forget_gates(network: Network, run: Run, features: int) -> dict[int, GateRoles]:
-    """Find the gate that, shut or open, makes a cell forget but lets the candidate pass."""
+    """Find the gate that, closed or open, makes a cell forget but lets the candidate pass."""
     found = dict(network.gates)
     for kind, roles in network.gates.items():
         cell = next(c for c in network.cells.values() if c.kind.gates == kind)
@@ -139,15 +139,14 @@ def find_forget_gates(network: Network, run: Run, features: int) -> dict[int, Ga
 
 
 def check_directions(network: Network, run: Run, features: int) -> None:
-    """Check that a signal at one step shows at each cell's next step, through its recurrent
-    weights.
+    """Check that a signal at one step reaches each cell's next step through its recurrent weights.
 
     Raises:
         NotRecognizedError: it does not.
     """
     for cell in network.cells.values():
         if any(not c.biases for c in network.cells_below(cell)):
-            continue  # cells without biases remember, so this cannot be told
+            continue  # cells without biases remember, so the check is not possible
         _, then = cell.ordered(0, 1)
         x = _signal_at_first_step(cell, features)
         identity = np.eye(cell.units, cell.recurrent_weights.columns)
@@ -163,7 +162,7 @@ def check_directions(network: Network, run: Run, features: int) -> None:
 
 
 def _signal_at_first_step(cell: Cell, features: int) -> Array:
-    """An input `[2, D]` with a signal at the step that a cell takes first."""
+    """Make an input `[2, D]` with a signal at the step that a cell runs first."""
     x = np.zeros((2, features))
     x[cell.ordered(0, 1)[0]] = AMPLITUDE
     return x

@@ -1,7 +1,7 @@
-"""Finds out which matrices are whose: input and recurrent weights, projections, the decoder.
+"""Finds the role of each matrix: input and recurrent weights, projections, the decoder.
 
-A matrix is recurrent if the output depends on it at two steps, but not at one. The others are taken
-in the order in which they were made, from the input to the output.
+A matrix is recurrent if the output of two steps depends on it, but not the output of one step. The
+others are taken in the order of their creation, from the input to the output.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from .signals import Run
 
 
 class NotRecognizedError(Exception):
-    """A module's parameters are not those of a network that the audit knows."""
+    """The parameters of a module are not those of a network that the audit knows."""
 
 
 def out_in_shape(matrix: Parameter) -> tuple[int, int]:
-    """A matrix's shape as `(out, in)`."""
+    """Return a matrix's shape as `(out, in)`."""
     rows, columns = matrix.shape
     return (columns, rows) if matrix.transposed else (rows, columns)
 
@@ -28,7 +28,7 @@ def out_in_shape(matrix: Parameter) -> tuple[int, int]:
 def find_recurrent_matrices(
     matrices: Sequence[Parameter], weights: Mapping[str, Array], run: Run, features: int
 ) -> list[Parameter]:
-    """The matrices that the output of one step does not depend on, and that of two does.
+    """Find the matrices on which the output of two steps depends, but not that of one step.
 
     Raises:
         NotRecognizedError: the output does not depend on a matrix at all.
@@ -55,14 +55,14 @@ def assign_layers(
     """Assign the matrices to cells, and the last one to the decoder.
 
     Args:
-        matrices: all matrices, in the order in which they were made.
-        recurrent: the recurrent ones.
-        weights: values under which every output depends on every input.
-        run: runs the module.
+        matrices: all matrices, in the order of their creation.
+        recurrent: the recurrent matrices.
+        weights: values with which every output depends on every input.
+        run: the function that runs the module.
         features: D.
 
     Returns:
-        the cells by place, and the decoder's matrix, if there is one.
+        The cells by place, and the decoder's matrix, or None.
 
     Raises:
         NotRecognizedError: the matrices do not fit one another.
@@ -74,7 +74,7 @@ def assign_layers(
     signals = [np.eye(2)[:, [step]] * np.ones(features) for step in range(2)]
     unchanged = [run(matrices_only, x) for x in signals]
     cells: dict[Place, Cell] = {}
-    # The width of the current layer's input, and that of its cells so far.
+    # The width of the current layer's input, and the width of its cells so far.
     width, leaving, layer = features, 0, -1
     decoder: Block | None = None
     while waiting:
@@ -125,7 +125,7 @@ def assign_layers(
 def _find_partner(
     matrix: Parameter, unpaired: Sequence[Parameter], matrices: Sequence[Parameter]
 ) -> Parameter | None:
-    """The recurrent weights that belong to some input weights: the nearest of their height."""
+    """Find the recurrent weights for some input weights: the nearest ones with as many rows."""
     order = {m.name: number for number, m in enumerate(matrices)}
 
     def distance(other: Parameter) -> int:
@@ -137,7 +137,7 @@ def _find_partner(
 
 
 def _split_matrix(matrix: Parameter, widths: tuple[int, int]) -> tuple[Block, Block, int]:
-    """Split one matrix for input and hidden state side by side: both parts, and H."""
+    """Split a matrix for input and hidden state side by side. Return both parts and H."""
     rows, columns = out_in_shape(matrix)
     for width in widths:
         units = columns - width
@@ -154,23 +154,26 @@ def _is_projection(matrix: Parameter, recurrent: Block, rows: int) -> bool:
 
 
 def _with_larger_block(weights: Mapping[str, Array], block: Block) -> dict[str, Array]:
-    """Weights of which one block is larger."""
+    """Make weights in which one block is larger."""
     array = weights[block.parameter.name].copy()
     (array.T if block.parameter.transposed else array)[:, block.start : block.stop] *= 1.5
     return {**weights, block.parameter.name: array}
 
 
 def _find_direction(recurrent: Block, affected: Sequence[bool]) -> int | None:
-    """The direction of some recurrent weights.
+    """Find the direction of some recurrent weights.
 
     Args:
         recurrent: the weights.
-        affected: whether they matter to the output if there is an input at the first of two steps
-            alone, and at the second alone.
+        affected: whether they affect the output if there is an input only at the first of two
+            steps, and if there is one only at the second.
 
     Returns:
-        0 if an earlier input affects later outputs, 1 if a later one affects earlier ones, None if
-        both do, because of the layers below.
+        0 if an earlier input affects later outputs, 1 if a later input affects earlier ones. None
+        if both do, because of the layers below.
+
+    Raises:
+        NotRecognizedError: they affect the output in neither case.
     """
     if not any(affected):
         name = recurrent.parameter.name

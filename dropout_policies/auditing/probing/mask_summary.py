@@ -1,4 +1,4 @@
-"""Summarizes the bits of a mask over many draws: its rate, its lifetime, and who shares it."""
+"""Summarizes the bits of a mask over many draws: its rate, its lifetime, and what shares it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from .significance import (
 )
 
 MIN_ELEMENTS = 50
-"""Elements to see before a connection is called whole."""
+"""The number of elements that must be seen before a connection is called whole."""
 
 MIN_LIKELY_DROPS = 5.0
-"""Elements that must have been dropped, if it is only likely of each that it was."""
+"""The number of elements that must have been dropped, if a drop is only likely for each element."""
 
 
 def summarize_mask(
@@ -35,12 +35,12 @@ def summarize_mask(
 
     Args:
         key: the site.
-        bits: `[N, T, B, F]`: 1 where dropped, 0 where not, NaN where that could not be seen; of
-            weights, which have one mask for a call, `[N, 1, R, n]`.
-        gates: whether they share the mask.
-        per: how long the mask lives, if that is known.
-        likely_rate: the rate, and the number of elements that it rests on, if the bits alone do
-            not show it.
+        bits: `[N, T, B, F]`: 1 dropped, 0 not, NaN not seen. For weights, which have one mask for a
+            call, `[N, 1, R, n]`.
+        gates: whether the gates share the mask. None if unknown.
+        per: how long the mask lives. None if unknown.
+        likely_rate: the rate, and the number of elements that it rests on, if the bits alone do not
+            show the rate.
         hides_whole_calls: whether a unit's bits are unknown in a call that drops all of them.
     """
     seen = np.isfinite(bits)
@@ -50,7 +50,7 @@ def summarize_mask(
     of_weights = per == "call"
     independent = [is_independent(bits, axis) for axis in range(4)]
     over_draws, over_steps, over_batch, over_units = independent
-    # Of elements that are always the same, the first counts.
+    # Of elements that are always the same, only the first counts.
     single = bits
     for axis, differs in reversed(list(enumerate(independent))):
         if differs is False:
@@ -101,7 +101,7 @@ def summarize_mask(
 
 
 def _summarize_unmasked(key: SiteKey, elements: int) -> Finding:
-    """The finding where nothing was dropped."""
+    """Make the finding for a site where nothing was dropped."""
     if elements < MIN_ELEMENTS:
         note = f"only {elements} elements could be seen"
         return Finding(*key, "undecided", elements=elements, note=note)
@@ -114,7 +114,7 @@ def _negate(answer: bool | None) -> bool | None:
 
 
 def _first_known(bits: Array, axis: int) -> Array:
-    """The first known bit along an axis, which stays with length 1."""
+    """Return the first known bit along an axis. The axis stays, with length 1."""
     known = np.isfinite(bits)
     index = np.expand_dims(known.argmax(axis=axis), axis)
     return np.take_along_axis(bits, index, axis)

@@ -1,4 +1,4 @@
-"""Runs an audit: find the network, observe many draws of its noise, analyze what was observed."""
+"""Runs an audit: finds the network, observes draws of its noise, and analyzes the observations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .signals import AMPLITUDE, BATCH, STEPS, gain
 from .training_comparison import TrainingComparison
 
 IDENTICAL_DRAWS = 32
-"""Draws that have to be like evaluation before a module is said to have no noise, if the audit
-cannot see all of its sites."""
+"""If the audit cannot see all sites, this many draws must equal evaluation before a module is said
+to have no noise."""
 
 LONG_STEPS, LONG_CALLS = 24, 4
-"""T of a call in which masks that seem to be held are looked at again, and how many of them."""
+"""T and the number of the calls in which masks that seem to be held are observed again."""
 
 
 def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measurement:
@@ -34,10 +34,10 @@ def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measureme
 
     Args:
         probe: the module.
-        progress: is told the share that is done.
+        progress: a function that is called with the share of the work that is done.
 
     Raises:
-        PolicyError: the audit cannot see into it, or its noise cannot be played again.
+        PolicyError: the audit cannot measure the module, or its noise cannot be repeated.
     """
     check_evaluation(probe)
     network = discover_network(probe)
@@ -75,13 +75,15 @@ def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measureme
 
 
 def _shows_old_values(series: DrawSeries, comparison: TrainingComparison) -> bool:
-    """Whether the first draw has noise, and shows that units keep old values: then other draws with
-    several signals in a call are of no use."""
+    """Whether the first draw has noise and shows that units keep old values.
+
+    Further draws with several signals in a call are then useless.
+    """
     return not comparison.all_same(1) and keeps_old_values(series.observe_first())
 
 
 def _analyze(series: DrawSeries) -> NoiseAnalysis:
-    """Analyze one draw for all, if there is no noise; else many."""
+    """Analyze one draw for all if there is no noise, otherwise many draws."""
     observations = series.observe_without_noise()
     if observations is not None:
         analysis = NoiseAnalysis(observations)
@@ -91,7 +93,7 @@ def _analyze(series: DrawSeries) -> NoiseAnalysis:
 
 
 def _replaying_run(probe: Probe, noise: Any, training: bool) -> Callable[..., Array]:
-    """A function that runs the module under the same noise each time."""
+    """Make a function that runs the module with the same noise each time."""
 
     def run(weights: Mapping[str, Array], x: Array, states: Sequence[Array] | None = None) -> Array:
         probe.replay(noise)
@@ -101,8 +103,11 @@ def _replaying_run(probe: Probe, noise: Any, training: bool) -> Callable[..., Ar
 
 
 def _without_noise(finding: Finding) -> Finding:
-    """The finding at a site of a module that gave the same in many draws: at least one element a
-    draw was not dropped there, whether the audit could see it or not."""
+    """Adapt a finding for a module that gave the same in many draws.
+
+    At least one element per draw was not dropped at the site, whether the audit could see it or
+    not.
+    """
     if finding.verdict != "undecided":
         return finding
     elements = max(finding.elements, IDENTICAL_DRAWS)
@@ -111,14 +116,14 @@ def _without_noise(finding: Finding) -> Finding:
 
 
 def _all_masks_held(findings: Sequence[Finding]) -> bool:
-    """Whether there are masks, and all of them are the same at the steps that were looked at."""
+    """Whether there are masks, and all of them are the same at the steps that were observed."""
     masked = [f for f in findings if f.verdict == "masked"]
     decided = all(f.verdict != "undecided" for f in findings)
     return bool(masked) and decided and all(f.per in ("sequence", "call") for f in masked)
 
 
 def _masks_change_in_long_call(probe: Probe, network: Network, noise: Any) -> bool:
-    """Whether the output of a constant signal, in cells that forget, changes within many steps."""
+    """Whether the output for a constant signal changes within many steps, in cells that forget."""
     x = np.full((LONG_STEPS, probe.features), AMPLITUDE)
     for _ in range(LONG_CALLS):
         for cell in network.cells.values():
@@ -128,9 +133,9 @@ def _masks_change_in_long_call(probe: Probe, network: Network, noise: Any) -> bo
             probe.replay(noise)
             try:
                 y = probe.run(weights.arrays, x, BATCH, None, training=True)
-            except Exception:  # whatever a module raises that takes no sequence so long
+            except Exception:  # a module may raise anything if it takes no sequence this long
                 return False
-            y = y[STEPS:-STEPS]  # at both ends, the hidden state is not yet what it will be
+            y = y[STEPS:-STEPS]  # at both ends, the hidden state has not settled yet
             if not np.allclose(y, y[:1], rtol=2e-4, atol=1e-8):
                 return True
         noise = next_noise(probe, noise)
@@ -138,15 +143,17 @@ def _masks_change_in_long_call(probe: Probe, network: Network, noise: Any) -> bo
 
 
 def _without_lifetimes(result: Measurement) -> Measurement:
-    """A measurement whose masks seemed to be held and are not."""
+    """Adapt a measurement with masks that seemed to be held but are not."""
     note = f"masks that are the same for {STEPS} steps change within {LONG_STEPS}"
     findings = [replace(f, per=None) if f.verdict == "masked" else f for f in result.findings]
     return result._replace(findings=findings, notes=[*result.notes, note])
 
 
 def _count_state_parts(probe: Probe, network: Network, noise: Any) -> int:
-    """How many parts of an initial state the module takes, as its output shows; 0 if some
-    direction ignores its own."""
+    """Find how many parts of an initial state the module takes, as its output shows.
+
+    The result is 0 if a direction of the last layer ignores its part.
+    """
     last = network.last_layer
     if not probe.takes_states:
         return 0
@@ -155,7 +162,7 @@ def _count_state_parts(probe: Probe, network: Network, noise: Any) -> int:
         draw = ReplayedDraw(network, run, probe.features, parts)
         try:
             shares = [_remembered_share(cell, draw) for cell in last]
-        except Exception:  # whatever a module raises that takes no such state
+        except Exception:  # a module may raise anything if it takes no such state
             continue
         if parts == last[0].kind.states and all((share > 0.05).all() for share in shares):
             return parts
@@ -163,7 +170,7 @@ def _count_state_parts(probe: Probe, network: Network, noise: Any) -> int:
 
 
 def _remembered_share(cell: Cell, draw: ReplayedDraw) -> Array:
-    """The share of a cell's initial state that shows at its first step, `[B]`."""
+    """Measure the share of a cell's initial state that shows at its first step, `[B]`."""
     y = draw.run(draw.memory_weights(cell).arrays, draw.no_input(), draw.initial_state(cell))
     first = STEPS - 1 if cell.is_backward else 0
     return y[first, :, draw.network.output_offset(cell)] / (AMPLITUDE * gain(cell, True))

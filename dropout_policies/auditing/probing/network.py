@@ -1,4 +1,4 @@
-"""Describes a module as a network: cells in layers, and which weights belong to which cell."""
+"""Describes a module as a network: cells in layers, and the weights of each cell."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from .probe import Array, Parameter
 from .weight_arrays import Pool
 
 CELL_TYPES: dict[int, CellType] = {4: LSTM, 3: GRU, 1: RNN}
-"""Kinds of cells by their number of gates."""
+"""The types of cells, by their number of gates."""
 
 Place = tuple[int, int]
-"""Which cell: the layer, from 0, and the direction, 0 forward and 1 backward."""
+"""The place of a cell: the layer, from 0, and the direction, 0 forward or 1 backward."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Block:
 
     Args:
         parameter: the parameter.
-        start, stop: its columns there.
+        start, stop: the columns of the block in the parameter.
     """
 
     parameter: Parameter
@@ -40,7 +40,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Bias:
-    """A bias vector in a parameter: all of it, or one of its rows."""
+    """A bias vector in a parameter: the whole parameter, or one of its rows."""
 
     parameter: Parameter
     row: int | None = None
@@ -60,7 +60,7 @@ class Cell:
         recurrent_weights: the weights of the hidden state, `[G*H, P]`.
         units: H.
         projection: `[P, H]`, or None.
-        biases: the biases of the gates; the candidate sees all of the first one.
+        biases: the biases of the gates. The candidate sees all of the first one.
     """
 
     place: Place
@@ -84,23 +84,23 @@ class Cell:
 
     @property
     def width(self) -> int:
-        """How many features leave the cell."""
+        """The number of features that leave the cell."""
         return self.units if self.projection is None else self.projection.rows
 
     def ordered(self, first: int, second: int) -> tuple[int, int]:
-        """Two steps of a sequence in the order in which the cell takes them."""
+        """Put two steps of a sequence into the order in which the cell runs them."""
         return (second, first) if self.is_backward else (first, second)
 
 
 @dataclass(frozen=True, slots=True)
 class GateRoles:
-    """What the gates of a kind of cell do.
+    """The roles of the gates in a kind of cell.
 
     Args:
         candidate: the gate whose value is added to the state.
-        forget: the gate, and the sign of its bias, that makes the cell forget its state; None if
-            no gate does.
-        half_open_biases: the bias at which each gate is half open; empty if that is 0 for all.
+        forget: the gate that makes the cell forget its state, and the sign of its bias for that.
+            None if there is no such gate.
+        half_open_biases: the bias with which each gate is half open. Empty if it is 0 for all.
     """
 
     candidate: int = 0
@@ -110,19 +110,18 @@ class GateRoles:
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of a module.
+    """A module as a network.
 
     Args:
-        parameters: all its trainable arrays.
-        cells: by place.
-        gates: the roles of the gates, by their number.
+        parameters: all trainable arrays of the module.
+        cells: the cells, by place.
+        gates: the roles of the gates, by the number of gates.
         decoder: the matrix after the last layer, or None.
         decoder_biases: the vectors that are added after the decoder.
-        first_free_row: the first row of the decoder that can carry signals. Where the decoder is
-            the embedding's matrix, the rows before it stand for tokens.
-        other_weights: the values of the parameters that are none of these, as a learned initial
-            state's.
-        pool: the arrays of weights that measurements have in common.
+        first_free_row: the first row of the decoder that can carry signals. If the decoder is the
+            embedding's matrix, the rows before it stand for tokens.
+        other_weights: the values of all other parameters, such as a learned initial state.
+        pool: the arrays of weights that measurements share.
     """
 
     parameters: Sequence[Parameter]
@@ -143,7 +142,7 @@ class Network:
         return self.layer_cells(self.layers - 1)
 
     def layer_cells(self, layer: int) -> list[Cell]:
-        """The cells of a layer, in the order of their features."""
+        """Return the cells of a layer, in the order of their features."""
         return [cell for place, cell in sorted(self.cells.items()) if place[0] == layer]
 
     def gate_roles(self, cell: Cell) -> GateRoles:
@@ -153,20 +152,20 @@ class Network:
         return replace(self, gates=gates)
 
     def feature_offset(self, cell: Cell) -> int:
-        """The index of the cell's first feature among those that leave its layer."""
+        """Return the index of the cell's first feature among those that leave its layer."""
         before = [c for c in self.layer_cells(cell.layer) if c.place < cell.place]
         return sum(c.width for c in before)
 
     def cells_above(self, cell: Cell) -> list[Cell]:
-        """The cells through which a cell's signal goes to the output, from below."""
+        """Return the cells through which a cell's signal goes to the output, from below."""
         return [self.layer_cells(layer)[0] for layer in range(cell.layer + 1, self.layers)]
 
     def cells_below(self, cell: Cell) -> list[Cell]:
-        """The cells in all directions through which a signal reaches a cell, from below."""
+        """Return the cells in all directions through which a signal reaches a cell, from below."""
         return [c for layer in range(cell.layer) for c in self.layer_cells(layer)]
 
     def visible_features(self, cell: Cell) -> int:
-        """How many of a cell's features reach the output."""
+        """Return how many of a cell's features reach the output."""
         visible = min(c.width for c in (cell, *self.cells_above(cell)))
         if self.decoder is None:
             return visible
@@ -175,6 +174,6 @@ class Network:
         return min(visible, rows, self.decoder.columns - self.feature_offset(last))
 
     def output_offset(self, cell: Cell) -> int:
-        """The index of a cell's first feature in the output."""
+        """Return the index of a cell's first feature in the output."""
         last = [cell, *self.cells_above(cell)][-1]
         return self.first_free_row if self.decoder is not None else self.feature_offset(last)

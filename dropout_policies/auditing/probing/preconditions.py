@@ -1,7 +1,7 @@
-"""Refuses modules that the audit cannot measure, with what was seen and what to do instead.
+"""Refuses modules that the audit cannot measure. The error says what was seen and what to do.
 
-A module must have an evaluation without noise that training does not change, one path through its
-layers, and noise that can be played again.
+A module must have an evaluation without noise that training does not change, a single path through
+its layers, and noise that can be repeated.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .signals import AMPLITUDE, BATCH, STEPS
 
 
 def next_noise(probe: Probe, noise: Any) -> Any:
-    """The noise of the call after the one that `noise` belongs to."""
+    """Return the noise of the call after the one that `noise` belongs to."""
     probe.replay(noise)
     probe.run({}, np.zeros((STEPS, probe.features)), BATCH, None, training=True)
     return probe.noise()
 
 
 def check_evaluation(probe: Probe) -> None:
-    """Check that two calls in evaluation give the same, before and after a call in training.
+    """Check that evaluation gives the same result before and after a call in training.
 
     Raises:
-        PolicyError: they do not.
+        PolicyError: it does not.
     """
     noise, x = probe.noise(), np.ones((STEPS, probe.features))
 
@@ -42,7 +42,7 @@ def check_evaluation(probe: Probe) -> None:
     probe.replay(noise)
     if same_after_training:
         return
-    if np.array_equal(first, evaluate()):  # all random state was as in the first call
+    if np.array_equal(first, evaluate()):  # all random state was the same as in the first call
         raise PolicyError(
             f"{probe.name}: its evaluation is random: two calls gave different outputs, be it for "
             f"masks that fall there too or for a random initial state, and the audit needs an "
@@ -57,7 +57,7 @@ def check_evaluation(probe: Probe) -> None:
 
 
 def check_chain(probe: Probe, network: Network) -> None:
-    """Check that a signal passes through every layer once, and past none.
+    """Check that a signal passes through every layer exactly once.
 
     The output must vanish with the input weights of any layer, and double with them.
 
@@ -87,7 +87,7 @@ def check_chain(probe: Probe, network: Network) -> None:
 
 
 def check_replay(probe: Probe, draw: ReplayedDraw) -> None:
-    """Check that a draw of noise can be played again.
+    """Check that a draw of noise can be repeated.
 
     Raises:
         PolicyError: two calls with the same noise gave different outputs.

@@ -1,7 +1,7 @@
-"""One draw of noise that can be played again and again: how signals are sent through it.
+"""A draw of noise that can be repeated, with functions that send signals through it.
 
-The classes and functions that observe a draw (`cell_observer`, `gate_observer`) choose weights and
-inputs; a `ReplayedDraw` runs them under the same noise each time and reads the output of one cell.
+The code that observes a draw (`cell_observer`, `gate_observer`) chooses weights and inputs. A
+`ReplayedDraw` runs them with the same noise each time and reads the output of one cell.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from .signal_weights import SignalWeights
 from .signals import AMPLITUDE, BATCH, LARGE_CANDIDATE, STEPS, gain
 
 MEMORY_WEIGHT = 0.5
-"""The recurrent weight that makes a simple cell remember."""
+"""The recurrent weight with which a simple cell remembers."""
 
 FAINT_WEIGHT = 0.01
-"""A recurrent weight whose signal shows at the next step, but not at the one after that."""
+"""A recurrent weight whose signal shows at the next step, but not at the step after that."""
 
 RunDraw = Callable[..., Array]
-"""`(weights, x, states=None)` to `[T, B, F]`, under the draw's noise."""
+"""A function that maps `(weights, x, states=None)` to `[T, B, F]`, under the noise of the draw."""
 
 
 class ReplayedDraw:
     """Runs a network under one draw of noise.
 
-    Signals come in at every second step: then a unit keeps nothing of the signal before.
+    Signals come in at every second step. Then a unit keeps nothing of the previous signal.
 
     Args:
         network: the network.
-        run: runs it under the draw's noise.
+        run: the function that runs it under the noise of the draw.
         features: D.
-        state_parts: how many parts of an initial state the module takes.
-        single_steps: whether signals come in at one step per call: slower, but right also where a
-            unit keeps an old value for more than a step.
+        state_parts: the number of parts of an initial state that the module takes.
+        single_steps: whether signals come in at one step per call. This is slower, but also correct
+            if a unit keeps an old value for more than a step.
 
     Attributes:
         forgets: whether cells can be made to forget their state at every step.
-        step_groups: the steps at which signals come in together, for each call.
+        step_groups: for each call, the steps at which signals come in together.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ReplayedDraw:
         return np.zeros((STEPS, self.features))
 
     def signal_at(self, *steps: int) -> Array:
-        """An input with a signal at some steps, `[T, D]`."""
+        """Make an input with a signal at some steps, `[T, D]`."""
         x = self.no_input()
         x[list(steps)] = AMPLITUDE
         return x
@@ -76,7 +76,7 @@ class ReplayedDraw:
         return np.full((STEPS, self.features), AMPLITUDE)
 
     def cell_output(self, cell: Cell, output: Array) -> Array:
-        """A cell's features in the network's output, `[T, B, n]`."""
+        """Select a cell's features from the network's output, `[T, B, n]`."""
         start = self.network.output_offset(cell)
         return output[..., start : start + self.network.visible_features(cell)]
 
@@ -85,22 +85,25 @@ class ReplayedDraw:
         return self.cell_output(cell, self.run(weights.arrays, x))
 
     def gain_below(self, cell: Cell) -> float:
-        """How large a signal into the network is when a cell sees it, without noise."""
+        """Return how large a network input is when a cell sees it, without noise."""
         lower = [self.network.layer_cells(layer)[0] for layer in range(cell.layer)]
         return float(np.prod([gain(each, not self.forgets) for each in lower]))
 
     def gain_above(self, cell: Cell) -> float:
-        """How much of a cell's h arrives at the output, without noise."""
+        """Return how much of a cell's h arrives at the output, without noise."""
         above = self.network.cells_above(cell)
         return float(np.prod([gain(upper, not self.forgets) for upper in above]))
 
     def gain_to_output(self, cell: Cell) -> float:
-        """How large a signal that a cell's candidates see is at the output, without noise."""
+        """Return how large a signal at a cell's candidates is at the output, without noise."""
         return gain(cell, not self.forgets) * self.gain_above(cell)
 
     def current_and_next(self, weights: SignalWeights, cell: Cell) -> tuple[Array, Array]:
-        """The output at the step of each signal, and at the cell's next step (NaN after the last),
-        `[T, B, n]` each, relative to the signal."""
+        """Return the output at the step of each signal, and at the cell's next step.
+
+        Both are `[T, B, n]` and relative to the signal. After the cell's last step, the second is
+        NaN.
+        """
         after = -1 if cell.is_backward else 1
         current = np.full((STEPS, BATCH, self.network.visible_features(cell)), np.nan)
         following = current.copy()
@@ -113,7 +116,7 @@ class ReplayedDraw:
         return current, following
 
     def memory_weights(self, cell: Cell) -> SignalWeights:
-        """Weights under which one cell alone remembers, and nothing comes in."""
+        """Make weights with which only one cell remembers and nothing comes in."""
         weights = SignalWeights(self.network, remembering=[cell]).route_to_output(cell)
         if cell.kind.gates == 1:
             identity = np.eye(cell.units, cell.recurrent_weights.columns)
@@ -121,10 +124,13 @@ class ReplayedDraw:
         return weights
 
     def memory_response(self, cell: Cell) -> Array:
-        """The response at step t to a signal into the network at step s alone, or, at the end, to
-        an initial state of the cell, which remembers: `[T, B, n, T+1]`.
+        """Measure the response to a signal at step s alone, and to an initial state of the cell.
 
-        Relative to a signal that the cell sees without noise, at its own step.
+        The cell remembers. The result is relative to a signal that the cell sees without noise, at
+        its own step.
+
+        Returns:
+            The response at step t, `[T, B, n, T+1]`. The last entry is that to the initial state.
         """
         unmasked = AMPLITUDE * gain(cell, True) * self.gain_above(cell)
         visible = self.network.visible_features(cell)
@@ -139,7 +145,7 @@ class ReplayedDraw:
         return response
 
     def initial_state(self, cell: Cell) -> list[Array]:
-        """An initial state as large as what a signal leaves: c of an LSTM, h of the others."""
+        """Make an initial state as large as what a signal leaves: c of an LSTM, h of others."""
         rows = sorted(self.network.cells)
         parts = []
         for part in range(self.state_parts):
@@ -150,10 +156,11 @@ class ReplayedDraw:
         return parts
 
     def large_candidate_response(self, cell: Cell) -> Array:
-        """How much of a candidate of `LARGE_CANDIDATE` arrives at the output, relative to what does
-        without noise, `[T, B, n]`. NaN of cells without biases, which nothing can drive.
+        """Measure how much of a candidate of `LARGE_CANDIDATE` arrives at the output, `[T, B, n]`.
 
-        Tanh squashes a large c: noise before the tanh has another effect than noise after it.
+        This is relative to the value without noise. It is NaN for cells without biases, whose
+        candidates cannot be driven. Tanh squashes a large c, so noise before the tanh has another
+        effect than noise after it.
         """
         if not self.forgets:
             return np.full((STEPS, BATCH, self.network.visible_features(cell)), np.nan)

@@ -1,7 +1,8 @@
-"""Decides whether what masks keep is scaled by 1 / (1 − rate).
+"""Decides whether values that masks keep are scaled by 1 / (1 − rate).
 
-A measurement shows only the product of the scales of all sites on a path. All assignments of
-scaled and unscaled sites are tried; a site is decided if those that fit every product agree on it.
+A measurement shows only the product of the scales of all sites on a path. All assignments of scaled
+and unscaled sites are tried. A site is decided if all assignments that fit every product agree on
+it.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ import numpy as np
 from .findings import Finding, SiteKey, widened_interval
 
 PRODUCT_TOLERANCE = 2e-3
-"""How far a product may be off, for rounding."""
+"""How far a product may be off because of rounding."""
 
 MAX_MASKS = 14
-"""The largest number of masks in one group whose assignments are tried; more stay undecided."""
+"""The largest number of masks in a group whose assignments are tried. Larger groups stay
+undecided."""
 
 ScaleProduct = tuple[float, Sequence[SiteKey]]
-"""What something is multiplied by where nothing is dropped (NaN if unknown), and the sites whose
-masks have a part in it."""
+"""The factor of a value if nothing is dropped (NaN if unknown), and the sites whose masks
+contribute to it."""
 
 
 def decide_scaling(
     findings: Mapping[SiteKey, Finding], products: Sequence[ScaleProduct]
 ) -> dict[SiteKey, Finding]:
-    """Findings that say whether they are scaled.
+    """Add to findings whether they are scaled.
 
     Args:
-        findings: those of masks.
+        findings: the findings of masks.
         products: the measured products of scales.
     """
     decided = dict(findings)
@@ -47,7 +49,7 @@ def decide_scaling(
 
 
 def _connected_groups(rows: Sequence[Sequence[SiteKey]]) -> list[set[SiteKey]]:
-    """Sites grouped so that each product has sites of one group."""
+    """Group sites so that the sites of each product are in one group."""
     groups: list[set[SiteKey]] = []
     for row in rows:
         joined = set(row)
@@ -62,7 +64,7 @@ def _solve_group(
     products: Sequence[ScaleProduct],
     group: set[SiteKey],
 ) -> dict[SiteKey, Finding]:
-    """What all assignments that fit a group's products have in common."""
+    """Find what all assignments that fit a group's products have in common."""
     keys = sorted(group)
     if len(keys) > MAX_MASKS:
         return {}

@@ -1,4 +1,4 @@
-"""Finds out which gates share a mask, and which sites do."""
+"""Finds out which gates, and which sites, share a mask."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def compare_gate_masks(draws: Sequence[Array], all_visible: bool) -> tuple[Gates
     """Compare the masks of a cell's gates.
 
     Args:
-        draws: the bits of each gate in some draws: see `observe_gates`.
+        draws: the bits of each gate in some draws. See `observe_gates`.
         all_visible: whether every gate shows all that it sees.
 
     Returns:
-        whether the gates have one mask, as far as that can be told; and whether they see as much
-        of their input, or some more than the candidate, or less.
+        Whether the gates share one mask, or None if that cannot be told; and whether no gate sees
+        more or less of its input than the candidate does.
     """
     if not draws:
         return None, True
@@ -50,8 +50,11 @@ def compare_gate_masks(draws: Sequence[Array], all_visible: bool) -> tuple[Gates
 def merge_shared_masks(
     findings: Mapping[SiteKey, Finding], bits: Mapping[SiteKey, Array]
 ) -> tuple[dict[SiteKey, Finding], list[str]]:
-    """Findings in which sites with one mask have one rate, that of the site of which most was seen;
-    and which sites these are, in words."""
+    """Give sites that share one mask one rate: that of the site with the most observed elements.
+
+    Returns:
+        The findings, and sentences that name these sites.
+    """
     merged = dict(findings)
     masked = [key for key, found in merged.items() if found.verdict == "masked" and key in bits]
     notes = []
@@ -68,7 +71,7 @@ def merge_shared_masks(
 
 
 def is_same_mask(first: Array, second: Array) -> bool:
-    """Whether two sites have the same masks, `[N, T, B, F]` each."""
+    """Whether two sites have the same masks. Both are `[N, T, B, F]`."""
     if first.shape[1:3] != second.shape[1:3]:
         return False
     width = min(first.shape[-1], second.shape[-1])

@@ -1,6 +1,6 @@
-"""Sets a network's weights so that it carries chosen signals only.
+"""Sets a network's weights so that it carries only chosen signals.
 
-Every weight starts at zero and every gate half open. A measurement then opens the few connections
+Every weight starts at zero, and every gate half open. A measurement then opens the few connections
 that it needs: input to a cell, hidden state to a gate, cell to output.
 """
 
@@ -20,11 +20,12 @@ SATURATING_BIAS = 200.0
 
 
 class SignalWeights:
-    """Weights under which a network carries chosen signals only; everything else is zero.
+    """Weights with which a network carries only chosen signals. All other weights are zero.
 
     Args:
         network: the network.
-        remembering: the cells whose state lasts; the others forget it at every step, if they can.
+        remembering: the cells that keep their state. The others forget it at every step if they
+            can.
     """
 
     def __init__(self, network: Network, remembering: Sequence[Cell] = ()) -> None:
@@ -61,7 +62,7 @@ class SignalWeights:
         first_row: int = 0,
         label: Hashable = None,
     ) -> None:
-        """Set rows of a block; the label names the matrix if others may need the same."""
+        """Set rows of a block. The label names the matrix if other measurements may need it."""
 
         def change(array: Array) -> None:
             matrix = make_matrix()
@@ -75,7 +76,7 @@ class SignalWeights:
     def _set_gate(
         self, block: Block, cell: Cell, make_matrix: Callable[[], Array], label: Hashable
     ) -> None:
-        """Set the candidate's rows of a cell's block, with a matrix that others need too."""
+        """Set the candidate's rows of a block to a matrix that other measurements need too."""
         self._set_block(block, make_matrix, self._gate(cell, None) * cell.units, label)
 
     def _add_bias(self, bias: Bias, value: float, gate: int, units: int) -> None:
@@ -89,18 +90,18 @@ class SignalWeights:
         return self.network.gate_roles(cell).candidate if gate is None else gate
 
     def add_gate_bias(self, cell: Cell, gate: int, bias: float) -> SignalWeights:
-        """Add to the bias of a gate."""
+        """Add a number to the bias of a gate."""
         self._add_bias(cell.biases[0], bias, gate, cell.units)
         return self
 
     def set_input(self, cell: Cell, matrix: Array, gate: int | None = None) -> SignalWeights:
-        """Set a gate's input weights, `[H, <= D]`; the candidate's if no gate is given."""
+        """Set a gate's input weights, `[H, <= D]`. Without a gate, set the candidate's."""
         first_row = self._gate(cell, gate) * cell.units
         self._set_block(cell.input_weights, lambda: matrix, first_row)
         return self
 
     def set_recurrent(self, cell: Cell, matrix: Array, gate: int | None = None) -> SignalWeights:
-        """Set a gate's recurrent weights, `[H, <= P]`; the candidate's if no gate is given."""
+        """Set a gate's recurrent weights, `[H, <= P]`. Without a gate, set the candidate's."""
         first_row = self._gate(cell, gate) * cell.units
         self._set_block(cell.recurrent_weights, lambda: matrix, first_row)
         return self
@@ -112,11 +113,11 @@ class SignalWeights:
         return self
 
     def drive_candidate(self, cell: Cell, value: float) -> SignalWeights:
-        """Add a bias to the candidate of every unit: a signal that needs no input."""
+        """Add a bias to the candidate of every unit. This is a signal that needs no input."""
         return self.add_gate_bias(cell, self._gate(cell, None), value)
 
     def feed_mean(self, cell: Cell) -> SignalWeights:
-        """Let every unit of a cell see the mean of x, through the cells below."""
+        """Make every unit of a cell see the mean of x, through the cells below."""
         for lower in (*self.network.cells_below(cell), cell):
             self._feed_mean_alone(lower)
         return self
@@ -132,11 +133,11 @@ class SignalWeights:
     def route_to_output(
         self, cell: Cell, row_shift: int = 0, first_gain: float = 1.0
     ) -> SignalWeights:
-        """Let the cells above, and the decoder, hand on a cell's features one to one.
+        """Make the cells above, and the decoder, pass on a cell's features one to one.
 
         Args:
             cell: the cell.
-            row_shift: how many rows the decoder shifts the features by; the last rows wrap around
+            row_shift: by how many rows the decoder shifts the features. The last rows wrap around
                 to the first.
             first_gain: the weight of the first cell above.
         """
@@ -149,7 +150,7 @@ class SignalWeights:
         return self
 
     def _hand_on(self, lower: Cell, upper: Cell, gain: float) -> None:
-        """Let a cell above hand on a cell's features."""
+        """Make a cell above pass on a cell's features."""
         offset, width = self.network.feature_offset(lower), lower.width
         block = upper.input_weights
 
@@ -161,7 +162,7 @@ class SignalWeights:
         self._set_gate(block, upper, identity, ("identity", offset, width, gain))
 
     def _decode(self, decoder: Block, cell: Cell, row_shift: int) -> None:
-        """Let the decoder hand on a cell's features."""
+        """Make the decoder pass on a cell's features."""
         first, offset = self.network.first_free_row, self.network.feature_offset(cell)
         width = cell.width
 

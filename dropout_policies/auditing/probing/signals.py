@@ -1,6 +1,6 @@
-"""The signals that the audit sends: their sizes, their routes, and how much a cell passes on.
+"""The signals that the audit sends: their sizes, their routes, and the gain of a cell.
 
-Signals are so small that a network is linear: a cell multiplies a signal by a known number, its
+Signals are so small that a network is linear. A cell multiplies a signal by a known number, its
 gain, and by the masks on its way.
 """
 
@@ -15,28 +15,29 @@ from .network import Cell
 from .probe import Array
 
 AMPLITUDE = 1e-3
-"""The size of a signal: small enough to be linear in float32's precision."""
+"""The size of a signal. It is small enough for the network to be linear in float32's precision."""
 
 LARGE_CANDIDATE = 0.9
-"""A candidate that is no small signal; an LSTM's c is half of it."""
+"""A candidate that is not a small signal. An LSTM's c is half of it."""
 
 STEPS, BATCH, ROUTES = 4, 3, 3
-"""T and B of every call, and the number of ways in which features are led to units."""
+"""T and B of every call, and the number of routes from features to units."""
 
 Run = Callable[[Mapping[str, Array], Array], Array]
-"""Runs a module on given weights and an input `[T, D]`; returns its output `[T, B, F]`."""
+"""A function that runs a module with given weights on an input `[T, D]`. It returns the output
+`[T, B, F]`."""
 
 Routes = npt.NDArray[np.int_]
 """The feature that each unit sees on each route, `[R, n]`."""
 
 
 def gain(cell: Cell, remembers: bool) -> float:
-    """How large h is for a small signal that the candidate sees."""
+    """Return the size of h relative to a small signal that the candidate sees."""
     return {4: 0.25, 3: 0.5 if remembers else 1.0, 1: 1.0}[cell.kind.gates]
 
 
 def recurrent_gain(cell: Cell, remembers: bool) -> float:
-    """The same for what the candidate sees of the hidden state: a GRU's reset gate halves it."""
+    """Return the same for h as the candidate sees it. A GRU's reset gate halves it."""
     return gain(cell, remembers) * (0.5 if cell.kind.gates == 3 else 1.0)
 
 
@@ -45,8 +46,8 @@ def make_routes(units: int, features: int, offset: int = 0) -> Routes:
 
     Args:
         units: n.
-        features: how many features there are.
-        offset: the feature that unit 0 sees first; with 1, no unit sees itself.
+        features: the number of features.
+        offset: the feature that unit 0 sees first. With 1, no unit sees itself.
     """
     stride = max(1, features // ROUTES) if features > units else 1
     routes: Routes = (
@@ -56,7 +57,7 @@ def make_routes(units: int, features: int, offset: int = 0) -> Routes:
 
 
 def route_matrix(route: Routes, units: int, features: int) -> Array:
-    """The weights `[units, features]` of one route: 1 from each feature to its unit."""
+    """Make the weights `[units, features]` of one route: 1 from each feature to its unit."""
     matrix = np.zeros((units, features))
     matrix[np.arange(len(route)), route] = 1.0
     return matrix

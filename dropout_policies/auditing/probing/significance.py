@@ -1,7 +1,7 @@
-"""Statistics of mask bits: what is more than chance.
+"""Statistics of mask bits, which tell effects from chance.
 
-Elements of a mask may be dropped independently, together, or at rates that differ. These functions
-tell which, and how sure one can be of a rate.
+Elements of a mask may be dropped independently, together, or at different rates. These functions
+tell which, and how certain a rate is.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 from .probe import Array
 
 LOG_CHANCE = log(1e-4)
-"""What happens by chance less often than this is not taken for chance."""
+"""An event whose chance is smaller than this is not taken for chance."""
 
 DESIGN_EFFECT = 1.5
-"""The design effect above which elements are not taken to be independent."""
+"""The design effect above which elements do not count as independent."""
 
 UNEVEN_DEVIATIONS = 6.0
 """Standard deviations by which the rate of a step or unit may be off by chance."""
@@ -25,16 +25,18 @@ Z_99 = 2.576
 """Standard deviations of a 99% interval."""
 
 CLUSTER_EFFECT, CLUSTER_DEVIATIONS = 1.3, 6.0
-"""Elements are called clustered above this design effect, if it exceeds chance by this many
-standard deviations."""
+"""Elements are clustered if their design effect is larger than the first number and exceeds chance
+by the second number of standard deviations."""
 
 CLUSTER_KNOWN_SHARE = 0.4
-"""The share of a mask that must be known before clusters are looked for."""
+"""The share of a mask that must be known before clusters are searched for."""
 
 
 def design_effect(bits: Array) -> float:
-    """The number of bits for each independent element, where some are dropped together more often
-    than by chance."""
+    """Estimate the number of bits for each independent element.
+
+    It is above 1 if some elements are dropped together more often than by chance.
+    """
     known = np.isfinite(bits)
     dropped = np.where(known, bits, 0.0)
     count = known.sum()
@@ -48,12 +50,14 @@ def design_effect(bits: Array) -> float:
 
 
 def find_clustered_axis(bits: Array, names: tuple[str, str, str]) -> str:
-    """The name of the first axis along which some elements are dropped together: neither all of
-    them nor as often as by chance. "" if there is none.
+    """Find the first axis along which some elements are dropped together more often than by chance.
 
     Args:
         bits: elements that are not all the same along any axis that is longer than 1.
-        names: of its axes T, B and F.
+        names: the names of the axes T, B and F.
+
+    Returns:
+        The name of the axis, or "" if there is none.
     """
     known = np.isfinite(bits)
     steps = known.any(axis=(0, 2, 3))
@@ -78,7 +82,7 @@ def find_clustered_axis(bits: Array, names: tuple[str, str, str]) -> str:
 
 
 def describe_uneven_rate(bits: Array) -> str:
-    """Along which axis the rates differ by more than chance, in words; "" if along none."""
+    """Name the axis along which rates differ by more than chance, in words. "" if there is none."""
     known = np.isfinite(bits)
     dropped = np.where(known, bits, 0.0)
     rate = dropped.sum() / known.sum()
@@ -93,8 +97,10 @@ def describe_uneven_rate(bits: Array) -> str:
 
 
 def is_independent(bits: Array, axis: int) -> bool | None:
-    """Whether elements that differ only along an axis are dropped independently; None if too few
-    were seen to tell."""
+    """Whether elements that differ only along an axis are dropped independently.
+
+    None if too few were seen to tell.
+    """
     known = np.isfinite(bits)
     counts = known.sum(axis=axis)
     sums = np.where(known, bits, 0.0).sum(axis=axis)
@@ -104,14 +110,14 @@ def is_independent(bits: Array, axis: int) -> bool | None:
     rate = float(np.nanmean(bits))
     if not groups.any() or not 0.0 < rate < 1.0:
         return None
-    # The probability that all groups would be uniform if elements were independent.
+        # The probability that all groups would be uniform if elements were independent.
     sizes = counts[groups]
     log_probability = np.log(rate**sizes + (1.0 - rate) ** sizes).sum()
     return False if log_probability < LOG_CHANCE else None
 
 
 def estimate_proportion(hits: float, count: float) -> tuple[float, tuple[float, float]]:
-    """A share and its 99% interval (Wilson 1927)."""
+    """Estimate a share and its 99% interval (Wilson 1927)."""
     share = hits / count
     middle = (share + Z_99**2 / (2 * count)) / (1 + Z_99**2 / count)
     half = (
@@ -121,11 +127,11 @@ def estimate_proportion(hits: float, count: float) -> tuple[float, tuple[float, 
 
 
 def correct_for_hidden_groups(share: float, size: float) -> float:
-    """The rate of elements, where groups whose elements were all dropped could not be seen.
+    """Correct the rate of elements if groups whose elements were all dropped could not be seen.
 
     Args:
-        share: of the elements that were seen, the share that was dropped, in [0, 1).
-        size: how many elements a group has.
+        share: the share of the seen elements that was dropped, in [0, 1).
+        size: the number of elements in a group.
     """
     low, high = share, 1.0
     for _ in range(40 if size > 1.0 else 0):

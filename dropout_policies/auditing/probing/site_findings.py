@@ -1,4 +1,4 @@
-"""Collects the findings of an analysis, and what they rest on."""
+"""Collects the findings of an analysis, and the data that they rest on."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ EMBEDDING: SiteKey = (Site.EMBEDDING, -1, 0)
 """The key of an embedding's finding."""
 
 INNER_SITES = (Site.CANDIDATE, Site.CELL, Site.STATE)
-"""Sites within a cell whose masks are on h already when it leaves."""
+"""Sites within a cell whose masks already affect h when it leaves the cell."""
 
 MIXED_SHARE = 0.25
-"""The share of kept values that may be off the typical one, where masks fall below."""
+"""The share of kept values that may be off the typical value if masks fall below."""
 
 
 class SiteFindings:
-    """The findings of an analysis that is under way.
+    """The findings of an analysis in progress.
 
     Args:
-        observations: what was measured.
+        observations: the observations of the module.
         explanations: the explanation of each cell's state.
 
     Attributes:
         by_site: the findings.
-        bits: the bits that they rest on.
-        scale_products: what kept values are multiplied by, and the sites with a part in it.
-        uncertain_scales: sites whose scale cannot be told.
+        bits: the bits that the findings rest on.
+        scale_products: the factors of kept values, each with the sites that contribute to it.
+        uncertain_scales: the sites whose scale cannot be told.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class SiteFindings:
         self.uncertain_scales: set[SiteKey] = set()
 
     def add(self, key: SiteKey, bits: Array, **details: Any) -> None:
-        """Add the finding of a mask's bits; `details` as for `summarize_mask`."""
+        """Add the finding of a mask's bits. `details` are passed to `summarize_mask`."""
         self.by_site[key] = summarize_mask(key, bits, **details)
         self.bits[key] = bits
 
@@ -62,7 +62,7 @@ class SiteFindings:
         self.by_site[key] = Finding(*key, "undecided", note=note)
 
     def withdraw(self, key: SiteKey, note: str) -> None:
-        """Make a finding undecided, and say why."""
+        """Make a finding undecided, with a note that says why."""
         self.by_site[key] = replace(self.by_site[key], verdict="undecided", note=note)
 
     def add_gate_inputs(
@@ -74,14 +74,13 @@ class SiteFindings:
         doubt: str,
         likely_rate: tuple[float, float] | None = None,
     ) -> None:
-        """Add the findings of what goes into a cell's gates, and of the weights that it goes
-        through.
+        """Add the findings for the inputs of a cell's gates, and for the weights of these inputs.
 
         Args:
             cell: the cell.
-            sites: that of the features, and that of the weights.
-            bits: of the features, `[N, T, B, F]`.
-            entries: of the weights, `[N, 1, R, n]`, if some are dropped.
+            sites: the site of the features, and the site of the weights.
+            bits: the bits of the features, `[N, T, B, F]`.
+            entries: the bits of the weights, `[N, 1, R, n]`. None if none is dropped.
             doubt: why masks there cannot be told, or "".
             likely_rate: see `summarize_mask`.
         """
@@ -94,7 +93,7 @@ class SiteFindings:
             entries = np.zeros((1, 1, 1, int(np.isfinite(bits).any(axis=(1, 2)).sum())))
         gates, equal = self._compare_gates(cell, sites[0])
         dropped = bool((entries == 1.0).any())
-        # Each gate misses by itself what its own weights drop.
+        # Each gate misses on its own what its own weights drop.
         known_gates = None if dropped and gates == "untied" else gates
         likely_rate = None if dropped else likely_rate
         self.add(
@@ -108,24 +107,25 @@ class SiteFindings:
             self.withdraw(weights, UNEQUAL_GATES)
 
     def _compare_gates(self, cell: Cell, site: Site) -> tuple[Gates | None, bool]:
-        """Compare the gates' masks at a site: see `compare_gate_masks`."""
+        """Compare the gates' masks at a site. See `compare_gate_masks`."""
         if cell.kind.gates == 1:
             return "tied", True
-        # Masks on the state hide some gates' part in it.
+        # Masks on the state hide the part of some gates in it.
         all_visible = site is not Site.HIDDEN or not self.explanations[cell.place].masks_state
         return compare_gate_masks(self.observations.gate_bits(cell, site), all_visible)
 
     def note_scale(
         self, values: Array, sites: Sequence[SiteKey], is_certain: bool, max_off_share: float
     ) -> None:
-        """Note what kept values are multiplied by, if it is one number.
+        """Note the factor of kept values, if it is a single number.
 
         Args:
             values: the measured values.
-            sites: the sites with a part in it.
-            is_certain: whether no masks fall below. Otherwise some values are off because part of
+            sites: the sites that contribute to the factor.
+            is_certain: whether no masks fall below. Otherwise some values are off because a part of
                 the signal is missing.
-            max_off_share: the share of values that may be off before there must be noise at the
+            max_off_share: if the share of values that are off is higher, there must be noise at the
+                first of the sites.
                 first of the sites.
         """
         off_share = share_off_typical(values)
@@ -133,7 +133,7 @@ class SiteFindings:
             self.scale_products.append((typical_kept_value(values), sites))
         elif off_share > max_off_share:
             found = self.by_site[sites[0]]
-            # Where nothing is missing, there is noise all the same.
+            # There is noise even if nothing is missing.
             verdict = "undecided" if found.verdict == "whole" else found.verdict
             note = found.note or SEVERAL_SCALES
             self.by_site[sites[0]] = replace(found, verdict=verdict, note=note)

@@ -19,11 +19,11 @@ from .site_findings import INNER_SITES, MIXED_SHARE, SiteFindings
 from .unit_model import CARRIED_SITES, UNIT_SITES
 
 OUTER_SITES = {Site.EMBEDDING, Site.INPUT, Site.BETWEEN, Site.OUTPUT, Site.HIDDEN}
-"""Sites whose masks are seen in what goes into gates, or in what leaves a cell."""
+"""Sites whose masks show in the inputs of gates or in the output of a cell."""
 
 
 def explain_observations(observations: Observations, cell: Cell) -> list[CellExplanation]:
-    """Find the explanations of what was measured of a cell's state."""
+    """Find the explanations of the measurements of a cell's state."""
     output_ratio = observations.stack(cell, "output_ratio")
     bits, features, *_ = observations.hidden_masks(cell)
     hidden_bits = np.full(output_ratio.shape, np.nan)
@@ -39,7 +39,7 @@ def explain_observations(observations: Observations, cell: Cell) -> list[CellExp
 
 
 def analyze_hidden(findings: SiteFindings, cell: Cell) -> None:
-    """Find the masks on the hidden state that goes into the gates, and on the recurrent weights."""
+    """Find the masks on the hidden state that enters the gates, and on the recurrent weights."""
     observations, explanation = findings.observations, findings.explanations[cell.place]
     bits, features, entries, doubt = observations.hidden_masks(cell)
     output_ratio = observations.stack(cell, "output_ratio")
@@ -55,7 +55,7 @@ def analyze_hidden(findings: SiteFindings, cell: Cell) -> None:
         visible[..., inside] = leaves[..., features[inside]]
         bits, missing_input = hide_bits_without_input(bits, visible)
         doubt = doubt or missing_input
-    # A simple cell's state passes through the hidden state alone: its response has the rate.
+    # The state of a simple cell passes only through the hidden state, so its response has the rate.
     likely_rate = explanation.likely_rates.get(Site.HIDDEN)
     sites = (Site.HIDDEN, Site.RECURRENT_WEIGHT)
     findings.add_gate_inputs(cell, sites, bits, entries, doubt, likely_rate)
@@ -69,15 +69,17 @@ def analyze_hidden(findings: SiteFindings, cell: Cell) -> None:
 
 
 def _current_input_lost(findings: SiteFindings, cell: Cell, shape: tuple[int, ...]) -> Array:
-    """Where h has nothing of the current step's input. Without biases that is not known; then only
-    what goes into and out of cells is."""
+    """Find where h has nothing of the current step's input.
+
+    Without biases this is unknown. Then only the inputs and outputs of cells are known.
+    """
     if not findings.observations.shows_response(cell):
         return np.zeros(shape)
     return findings.explanations[cell.place].current_input_lost(shape)
 
 
 def analyze_state(findings: SiteFindings, cell: Cell) -> None:
-    """Find the masks on a cell's state, on its updates, and on what leaves the last layer."""
+    """Find the masks on a cell's state, on its updates, and on the output of the last layer."""
     observations, explanation = findings.observations, findings.explanations[cell.place]
     network = observations.network
     responses = observations.stack(cell, "response")
@@ -112,7 +114,7 @@ def analyze_state(findings: SiteFindings, cell: Cell) -> None:
 
 
 def _note_projection(findings: SiteFindings, cell: Cell) -> None:
-    """Note where masks on h fall before it is projected."""
+    """Note masks on h that fall before its projection."""
     if share_off_typical(findings.observations.stack_projections(cell)) > MIXED_SHARE:
         key = (Site.STATE, *cell.place)
         findings.by_site[key] = replace(findings.by_site[key], note=BEFORE_PROJECTION)

@@ -1,8 +1,8 @@
 """Finds the fewest sites whose masks explain the responses of some units.
 
 Every set of up to three sites is tried, the smallest first. For each, `unit_model` tabulates all
-that masks there can do in a few steps; the set explains the units if each unit's response is in the
-table. Among the sets that do, the likelihood of the responses decides, at the likeliest rates.
+that masks there can do in a few steps. A set explains the units if each unit's response is in the
+table. Among these sets, the likelihood of the responses at the likeliest rates decides.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from .probe import Array
 from .unit_model import UNIT_SITES, tabulate_cases
 
 MAX_SITES = 3
-"""How many sites at once are tried."""
+"""The largest number of sites that are tried at once."""
 
 TRIAL_UNITS = 150
-"""The number of units that a set of sites has to explain first."""
+"""The number of units that a set of sites must explain first."""
 
 CHECKED_UNITS = 600
-"""The number of units that such a set has to explain after that."""
+"""The number of units that such a set must explain after that."""
 
 REJECT_MARGIN = 15.0
-"""How much less likely, as a logarithm, an explanation may be than the likeliest."""
+"""By how much the log likelihood of an explanation may be below that of the likeliest one."""
 
 PREFER_MARGIN = 4.0
-"""How much likelier, as a logarithm, one by more sites, or by masks that are not held, must be to
-be considered."""
+"""By how much the log likelihood must be higher for an explanation with more sites, or with masks
+that are not held, to be considered."""
 
 CORRELATION_DEVIATIONS = 3.5
-"""Standard deviations of a correlation that chance alone seldom makes."""
+"""A correlation of this many standard deviations is rarely due to chance."""
 
 EM_ROUNDS = 60
-"""Rounds of expectation and maximization."""
+"""The number of rounds of expectation and maximization."""
 
 Cases = npt.NDArray[np.bool_]
 """Which cases agree with each unit's response, `[U, N]`."""
@@ -46,12 +46,12 @@ Cases = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class UnitExplanation:
-    """Masks at some sites that explain what was measured of some units.
+    """Masks at some sites that explain the measurements of some units.
 
     Args:
         sites: the sites.
-        bits: by site, `[U, T]`: 1 where dropped, 0 where not, NaN where that cannot be told.
-        log_likelihood: of the responses, at the likeliest rates.
+        bits: the bits by site, `[U, T]`: 1 dropped, 0 not, NaN undecided.
+        log_likelihood: the log likelihood of the responses, at the likeliest rates.
         likely_rates: by site, the likeliest rate, and the number of elements that it rests on.
     """
 
@@ -64,17 +64,17 @@ class UnitExplanation:
 def explain_units(gates: int, responses: Array, state_scale: float) -> list[UnitExplanation]:
     """Find the fewest sites that explain some units' responses.
 
-    More sites are considered where masks of different sites coincide and more sites make the
-    responses far likelier.
+    More sites are considered if masks of different sites coincide and more sites make the responses
+    far likelier.
 
     Args:
-        gates: of the units' cell.
-        responses: `[U, T, T+1]`, NaN where nothing was seen; relative to a signal that nothing has
-            dropped, at its own step.
-        state_scale: what a kept state is multiplied by from step to step.
+        gates: the number of gates of the units' cell.
+        responses: the responses `[U, T, T+1]`, NaN where nothing was seen. They are relative to a
+            signal at its own step of which nothing was dropped.
+        state_scale: the factor of a kept state from step to step.
 
     Returns:
-        all explanations that are about as likely as the likeliest; [] if there is none.
+        All explanations that are about as likely as the likeliest one. [] if there is none.
     """
     informative = np.flatnonzero(np.isfinite(responses).any(axis=(1, 2)))
     if not len(informative):
@@ -103,7 +103,7 @@ def explain_units(gates: int, responses: Array, state_scale: float) -> list[Unit
             explanations = found
         elif gain > PREFER_MARGIN:
             explanations = explanations + found
-        # Masks of two sites that coincide may be those of a third.
+        # Masks of two sites that coincide may be those of a third site.
         if explanations and not any(_any_coincide(one.bits) for one in explanations):
             break
     best = _best(explanations)
@@ -119,7 +119,7 @@ def _spread_indices(count: int, most: int) -> npt.NDArray[np.int_]:
 
 
 def _matching_cases(responses: Array, table: Array) -> Cases:
-    """Which cases `[N, E]` agree with the response of each unit `[U, E]`."""
+    """Find which cases `[N, E]` agree with the response of each unit `[U, E]`."""
     matches = np.ones((len(responses), len(table)), bool)
     for entry in range(responses.shape[1]):
         measured, predicted = responses[:, entry, None], table[None, :, entry]
@@ -131,7 +131,7 @@ def _matching_cases(responses: Array, table: Array) -> Cases:
 def _decided_bits(
     cases: Cases, bits: Array, informative: npt.NDArray[np.int_], responses: Array
 ) -> Array:
-    """A site's bits, `[U, T]`, where all matching cases `[I, N]` have the same."""
+    """Return a site's bits, `[U, T]`, where all matching cases `[I, N]` agree on them."""
     decided = np.full(responses.shape[:2], np.nan)
     share = cases.astype(float) @ bits / cases.sum(axis=1, keepdims=True)
     decided[informative] = np.where((share == 0.0) | (share == 1.0), share, np.nan)
@@ -139,8 +139,10 @@ def _decided_bits(
 
 
 def _any_coincide(bits: Mapping[Site, Array]) -> bool:
-    """Whether masks of two sites, at one step or at neighbouring ones, coincide otherwise than by
-    chance; two sites with one mask do not count."""
+    """Whether masks of two sites coincide by more than chance, at one step or neighbouring steps.
+
+    Two sites with the same mask do not count.
+    """
     for first, second in combinations(bits.values(), 2):
         if _is_same(first, second):
             continue
@@ -167,9 +169,9 @@ def _is_correlated(first: Array, second: Array) -> bool:
 def _fit_rates(
     cases: Cases, bits: Mapping[Site, Array], steps: int
 ) -> tuple[Cases, float, dict[Site, tuple[float, float]]]:
-    """The cases that remain, the log likelihood of the responses, and the likeliest rates.
+    """Find the remaining cases, the log likelihood of the responses, and the likeliest rates.
 
-    The masks of a site that never need to change from step to step count once for each unit, unless
+    If a site's masks never need to change from step to step, they count once for each unit, unless
     that is less likely.
     """
     (remaining, held), *others = _held_site_sets(cases, bits)
@@ -183,8 +185,10 @@ def _fit_rates(
 def _held_site_sets(
     cases: Cases, bits: Mapping[Site, Array]
 ) -> list[tuple[Cases, tuple[Site, ...]]]:
-    """The sets of sites whose masks can be the same at all steps for every unit, the largest first,
-    each with the cases that remain."""
+    """Find the sets of sites whose masks can be the same at all steps for every unit.
+
+    The largest sets come first. Each one comes with the cases that remain.
+    """
     found: list[tuple[Cases, tuple[Site, ...]]] = []
     for count in range(len(bits), -1, -1):
         for sites in combinations(bits, count):
@@ -203,9 +207,9 @@ def _is_constant(bits: Array) -> npt.NDArray[np.bool_]:
 def _maximize_likelihood(
     matches: Cases, held: Sequence[Site], bits: Mapping[Site, Array], steps: int
 ) -> tuple[float, dict[Site, tuple[float, float]]]:
-    """The largest log likelihood, and the rates that give it.
+    """Find the largest log likelihood, and the rates that give it.
 
-    Found by expectation and maximization, because whether a bit can be told depends on the bit.
+    This uses expectation and maximization, because whether a bit can be told depends on the bit.
     """
     if not bits:
         return 0.0, {}

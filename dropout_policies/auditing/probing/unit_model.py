@@ -1,7 +1,7 @@
 """A unit of a small-signal network as a recurrence of one number, under masks at any site.
 
-Without recurrent weights, the state of each unit depends on that unit alone. `tabulate_cases` runs
-it under every combination of masks that can fall in a few steps.
+Without recurrent weights, the state of each unit depends only on that unit. `tabulate_cases` runs a
+unit under every combination of masks that can fall in a few steps.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ UNIT_SITES: dict[int, tuple[Site, ...]] = {
     3: (EXIT, Site.CANDIDATE, Site.STATE, Site.HIDDEN_UPDATE),
     1: (EXIT, Site.HIDDEN, Site.STATE, Site.HIDDEN_UPDATE),
 }
-"""The sites whose masks a unit may show, by the number of its gates. (On an LSTM, a mask on h
-itself looks at the output like one on its way out; the recurrent weights tell them apart.)"""
+"""The sites whose masks a unit may show, by the number of its gates. On an LSTM, a mask on h itself
+looks at the output like a mask on its way out. The recurrent weights tell the two apart."""
 
 CARRIED_SITES = (Site.CELL, Site.STATE, Site.HIDDEN)
-"""Sites whose masks multiply what is carried, again at every step."""
+"""Sites whose masks multiply what is carried, anew at every step."""
 
 KEPT_SHARE = 0.5
-"""How much of a state lasts to the next step, at gates that are half open."""
+"""The share of a state that lasts to the next step if gates are half open."""
 
 
 def run_unit(
@@ -38,15 +38,18 @@ def run_unit(
     state: Array,
     kept_share: float = KEPT_SHARE,
 ) -> Array:
-    """Run units step by step; returns what leaves them, `[N, T]`.
+    """Run units step by step.
 
     Args:
-        gates: of their cell.
-        factors: by site, `[N, T]`: the factor there; for an update, the share of the old value
+        gates: the number of gates of their cell.
+        factors: the factor at each site, `[N, T]`. For an update, it is the share of the old value
             that stays.
         candidates: what the candidate sees, `[N, T]`.
-        state: c of an LSTM before the first step (its h is 0), h of the others, `[N]`.
-        kept_share: how much of a state lasts to the next step.
+        state: the state before the first step, `[N]`: c of an LSTM, whose h is 0, or h of others.
+        kept_share: the share of a state that lasts to the next step.
+
+    Returns:
+        The output of the units, `[N, T]`.
     """
     shape = candidates.shape
     ones, zeros = np.ones(shape), np.zeros(shape)
@@ -71,8 +74,14 @@ def run_unit(
 def simulate_responses(
     gates: int, factors: Mapping[Site, Array], steps: int, cases: int = 1
 ) -> Array:
-    """The responses to a signal that comes in at each step, and to an initial state, `[N, T, T+1]`;
-    arguments as for `run_unit`."""
+    """Simulate the responses to a signal at each step, and to an initial state, `[N, T, T+1]`.
+
+    Args:
+        gates: the number of gates of the units' cell.
+        factors: the factors, as for `run_unit`.
+        steps: T.
+        cases: N.
+    """
     responses = np.zeros((cases, steps, steps + 1))
     for source in range(steps + 1):
         candidates = np.zeros((cases, steps))
@@ -88,13 +97,13 @@ def tabulate_cases(
     """Tabulate everything that masks at some sites can do in some steps.
 
     Args:
-        gates: of the units' cell.
-        sites: where masks fall.
-        state_scale: what a kept state is multiplied by from step to step.
+        gates: the number of gates of the units' cell.
+        sites: the sites where masks fall.
+        state_scale: the factor of a kept state from step to step.
         steps: T.
 
     Returns:
-        the response in each case, `[N, T*(T+1)]`, and by site the bits of each case, `[N, T]`.
+        The response in each case, `[N, T*(T+1)]`, and by site the bits of each case, `[N, T]`.
     """
     width = steps * len(sites)
     numbers = np.arange(2**width)
@@ -102,7 +111,7 @@ def tabulate_cases(
     bits = {
         site: every[:, steps * i : steps * (i + 1)].astype(float) for i, site in enumerate(sites)
     }
-    # Whichever of these sites scales the state, the response is the same.
+    # The response is the same whichever of these sites scales the state.
     scaling = next((site for site in CARRIED_SITES if site in sites), None)
     factors = {
         site: dropped
@@ -112,5 +121,5 @@ def tabulate_cases(
     }
     responses = simulate_responses(gates, factors, steps, len(numbers))
     if scaling in (Site.CELL, Site.STATE):
-        responses[..., :steps] /= state_scale  # it applies once already when the signal comes in
+        responses[..., :steps] /= state_scale  # it already applies once when the signal comes in
     return responses.reshape(len(numbers), -1), bits

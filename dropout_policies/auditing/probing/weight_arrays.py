@@ -1,7 +1,7 @@
-"""Arrays of weights, of which those that are alike are one and the same array.
+"""Arrays of weights. Weights that are alike share one array.
 
-A probe need not write an array again that it has written already. In a wide network making and
-writing the arrays takes as long as running it.
+A probe need not write an array again that it has already written. In a wide network, making and
+writing the arrays takes as long as running the network.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import numpy as np
 from .probe import Array, Parameter
 
 Pool = dict[Hashable, Array]
-"""Arrays by what was written into them; nobody changes them any more."""
+"""Arrays by the changes that made them. Nobody changes these arrays afterwards."""
 
 
 class _Change(NamedTuple):
     """One change of an array.
 
     Args:
-        apply: changes an array in place.
-        label: names what it does, and with which numbers; None for what is done only once.
+        apply: a function that changes an array in place.
+        label: a name for the change and its numbers. None for a change that is made only once.
     """
 
     apply: Callable[[Array], None]
@@ -32,11 +32,11 @@ class _Change(NamedTuple):
 class WeightArrays:
     """The weights of a network, which start at zero.
 
-    An array is made when it is asked for, from zeros: that touches less memory than to copy what
-    it was before. One that was handed out is never changed.
+    An array is made from zeros when it is needed. This touches less memory than copying its earlier
+    state. An array that was returned is never changed.
 
     Args:
-        pool: holds the arrays that several of these have in common.
+        pool: the arrays that several of these objects share.
     """
 
     def __init__(self, pool: Pool) -> None:
@@ -45,7 +45,7 @@ class WeightArrays:
         self._made: dict[Parameter, Array] = {}
 
     def add(self, parameters: Sequence[Parameter]) -> None:
-        """Add parameters, with zeros for all that are not there yet."""
+        """Add parameters that are not there yet, with zeros."""
         for p in parameters:
             self._changes.setdefault(p, [])
 
@@ -56,14 +56,14 @@ class WeightArrays:
 
         Args:
             parameter: the parameter.
-            change: changes an array in place, to the same values whenever it is called.
-            label: names what it does, and with which numbers; None for what is done only once.
+            change: a function that changes an array in place, to the same values at every call.
+            label: a name for the change and its numbers. None for a change that is made only once.
         """
         self._changes[parameter].append(_Change(change, label))
         self._made.pop(parameter, None)
 
     def all(self) -> dict[str, Array]:
-        """The arrays by name."""
+        """Return the arrays by name."""
         for parameter in self._changes.keys() - self._made.keys():
             self._made[parameter] = self._make(parameter)
         return {p.name: self._made[p] for p in self._changes}
