@@ -1,7 +1,7 @@
 """One step of Keras's convolutional LSTM under a policy.
 
-Values have spatial axes: `[B, *S, C]`, or `[B, C, *S]` where the cell's `data_format` says so.
-Masks are drawn as the core plans them, `[T, B, F]`, and get the axes of what they fall on here.
+Values have spatial axes: `[B, *S, C]`, or `[B, C, *S]`, depending on the cell's `data_format`.
+Masks are drawn as the core plans them, `[T, B, F]`. Here they get the axes of the masked values.
 """
 
 from __future__ import annotations
@@ -20,23 +20,24 @@ from .policy_cells import Cell
 from .tracing import Tensor
 
 GATES = 4
-"""i, f, g and o, in Keras's order and in the core's."""
+"""The number of gates: i, f, g and o, in Keras's order and in the core's."""
 
 ToGates = Callable[[Tensor, Tensor | None], Tensor]
-"""From the input of all steps or of one, and its masks, to its part of the gates."""
+"""A function that maps the input of one or all steps, and its masks, to its part of the gates."""
 
 
 def masks_of_values(cell: Cell, policy: Policy, masks: Mapping[Site, Tensor]) -> dict[Site, Tensor]:
-    """The masks of a call with the axes of what they fall on.
+    """Give the masks of a call the axes of the values that they mask.
 
     Args:
-        cell: the cell, which is built.
-        policy: what its masks are.
-        masks: by site, `[T or 1, B, F]`; F is 1 for the mean of a mask.
+        cell: the built cell.
+        policy: the policy of the masks.
+        masks: the masks by site, `[T or 1, B, F]`. F is 1 for the mean of a mask.
 
     Returns:
-        By site: `[T or 1, B, *S or 1, C]`, in the cell's `data_format`; gates that have masks of
-        their own lie side by side along the channels. Masks of weights are what they were.
+        The masks by site, `[T or 1, B, *S or 1, C]`, in the cell's `data_format`. If each gate has
+        its own mask, the masks lie side by side along the channels. Masks of weights stay as they
+        are.
     """
     inside, outside = tuple(cell.spatial_dims), spatial_shape_of_state(cell)
     found = {}
@@ -59,15 +60,15 @@ def masks_of_values(cell: Cell, policy: Policy, masks: Mapping[Site, Tensor]) ->
 
 
 def make_step(cell: Cell, dtype: str, masks: dict[Site, Tensor]) -> tuple[ToGates, StepFunction]:
-    """What a cell does under masks: with its input, and in a step.
+    """Make the functions of a cell under masks: for its input, and for one step.
 
     Args:
-        cell: the cell, which is built.
-        dtype: in which it computes.
-        masks: by site; those of weights are taken out.
+        cell: the built cell.
+        dtype: the dtype of the computation.
+        masks: the masks by site. Those of weights are removed.
 
     Returns:
-        The function from the input to its part of the gates, and the step.
+        The function from the input to its part of the gates, and the function for one step.
     """
     kernel = _masked_kernel(cell.kernel, masks.pop(Site.INPUT_WEIGHT, None), dtype)
     recurrent = _masked_kernel(cell.recurrent_kernel, masks.pop(Site.RECURRENT_WEIGHT, None), dtype)
@@ -98,7 +99,7 @@ def _gates(
     kernel: Tensor,
     axis: int,
 ) -> Tensor:
-    """A value's part of the gates, under one mask or one for each gate."""
+    """Compute a value's part of the gates, under one mask or one for each gate."""
     if mask is None or mask.shape[axis] in (1, value.shape[axis]):
         return convolve(apply_mask(mask, value), kernel)
     pairs = zip(ops.split(mask, GATES, axis=axis), ops.split(kernel, GATES, axis=-1), strict=True)
@@ -108,7 +109,7 @@ def _gates(
 def _of_all_steps(
     convolve: Callable[[Tensor, Tensor], Tensor],
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """A convolution of the values of all steps `[B, T, ...]`."""
+    """Make a convolution of the values of all steps, `[B, T, ...]`."""
 
     def convolve_all(values: Tensor, kernel: Tensor) -> Tensor:
         batch, steps = ops.shape(values)[:2]
@@ -119,7 +120,7 @@ def _of_all_steps(
 
 
 def _masked_kernel(variable: Any, mask: Tensor | None, dtype: str) -> Tensor:
-    """A kernel `[*K, C, G*F]` under its mask `[1, G*F, C*K]`, its mean `[1, 1, 1]`, or none."""
+    """Apply a mask `[1, G*F, C*K]`, or its mean `[1, 1, 1]`, to a kernel `[*K, C, G*F]`."""
     kernel = as_tensor(variable, dtype)
     if mask is None:
         return kernel
@@ -131,7 +132,7 @@ def _masked_kernel(variable: Any, mask: Tensor | None, dtype: str) -> Tensor:
 
 
 def _bias_of_gates(cell: Cell, dtype: str) -> Tensor:
-    """The bias `[G*F]`, to be added to gates with spatial axes."""
+    """Return the bias `[G*F]` in a shape that can be added to gates with spatial axes."""
     bias = as_tensor(cell.bias, dtype)
     if cell.data_format == "channels_last":
         return bias

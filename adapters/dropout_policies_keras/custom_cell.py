@@ -1,4 +1,4 @@
-"""A user's own cell inside `keras.layers.RNN`: a policy masks around it and never inside."""
+"""A user's own cell inside `keras.layers.RNN`. A policy masks around it, but never inside it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from .tracing import Tensor
 def make_step(
     cell: Cell, training: bool
 ) -> Callable[[Tensor, States, SiteMasks], tuple[Tensor, States]]:
-    """The function from `[B, D]`, the states and the masks to a cell's output and new states.
+    """Make a function that maps `[B, D]`, states and masks to a cell's output and new states.
 
-    The first state is h. Where the cell returns the same tensor as output and as new h, the layer's
-    output is the h that is carried, with its masks; any other output stays as it is.
+    The first state is h. If the cell returns the same tensor as output and as new h, the output of
+    the layer is the carried h with its masks. Any other output stays as it is.
     """
     takes_training = "training" in inspect.signature(cell.call).parameters
     arguments = {"training": training} if takes_training else {}
@@ -42,10 +42,10 @@ def make_step(
 
 
 def state_and_output_width(cell: Cell) -> tuple[int, int]:
-    """The widths of a cell's h and of its output.
+    """Return the widths of a cell's h and of its output.
 
     Raises:
-        PolicyError: its states are no flat list of vectors.
+        PolicyError: its states are not a flat list of vectors.
     """
     state = cell.state_size
     states = list(state) if isinstance(state, list | tuple) else [state]
@@ -58,15 +58,15 @@ def state_and_output_width(cell: Cell) -> tuple[int, int]:
 
 
 def check_custom_cell(cell: Cell, policy: Policy, name: str) -> None:
-    """Make sure that a policy masks outside of a cell only.
+    """Make sure that a policy masks only outside of a cell.
 
     Args:
         cell: the cell.
         policy: the policy.
-        name: what an error calls the cell.
+        name: the name of the cell in errors.
 
     Raises:
-        PolicyError: it masks inside, or no masks can be planned for such a cell.
+        PolicyError: it masks inside, or masks for such a cell cannot be planned.
     """
     state_and_output_width(cell)
     kind = type(cell)

@@ -1,4 +1,4 @@
-"""The layers of a model: which there are, and what they are called."""
+"""The layers of a model and their names."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 import keras
 
 Layer = Any
-"""A `keras.layers.Layer`; Keras has no types to check against."""
+"""A `keras.layers.Layer`. Keras has no types to check against."""
 
 RECURRENT_LAYERS = (keras.layers.RNN, keras.layers.Bidirectional)
-"""The layers that are whole recurrent networks; the layers inside them are their own."""
+"""The layers that are whole recurrent networks. They own the layers inside them."""
 
 
 def layers_of(parent: Layer, recursive: bool = True) -> list[Layer]:
-    """The layers inside a layer or model, at every depth or at the first."""
-    # Private, because the public `layers` exists on models only, and a layer of the user's own
-    # may hold recurrent layers too.
+    """Return the layers inside a layer or model, at every depth or only at the first."""
+    # Private, because the public `layers` exists only on models, and a user's own layer may
+    # contain recurrent layers too.
     inner = parent._flatten_layers(include_self=recursive, recursive=recursive)
     return list(dict.fromkeys(inner))
 
 
 def directions_of(layer: Layer) -> list[Layer]:
-    """The layer itself, or both directions of a `Bidirectional`."""
+    """Return the layer itself, or both directions of a `Bidirectional`."""
     if isinstance(layer, keras.layers.Bidirectional):
         return [layer.forward_layer, layer.backward_layer]
     return [layer]
 
 
 def kind_of(layer: Layer) -> str:
-    """A layer's class as a user writes it, such as "keras.layers.Bidirectional(LSTM)"."""
+    """Return a layer's class as a user writes it, e.g. "keras.layers.Bidirectional(LSTM)"."""
     kind = type(layer)
     package, _, _ = kind.__module__.partition(".")
     module = {"keras": "keras.layers", __package__: package}.get(package, kind.__module__)
@@ -41,13 +41,15 @@ def kind_of(layer: Layer) -> str:
 
 
 def takes_training(layer: Layer) -> bool:
-    """Whether a layer's `call` lists `training`, so that Keras passes it on."""
+    """Whether a layer's `call` has a `training` argument, so that Keras passes it on."""
     return "training" in inspect.signature(layer.call).parameters
 
 
 def variables_of(model: Layer) -> list[keras.Variable]:
-    """The variables of a model, those among them that Keras does not list: a `stateful` layer's
-    states, and what a user's layer holds as an attribute."""
+    """Return the variables of a model, including those that Keras does not list.
+
+    These are the states of `stateful` layers, and variables in attributes of a user's layers.
+    """
     listed = list(model.variables)
     held = [
         value
@@ -60,11 +62,11 @@ def variables_of(model: Layer) -> list[keras.Variable]:
 
 
 def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[str]:
-    """The names of some layers; those of one name in several models get their model's name first.
+    """Return the names of some layers. If several have one name, the name of their model precedes.
 
     Args:
         layers: the layers.
-        all_layers: all layers of the model that they are in, the models inside it among them.
+        all_layers: all layers of the model that contains them, including inner models.
     """
     counts = Counter(layer.name for layer in layers)
     models = [layer for layer in all_layers if isinstance(layer, keras.Model)]
@@ -77,7 +79,7 @@ def unique_names(layers: Sequence[Layer], all_layers: Sequence[Layer]) -> list[s
 
 
 def ids_inside(all_layers: Sequence[Layer], kinds: tuple[type[Layer], ...]) -> set[int]:
-    """The ids of the layers inside layers of some classes."""
+    """Return the ids of the layers inside layers of some classes."""
     return {
         id(inner)
         for outer in all_layers

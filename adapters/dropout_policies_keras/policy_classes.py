@@ -1,5 +1,8 @@
-"""Which class a layer gets under a policy: ours for a stock one, and one made on the fly for a
-class that a user derived from either."""
+"""The class that a layer gets under a policy.
+
+A stock layer gets our class of the same name. A layer of a user's derived class gets a class that
+is made on the fly.
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,15 @@ RECURRENT: tuple[type[Any], ...] = (
     *(LSTMCell, GRUCell, SimpleRNNCell),
     RNN,
 )
-"""Our recurrent classes; each stands for the class of `keras.layers` of the same name, and `RNN`,
-from which Keras derives the other layers, comes last."""
+"""Our recurrent classes. Each replaces the `keras.layers` class of the same name. `RNN` comes last,
+because Keras derives the other layers from it."""
 
 
 def swapped_class(layer: Layer) -> type[Any] | None:
-    """The class that a layer gets under a policy; None if none fits, as `reason_to_skip` says.
+    """Return the class that a layer gets under a policy. None if `reason_to_skip` gives a reason.
 
-    Swapping an instance's `__class__` keeps the layer object, its variables, their paths and the
-    optimizer's slots what they are.
+    Swapping the `__class__` of an instance leaves the layer object, its variables, their paths and
+    the optimizer's slots as they are.
     """
     kind: Any = type(layer)
     ours = _class_for(kind)
@@ -44,7 +47,7 @@ def swapped_class(layer: Layer) -> type[Any] | None:
 
 
 def reason_to_skip(layer: Layer) -> str:
-    """Why a policy cannot go on a recurrent layer or an embedding, or ""."""
+    """Explain why a recurrent layer or an embedding can take no policy. "" if it can take one."""
     kind: Any = type(layer)
     ours = _class_for(kind)
     if ours is None:
@@ -72,13 +75,13 @@ def reason_to_skip(layer: Layer) -> str:
 
 
 def has_own_call(layer: Layer) -> bool:
-    """Whether a user derived the class of a layer from a stock one or ours and wrote its `call`."""
+    """Whether the class of a layer is a user's subclass of a stock class or ours with a `call`."""
     ours = _class_for(type(layer))
     return ours is not None and any(_overridden(type(layer), ours, "call"))
 
 
 def _class_for(kind: type[Any]) -> Any:
-    """Our class that stands for the one that a class derives from, or None."""
+    """Return our class for the stock class that a class derives from. None if there is none."""
     matching = (ours for ours in (*RECURRENT, *EMBEDDINGS) if issubclass(kind, _stock(ours)))
     return next(matching, None)
 
@@ -89,7 +92,7 @@ def _stock(ours: type[Any]) -> type[Any]:
 
 
 def _overridden(kind: type[Any], ours: type[Any], name: str) -> Iterator[CodeType]:
-    """The code of a method in each class that a user put over a stock one or over ours."""
+    """Yield the code of a method in each class of a user's that overrides it."""
     for derived in kind.__mro__[: kind.__mro__.index(_stock(ours))]:
         method = derived.__dict__.get(name)
         code = None if method is None else getattr(inspect.unwrap(method), "__code__", None)
@@ -99,8 +102,10 @@ def _overridden(kind: type[Any], ours: type[Any], name: str) -> Iterator[CodeTyp
 
 
 def _calls_on(code: CodeType, name: str, stock: type[Any]) -> bool:
-    """Whether a method calls the one below, or, as a policy of a recurrent layer runs in its loop,
-    that loop."""
+    """Whether a method calls the method that it overrides.
+
+    For the `call` of a recurrent layer, calling `inner_loop` is enough, because policies run there.
+    """
     names = {*code.co_names, *code.co_freevars}
     if {"super", name} <= names:
         return True
@@ -110,9 +115,9 @@ def _calls_on(code: CodeType, name: str, stock: type[Any]) -> bool:
 
 @cache
 def derived_class(kind: Any, ours: Any) -> type[Any]:
-    """A user's class whose `super().call()` is ours.
+    """Make a subclass of a user's class whose `super().call()` is ours.
 
-    It has the user's name, and is saved as a layer of the user's, without the policy.
+    It has the name of the user's class, and is saved as a layer of that class, without the policy.
     """
 
     def get_config(self: Any) -> dict[str, Any]:
@@ -134,7 +139,7 @@ def derived_class(kind: Any, ours: Any) -> type[Any]:
     made: Any = type(kind.__name__, (kind, ours), names)
     package, is_registered, name = keras.saving.get_registered_name(kind).partition(">")
     if is_registered:
-        # Both classes have one name in files; reading one gives the user's.
+        # Both classes have the same name in files. Reading a file gives the user's class.
         keras.saving.register_keras_serializable(package, name)(made)
         keras.saving.get_custom_objects()[f"{package}>{name}"] = kind
     return made  # type: ignore[no-any-return]

@@ -1,4 +1,4 @@
-"""A layer as it was before a policy, and how it is restored."""
+"""The state of a layer before a policy, and how to restore it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ POLICY_ATTRIBUTES = (*policy_layer.POLICY_ATTRIBUTES, *recurrent_layer.POLICY_AT
 
 
 class RestorableLayer(SwappedLayer):
-    """A layer, or one direction of a `Bidirectional`, as it is now.
+    """The current state of a layer, or of one direction of a `Bidirectional`, to restore later.
 
     Args:
         name: the layer's name in the model.
@@ -41,7 +41,7 @@ class RestorableLayer(SwappedLayer):
         self.attributes = {name: vars(layer)[name] for name in names if name in vars(layer)}
 
     def restore(self) -> None:
-        """Make the layer what it was."""
+        """Restore the state of the layer."""
         layer = self.layer
         layer.__class__ = self.kind
         for name in POLICY_ATTRIBUTES:
@@ -54,9 +54,9 @@ class RestorableLayer(SwappedLayer):
 
 
 def _current_generator(layer: Layer) -> Any:
-    """The generator that a policy's masks come from and that is there before the policy.
+    """Return the generator of a policy's masks that exists before the policy.
 
-    It is that of the first cell, or one that came with an earlier policy; None if there is none.
+    It is that of the first cell, or one that an earlier policy added. None if there is none.
     """
     if "_mask_generator" in vars(layer):
         return vars(layer)["_mask_generator"]
@@ -65,8 +65,11 @@ def _current_generator(layer: Layer) -> Any:
 
 
 def take_off(layer: Layer) -> None:
-    """Take the policy off a layer: it is as it was before `apply`, or the stock layer where it was
-    made with the policy. (A class of the user's, derived from ours, stays without a policy.)"""
+    """Take the policy off a layer.
+
+    The layer is then as it was before `apply`. If it was created with the policy, it becomes the
+    stock layer. A user's class that is derived from ours keeps its class, without a policy.
+    """
     before = vars(layer).get("_before_policy")
     if before is not None:
         before.restore()
@@ -91,8 +94,9 @@ def take_off(layer: Layer) -> None:
 
 
 def update_models(model: Layer) -> None:
-    """Tell every model that runs layers of a model that they have changed: what was traced of it is
-    wrong now, and what it says when it is saved may be.
+    """Update every model that runs layers of a model after these have changed.
+
+    Its traced functions are wrong now, and its warnings on saving may be wrong too.
 
     Args:
         model: a model or a layer.
@@ -103,24 +107,24 @@ def update_models(model: Layer) -> None:
         if not any(id(layer) in changed for layer in layers_of(each)):
             continue
         update_saving_warnings(each)
-        # At once for a step that is traced already: a running `fit` calls it again.
+        # Traced functions are made again at once, because a running `fit` calls them again.
         for step in ("train", "test", "predict"):
             if getattr(each, f"{step}_function", None) is not None:
                 getattr(each, f"make_{step}_function")(force=True)
 
 
 def _live_models() -> list[Layer]:
-    """Every model of this process: a layer does not know which models it is in."""
+    """Return every model in this process. A layer does not know which models it is in."""
     return [
         value
         for value in gc.get_objects()
-        # Not isinstance, which would ask a proxy what it stands for; and no half-made model.
+        # This avoids isinstance, which would resolve proxies, and skips half-made models.
         if issubclass(type(value), keras.Model) and hasattr(value, "_layers")
     ]
 
 
 class ModelsToUpdate:
-    """The models that run a model's layers, which must hear of every change.
+    """The models that run a model's layers. They must be updated after every change.
 
     Args:
         model: the model.
@@ -130,8 +134,8 @@ class ModelsToUpdate:
         self.model = model
 
     def check(self) -> None:
-        """Nothing can be wrong."""
+        """Check nothing, because nothing can be wrong."""
 
     def restore(self) -> None:
-        """Tell them."""
+        """Update the models."""
         update_models(self.model)

@@ -56,7 +56,7 @@ class TimeDistributed(keras.layers.TimeDistributed):  # type: ignore[misc]
         batch, *others = ops.shape(inputs)
         tokens = ops.reshape(inputs, (batch, math.prod(others)))
         rows = embedding.call(tokens, training=bool(training))
-        # In a new tensor: Keras's wrapper gives none with an embedding's own mask of padding.
+        # This makes a new tensor: Keras's wrapper returns none with an embedding's padding mask.
         return ops.reshape(rows, (batch, *others, ops.shape(rows)[-1]))
 
 
@@ -80,15 +80,17 @@ class SwappedTimeDistributed(SwappedLayer):
 
 
 def embedding_in(layer: Layer) -> Layer | None:
-    """The embedding that one or several nested `TimeDistributed` run at each step; None if they run
-    another layer."""
+    """Return the embedding that one or several nested `TimeDistributed` run at each step.
+
+    None if they run another layer.
+    """
     while isinstance(layer, keras.layers.TimeDistributed):
         layer = layer.layer
     return layer if isinstance(layer, keras.layers.Embedding) else None
 
 
 def wrappers_of(embeddings: Sequence[Layer], all_layers: Sequence[Layer]) -> list[Layer]:
-    """The `TimeDistributed` layers that run one of these embeddings."""
+    """Return the `TimeDistributed` layers that run one of these embeddings."""
     ids = {id(embedding) for embedding in embeddings}
     wrappers = [x for x in all_layers if isinstance(x, keras.layers.TimeDistributed)]
     return [x for x in wrappers if id(embedding_in(x)) in ids]
