@@ -36,7 +36,9 @@ def _beside_another(job: Job, policy: str) -> Seconds:
     other = context.Process(target=_keep_busy, args=(job, policy, started), daemon=True)
     other.start()
     try:
-        started.wait()
+        while not started.wait(timeout=1.0):
+            if not other.is_alive():
+                raise RuntimeError(f"the second process ended with {other.exitcode}")
         return interleaved(_contestants(job, policy), job.seconds / 2 / len(job.policies))
     finally:
         other.terminate()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.table import Table
@@ -30,8 +30,10 @@ These are the figures for a CPU.
 
 ![Time of a training step, relative to PyTorch's layer, by policy and size.](speed-torch.png)
 
-Each figure in this table is a geometric mean over six sizes. Where there are two figures, they
-belong to the fastest and the slowest policy.
+Each figure in this table is a geometric mean over {sizes} sizes. The policies that were measured at
+all of these sizes are {policies}.
+Where there are two figures, they belong to the fastest and the slowest of them. The tables below
+have the other policies.
 """
 
 HOW = """
@@ -90,8 +92,22 @@ def _at_a_glance(results: Sequence[Result]) -> str:
         gru=_range(vertical["GRU"].values()),
         inside=_range([*inside["LSTM"].values(), *inside["GRU"].values()]),
         loop=_range(loops),
+        sizes=len({job.shape for job, _ in of(results, "torch", compiled=True)}),
+        policies=_listed(dict.fromkeys(_policies([*vertical.values(), *inside.values()]))),
     )
     return text + "\n" + table(("layer", "policies", "time", "÷"), rows, 2)
+
+
+def _policies(means_by_name: Iterable[dict[str, float]]) -> Iterator[str]:
+    """The policies that means are about: "zaremba" of "LSTM zaremba, 6 sizes"."""
+    for by_name in means_by_name:
+        for name in by_name:
+            yield name.split()[1].rstrip(",")
+
+
+def _listed(names: Iterable[str]) -> str:
+    *others, last = (f"`{name}`" for name in names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _range(values: Iterable[float]) -> str:

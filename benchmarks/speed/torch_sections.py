@@ -66,6 +66,7 @@ KIND_NAMES = {
 
 
 def training(results: Sequence[Result]) -> str:
+    """Training steps, by size and kind of layer."""
     jobs = list(of(results, "torch"))
     parts = [TORCH] if jobs else []
     for shape in dict.fromkeys(job.shape for job, _ in jobs):
@@ -109,6 +110,7 @@ def _loops(here: Sequence[tuple[Job, Any]]) -> list[tuple[str, ...]]:
 
 
 def small_layers(results: Sequence[Result]) -> str:
+    """The best and the worst of many small sizes."""
     jobs = list(of(results, "small"))
     if not jobs:
         return ""
@@ -137,6 +139,7 @@ def small_layers(results: Sequence[Result]) -> str:
 
 
 def in_evaluation(results: Sequence[Result]) -> str:
+    """Policies with their own rule for evaluation."""
     rows = [
         (f"{job.cell} {policy}", str(job.shape), ms(found["stock"]), ms(found[policy]),
          spread(found[policy], found["stock"]))
@@ -148,6 +151,7 @@ def in_evaluation(results: Sequence[Result]) -> str:
 
 
 def on_a_busy_machine(results: Sequence[Result]) -> str:
+    """Training steps beside a second process."""
     rows = [
         (f"{job.cell} {policy}", str(job.shape), _times(each, "stock"), _times(each, "policy"),
          spread(each["policy, busy"], each["stock, busy"]))
@@ -163,6 +167,7 @@ def _times(found: Any, name: str) -> str:
 
 
 def kinds(results: Sequence[Result]) -> str:
+    """Kinds of layers that the other tables do not have."""
     rows = [
         (f"{job.cell}, {KIND_NAMES.get(kind, kind)}", str(job.shape), ms(found[kind]["stock"]),
          ms(found[kind]["variational"]), spread(found[kind]["variational"], found[kind]["stock"]))

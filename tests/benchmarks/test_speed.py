@@ -112,6 +112,7 @@ def test_the_page_begins_with_what_all_sizes_come_to():
     assert "takes\n  0.38 to 0.75 of the time of PyTorch's layer without dropout" in first
     assert "0.12 to 0.25 of the time of a loop" in first
     assert "| GRU | vertical and weight policies | 0.25 |" in first
+    assert "all of these sizes are `zaremba` and `variational`." in first
     assert "| zaremba | 1e+03 | 0.50 (0.50–0.50) | 0.50 (0.50–0.50) | 25% |" in page.page(made)
 
 
