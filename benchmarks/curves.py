@@ -15,6 +15,16 @@ from .spread import by_seed
 Result = dict[str, Any]
 
 
+# Text and lines that a page's light and its dark background both show well.
+INK = "#85858d"
+STYLE = {
+    **dict.fromkeys(["text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor"], INK),
+    **dict.fromkeys(["xtick.color", "ytick.color", "grid.color"], INK),
+    "legend.framealpha": 0.0,
+    "savefig.transparent": True,
+}
+
+
 def new_figure(**options: Any) -> tuple[Any, Any]:
     """A figure and its axes, as matplotlib's `subplots` has them, that no screen is needed for."""
     import matplotlib
@@ -22,6 +32,7 @@ def new_figure(**options: Any) -> tuple[Any, Any]:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    plt.rcParams.update(STYLE)
     return plt.subplots(layout="constrained", **options)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from ..curves import bands, by_epoch, in_perplexity, new_figure, write
+from ..curves import INK, bands, by_epoch, in_perplexity, new_figure, write
 from ..spread import by_seed, with_rate
 from ..tables import new_table
 from .presets import PRESETS
@@ -73,10 +73,10 @@ def curves(results: list[Result], path: Path) -> Path:
     bands(axes, results, "valid_perplexity", "-", "")
     bands(axes, results, "train_perplexity", ":", None)
     for style, what in (("-", "validation"), (":", "training")):
-        axes.plot([], [], style, color="0.4", label=what)
+        axes.plot([], [], style, color=INK, label=what)
     corpus = results[0]["corpus"]
     if corpus["floor"]:
-        axes.axhline(corpus["floor"], color="0.4", linewidth=1, label="entropy of the language")
+        axes.axhline(corpus["floor"], color=INK, linewidth=1, label="entropy of the language")
     highest = max(e["valid_perplexity"] for r in results for e in r["epochs"])
     preset = results[0]["config"]["preset"]
     axes.set(title=f"{preset}: {corpus['name']}, validation and training")

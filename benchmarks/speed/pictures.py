@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..curves import write
+from ..curves import INK, new_figure, write
 from .aims import Result, of, per_token
 from .jobs import CELLS, DROPPED, IN_LOOP, POLICIES
 from .timing import median, ratio
@@ -13,21 +13,16 @@ from .timing import median, ratio
 
 def pictures(results: Sequence[Result], folder: Path) -> list[Path]:
     """Draw what there is to draw, as PNGs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     drawn = [_draw_growth(results, folder / "speed-growth.png")]
     drawn.append(_draw_torch(results, folder / "speed-torch.png"))
     return [path for path in drawn if path is not None]
 
 
 def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
-    from matplotlib import pyplot as plt
-
     jobs = list(of(results, "growth", keeps_memory=False))
     if not jobs:
         return None
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
+    figure, axes = new_figure(nrows=1, ncols=2, figsize=(9, 4), sharey=True)
     for axis, where in zip(("T", "B"), axes, strict=True):
         drawn = set()
         for job, found in jobs:
@@ -38,7 +33,7 @@ def _draw_growth(results: Sequence[Result], path: Path) -> Path | None:
                 times = per_token(job, axis, found[axis], name)
                 style = "-" if job.cell == "LSTM" else "--"
                 names = ["stock", *dict.fromkeys(j.policies[0] for j, _ in jobs)]
-                colour = "0.4" if name == "stock" else f"C{names.index(name)}"
+                colour = INK if name == "stock" else f"C{names.index(name)}"
                 where.loglog(
                     list(times),
                     [1e6 * median(each) for each in times.values()],
@@ -64,10 +59,9 @@ def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
     shapes = list(dict.fromkeys(job.shape for job, _ in jobs))
     names = [name for name in POLICIES if any(job.policies == (name,) for job, _ in jobs)]
     cells = [cell for cell in CELLS if any(job.cell == cell for job, _ in jobs)]
-    figure, axes = plt.subplots(
-        1, len(cells), figsize=(5 * len(cells), 4.4), layout="constrained", squeeze=False,
-        sharey=True,
-    )  # fmt: skip
+    figure, axes = new_figure(
+        nrows=1, ncols=len(cells), figsize=(5 * len(cells), 4.4), squeeze=False, sharey=True
+    )
     for cell, where in zip(cells, axes[0], strict=True):
         for job, found in jobs:
             if job.cell != cell:
@@ -82,13 +76,13 @@ def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
                 middle, place, xerr=spread, fmt="o" if policy in IN_LOOP else "s", markersize=4,
                 color=f"C{number}",
             )  # fmt: skip
-        where.axvline(1.0, color="0.5", linewidth=1)
+        where.axvline(1.0, color=INK, linewidth=1)
         where.set(title=cell, xlabel="training step ÷ PyTorch's layer's")
         where.set_yticks(range(len(names)), names)
         where.set_xlim(left=0)
         where.grid(alpha=0.3, axis="x")
     axes[0][0].invert_yaxis()
-    marks = [("s", "0.4", "÷ with as much dropout"), ("o", "0.4", "÷ without dropout")]
+    marks = [("s", INK, "÷ with as much dropout"), ("o", INK, "÷ without dropout")]
     marks += [("", f"C{n}", str(shape)) for n, shape in enumerate(shapes)]
     handles = [
         plt.Line2D([], [], linestyle="", marker=mark or "o", color=colour, label=label)

@@ -21,7 +21,8 @@ def wrong(name, text):
     there = {
         "title": text.startswith(f"# {name}\n"),
         "picture": f"](../pictures/{name}.svg)" in flat,
-        "equation": re.search(r"^    .*(_t = |_hh ← D)", text, re.MULTILINE) is not None,
+        "equation": re.search(r"^```math$.*?(_t|W_{hh}) &(=|\\leftarrow) ", text, re.M | re.S)
+        is not None,
         "source": all(f"https://arxiv.org/abs/{number}" in flat for number in arxiv),
         "authors": not policy.citation or policy.citation.split()[0].rstrip(",") in flat,
         "when": "\n## When to use it\n" in text,
