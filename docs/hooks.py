@@ -1,7 +1,8 @@
 """For MkDocs: what the pages need beyond Markdown.
 
-Diagrams become part of their pages and take the page's colours. Cells of a table know their column's
-name, which narrow screens show beside them. KaTeX, which sets the equations, is served with the site.
+Diagrams become part of their pages and take the page's colours. Cells of a table know their
+column's name, which narrow screens show beside them. KaTeX, which sets the equations, is served
+with the site.
 """
 
 import html
@@ -17,6 +18,7 @@ IMAGE = re.compile(r'<img alt="([^"]*)" src="([^"]*pictures/[^"]+\.svg)" ?/?>')
 TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 HEAD = re.compile(r"<th\b[^>]*>(.*?)</th>", re.DOTALL)
 ROW = re.compile(r"<tr>.*?</tr>", re.DOTALL)
+CODE = re.compile(r"<code>[^<]*</code>")
 TAG = re.compile(r"<[^>]+>")
 
 # `make env` puts it there.
@@ -63,4 +65,6 @@ def _name_cells(table):
         cells = iter(names)
         return re.sub(r"<td\b", lambda _: f'<td data-column="{next(cells, "")}"', row[0])
 
-    return ROW.sub(name_row, table[0])
+    # Long names break after a dot or an underscore, and nowhere else.
+    broken = CODE.sub(lambda code: re.sub(r"(?<=\w)([._(])(?=\w)", r"\1<wbr>", code[0]), table[0])
+    return ROW.sub(name_row, broken)

@@ -62,7 +62,7 @@ class Page(HTMLParser):
         self.ids, self.targets = set(), []
         self.feed(path.read_text(encoding="utf-8"))
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, _, attrs):
         named = dict(attrs)
         self.ids |= {named[key] for key in ("id", "name") if named.get(key)}
         self.targets += [named[key] for key in ("href", "src") if named.get(key)]
