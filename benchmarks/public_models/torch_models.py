@@ -524,6 +524,8 @@ def _opennmt(input_feed: bool) -> Built:
     kind = decoders.InputFeedRNNDecoder if input_feed else decoders.StdRNNDecoder
     decoder = kind("LSTM", True, 2, 16, dropout=0.3, embeddings=words())
     made = load("onmt.models.model").NMTModel(encoder, decoder)
+    for parameter in made.parameters():  # as its trainer does; the embeddings' are memory as it was
+        nn.init.uniform_(parameter, -0.1, 0.1)
     source = torch.randint(1, 20, (3, 7, 1))
     return made, (source, torch.randint(1, 20, (3, 6, 1)), torch.tensor([7, 6, 5]))
 
