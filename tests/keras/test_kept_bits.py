@@ -61,6 +61,14 @@ def test_masks_of_steps_are_drawn_in_advance(draws):
     assert draws == [("input", count) for count in (1, 2, 4, 8, 16)]
 
 
+def test_chunks_of_a_few_steps_use_all_that_was_drawn_in_advance(draws):
+    layer = gru(STEP)
+    with dp.sequence(layer):
+        for _ in range(3):
+            layer(noise(3), training=True)
+    assert draws == [("input", 3), ("input", 6)]  # the last three of nine came with the second
+
+
 def test_a_graph_holds_each_mask_once(draws):
     class Stepper(keras.Model):
         def __init__(self):

@@ -140,7 +140,7 @@ OWN_TESTS = {
 }
 """The same for modules that one adapter alone has, or tests in files of its own."""
 
-BACKENDS = dict.fromkeys(("call_counter", "call_counting"), "jax")
+BACKENDS = dict.fromkeys(("call_counter", "call_counting", "kept_bits"), "jax")
 """The backend of Keras for modules most of which runs only in graphs; torch for the others."""
 
 
