@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from dropout_policies_kernels.cells import CELL_TYPES
+from dropout_policies_kernels.compiled import describe
 from torch import nn
 
 from dropout_policies.adapter import (
@@ -31,11 +33,9 @@ from dropout_policies.adapter import (
 
 from .auditing.parts import find_parts
 from .auditing.probe import Probe
-from .cells import CELL_TYPES
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
 from .found_layers import find_embeddings, find_layers, kind_of
-from .kernels.compiled import describe
 from .model_wiring.existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
 from .model_wiring.observation import observe_runs, observe_wiring
 from .model_wiring.structure import read_wiring

@@ -7,6 +7,13 @@ from math import prod
 from typing import Any
 
 import torch
+from dropout_policies_kernels.cells import (
+    SiteMasks,
+    States,
+    apply_drop,
+    apply_zoneout,
+    loop_over_steps,
+)
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -24,7 +31,6 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cells import SiteMasks, States, apply_drop, apply_zoneout, loop_over_steps
 from .masks import Mask, mask_values
 from .policy_layer import SHARED, PolicyLayer, policy_repr, resolve_policy, run_eagerly
 from .recurrence import Packing, apply_packed_mask, batch_size, pad_packed

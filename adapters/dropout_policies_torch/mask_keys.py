@@ -6,9 +6,8 @@ import weakref
 from typing import Any
 
 import numpy as np
+from dropout_policies_kernels.tracing import export_tracer, shared_memory
 from torch import Tensor
-
-from .tracing import export_tracer, shared_memory
 
 
 class MaskKeys:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from dropout_policies_kernels.compiled import launch_kernel, load_triton_kernels
+from dropout_policies_kernels.kernel_memory import has_memory
+from dropout_policies_kernels.tracing import is_observed
 from torch import Tensor
 
 from dropout_policies.adapter import (
@@ -28,10 +31,6 @@ from dropout_policies.adapter import (
     threshold,
     write_keep_bits,
 )
-
-from .kernels.compiled import launch_kernel, load_triton_kernels
-from .kernels.kernel_memory import has_memory
-from .tracing import is_observed
 
 
 @dataclass(frozen=True)

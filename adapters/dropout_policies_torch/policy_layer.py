@@ -9,6 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from dropout_policies_kernels.tracing import (
+    in_backward_pass,
+    in_cuda_graph,
+    in_make_fx,
+    in_trace,
+    is_vmapped,
+)
 from torch import Tensor
 
 from dropout_policies.adapter import (
@@ -31,13 +38,6 @@ from .mask_keys import MaskKeys
 from .masks import Masks
 from .scripting import check_scriptable
 from .shared_masks import draw_shared
-from .tracing import (
-    in_backward_pass,
-    in_cuda_graph,
-    in_make_fx,
-    in_trace,
-    is_vmapped,
-)
 
 POLICY_ATTRIBUTES = (
     "placement",

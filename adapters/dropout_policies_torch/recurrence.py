@@ -13,6 +13,17 @@ from itertools import product
 from typing import Any
 
 import torch
+from dropout_policies_kernels import operators
+from dropout_policies_kernels.cells import (
+    STEP_FUNCTIONS,
+    SiteMasks,
+    States,
+    Weights,
+    compute_input_gates,
+    loop_over_steps,
+)
+from dropout_policies_kernels.operator_arguments import OPERATOR_SITES
+from dropout_policies_kernels.tracing import in_torch_func, is_vmapped
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
@@ -21,18 +32,7 @@ from dropout_policies.adapter import (
     Site,
 )
 
-from .cells import (
-    STEP_FUNCTIONS,
-    SiteMasks,
-    States,
-    Weights,
-    compute_input_gates,
-    loop_over_steps,
-)
-from .kernels import operators
-from .kernels.operator_arguments import OPERATOR_SITES
 from .masks import Mask, Masks, apply_mask, mask_values
-from .tracing import in_torch_func, is_vmapped
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dropout_policies_kernels.cells import (
+    CELL_TYPES,
+    STEP_FUNCTIONS,
+    States,
+    Weights,
+    compute_input_gates,
+)
 from torch import Tensor, nn
 
 from dropout_policies.adapter import (
@@ -19,7 +26,6 @@ from dropout_policies.adapter import (
     stack_placement,
 )
 
-from .cells import CELL_TYPES, STEP_FUNCTIONS, States, Weights, compute_input_gates
 from .policy_layer import SHARED, PolicyLayer, policy_repr, run_eagerly
 from .scripting import symbolic_call
 from .tensor_checks import cell_shapes, check_tensors

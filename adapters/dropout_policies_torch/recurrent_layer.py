@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from dropout_policies_kernels.cells import CELL_TYPES, States
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -19,7 +20,6 @@ from dropout_policies.adapter import (
     warn_of_steps,
 )
 
-from .cells import CELL_TYPES, States
 from .policy_layer import SHARED, PolicyLayer, policy_repr, run_eagerly
 from .recurrence import Packing, batch_size, run_layers
 from .scripting import symbolic_call

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from dropout_policies_kernels.tracing import is_observed
 from torch import Tensor
 
 from dropout_policies.adapter import Plan, PlannedMask, RowGroup, SharedMasks, Slot, steps_to_draw
 
 from .masks import Mask, Masks, as_mask, keyed_bits
-from .tracing import is_observed
 
 
 class DrawnSteps(NamedTuple):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from dropout_policies_kernels.cells import CELL_TYPES
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-
-from .cells import CELL_TYPES
 
 Shapes = Mapping[str, tuple[int, ...]]
 """The names of parameters, with the shapes that they must have."""

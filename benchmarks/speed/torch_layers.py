@@ -8,7 +8,7 @@ from typing import Any
 
 import dropout_policies_torch as dpt
 import torch
-from dropout_policies_torch.cells import CELL_TYPES
+from dropout_policies_kernels.cells import CELL_TYPES
 from torch import Tensor, nn
 from torch.nn import functional
 

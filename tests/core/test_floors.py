@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "dropout_policies"
 TORCH = ROOT / "adapters" / "dropout_policies_torch"
 KERAS = ROOT / "adapters" / "dropout_policies_keras"
+KERNELS = ROOT / "adapters" / "dropout_policies_kernels"
 PYTEST = ROOT / "adapters" / "dropout_policies_pytest"
 FRAMEWORKS = {"torch", "keras", "tensorflow", "jax"}
 ADAPTERS = {"dropout_policies_torch", "dropout_policies_keras"}
@@ -47,10 +48,32 @@ CORE_ROOMS = (
 )
 """The folders and modules of the core, each of which may import those before it alone."""
 
-TORCH_ROOMS = (
+KERNELS_ROOMS = (
     "tracing",
     "cells",
-    "kernels",
+    "kernel_memory",
+    "triton_kernels",
+    "compiled",
+    "cpu_products",
+    "products",
+    "masked_products",
+    "operator_arguments",
+    "time_steps",
+    "sequence_kernel",
+    "gpu_kernels",
+    "cpu_kernels",
+    "kernel_selection",
+    "sequence_operator",
+    "lstm_steps",
+    "gru_steps",
+    "rnn_steps",
+    "lstm_operator",
+    "gru_operator",
+    "rnn_operator",
+    "operators",
+    "__init__",
+)
+TORCH_ROOMS = (
     "tensor_checks",
     "scripting",
     "masks",
@@ -108,7 +131,7 @@ KERAS_ROOMS = (
     "adapter",
     "__init__",
 )
-ROOMS = {CORE: CORE_ROOMS, TORCH: TORCH_ROOMS, KERAS: KERAS_ROOMS}
+ROOMS = {CORE: CORE_ROOMS, KERNELS: KERNELS_ROOMS, TORCH: TORCH_ROOMS, KERAS: KERAS_ROOMS}
 
 SHORTCUTS = {
     CORE / "policies" / "policy.py": {"pictures"},
@@ -122,6 +145,7 @@ BANS = {
     CORE: FRAMEWORKS | ADAPTERS | UPSTAIRS,
     TORCH: {"keras", "tensorflow", "jax", "dropout_policies_keras"} | UPSTAIRS,
     PYTEST: FRAMEWORKS | ADAPTERS | UPSTAIRS,
+    KERNELS: {"keras", "tensorflow", "jax"} | ADAPTERS | UPSTAIRS,
     KERAS: {"torch", "tensorflow", "jax", "keras.src", "dropout_policies_torch"} | UPSTAIRS,
 }
 
@@ -229,7 +253,9 @@ def test_that_order_can_be_broken(tmp_path):
         assert rooms_imported(file, tmp_path) == {room}
 
 
-@pytest.mark.parametrize("adapter", [TORCH, KERAS, ROOT / "examples"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "adapter", [TORCH, KERAS, KERNELS, ROOT / "examples"], ids=lambda path: path.name
+)
 def test_adapters_import_one_module_of_the_core(adapter):
     files = sorted(adapter.rglob("*.py"))
     found = {
@@ -268,8 +294,10 @@ def test_no_module_has_the_name_of_a_public_function():
 
 
 def test_both_adapters_have_the_same_rooms():
-    """But for what one framework alone has. PyTorch: activation checkpointing, TorchScript, and
-    checks of tensors before its own operators. Keras: cells inside layers (their classes, checks
+    """But for what one framework alone has. (One step of PyTorch's cells, its kernels, and how its
+    calls are traced are a package of their own, which Keras uses too.)
+
+    PyTorch: activation checkpointing, TorchScript, and checks of tensors before its own operators. Keras: cells inside layers (their classes, checks
     and plans), convolutional ones among them, layers to look for inside layers, loops to choose
     from, a wrapper that runs a layer at each step, constructors whose arguments Keras itself reads,
     and a file format that only knows what `get_config` says. (The number of a call, and the masks
@@ -279,10 +307,9 @@ def test_both_adapters_have_the_same_rooms():
     keras_alone = {"policy_cells", "layer_cells", "loops", "conv_cells", "conv_layers"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "saving_warnings"}
-    keras_alone |= {"call_counter", "time_distributed"}
+    keras_alone |= {"call_counter", "time_distributed", "tracing", "cells", "kernels"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
-    in_both = {"kernels": {"__init__", "compiled", "products"}}
-    in_both["auditing"] = {"__init__", "probe", "calling", "parts"}
+    in_both = {"auditing": {"__init__", "probe", "calling", "parts"}}
     in_both["model_wiring"] = {"__init__", "structure", "observer", "observation", "own_masks"}
     in_both["model_wiring"] |= {"example_calls", "existing_dropout", "model_state"}
     for room, files in in_both.items():

@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 import torch
-from dropout_policies_torch.kernels.compiled import C_DEFINES, load_c_functions
+from dropout_policies_kernels.compiled import C_DEFINES, load_c_functions
 
 from dropout_policies.compilation import compiler, libraries
 from dropout_policies.masks import compiled_bits

@@ -9,7 +9,7 @@ from typing import Any
 
 import dropout_policies_torch as dpt
 import torch
-from dropout_policies_torch.kernels.operator_arguments import OPERATOR_SITES
+from dropout_policies_kernels.operator_arguments import OPERATOR_SITES
 from hypothesis import strategies as st
 from torch import Tensor, nn
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from dropout_policies_kernels import kernel_memory, sequence_operator
 from dropout_policies_torch import recurrent_layer
-from dropout_policies_torch.kernels import kernel_memory, sequence_operator
 from hypothesis import strategies as st
 from torch import Tensor
 

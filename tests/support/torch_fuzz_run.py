@@ -11,7 +11,7 @@ from typing import Any
 import dropout_policies_torch as dpt
 import pytest
 import torch
-from dropout_policies_torch.kernels import kernel_selection, operators, products
+from dropout_policies_kernels import kernel_selection, operators, products
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.checkpoint import checkpoint

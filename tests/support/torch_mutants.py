@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from dropout_policies_torch import cells, layers, masks, recurrence, recurrent_layer
-from dropout_policies_torch.kernels import (
+from dropout_policies_kernels import (
+    cells,
     gru_operator,
     lstm_operator,
     masked_products,
     operators,
     rnn_operator,
 )
+from dropout_policies_torch import layers, masks, recurrence, recurrent_layer
 from dropout_policies_torch.masks import apply_mask
 
 from dropout_policies.placement.plans import Slot

@@ -3,6 +3,6 @@
 The limit that users get is tested in `kernels/test_faster_path.py`.
 """
 
-from dropout_policies_torch.kernels import operators
+from dropout_policies_kernels import operators
 
 operators.MAX_LOOP_STEPS = 0

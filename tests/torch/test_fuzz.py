@@ -9,8 +9,8 @@ import sys
 
 import pytest
 import torch
-from dropout_policies_torch.kernels import operators
-from dropout_policies_torch.kernels.sequence_kernel import SequenceKernel
+from dropout_policies_kernels import operators
+from dropout_policies_kernels.sequence_kernel import SequenceKernel
 from hypothesis import strategies as st
 
 import dropout_policies as dp

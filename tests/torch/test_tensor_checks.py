@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from dropout_policies_kernels import kernel_memory
 from dropout_policies_torch import GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, Unrolled
-from dropout_policies_torch.kernels import kernel_memory
 from torch import nn
 
 import dropout_policies as dp

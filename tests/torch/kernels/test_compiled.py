@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 import torch
+from dropout_policies_kernels.compiled import C_SOURCE, describe, load_c_functions
 from dropout_policies_torch import GRU, LSTM
-from dropout_policies_torch.kernels.compiled import C_SOURCE, describe, load_c_functions
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import dropout_policies as dp

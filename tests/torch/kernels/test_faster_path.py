@@ -7,8 +7,8 @@ import sys
 import dropout_policies_torch as dpt
 import pytest
 import torch
+from dropout_policies_kernels import cpu_kernels, operators, products
 from dropout_policies_torch import recurrence
-from dropout_policies_torch.kernels import cpu_kernels, operators, products
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -168,7 +168,7 @@ def test_in_graphs_and_in_half_precision_a_few_steps_are_an_operators(ways, monk
 
 def test_users_get_these_limits():
     """The tests beside this one change the first."""
-    code = "from dropout_policies_torch.kernels import operators as o; print(o.MAX_LOOP_STEPS)"
+    code = "from dropout_policies_kernels import operators as o; print(o.MAX_LOOP_STEPS)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) == FEW
 

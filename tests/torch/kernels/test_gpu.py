@@ -5,8 +5,8 @@ import dropout_policies_torch as dpt
 import numpy as np
 import pytest
 import torch
+from dropout_policies_kernels import compiled
 from dropout_policies_torch import masks
-from dropout_policies_torch.kernels import compiled
 
 import dropout_policies as dp
 from dropout_policies.masks import keyed

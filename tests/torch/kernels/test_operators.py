@@ -9,8 +9,8 @@ from unittest.mock import Mock
 import dropout_policies_torch as dpt
 import pytest
 import torch
-from dropout_policies_torch import cells, recurrence
-from dropout_policies_torch.kernels import (
+from dropout_policies_kernels import (
+    cells,
     compiled,
     cpu_kernels,
     cpu_products,
@@ -21,10 +21,10 @@ from dropout_policies_torch.kernels import (
     rnn_operator,
     time_steps,
 )
-from dropout_policies_torch.kernels.compiled import load_c_functions
-from dropout_policies_torch.kernels.gru_operator import gru
-from dropout_policies_torch.kernels.lstm_operator import lstm
-from dropout_policies_torch.kernels.operator_arguments import (
+from dropout_policies_kernels.compiled import load_c_functions
+from dropout_policies_kernels.gru_operator import gru
+from dropout_policies_kernels.lstm_operator import lstm
+from dropout_policies_kernels.operator_arguments import (
     OPERATOR_SITES,
     GRUInputs,
     LSTMInputs,
@@ -32,8 +32,9 @@ from dropout_policies_torch.kernels.operator_arguments import (
     RNNInputs,
     make_grouping,
 )
-from dropout_policies_torch.kernels.rnn_operator import rnn_relu, rnn_tanh
-from dropout_policies_torch.kernels.sequence_kernel import KernelArrays
+from dropout_policies_kernels.rnn_operator import rnn_relu, rnn_tanh
+from dropout_policies_kernels.sequence_kernel import KernelArrays
+from dropout_policies_torch import recurrence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -18,7 +18,7 @@ import json
 import sys
 
 import torch
-from dropout_policies_torch.kernels import gpu_kernels, kernel_selection, operators
+from dropout_policies_kernels import gpu_kernels, kernel_selection, operators
 
 from tests.torch.kernels.test_operators import arguments, by_loop, results
 
@@ -80,7 +80,7 @@ import json
 import sys
 
 import triton
-from dropout_policies_torch.kernels import triton_kernels as kernels
+from dropout_policies_kernels import triton_kernels as kernels
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from ..cells import SiteMasks, States, Weights
-from ..tracing import has_dispatch_mode, in_torch_func, in_trace
 from . import compiled, cpu_kernels, products
+from .cells import SiteMasks, States, Weights
 from .gru_operator import gru
 from .kernel_memory import has_memory, is_plain
 from .lstm_operator import lstm
@@ -33,6 +32,7 @@ from .operator_arguments import (
     RNNWeights,
 )
 from .rnn_operator import rnn_relu, rnn_tanh
+from .tracing import has_dispatch_mode, in_torch_func, in_trace
 
 MAX_LOOP_STEPS = 3
 """Up to this many steps, the plain loop takes no longer than an operator takes to start."""

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from dropout_policies.adapter import Site
 
-from ..cells import STEP_FUNCTIONS, Weights, compute_input_gates, loop_over_steps
-from ..tracing import has_batched_gradients, has_dispatch_mode, retains_graph
+from .cells import STEP_FUNCTIONS, Weights, compute_input_gates, loop_over_steps
 from .kernel_memory import is_plain
 from .operator_arguments import (
     OPERATOR_SITES,
@@ -24,6 +23,7 @@ from .operator_arguments import (
     Inputs,
     flatten,
 )
+from .tracing import has_batched_gradients, has_dispatch_mode, retains_graph
 
 
 class SequenceOperator:
