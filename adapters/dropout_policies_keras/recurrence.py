@@ -19,7 +19,7 @@ from dropout_policies.adapter import (
     Site,
 )
 
-from . import conv_cells, custom_cell
+from . import conv_cells, custom_cell, torch_operators
 from .cells import (
     SiteMasks,
     States,
@@ -202,8 +202,21 @@ def _run_keras_cell(
 ) -> LoopResult:
     """Run one of Keras's cells. `input_mask` holds a mask for each gate, or is None."""
     weights, order = Weights.of(each.cell, each.type, x.dtype, masks), GATE_ORDER[each.type]
-    loop_tensors = [x, input_mask, *states, *masks.values(), *vars(weights).values()]
     fused = next((FUSED_LAYERS[kind] for kind in FUSED_LAYERS if isinstance(layer, kind)), None)
+    may_be_fused = (
+        fused is not None
+        and input_mask is None
+        and not masks
+        and compiled.may_use_fused_kernel(layer, x)
+    )
+    if padding is None and not may_be_fused:
+        found = torch_operators.run_sequence(
+            each.cell, each.type, weights, x, input_mask, states, masks
+        )
+        if found is not None:
+            outputs, end = found
+            return outputs[:, -1], outputs if return_sequences else outputs[:, -1:], end
+    loop_tensors = [x, input_mask, *states, *masks.values(), *vars(weights).values()]
     if input_mask is not None:
         input_mask = in_keras_order(input_mask, order)
     mask_per_gate = not is_shared_by_gates(masks.get(Site.HIDDEN), states[0].shape[-1])
@@ -240,12 +253,7 @@ def _run_keras_cell(
             layer, step, inputs, states, padding, masks, return_sequences, make_product
         )
 
-    if (
-        fused is None
-        or input_mask is not None
-        or masks
-        or not compiled.may_use_fused_kernel(layer, x)
-    ):
+    if fused is None or not may_be_fused:
         return loop()
     return _make_fused_layer(fused, layer, each.cell, weights, loop).inner_loop(
         x, states, padding, training=True

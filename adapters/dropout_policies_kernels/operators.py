@@ -170,7 +170,7 @@ def run_operator(
         gru_weights = GRUWeights(w_ih, w_hh, b_ih, b_hh)
         hs, h, *_ = gru(GRUInputs(x, h0, gru_weights, GRUMasks(*ordered), reverse), needs_backward)
         return hs, (h,)
-    bias = None if b_ih is None or b_hh is None else b_ih + b_hh
+    bias = b_ih if b_ih is None or b_hh is None else b_ih + b_hh
     if mode == "LSTM":
         lstm_weights = LSTMWeights(w_ih, w_hh, bias, weights.w_hr)
         inputs = LSTMInputs(x, h0, states[1], lstm_weights, LSTMMasks(*ordered), reverse)

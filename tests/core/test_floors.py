@@ -23,11 +23,12 @@ SPARED = {
     KERAS / "kernels" / "compiled.py": {"torch", "tensorflow", "jax"},
     KERAS / "kernels" / "products.py": {"torch", "jax"},
     KERAS / "loops.py": {"jax"},
+    KERAS / "torch_operators.py": {"torch"},
 }
 """Where Keras has no public way: to PyTorch's random state, which its dropout draws; to ask how
 a backend runs a call, or whether Keras's own loop does; to compile one function whole; to say what
 `keras.remat` keeps, or what another operation's gradient is made of; to get more than outputs out
-of a loop."""
+of a loop; to run a whole sequence in an operator of PyTorch's."""
 
 CORE_ROOMS = (
     "errors",
@@ -107,6 +108,7 @@ KERAS_ROOMS = (
     "layer_cells",
     "loops",
     "conv_cells",
+    "torch_operators",
     "recurrence",
     "call_counter",
     "shared_calls",
@@ -294,20 +296,23 @@ def test_no_module_has_the_name_of_a_public_function():
 
 
 def test_both_adapters_have_the_same_rooms():
-    """But for what one framework alone has. (One step of PyTorch's cells, its kernels, and how its
-    calls are traced are a package of their own, which Keras uses too.)
+    """But for what one framework alone has.
 
-    PyTorch: activation checkpointing, TorchScript, and checks of tensors before its own operators. Keras: cells inside layers (their classes, checks
-    and plans), convolutional ones among them, layers to look for inside layers, loops to choose
+    PyTorch: activation checkpointing, TorchScript, and checks of tensors before its own operators.
+    (One step of its cells, its kernels, and how its calls are traced are a package of their own,
+    which Keras uses too.) Keras: cells inside layers (their classes, checks and plans),
+    convolutional ones among them, layers to look for inside layers, loops and operators to choose
     from, a wrapper that runs a layer at each step, constructors whose arguments Keras itself reads,
     and a file format that only knows what `get_config` says. (The number of a call, and the masks
     that calls share, are files of PyTorch's; in Keras the number is a variable, which calls that
-    are compiled by themselves share.)"""
+    are compiled by themselves share.)
+    """
     torch_alone = {"checkpointing", "scripting", "tensor_checks", "mask_keys", "shared_masks"}
     keras_alone = {"policy_cells", "layer_cells", "loops", "conv_cells", "conv_layers"}
     keras_alone |= {"shared_calls", "kept_bits", "call_counting", "policy_arguments"}
     keras_alone |= {"keras_arguments", "model_layers", "saving_warnings"}
     keras_alone |= {"call_counter", "time_distributed", "tracing", "cells", "kernels"}
+    keras_alone |= {"torch_operators"}
     assert set(TORCH_ROOMS) - torch_alone == set(KERAS_ROOMS) - keras_alone
     in_both = {"auditing": {"__init__", "probe", "calling", "parts"}}
     in_both["model_wiring"] = {"__init__", "structure", "observer", "observation", "own_masks"}

@@ -14,6 +14,12 @@ import pytest
 
 FOLDER = Path(__file__).parent
 
+if keras.backend.backend() == "torch":
+    # Operators run however few the steps are; see tests/torch/conftest.py.
+    from dropout_policies_kernels import operators
+
+    operators.MAX_LOOP_STEPS = 0
+
 
 def count_to_run(cases: int) -> int:
     """How many of a test's cases run where each is compiled."""
