@@ -132,6 +132,14 @@ test-all: $(READY) ## Run every test with many more cases of the suite, and writ
 	CONFORMANCE_EXAMPLES=20 KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras
 	$(RUN) -m tests.support.conformance_page
 
+.PHONY: integrations
+integrations: $(READY) ## Test policies under other libraries' trainers, tuners and exporters
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group integrations
+	$(PYTEST) -m "slow or not slow" tests/integrations
+	KERAS_BACKEND=tensorflow $(PYTEST) -m "slow or not slow" tests/keras/integrations
+	KERAS_BACKEND=jax $(PYTEST) -m "slow or not slow" tests/keras/integrations
+	KERAS_BACKEND=torch $(PYTEST) -m "slow or not slow" tests/keras/integrations
+
 # libstdc++ comes with it, or the sanitizer does not see what PyTorch throws.
 SANITIZERS = $(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libstdc++.so.6)
 SANITIZED = CC="gcc -g -fsanitize=address,undefined -fno-sanitize-recover=undefined" \
