@@ -9,6 +9,8 @@ import dropout_policies as dp
 from tests.keras.integrations.small_keras_model import FEATURES, STEPS, build, inputs
 
 tuner = pytest.importorskip("keras_tuner")
+if keras.backend.backend() == "tensorflow":
+    pytest.importorskip("tensorboard", reason="keras-tuner imports it on this backend")
 
 RATES = [0.0, 0.3, 0.6]
 
