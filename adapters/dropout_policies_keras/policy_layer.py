@@ -146,7 +146,10 @@ class PolicyLayer(CountingLayer):
 
     @property
     def calls(self) -> int:
-        """The number of training calls so far. It is part of the key of the masks."""
+        """The number of training calls so far. It is part of the key of the masks.
+
+        Without a seed or a schedule no mask depends on it. Then it is the number of masks drawn.
+        """
         return 0 if self.generator is None else self._seed_and_call()[1]
 
     @calls.setter
