@@ -9,8 +9,9 @@ from typing import Any
 from . import starts
 from .captions import page as captions
 from .captions.summary import REPORT as CAPTIONS
-from .config import RunConfig
+from .config import TASKS, RunConfig
 from .data import is_own
+from .overview import overview
 from .ptb import page as ptb
 from .sentences import page as sentences
 from .speech import page as speech
@@ -27,11 +28,18 @@ PAGE = ROOT / "docs" / "results.md"
 SPEED = RUNS / "speed.json"
 PERFORMANCE = PAGE.with_name("performance.md")
 
-HEAD = """# Results
+HEAD = "# Results\n"
 
-Every figure on this page is computed from the runs in `benchmarks/results`, one JSON line a run,
-by `python -m benchmarks.results`; each line holds the run's configuration, seed, versions, machine
-and every epoch's figures. Nothing is typed in by hand, and what has not been run is not here.
+READING = """\
+## How to read the tables
+
+`python -m benchmarks.results` computes our figures on this page from the runs in
+`benchmarks/results`. There, each run is one line of JSON with its configuration, seed, versions,
+machine and the figures of every epoch. The rows marked (paper) are figures that the papers state.
+
+Each section shows the runs of one preset, that is, one size of model and data. The pages of the
+benchmarks describe the presets: [Penn Treebank](penn-treebank.md), [speech](speech.md),
+[captions](captions.md) and [translation](translation.md).
 """
 
 
@@ -51,7 +59,8 @@ def read_speed() -> list[Result]:
 
 def page(files: dict[str, list[Result]]) -> str:
     """The whole page."""
-    parts = [HEAD, *ptb.sections(trained(files, "ptb"), _averaged(files, "ptb"))]
+    parts = [HEAD, overview({task: trained(files, task) for task in TASKS}), READING]
+    parts += ptb.sections(trained(files, "ptb"), _averaged(files, "ptb"))
     parts += speech.sections(trained(files, "speech"))
     parts += captions.sections(
         trained(files, "captions"), _averaged(files, "captions"), _lines(files, "baselines")
@@ -64,7 +73,7 @@ def page(files: dict[str, list[Result]]) -> str:
 
 
 def trained(files: dict[str, list[Result]], task: str) -> list[Result]:
-    """The runs of a task; not those with a common start, whose first steps are others."""
+    """The runs of a task. Runs with a common start are not among them: their first steps differ."""
     configs = ((run, RunConfig.from_dict(run["config"])) for run in _runs(files))
     return [run for run, config in configs if config.task == task and not config.same_start]
 
@@ -80,7 +89,7 @@ def _averaged(files: dict[str, list[Result]], task: str) -> list[Result]:
 
 
 def _lines(files: dict[str, list[Result]], key: str) -> list[Result]:
-    """The lines that have a key; of known data alone, for nobody else can have what is not."""
+    """The lines that have a key. Runs on a user's own data are left out: nobody else has it."""
     found = [line for lines in files.values() for line in lines if key in line]
     return [line for line in found if not is_own(line)]
 

@@ -1,4 +1,4 @@
-"""Runs with one start in several backends: how far their losses differ."""
+"""Runs with the same start in several backends: how far their losses differ."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .tables import new_table
 
 Result = dict[str, Any]
 
-HEAD = """## One start in every backend
+HEAD = """## The same start in every backend
 
-`--same-start` gives every backend the same initial weights and, through keyed masks, the same
-masks at the same places; the learning rate of the first 200 steps is a quarter of the recipe's.
-The largest relative difference of any step's loss over those steps:
+With `--same-start`, every backend gets the same initial weights, and with keyed masks also the same
+masks. The learning rate of the first 200 steps is a quarter of the recipe's. The table shows how
+far the losses of two backends differ at most in these steps, relative to the loss.
 
 | task | preset | policy | backends | steps | largest difference | bound |
 |---|---|---|---|---:|---:|---:|"""
 
 TOLERANCE = 1e-3
-"""How far the loss of a common start may differ between backends, relative."""
+"""How far losses from the same start may differ between backends, relative to the loss."""
 
 
 def compare_starts(results: list[Result]) -> Table:
@@ -77,8 +77,8 @@ def section(results: list[Result]) -> str:
         )
     agree = all(difference <= TOLERANCE for difference in differences)
     verdict = (
-        "All of them lie within the bound."
+        "All differences are within the bound."
         if agree
-        else "**Not all of them lie within the bound.**"
+        else "**Some differences are above the bound.**"
     )
     return "\n".join([*lines, "", verdict, ""])

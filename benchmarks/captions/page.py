@@ -11,24 +11,32 @@ from .summary import REPORT
 
 Result = dict[str, Any]
 
-HEAD = """## Captions: Flickr8k, `--preset {preset}`
+HEAD = """## Captions (Flickr8k): preset `{preset}`
 
-{train:,} images for training, {test:,} for the test, five captions each; {vocabulary:,} words.
-Perplexities are of a caption's words and its end: the lowest of validation, and with the weights of
-that epoch the test's. BLEU in %, of captions of {written:,} test images against all five, by
-sacreBLEU (`{signature}`; BLEU-1 with n-grams of one
-word), in lower case and without punctuation; mean ± deviation over seeds. The paper's figures are
-of MSCOCO, with a far stronger network for the images: compare with and without dropout, not ours
-with the paper's. Its claim is that one regularised model is as good as ten without dropout.
+There are {train:,} images for training and {test:,} for the test, each with five captions. The
+vocabulary has {vocabulary:,} words.
+
+- *Valid* is the lowest validation perplexity of all epochs. The other figures are of the weights of
+  that epoch. Perplexity counts the words of a caption and its end.
+- *BLEU* is in %. It compares the captions of {written:,} test images with all five given ones, in
+  lower case and without punctuation, by sacreBLEU (`{signature}`; for
+  BLEU-1, with single words only).
+
+The paper used MSCOCO and a far stronger network for the images. So compare the rows without and
+with dropout, not ours with the paper's. The paper claims that one model with dropout is as good as
+ten models without.
 """
 
 BASELINES = """### Captions that no model wrote
 
-Of all test images, taken from training images (`python -m benchmarks.captions baselines`): any; the
-first of the image whose features are nearest; of those of the nearest images, the one that is most
-like the others.
+For comparison, these captions for all test images are taken from the training images
+(`python -m benchmarks.captions baselines`):
 
-| taken | BLEU-1 | BLEU-4 |
+- *random*: any caption;
+- *nearest image*: the first caption of the image with the most similar features;
+- *consensus*: of the captions of the nearest images, the one that is most like the others.
+
+| captions | BLEU-1 | BLEU-4 |
 |---|---:|---:|"""
 
 

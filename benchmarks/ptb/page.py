@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spread import by_seed, epochs_done, with_rate, with_spread
+from .caveats import caveats
 from .presets import PRESETS
 from .summary import curves, rounded
 from .texts import TEXTS
@@ -15,27 +16,26 @@ from .texts import TEXTS
 Result = dict[str, Any]
 
 HEAD = """\
-Perplexities of Zaremba et al. (2014, arXiv:1409.2329) are the paper's own, from its table 1. The
-validation and training figures are those of the last epoch, and beside them the lowest of any, with
-its epoch; the test figure is measured once, when a run has finished. Of several seeds, it is the
-mean ± deviation.
+In the tables of language models, *train* and *valid* are the perplexities of the last epoch, of
+which *train* is measured under dropout. *Lowest valid* is the lowest validation perplexity of all
+epochs, with the epoch in brackets. *Test* is measured once, after the last epoch. The paper's
+figures are from table 1 of Zaremba et al. (2014).
 """
 
 COMPARED = """
-Policies have their default rates. The papers that have figures on all of Penn Treebank have them of
-other sizes and recipes:
+Three papers report figures on all of Penn Treebank, with other sizes and recipes:
 
-| policy | of | valid | test | |
+| policy | paper | valid | test | model |
 |---|---|---:|---:|---|
 | zaremba | Zaremba et al. 2014 | 86.2 | 82.7 | 2 layers of 650 |
 | variational | Gal & Ghahramani 2016 | 77.3 | 75.0 | 2 layers of 1,500 |
 | awd | Merity et al. 2018 | 60.0 | 57.3 | 3 layers of up to 1,150, averaged SGD |"""
 
-AVERAGED = """## Models averaged
+AVERAGED = """## Averages of several models
 
-The probabilities of models that differ in their seeds, averaged word by word
-(`python -m benchmarks.ptb ensemble RUN...`), as in the paper's table 1, whose models are trained on
-all of the corpus.
+Several models differ only in their seeds. Here the probabilities that they give to each word are
+averaged (`python -m benchmarks.ptb ensemble RUN...`), as in table 1 of the paper. The paper's
+models are trained on the whole corpus, those of the preset `demo` on a small part of it.
 
 | corpus | each model | models | valid | test |
 |---|---|---:|---:|---:|"""
@@ -48,14 +48,14 @@ PAPER = {
 """The paper's averages, of all of Penn Treebank: validation and test by the number of models."""
 
 BOTH = ("torch", "jax")
-"""A backend of each framework; what was not run of the paper's own recipes is said of these."""
+"""A backend of each framework. The page says which of the paper's recipes did not run on it."""
 
 PICTURES = {
-    "demo": "Without dropout the training perplexity goes on falling while that of validation "
-    "rises; under zaremba both fall.",
-    "wide": "Without dropout the validation perplexity rises far above that under any policy.",
+    "demo": "Without dropout, the training perplexity keeps falling while the validation "
+    "perplexity rises. With zaremba, both fall.",
+    "wide": "Without dropout, the validation perplexity rises far above that of every policy.",
 }
-"""Presets that are drawn, and what there is to see."""
+"""The presets with a picture, and what the picture shows."""
 
 
 def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
@@ -68,7 +68,7 @@ def sections(runs: list[Result], averaged: list[Result]) -> Iterator[str]:
     if averaged:
         lines = [line for result in averaged for line in _averaged(result)]
         lines += [
-            f"| Penn Treebank | the paper's {each} | {models} | {valid:.1f} | {test:.1f} |"
+            f"| Penn Treebank | {each} (paper) | {models} | {valid:.1f} | {test:.1f} |"
             for each, found in PAPER.items()
             for models, (valid, test) in found.items()
         ]
@@ -95,9 +95,10 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
     corpus, paper = runs[0]["corpus"], PRESETS[preset].paper
     tokens = " / ".join(f"{count:,}" for count in corpus["tokens"])
     lines = [
-        f"## {TEXTS[name].title}, `--preset {preset}`\n",
-        f"{tokens} tokens for training, validation and test; {corpus['vocabulary']:,} words.\n",
-        "| policy | backend | seeds | epochs | train | valid | lowest | test | run on |",
+        f"## {TEXTS[name].title}: preset `{preset}`\n",
+        f"Tokens for training / validation / test: {tokens}. Vocabulary: "
+        f"{corpus['vocabulary']:,} words.\n",
+        "| policy | backend | seeds | epochs | train | valid | lowest valid | test | run on |",
         "|---|---|---:|---:|---:|---:|---:|---:|---|",
     ]
     groups = by_seed(runs)
@@ -123,13 +124,12 @@ def _perplexities(name: str, preset: str, runs: list[Result]) -> str:
         ran = {(policy, backend) for policy, backend, _ in groups}
         missing = [backend for backend in BOTH if (policy, backend) not in ran]
         lines += [f"| {policy} | {backend} | | not run | | | | | |" for backend in missing]
-        lines.append(
-            f"| {policy} | the paper's | | {recipe.epochs} | | {paper[0]} | | {paper[1]} | |"
-        )
+        lines.append(f"| {policy} | (paper) | | {recipe.epochs} | | {paper[0]} | | {paper[1]} | |")
     if name == "ptb" and preset in PICTURES:
         lines.append(f"\n![{PICTURES[preset]}]({_picture(preset)})")
     if (name, preset) == ("ptb", "wide"):
-        lines.append(COMPARED)
+        finished = [run for run in runs if "test_perplexity" in run]
+        lines += ["", caveats(finished), COMPARED] if finished else [COMPARED]
     return "\n".join(lines) + "\n"
 
 

@@ -43,7 +43,7 @@ def summary(results: list[Result]) -> Table:
     table.add_section()
     paper = PRESETS[preset].paper if corpus["name"] == "ptb" else None
     if paper is not None:
-        table.add_row("the paper's", "", "", "", "", rounded(paper[0]), "", rounded(paper[1]), "")
+        table.add_row("(paper)", "", "", "", "", rounded(paper[0]), "", rounded(paper[1]), "")
     if corpus["floor"]:
         floor = rounded(corpus["floor"])
         table.add_row("the floor", "", "", "", "", floor, "", floor, "")

@@ -11,11 +11,11 @@ from .summary import Report, curves
 
 Result = dict[str, Any]
 
-AVERAGED = """The probabilities of models that differ in their seeds, averaged word by word
-(`python -m benchmarks.{task} ensemble RUN...`):
+AVERAGED = """Several models differ only in their seeds. Here the probabilities that they give
+to each word are averaged (`python -m benchmarks.{task} ensemble RUN...`):
 """
 
-READ = "The first sentences of the test, as each policy's first model says them:\n"
+READ = "What the first model of each policy writes for the first lines of the test part:\n"
 
 
 def figures(report: Report, head: str, runs: list[Result]) -> str:
@@ -24,8 +24,8 @@ def figures(report: Report, head: str, runs: list[Result]) -> str:
     for (policy, backend, epochs), alike in by_seed(runs).items():
         done = f"{epochs_done(alike)} of {epochs}"
         lines.append(_row(policy, backend, str(len(alike)), done, *report.figures(alike)))
-    lines += [_row(row, "the paper's", "", "", *report.of_paper(row)) for row in report.paper]
-    alt = "Training and validation perplexity by epoch, without dropout and with it."
+    lines += [_row(row, "(paper)", "", "", *report.of_paper(row)) for row in report.paper]
+    alt = "Training and validation perplexity by epoch, without and with dropout."
     picture = _picture(report, runs[0]["config"]["preset"])
     return "\n".join([*lines, "", f"![{alt}]({picture})", ""])
 

@@ -70,7 +70,7 @@ class Report:
             table.add_row(policy, backend, str(len(runs)), done, *self.figures(runs)[1:])
         table.add_section()
         for row in self.paper:
-            table.add_row(row, "the paper's", "", "", *self.of_paper(row)[1:])
+            table.add_row(row, "(paper)", "", "", *self.of_paper(row)[1:])
         return table
 
     def averages(self, result: Result) -> Table:

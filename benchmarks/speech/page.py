@@ -11,17 +11,19 @@ from .summary import PAPER, curves, figures
 
 Result = dict[str, Any]
 
-HEAD = """## Speech: AN4, `--preset {preset}`
+HEAD = """## Speech (AN4): preset `{preset}`
 
-For training {train[utterances]:,} utterances ({train[frames]:,} frames), of other speakers
-{held_out[utterances]:,} ({held_out[frames]:,} frames); frame accuracy in %, mean ± deviation over
-seeds. **The states that are to be recognised are an alignment's, made on the training part and not
-checked against a reference; the corpus has none.** Both accuracies are those of the finished model,
-without masks; nats are what a held-out frame costs. The paper's are of another corpus, and stand
-here for their pattern: with dropout fewer frames are recognised of the speakers that were heard,
-and more of others.
+The model learns from {train[utterances]:,} utterances ({train[frames]:,} frames). It is tested on
+{held_out[utterances]:,} utterances ({held_out[frames]:,} frames) of other speakers, the *held-out*
+part. *Training* and *held out* are accuracies of the finished model without masks, that is, the
+share of frames whose state it predicts correctly, in %. *Loss* is the mean over held-out frames.
 
-| policy | backend | seeds | epochs | training | held out | each seed's | nats |
+**The correct states come from an automatic alignment, which was made on the training part. They
+were not checked against a reference, because the corpus has none.** The paper used another corpus,
+so compare only the pattern: in the paper, dropout lowers the accuracy in training and raises it in
+validation.
+
+| policy | backend | seeds | epochs | training | held out | held out, by seed | loss (nats) |
 |---|---|---:|---:|---:|---:|---|---:|"""
 
 
@@ -51,8 +53,7 @@ def _accuracies(preset: str, runs: list[Result]) -> str:
             f"| {train} | {held_out} | {each} | {nats} |"
         )
     lines += [
-        f"| {policy} | the paper's | | | {both[0]} | {both[1]} | | |"
-        for policy, both in PAPER.items()
+        f"| {policy} | (paper) | | | {both[0]} | {both[1]} | | |" for policy, both in PAPER.items()
     ]
-    alt = "Held-out accuracy and training loss by epoch, without dropout and with it."
+    alt = "Held-out accuracy and training loss by epoch, without and with dropout."
     return "\n".join([*lines, "", f"![{alt}]({_picture(preset)})", ""])

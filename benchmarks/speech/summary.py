@@ -40,7 +40,7 @@ def summary(results: list[Result]) -> Table:
         table.add_row(policy, backend, str(len(runs)), done, *figures(runs))
     table.add_section()
     for policy, both in PAPER.items():
-        table.add_row(policy, "the paper's", "", "", *(f"{figure:.1f}" for figure in both), "")
+        table.add_row(policy, "(paper)", "", "", *(f"{figure:.1f}" for figure in both), "")
     return table
 
 

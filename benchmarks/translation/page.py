@@ -12,15 +12,19 @@ from .summary import REPORT
 
 Result = dict[str, Any]
 
-HEAD = """## Translation: Tatoeba, English to French, `--preset {preset}`
+HEAD = """## Translation (Tatoeba, English to French): preset `{preset}`
 
-{train:,} pairs of sentences of at most {words} words for training; {valid:,} for validation and
-{test:,} for the test, which have no English sentence in common with them; {english:,} English and
-{french:,} French words. Perplexities are of a French sentence's words and its end: the lowest of
-validation, and with the weights of that epoch the test's. BLEU in %, of {written:,} test sentences
-against all their translations, by sacreBLEU (`{signature}`),
-in lower case with punctuation apart; mean ± deviation over seeds. The paper's figures are of
-WMT'14, far longer and harder sentences, and stand here for their pattern.
+There are {train:,} pairs of sentences of at most {words} words for training, {valid:,} for
+validation and {test:,} for the test. No English sentence is in two of these parts. The vocabularies
+have {english:,} English and {french:,} French words.
+
+- *Valid* is the lowest validation perplexity of all epochs. The other figures are of the weights of
+  that epoch. Perplexity counts the words of a French sentence and its end.
+- *BLEU* is in %. It compares {written:,} translations of test sentences with all known
+  translations, in lower case and with punctuation separated, by sacreBLEU
+  (`{signature}`).
+
+The paper used WMT'14, whose sentences are far longer and harder. So compare only the pattern.
 """
 
 

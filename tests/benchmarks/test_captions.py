@@ -516,8 +516,8 @@ def test_the_command_ends_with_the_papers_figures_beside_its_own():
     text = printed(summary.REPORT.summary(RESULTS))
     assert "none torch 2 3/3 18.00 ± 0.71 60.5 ± 0.7 18.5 ± 0.7" in text
     assert "zaremba 0.5 torch 1 3/3 16.25 62.0 20.0" in text
-    assert "naive 0.5 torch 1 2/3 none the paper's" in text
-    assert "none the paper's 8.47 23.5 zaremba the paper's 7.99 24.3" in text
+    assert "naive 0.5 torch 1 2/3 none (paper)" in text
+    assert "none (paper) 8.47 23.5 zaremba (paper) 7.99 24.3" in text
 
 
 def test_averages_are_printed_one_model_more_at_a_time():
@@ -532,14 +532,14 @@ def sections(results, averaged=(AVERAGED,), baselines=(BASELINES,)):
 
 def test_the_page_has_the_figures_of_each_preset_and_the_averages_of_its_models():
     text = sections(RESULTS)
-    assert "`--preset tiny`\n\n6,000 images for training, 1,000 for the test" in text
+    assert "preset `tiny`\n\nThere are 6,000 images for training and 1,000 for the test" in text
     assert "2,549 words" in text
     assert "of 800 test images" in " ".join(text.split())
     assert "`nrefs:5|version:x`" in text
     row = "| none | torch | 2 | 3 of 3 | 18.50 ± 0.71 | 18.00 ± 0.71 | 60.5 ± 0.7 | 18.5 ± 0.7 |"
     assert row in text
     assert "| naive 0.5 | torch | 1 | 2 of 3 | 29.00 |  |  |  |" in text
-    assert "| zaremba | the paper's |  |  |  | 7.99 |  | 24.3 |" in text
+    assert "| zaremba | (paper) |  |  |  | 7.99 |  | 24.3 |" in text
     assert "| zaremba 0.5 | 2 | 15.50 | 15.25 | 64.0 | 21.0 |" in text
     other = copy.deepcopy(AVERAGED)
     other["members"][0]["preset"] = "demo"

@@ -322,7 +322,7 @@ def test_the_command_ends_with_the_papers_figures_beside_its_own():
     printed = " ".join(console.export_text().split())
     assert "none torch 2 3/3 81.0 ± 1.4 61.0 ± 1.4 1.30 ± 0.07" in printed
     assert "zaremba 0.5 torch 1 3/3 70.0 65.0 0.90" in printed
-    assert "none the paper's 71.6 68.9 zaremba the paper's 69.4 70.5" in printed
+    assert "none (paper) 71.6 68.9 zaremba (paper) 69.4 70.5" in printed
 
 
 @pytest.mark.skipif(not AN4.is_dir(), reason="the real speech is not beside this repository")

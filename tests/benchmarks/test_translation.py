@@ -365,12 +365,12 @@ def test_the_table_has_the_best_epochs_figures_above_the_papers():
     printed = " ".join(console.export_text().split())
     assert "none torch 2 3/3 6.60 ± 0.14 30.5 ± 0.7" in printed
     assert "zaremba 0.2 torch 1 3/3 5.50 33.0" in printed
-    assert "none the paper's 5.8 25.9 zaremba 0.2 the paper's 5 29.03" in printed
+    assert "none (paper) 5.8 25.9 zaremba 0.2 (paper) 5 29.03" in printed
 
 
 def test_the_page_has_the_figures_and_translations_to_read():
     text = "\n".join(page.sections(RUNS, []))
-    assert "## Translation: Tatoeba, English to French, `--preset paper`" in text
+    assert "## Translation (Tatoeba, English to French): preset `paper`" in text
     assert "60,000 pairs of sentences of at most 8 words" in text
     assert "| zaremba 0.2 | torch | 1 | 3 of 3 | 6.00 | 5.50 | 33.0 |" in text
     assert "| a dog . | un chien . | un chien . |" in text
