@@ -16,10 +16,10 @@ from .texts import TEXTS
 Result = dict[str, Any]
 
 HEAD = """\
-In the tables of language models, *train* and *valid* are the perplexities of the last epoch, of
-which *train* is measured under dropout. *Lowest valid* is the lowest validation perplexity of all
-epochs, with the epoch in brackets. *Test* is measured once, after the last epoch. The paper's
-figures are from table 1 of Zaremba et al. (2014).
+In the tables of language models, *train* and *valid* are the perplexities of the last epoch.
+*Train* is measured during training, with dropout. *Lowest valid* is the lowest validation
+perplexity of all epochs, with the epoch in brackets. *Test* is measured once, after the last epoch.
+The paper's figures are from table 1 of Zaremba et al. (2014).
 """
 
 COMPARED = """

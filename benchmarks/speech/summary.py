@@ -31,7 +31,7 @@ def figures(runs: list[Result]) -> list[str]:
 def summary(results: list[Result]) -> Table:
     """Each policy's accuracies, above the paper's."""
     table = new_table(
-        "frame accuracy in %, nats of a held-out frame\nmean ± deviation over seeds",
+        "frame accuracy in %, loss of a held-out frame in nats\nmean ± deviation over seeds",
         ("policy", "backend"),
         ("seeds", "epochs", "training", "held out", "nats"),
     )
@@ -50,7 +50,7 @@ def curves(results: list[Result], path: Path) -> Path:
     for place, key in zip(axes, ("held_out_accuracy", "train_nats"), strict=True):
         bands(place, results, key, "-", "")
         by_epoch(place)
-    axes[0].set(ylabel="held-out frames recognised (%)")
-    axes[1].set(ylabel="training loss under masks (nats a frame)")
+    axes[0].set(ylabel="held-out accuracy (%)")
+    axes[1].set(ylabel="training loss with dropout (nats per frame)")
     axes[0].legend(fontsize="small")
     return write(figure, path)

@@ -17,44 +17,55 @@ HEAD = """# Performance
 """
 
 GLANCE = """
-These are the figures for a CPU.
+This page shows how much time and memory policies take. This summary is for PyTorch on a CPU.
 
 - **Masks before the recurrence** (`zaremba`, `locked`, `weight_drop`, `awd`): a training step of an
-  LSTM takes {lstm} of the time of PyTorch's own layer with as much dropout.
+  LSTM takes {lstm} of the time of PyTorch's own layer with the same dropout.
   For a GRU it is {gru}.
 - **Masks inside the recurrence**, for which PyTorch has no layer: a training step takes
   {inside} of the time of PyTorch's layer without dropout, and
   {loop} of the time of a loop over PyTorch's cells.
-- **In evaluation** a layer runs PyTorch's own code. Only `zoneout` and `rnndrop` have their own
+- **In evaluation**, a layer runs PyTorch's own code. Only `zoneout` and `rnndrop` have their own
   rule for evaluation.
 
-![Time of a training step, relative to PyTorch's layer, by policy and size.](speed-torch.png)
+![Time of a training step relative to PyTorch's layer, by policy and size.](speed-torch.png)
 
 Each figure in this table is a geometric mean over {sizes} sizes. The policies that were measured at
 all of these sizes are {policies}.
-Where there are two figures, they belong to the fastest and the slowest of them. The tables below
-have the other policies.
+Where there are two figures, they belong to the fastest and the slowest of these policies. The other
+policies are in the tables further down.
 """
 
 HOW = """
 ## How it was measured
 
-Every figure on this page is computed from `benchmarks/results/speed.json`, which
-`python -m benchmarks.speed` writes (`--quick` for a first look); each entry holds the job, every
-round's seconds, versions and machine. Nothing is typed in by hand.
+`python -m benchmarks.speed` writes its measurements to `speed.json`, and every figure on this page
+is computed from the committed `benchmarks/results/speed.json`. Each entry holds the job, the
+seconds of every round, the versions and the machine. For a first impression, use `--quick`.
 
-A training step is the forward pass and the backward pass, to every weight and to the input; in
-Keras it is `train_on_batch` of a model of the same layers. Each job is a process of its own, in
-which contestants take turns; a ratio is the median of the rounds' ratios. Sizes are B samples of T
-steps through L layers of H units.
+- **A training step** is a forward and a backward pass, with the gradients of all weights and of the
+  input. In Keras, it is `train_on_batch` of a model of the same layers.
+- **a ÷ b** is the time of a divided by the time of b, so below 1 means that a is faster. Each job
+  runs in a process of its own, where a and b take turns. The ratio is the median of the ratios of
+  all rounds. The quartiles are in brackets.
+- **The stock layer** is PyTorch's or Keras's own layer, without dropout. **With the same dropout**
+  means the stock layer with as much dropout as the policy, by the framework's own functions.
+- **Sizes** are written like B20 T35 H650 L2: a batch of 20 samples, 35 steps, 650 units, 2 layers.
+"""
+
+GOALS = """## Goals and what was measured
+
+The project sets itself a goal for each ratio: at most (≤) or at least (≥) the number. *Measured* is
+the worst figure, and *worst case* is the layer that it belongs to. Some ratios depend on the
+kernels of another library; this is noted in brackets.
 """
 
 NO_GPU = """
-**Nothing on this page was measured on a GPU.** For what PyTorch measures, `--device cuda` does.
+**Nothing on this page was measured on a GPU.** `--device cuda` measures PyTorch on one.
 """
 
 NO_KERAS = """
-**Keras has not been measured yet**; `--section keras` does it.
+**Keras has not been measured yet.** `--section keras` measures it.
 """
 
 
@@ -65,7 +76,7 @@ def page(results: Sequence[Result]) -> str:
 
 
 def _at_a_glance(results: Sequence[Result]) -> str:
-    """Three sentences, a picture and a table, for who reads no further."""
+    """The first screen: a short list, a picture and a table."""
     vertical = {cell: dict(means(results, cell, VERTICAL, DROPPED)) for cell in CELLS}
     inside = {cell: dict(means(results, cell, IN_LOOP, "stock")) for cell in CELLS}
     if not all([*vertical.values(), *inside.values()]):
@@ -81,10 +92,10 @@ def _at_a_glance(results: Sequence[Result]) -> str:
         for what, against, by_name in (
             (
                 "vertical and weight policies",
-                "the stock layer with as much dropout",
+                "PyTorch's layer with the same dropout",
                 vertical[cell],
             ),
-            ("policies inside the recurrence", "the stock layer without dropout", inside[cell]),
+            ("policies inside the recurrence", "PyTorch's layer without dropout", inside[cell]),
         )
     ]
     text = GLANCE.format(
@@ -95,7 +106,7 @@ def _at_a_glance(results: Sequence[Result]) -> str:
         sizes=len({job.shape for job, _ in of(results, "torch", compiled=True)}),
         policies=_listed(dict.fromkeys(_policies([*vertical.values(), *inside.values()]))),
     )
-    return text + "\n" + table(("layer", "policies", "time", "÷"), rows, 2)
+    return text + "\n" + table(("layer", "policies", "time", "relative to"), rows, 2)
 
 
 def _policies(means_by_name: Iterable[dict[str, float]]) -> Iterator[str]:
@@ -123,7 +134,7 @@ def _where(results: Sequence[Result]) -> str:
     lines = [f"- {machine}: {', '.join(done)}." for machine, done in sorted(measured.items())]
     gpu = any(result["job"]["device"] != "cpu" for result in results)
     keras = any(result["job"]["section"] == "keras" for result in results)
-    head = "Measured on these machines, by section of `benchmarks.speed`:\n\n"
+    head = "The machines, and which sections of `benchmarks.speed` ran on each:\n\n"
     return head + "\n".join(lines) + "\n" + NO_GPU * (not gpu) + NO_KERAS * (not keras)
 
 
@@ -138,8 +149,8 @@ def _machine(result: Result) -> str:
 
 def _aims(found: Sequence[Aim]) -> str:
     rows = [(_text(a), a.worst[0], _verdict(a), _limit(a), f"{a.worst[1]:.3f}") for a in found]
-    head = ("ratio", "where it is worst", "", "aim", "worst")
-    return "## What it may cost\n\n" + table(head, rows, 3)
+    head = ("ratio", "worst case", "met?", "goal", "measured")
+    return GOALS + "\n" + table(head, rows, 3)
 
 
 def _text(aim: Aim) -> str:
@@ -157,8 +168,8 @@ def _verdict(aim: Aim) -> str:
 def aims_table(found: Sequence[Aim]) -> Table:
     """What a terminal shows of a run."""
     table = Table(box=box.SIMPLE_HEAD, collapse_padding=True)
-    for heading in ("ratio", "aim", "worst", "where", ""):
-        table.add_column(heading, justify="right" if heading in ("aim", "worst") else "left")
+    for heading in ("ratio", "goal", "measured", "worst case", ""):
+        table.add_column(heading, justify="right" if heading in ("goal", "measured") else "left")
     for aim in found:
         verdict = "met" if aim.met else "[red]not met[/red]"
         table.add_row(_text(aim), _limit(aim), f"{aim.worst[1]:.3f}", aim.worst[0], verdict)

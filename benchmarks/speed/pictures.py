@@ -77,12 +77,12 @@ def _draw_torch(results: Sequence[Result], path: Path) -> Path | None:
                 color=f"C{number}",
             )  # fmt: skip
         where.axvline(1.0, color=INK, linewidth=1)
-        where.set(title=cell, xlabel="training step ÷ PyTorch's layer's")
+        where.set(title=cell, xlabel="training step ÷ PyTorch's layer")
         where.set_yticks(range(len(names)), names)
         where.set_xlim(left=0)
         where.grid(alpha=0.3, axis="x")
     axes[0][0].invert_yaxis()
-    marks = [("s", INK, "÷ with as much dropout"), ("o", INK, "÷ without dropout")]
+    marks = [("s", INK, "÷ with the same dropout"), ("o", INK, "÷ without dropout")]
     marks += [("", f"C{n}", str(shape)) for n, shape in enumerate(shapes)]
     handles = [
         plt.Line2D([], [], linestyle="", marker=mark or "o", color=colour, label=label)

@@ -23,23 +23,28 @@ MIB = 2**20
 GPU = """
 ## PyTorch on a GPU
 
-The same on a GPU, in ms: as a program in Python runs a step, and captured in a CUDA graph, where
-what Python and PyTorch take to start each kernel is left out. The stock layer with the same dropout
-runs all its layers as one call of cuDNN where PyTorch has that dropout itself (`zaremba`); this
-library's masks between layers make it one call for each, since cuDNN's own dropout follows neither
-a layer's seed nor `torch.manual_seed`.
+A training step is measured in two ways: *as it runs* in a Python program, and *captured* in a CUDA
+graph, which leaves out the time that Python and PyTorch take to start each kernel.
+
+Where PyTorch has the same dropout built in (`zaremba`), the stock layer runs all its layers in one
+call of cuDNN. This library makes one call for each layer, because its masks lie between them. It
+cannot use cuDNN's own dropout, which follows neither a layer's seed nor `torch.manual_seed`.
 """
 
 GROWTH = """
 ## Growth
 
-Time per token of one layer of {units} units, from T={t[0]} to T={t[1]} at B={batch}, and from
-B={b[0]} to B={b[1]} at T={steps}: the most and the least that it comes to at any larger size ÷
-what it is at the smallest, and the most ÷ what it is at any smaller size. It is not flat as B
-grows: it falls, as the stock layer's does, since a matrix product reads the weights once for all
-samples. Arrays of many steps come in new pages of the operating system each time, the stock
-layer's too, and their number is what makes a token of a long sequence take longer. With "memory
-kept" the C library keeps them (`{keeping}`, for glibc).
+These figures show whether the time per token depends on the size. One layer of {units} units was
+measured from T={t[0]} to T={t[1]} at B={batch}, and from B={b[0]} to B={b[1]} at T={steps}.
+
+- *Most* and *least*: the highest and the lowest time per token of all larger sizes ÷ that of the
+  smallest size.
+- *Rise*: the highest ratio of the time per token at one size to that at a smaller size.
+
+With larger B, a token takes less time, also in the stock layer: a matrix product reads the weights
+once for all samples. With larger T, a token can take more time, also in the stock layer: large
+arrays get new memory pages from the operating system at each call. In the rows with "memory kept",
+the C library keeps the memory that is freed (`{keeping}`, for glibc).
 
 ![Time per token by T and by B, of policies and of the stock layers.](speed-growth.png)
 """
@@ -47,53 +52,57 @@ kept" the C library keeps them (`{keeping}`, for glibc).
 MEMORY = """
 ## Memory
 
-The most that a step's allocations come to at once in PyTorch, gradients among them, weights and
-input not, in MiB at {shape}. Masks of vertical connections and of weights are
-kept as a byte for each element; what they fall on has a masked copy, as it has under `nn.Dropout`.
+The peak of what a step allocates in PyTorch at {shape}, in MiB. Gradients count; weights and input
+do not. A mask on a vertical connection or on weights takes one byte for each element. The masked
+values are a copy, as with `nn.Dropout`.
 """
 
 KERAS_MEMORY = """
 ### Keras
 
-The same for Keras's layers at {shape}, but for the gradient at the input: what XLA
-sets aside for a compiled step, and what PyTorch allocates. TensorFlow does not count what it
-allocates on a CPU.
+The same for Keras's layers at {shape}, without the gradient of the input. On JAX, it is the memory
+that XLA reserves for a compiled step; on torch, it is what PyTorch allocates. TensorFlow does not
+count its allocations on a CPU.
 """
 
 MASKS = """
 ## Masks
 
-Milliseconds for all masks of one call at {shape}: by `bernoulli_`, as this
-library draws them without a seed, and keyed with one; and a training step with keyed masks.
+The time for all masks of one call at {shape}, in ms: by PyTorch's `bernoulli_`, by this library
+without a seed, and by this library with a seed (keyed masks). The last column is a whole training
+step with keyed masks.
 """
 
 SCOPES = """
 ## Step by step
 
-A training step in which PyTorch's layer, or its cell, is called once for each of the steps: inside
-`dp.sequence`, where the masks are those of one sequence, and outside, where each call draws its
-own.
+A training step in which a program calls the layer or the cell once for each time step. Inside
+`dp.sequence`, these calls get the masks of one sequence. Outside, each call draws its own masks.
 """
 
 KERAS = """
 ## Keras
 
-A training step's time ÷ that of Keras's own layer at {shape}, on each backend: with `dropout` for
-vertical and weight policies, with `dropout` and `recurrent_dropout` for those inside the
-recurrence. Then ÷ that of stock layers with dropout layers at the same places, and keyed masks ÷
-masks without a seed.
+A training step at {shape} ÷ that of a baseline, for each backend. The baselines are:
+
+- `dropout`: Keras's own layer with this argument, for vertical and weight policies;
+- `recurrent_dropout`: Keras's own layer with `dropout` and `recurrent_dropout`, for policies inside
+  the recurrence;
+- Dropout layers or SpatialDropout1D layers: Keras's own layers, with these layers at the places of
+  the masks;
+- masks without a seed: the same policy without a seed, for keyed masks.
 """
 
 PEERS = """
 ## Other libraries
 
-Training steps of other libraries' LSTMs at {shape}, and of this library's with
-masks at the same places.
+A training step of the LSTMs of other libraries at {shape}, and of this library's LSTM with masks
+at the same places.
 """
 
 
 def sections(results: Sequence[Result]) -> Iterator[str]:
-    """Those that the results have anything for."""
+    """The sections that the results have figures for."""
     for section in SECTIONS:
         text = section(results)
         if text:
@@ -103,15 +112,16 @@ def sections(results: Sequence[Result]) -> Iterator[str]:
 def _gpu(results: Sequence[Result]) -> str:
     jobs = list(of(results, "gpu"))
     parts = [GPU] if jobs else []
-    head = ("policy", *("ms", "÷ stock", "÷ stock with the same dropout") * 2)
+    ratios = ("÷ stock layer", "÷ with the same dropout")
+    head = ("policy", "as it runs, ms", *ratios, "captured, ms", *ratios)
     for job, found in jobs:
         rows = [_gpu_row(name, found) for name in ("stock", *job.policies)]
-        parts.append(f"### {job.cell}, {job.shape}, as it runs; captured\n\n{table(head, rows)}")
+        parts.append(f"### {job.cell}, {job.shape}, on a GPU\n\n{table(head, rows)}")
     return "\n".join(parts)
 
 
 def _gpu_row(name: str, found: Any) -> tuple[str, ...]:
-    row = [name]
+    row = ["stock layer" if name == "stock" else name]
     for how in ("", CAPTURED):
         ours, same = found[name + how], found.get(same_dropout_of(name) + how)
         stock = "" if name == "stock" else spread(ours, found["stock" + how])
@@ -142,7 +152,7 @@ def _keras(results: Sequence[Result]) -> str:
             plain = name.removesuffix(", keyed")
             rows.append((name, "masks without a seed", *_by_backend(here, name, plain)))
         parts.append(f"### {cell}\n")
-        parts.append(table(("policy", "÷", *backends), rows, texts=2))
+        parts.append(table(("policy", "baseline", *backends), rows, texts=2))
     return "\n".join(parts)
 
 
@@ -170,8 +180,8 @@ def _memory(results: Sequence[Result]) -> str:
             )
         )
     head = (
-        "layer", "policy", "training", "stock", "with the same dropout", "mask elements (Mi)",
-        "evaluation", "stock",
+        "layer", "policy", "training", "stock layer, training", "with the same dropout, training",
+        "mask elements (Mi)", "evaluation", "stock layer, evaluation",
     )  # fmt: skip
     return MEMORY.format(shape=jobs[0][0].shape) + "\n" + table(head, rows, 2) if jobs else ""
 
@@ -183,7 +193,9 @@ def _keras_memory(results: Sequence[Result]) -> str:
         for job, found in jobs
         for name, peaks in found.items()
     ]
-    head = ("layer", "backend", "policy", "training", "÷ stock", "evaluation", "÷ stock")
+    head = (
+        "layer", "backend", "policy", "training", "÷ stock layer", "evaluation", "÷ stock layer",
+    )  # fmt: skip
     return KERAS_MEMORY.format(shape=jobs[0][0].shape) + "\n" + table(head, rows, 3) if jobs else ""
 
 
@@ -217,7 +229,7 @@ def _growth(results: Sequence[Result]) -> str:
         steps=job.shape.steps,
         keeping=" ".join(f"{name}={value}" for name, value in KEEPING.items()),
     )
-    head = ("layer", "policy", "by", "most", "least", "÷ any smaller")
+    head = ("layer", "policy", "varied", "most", "least", "rise")
     return text + "\n" + table(head, rows, 3)
 
 
@@ -228,7 +240,7 @@ def _masks(results: Sequence[Result]) -> str:
         for job, found in jobs
         for policy in job.policies
     ]
-    head = ("policy", "bernoulli_", "unkeyed", "keyed", "step")
+    head = ("policy", "bernoulli_", "without a seed", "with a seed", "training step")
     return MASKS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
 
 
@@ -240,7 +252,7 @@ def _scopes(results: Sequence[Result]) -> str:
         for name in found
         if not name.endswith(IN_SCOPE)
     ]  # fmt: skip
-    head = ("called for each step", "size", "ms outside", "ms inside", "inside ÷ outside")
+    head = ("called at each step", "size", "outside, ms", "inside, ms", "inside ÷ outside")
     return SCOPES + "\n" + table(head, rows, 2) if rows else ""
 
 
@@ -254,7 +266,7 @@ def _peers(results: Sequence[Result]) -> str:
         for _, found in jobs
         for name, seconds in found.items()
     ]  # fmt: skip
-    head = ("layer", "ms", "ours", "÷ ours")
+    head = ("layer", "its time, ms", "this library, ms", "its time ÷ this library")
     return PEERS.format(shape=jobs[0][0].shape) + "\n" + table(head, rows) if jobs else ""
 
 

@@ -14,53 +14,58 @@ from .timing import median, ratio
 TORCH = """
 ## PyTorch
 
-A training step's time ÷ the stock layer's, and ÷ that of the stock kernels with the same amount of
-dropout by PyTorch's own functions: `nn.Dropout` on the same connections, one mask for a sequence
-made by `bernoulli_`, or `F.dropout` on the recurrent weights. In brackets the quartiles.
+These tables show a training step ÷ that of the stock layer, and ÷ that of the stock layer with the
+same dropout. This dropout comes from PyTorch's own functions: `nn.Dropout` on the same connections,
+one `bernoulli_` mask for the sequence, or `F.dropout` on the recurrent weights.
 
-The last column is the share of the processor's speed that a step reaches: what its matrix products
-take alone, each of them for all steps at once, ÷ what the step takes. The rest goes to products of
-a few rows at a time (each step reads the recurrent weights anew, and waits for the step before), to
-activations and masks, to memory, and in small layers to Python.
+*Products* is the time of the step's matrix products alone, each computed for all steps at once, in
+% of the time of the step. The rest of the time goes to small products (each step reads the
+recurrent weights again and waits for the step before it), to activations and masks, to memory
+accesses, and in small layers to Python.
 """
 
 LAYERS = """
 ### Other kinds of layers
 
-A training step under `variational` ÷ the stock layer's: of simple RNNs, of LSTMs with a projection
-to half as many units, of layers with masks for each gate instead of one for all
-(`variational(gates="untied")`), and of layers under autocast to bfloat16.
+A training step under `variational` ÷ that of the stock layer, for simple RNNs, for LSTMs with a
+projection to half as many units, for layers with separate masks for each gate
+(`variational(gates="untied")`), and for layers under bfloat16 autocast.
 """
 
 SMALL = """
 ### Small layers
 
-A training step of one layer at {count} small sizes: B of {b}, T of {t}, H of {h}, with an input as
-wide as the layer or of {d} features. Under `zaremba` it is held against the stock layer with the
-same dropout, under `variational` against the stock layer. The mean is geometric. In layers as small
-as these a policy costs a part of a millisecond in Python, the same at every size. It counts where
-the stock layer itself takes no longer, above all in sequences of one step.
+A training step of one layer at {count} small sizes, with B = {b}; T = {t}; H = {h}; and D input
+features, as many as units or {d}. `zaremba` is compared with the stock layer with the same dropout,
+`variational` with the stock layer. *Mean* is the geometric mean. In such small layers, a policy
+costs a fraction of a millisecond in Python, about the same at every size. This matters where the
+stock layer itself takes no longer, above all for sequences of one step.
 """
 
 EVALUATION = """
 ### Evaluation
 
-A layer in evaluation under a policy that has a rule of its own for it, ÷ the stock layer. Under the
-others a layer is the stock one.
+`zoneout` and `rnndrop` have their own rule for evaluation. The table shows the time of a layer in
+evaluation ÷ that of the stock layer. Under the other policies, a layer in evaluation is the stock
+layer.
 """
 
 BUSY = """
 ### On a busy machine
 
-A training step beside a second process that takes the same steps on as many threads, ÷ the same
-step alone; and ours ÷ PyTorch's there (under `zaremba` with the same dropout). PyTorch's threads
-wait for each other after every product, and each wait lasts as long as the operating system lets
-the other process run. Here each thread runs its own samples through all steps.
+Here a second process takes the same training steps at the same time, with as many threads. *Busy ÷
+alone* is the time of a step beside the second process ÷ the time of the same step alone. The last
+column compares the policy with the stock layer (for `zaremba`, with the same dropout) beside the
+second process.
+
+PyTorch's threads wait for each other after every product, and each wait lasts as long as the
+operating system lets the other process run. In this library, each thread takes its own samples
+through all steps.
 """
 
 KIND_NAMES = {
     "projection": "with a projection",
-    "untied": "masks for each gate",
+    "untied": "separate masks for each gate",
     "bfloat16": "under bfloat16 autocast",
 }
 
@@ -74,7 +79,7 @@ def training(results: Sequence[Result]) -> str:
             here = [(j, found) for j, found in jobs if j.shape == shape and j.cell == cell]
             if here:
                 parts.append(f"### {cell}, {shape}\n")
-                head = ("policy", "ms", "÷ stock", "÷ stock with the same dropout", "products")
+                head = ("policy", "ms", "÷ stock layer", "÷ with the same dropout", "products")
                 rows = [_stock_row(here[0][1]), *(_torch_row(*each) for each in here)]
                 parts.append(table(head, rows + _loops(here)))
     return "\n".join(parts)
@@ -86,7 +91,7 @@ def _share(found: Any, name: str) -> str:
 
 
 def _stock_row(found: Any) -> tuple[str, ...]:
-    return "the stock layer", ms(found["stock"]), "", "", _share(found, "stock")
+    return "stock layer", ms(found["stock"]), "", "", _share(found, "stock")
 
 
 def _torch_row(job: Job, found: Any) -> tuple[str, ...]:
@@ -99,7 +104,7 @@ def _torch_row(job: Job, found: Any) -> tuple[str, ...]:
 
 def _loops(here: Sequence[tuple[Job, Any]]) -> list[tuple[str, ...]]:
     loops = [found for job, found in here if job.compiled and "cell loop" in found]
-    name = "a loop over PyTorch's cells, as variational"
+    name = "loop over PyTorch's cells, variational"
     return [
         (
             name, ms(found["cell loop"]), spread(found["cell loop"], found["stock"]), "",
@@ -134,7 +139,10 @@ def small_layers(results: Sequence[Result]) -> str:
         **{axis: ", ".join(map(str, axes[axis])) for axis in "bth"},
         d=", ".join(map(str, wide)),
     )
-    head = ("layer", "worst at", "best at", "mean", "best", "worst", "there ms of PyTorch's", "ms")
+    head = (
+        "layer", "worst size", "best size", "mean", "best", "worst",
+        "stock layer at the worst size, ms", "policy there, ms",
+    )  # fmt: skip
     return text + "\n" + table(head, rows, 3)
 
 
@@ -146,7 +154,7 @@ def in_evaluation(results: Sequence[Result]) -> str:
         for job, found in of(results, "evaluation")
         for policy in job.policies
     ]  # fmt: skip
-    head = ("layer", "size", "ms of PyTorch's", "ms", "÷ PyTorch's")
+    head = ("layer", "size", "stock layer, ms", "policy, ms", "÷ stock layer")
     return EVALUATION + "\n" + table(head, rows, 2) if rows else ""
 
 
@@ -158,7 +166,10 @@ def on_a_busy_machine(results: Sequence[Result]) -> str:
         for job, found in of(results, "busy")
         for policy, each in found.items()
     ]  # fmt: skip
-    head = ("layer", "size", "PyTorch's, busy ÷ alone", "ours, busy ÷ alone", "÷ PyTorch's, busy")
+    head = (
+        "layer", "size", "stock layer, busy ÷ alone", "policy, busy ÷ alone",
+        "policy ÷ stock layer, busy",
+    )  # fmt: skip
     return BUSY + "\n" + table(head, rows, 2) if rows else ""
 
 
@@ -174,5 +185,5 @@ def kinds(results: Sequence[Result]) -> str:
         for job, found in of(results, "layers")
         for kind in found
     ]  # fmt: skip
-    head = ("layer", "size", "ms of PyTorch's", "ms", "÷ PyTorch's")
+    head = ("layer", "size", "stock layer, ms", "policy, ms", "÷ stock layer")
     return LAYERS + "\n" + table(head, rows, 2) if rows else ""

@@ -143,6 +143,8 @@ def test_an_aim_that_is_missed_is_said_to_be(slower):
     (line,) = [
         line
         for line in speed.page(found).splitlines()
-        if line.startswith("| vertical and weight policies ÷ with the same dropout, any size")
+        if line.startswith(
+            "| vertical and weight policies ÷ stock layer with the same dropout, any size"
+        )
     ]
     assert ("**not met**" in line) == (slower > 1.1)
