@@ -10,17 +10,35 @@ Result = dict[str, Any]
 
 HEAD = """# Public models
 
-What `apply` does with models that others have written, and what to write for each. Every cell of
-this page comes from `benchmarks/results/public-models.jsonl`, which `make public-models` writes.
-Each model is built from its published package, small and with random weights, and gets `zaremba`
-with the rate 0.5.
+This page shows what `apply` does with models that others have written, and what to write for each
+of them. Each model is built from its published package, small and with random weights. It then gets
+the policy `zaremba` with the rate 0.5. `make public-models` writes the results to
+`benchmarks/results/public-models.jsonl` and to this page.
 
-- *Without an example*, *with an example*: what `dp.apply(model, "zaremba", 0.5)` gives, and the
-  same with `example=`.
+The columns are:
+
+- *Without an example*, *with an example*: the outcome of `dp.apply(model, "zaremba", 0.5)`, and of
+  the same call with `example=`, an input of the model.
 - *Stacks*: the layers of each stack, and how many of its vertical connections are masked.
-- *Masks*: the most masks that were measured on one of the connections that the policy masks. A
-  mask before a tensor leaves zeros in its values, and one after it leaves zeros in its gradients.
-  The shares that are not zero, in training over evaluation, tell how many masks there are.
+- *Dropout taken over*: the model's own dropout that the policy replaces.
+- *Masks*: how many masks were measured on a connection that the policy masks; of all these
+  connections, the one with the most. It should be 1. A mask before a tensor sets some of its values
+  to zero, and a mask after it sets some of its gradients to zero. So the share of values and
+  gradients that are not zero, in training relative to evaluation, tells how many masks there are.
+
+The outcomes are:
+
+- *applied*: the policy is on the model.
+- *asks how layers are joined*: `apply` cannot see how the layers are connected, and asks for
+  `example=` or `stacks=`.
+- *refused: cells have no output site*: the model calls cells step by step, and a policy cannot mask
+  the output of a cell.
+- *refused: dropout in code*: the model calls dropout as a function on a masked connection, and
+  `apply` cannot switch that off.
+- *refused: shared dropout*: the model uses one dropout layer on a masked connection and elsewhere
+  too.
+- *no layer for a policy*: the model has no recurrent layer that `apply` supports.
+- *see below*: a call that works is below the table. The other columns describe this call.
 """
 
 FRAMEWORKS = {"torch": "PyTorch", "keras": "Keras"}
@@ -62,11 +80,11 @@ def _section(title: str, results: Sequence[Result]) -> Iterator[str]:
     to_write = [result for result in ran if "written" in result]
     if to_write:
         yield f"### What to write, {title}"
-        yield "Where the call above does not apply at once, this one does.\n"
+        yield "For models that refuse the call above, these calls work.\n"
         yield "\n\n".join(map(_written, to_write))
     if skipped:
         names = [f"{r['name']} ({r['package']}): {r['skipped']}" for r in skipped]
-        yield "Not tried here:\n\n" + "\n".join(f"- {name}" for name in names)
+        yield "Not tried:\n\n" + "\n".join(f"- {name}" for name in names)
 
 
 def _counts(ran: Sequence[Result]) -> str:
@@ -79,9 +97,10 @@ def _counts(ran: Sequence[Result]) -> str:
     versions = ran[-1]["versions"]
     with_what = ", ".join(f"{n} {versions[n]}" for n in ("torch", "keras") if n in versions)
     return (
-        f"{len(ran)} models, tried on {when} with {with_what}. {applied('plain')} apply at once "
-        f"without an example, {applied('example')} with one. On no connection of {len(measured)} "
-        f"models were more than {max(measured, default=0.0):.1f} masks measured."
+        f"{len(ran)} models were tried on {when} with {with_what}. The call above works for "
+        f"{applied('plain')} of them without an example, and for {applied('example')} with one. "
+        f"Masks were measured in {len(measured)} models: at most {max(measured, default=0.0):.1f} "
+        "on a connection."
     )
 
 

@@ -27,7 +27,7 @@ Built = tuple[Any, Any]
     "Tacotron 2",
     "torchaudio",
     first="model.decoder.attention_dropout = 0.0",
-    note="Its other dropouts are functions in its code, and stay.",
+    note="Its other dropouts are functions in its code. They stay active.",
     rate={"output": 0},
     only="decoder.decoder_rnn",
 )
@@ -188,7 +188,7 @@ def speechbrain_decoder() -> Built:
     "Tacotron 2",
     "speechbrain",
     first="model.decoder.p_attention_dropout = 0.0",
-    note="Its other dropouts are functions in its code, and stay.",
+    note="Its other dropouts are functions in its code. They stay active.",
     rate={"output": 0},
     only="decoder.decoder_rnn",
 )
@@ -218,7 +218,7 @@ def speechbrain_tacotron2() -> Built:
 @MODELS(
     "RNN encoder with projections",
     "espnet",
-    note="It has dropout on the way in, in its code.",
+    note="Its code applies dropout to the input of the layers. It stays active.",
     rate={"input": 0},
 )
 def espnet_encoder() -> Built:
@@ -231,7 +231,7 @@ def espnet_encoder() -> Built:
 @MODELS(
     "RNN decoder",
     "espnet",
-    note="Its own dropout between the cells goes into the attention too, and stays.",
+    note="Its own dropout between the cells also feeds the attention. It stays active.",
     rate={"between": 0, "output": 0},
 )
 def espnet_decoder() -> Built:
@@ -292,7 +292,7 @@ def resemblyzer() -> Built:
     "Tacotron 2",
     "coqui-tts",
     first="model.decoder.p_attention_dropout = 0.0",
-    note="Its other dropouts are functions in its code, and stay.",
+    note="Its other dropouts are functions in its code. They stay active.",
     rate={"output": 0},
     only="decoder.decoder_rnn",
 )
@@ -307,7 +307,7 @@ def coqui_tacotron2() -> Built:
 @MODELS(
     "Tacotron",
     "coqui-tts",
-    note="Its other dropouts are functions in its code, and stay.",
+    note="Its other dropouts are functions in its code. They stay active.",
     rate={"output": 0},
     only=["decoder.decoder_rnns", "postnet"],
 )
@@ -366,7 +366,7 @@ def stanza_tokenizer() -> Built:
 @MODELS(
     "Highway LSTM of the tagger",
     "stanza",
-    note="Its own dropout between the layers goes into the highway too, and stays.",
+    note="Its own dropout between the layers also feeds the highway. It stays active.",
     rate={"between": 0},
 )
 def stanza_highway() -> Built:
@@ -387,7 +387,7 @@ def stanza_highway() -> Built:
 @MODELS(
     "Highway LSTM with recurrent dropout",
     "stanza",
-    note="Its own dropout between the layers goes into the highway too, and stays.",
+    note="Its own dropout between the layers also feeds the highway. It stays active.",
     rate={"between": 0, "output": 0},
 )
 def stanza_recurrent_dropout() -> Built:
@@ -430,7 +430,7 @@ class _Tagger(nn.Module):
     "Tagger",
     "stanza",
     first="model.drop.p = model.taggerlstm.drop.p = 0.0",
-    note="Word dropout stays.",
+    note="Its word dropout stays active.",
     rate={"input": 0},
 )
 def stanza_tagger() -> Built:
@@ -459,7 +459,7 @@ def stanza_lemmatizer() -> Built:
 @MODELS(
     "Sequence tagger",
     "flair",
-    note="Its own dropout has other places too; the output stays under it.",
+    note="Its own dropout is also used elsewhere. It stays active, also on the output.",
     rate={"output": 0},
 )
 def flair_tagger() -> Built:
@@ -497,7 +497,7 @@ def flair_tagger() -> Built:
 @MODELS(
     "RNN encoder, input-feeding decoder",
     "OpenNMT-py",
-    note="The dropout of its input feed stays.",
+    note="The dropout of its input feed stays active.",
     rate={"input": 0, "output": 0},
 )
 def opennmt() -> Built:

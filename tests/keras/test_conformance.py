@@ -21,7 +21,7 @@ LAYERS = [
     Layer("keras.layers.Bidirectional(LSTM)", "lstm", layers, ((0, 1),)),
     Layer("keras.layers.Bidirectional(GRU)", "gru", layers, ((0, 1),)),
     Layer("keras.layers.RNN(StackedRNNCells)", "lstm", stacked, ((0,),)),
-    Layer("keras.layers.RNN(own cell)", "own_lstm", cells, ONE_WAY),
+    Layer("keras.layers.RNN(custom cell)", "own_lstm", cells, ONE_WAY),
     Layer("keras.layers.LSTMCell", "lstm", steps, ((0,),), by_step=True),
     Layer("keras.layers.GRUCell", "gru", steps, ((0,),), by_step=True),
     Layer(

@@ -32,14 +32,22 @@ NAMES = {
     "keras-torch": "Keras on torch",
 }
 
-HEAD = """# What the audit says of many layers
+HEAD = """# Audit results for many layers
 
-Written by `make audited` from what `dropout_policies.audit` said of every module of the tests' set,
-each built anew with random weights: this library's layers, the frameworks' own with every dropout
-argument, loops written by hand, whole models, and some layers of other libraries. It lies there as
-data in `tests/audited.jsonl`. What is false in a verdict would be counted in the last column; of
-other libraries' layers nobody has told the tests the truth, and there is a dash. Rates are measured
-ones, and vary about the true ones.
+This page shows what `dropout_policies.audit` reports for many layers and models, each with random
+weights: this library's layers, the layers of the frameworks with their dropout arguments, loops and
+models written by hand, and some layers of other libraries. [Audit](audit.md) explains the terms.
+
+- *Policy*: the policy that the audit recognises, or the nearest one.
+- *Vertical*: how many of the vertical connections are masked.
+- *Masks*: where masks are, their measured rate with its 99% interval in brackets, and how long a
+  mask lives. Measured rates vary around the true ones.
+- *Evaluation*: what the layer computes in evaluation: the same as without masks (identity), or with
+  the mean of the masks.
+- *Errors*: how many statements of the report are wrong. The tests know the true masks of every
+  layer except those of other libraries, which have a dash.
+
+`make audited` measures all of this and writes it to `tests/audited.jsonl` and to this page.
 """
 
 
@@ -116,7 +124,7 @@ def make_page(lines: list[Line]) -> str:
         rows = list(group)
         versions = ", ".join(f"{name} {number}" for name, number in rows[0]["versions"].items())
         parts.append(f"## {NAMES[backend]}\n\n{versions}; seed {rows[0]['seed']}.\n")
-        parts.append("| module | verdict | vertical | masks | evaluation | false |")
+        parts.append("| layer or model | policy | vertical | masks | evaluation | errors |")
         parts.append("|---|---|---:|---|---|---:|")
         for row in rows:
             masked, connections = row["connections"]

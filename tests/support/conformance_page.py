@@ -26,23 +26,28 @@ NAMES = {
 
 HEAD = """# Every policy on every layer
 
-Each figure is a number of random cases (geometry, weights, rates, initial state, padding, number of
-the call) in which a layer's output, last states and gradients in *training* mode, and its output
-and states in evaluation, were those of the NumPy oracle under the same keyed masks. The page is
-written by `make test-all` from what the suite itself counted, and lies there as data in
-`tests/conformance.jsonl`.
+The tests compare each layer under each policy with the NumPy reference implementation, on random
+cases. A case has random sizes, weights, rates, initial state, padding and number of the call. Layer
+and reference draw the same keyed masks. Outputs, last states and gradients in *training* mode must
+be the same, and outputs and states in evaluation too.
 
-`mixed` are random rules at random sites: every site, kind, lifetime, scale, gates tied and untied,
-rates by layer and by call. A dash stands where nothing of a policy can fall on a layer: there is no
-cell state in a GRU or RNN for `rnndrop`, no candidate in an RNN for `semeniuta`, no site inside a
-cell of one's own, and a cell that is called step by step cannot hold a mask for longer. (Inside
-`dp.sequence` it can, and is held to the layers there.) `zoneout` zones the hidden state alone where
-there is no cell state, and `awd` leaves a cell of one's own its weights.
+Each figure is the number of cases in which they were the same. `make test-all` counts them and
+writes them to `tests/conformance.jsonl` and to this page.
 
-Layers with convolutions have a random image, kernel, stride, dilation, padding and order of axes;
-their policies have rules of both shapes, for elements and for whole channels. The oracle's LSTM has
-the kernels as matrices on all positions. On JAX no sample is shorter than another, for Keras's own
-loop there refuses a padding mask of images; on TensorFlow the channels come last.
+- `mixed` has random rules at random sites: every site, kind, lifetime and scale, gates with one
+  mask or with separate masks, and rates that differ by layer and by call.
+- `zoneout` applies to the hidden state only where a layer has no cell state.
+- `awd` does not drop the weights of a custom cell.
+- A dash means that the policy cannot be on the layer. A GRU or RNN has no cell state for `rnndrop`,
+  and an RNN has no candidate for `semeniuta`. A custom cell has no sites inside. A cell that is
+  called step by step cannot keep a mask from one step to the next. (Inside `dp.sequence` it can;
+  other tests compare it with the layers there.)
+
+Convolutional layers have a random image size, kernel, stride, dilation, padding and order of axes.
+Their policies have rules for single elements and rules for whole channels. In the reference LSTM,
+the kernels are matrices over all positions. Two restrictions come from Keras: on JAX, all samples
+are equally long, because Keras's own loop there refuses a padding mask for images; on TensorFlow,
+the channels come last.
 """
 
 

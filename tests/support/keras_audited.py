@@ -55,27 +55,40 @@ def case_of_arguments(kind: str, name: str, gates: str, **rates: float) -> Case:
         (sites[argument], 0, 0): dp.drop(rate, per="sequence", gates=gates)
         for argument, rate in rates.items()
     }
-    return Case(f"{kind}, {name}", built(lambda: getattr(layers, kind)(8, **rates)), rules)
+    return Case(
+        f"keras.layers.{kind}, {name}", built(lambda: getattr(layers, kind)(8, **rates)), rules
+    )
 
 
 def cases() -> list[Case]:
     zaremba = dp.zaremba(0.4)
     found = [
-        Case("LSTM", built(lambda: layers.LSTM(8)), {}, "none"),
-        Case("GRU, both ways", built(lambda: layers.Bidirectional(layers.GRU(8))), {}, "none"),
+        Case("keras.layers.LSTM", built(lambda: layers.LSTM(8)), {}, "none"),
+        Case(
+            "keras.layers.Bidirectional(GRU)",
+            built(lambda: layers.Bidirectional(layers.GRU(8))),
+            {},
+            "none",
+        ),
         case_of_arguments("LSTM", "dropout", "tied", dropout=0.4),
         # With recurrent_dropout, Keras draws a mask for each gate.
-        case_of_arguments("LSTM", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
-        case_of_arguments("GRU", "both", "untied", dropout=0.3, recurrent_dropout=0.4),
-        case_of_arguments("SimpleRNN", "both", "tied", dropout=0.3, recurrent_dropout=0.4),
+        case_of_arguments(
+            "LSTM", "dropout and recurrent_dropout", "untied", dropout=0.3, recurrent_dropout=0.4
+        ),
+        case_of_arguments(
+            "GRU", "dropout and recurrent_dropout", "untied", dropout=0.3, recurrent_dropout=0.4
+        ),
+        case_of_arguments(
+            "SimpleRNN", "dropout and recurrent_dropout", "tied", dropout=0.3, recurrent_dropout=0.4
+        ),
         Case(
-            "RNN of two cells",
+            "keras.layers.RNN of two cells",
             built(lambda: layers.RNN([layers.LSTMCell(8, dropout=0.4), layers.LSTMCell(8)])),
             {(Site.INPUT, 0, 0): dp.drop(0.4, per="sequence")},
         ),
-        case_of_policy("a model of Dropout layers", lambda: model(0.4), zaremba, 2),
+        case_of_policy("model with Dropout layers", lambda: model(0.4), zaremba, 2),
         case_of_policy(
-            "a model, applied: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
+            "model after apply: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
         ),
     ]
     for name in dp.names():

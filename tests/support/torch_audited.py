@@ -145,7 +145,7 @@ def case_by_hand(name: str, added: tuple[float, float, float] = (0.0, 0.0, 0.0))
     # The paper's zoneout has the cell state too.
     known = None if name in ("state", "zoneout") else name
     policy = dp.Policy(name=known or "custom", **sites[name])
-    title = f"by hand{', a forget bias in code' * any(added)}: {name}"
+    title = f"hand-written loop{', forget bias in code' * any(added)}: {name}"
     return case_of_policy(title, lambda: Loop(name, added=added), policy)
 
 
@@ -176,11 +176,11 @@ def cases() -> list[Case]:
     more = {
         "zaremba and zoneout": dp.zaremba(0.3) | dp.zoneout(),
         "zaremba and semeniuta": dp.zaremba(0.3) | dp.semeniuta(0.4),
-        "state, held": dp.Policy(state=dp.drop(0.3, per="sequence")),
+        "state, per sequence": dp.Policy(state=dp.drop(0.3, per="sequence")),
         "cell": dp.Policy(cell=dp.drop(0.3)),
         "input weights": dp.Policy(input_weight=dp.drop(0.3, per="call")),
-        "unscaled": dp.Policy(input=dp.drop(0.3, scaled=False), hidden=dp.drop(0.4)),
-        "untied": dp.variational(gates="untied"),
+        "masks not scaled": dp.Policy(input=dp.drop(0.3, scaled=False), hidden=dp.drop(0.4)),
+        "separate masks for each gate": dp.variational(gates="untied"),
     }
     for name, policy in more.items():
         evaluation = policy.evaluation
@@ -188,7 +188,7 @@ def cases() -> list[Case]:
         found.append(Case(case.name, case.make, case.rules, None, evaluation))
     found += [
         case_of_policy(
-            f"LSTM, both ways, 2 layers: {name}",
+            f"LSTM, bidirectional, 2 layers: {name}",
             lambda name=name: LSTM(9, 8, num_layers=2, bidirectional=True, policy=name),
             dp.resolve(name),
             2,
@@ -198,7 +198,7 @@ def cases() -> list[Case]:
     ]
     found.append(
         case_of_policy(
-            "GRU, keyed", lambda: GRU(9, 8, policy="variational", seed=7), dp.variational(), 1
+            "GRU, keyed masks", lambda: GRU(9, 8, policy="variational", seed=7), dp.variational(), 1
         )
     )
     for kind in (nn.LSTM, nn.GRU, nn.RNN):
@@ -211,15 +211,17 @@ def cases() -> list[Case]:
                 between,
             )
         )
-    found.append(Case("nn.LSTM, projected", lambda: nn.LSTM(9, 8, proj_size=5), {}, "none"))
+    found.append(Case("nn.LSTM, projection", lambda: nn.LSTM(9, 8, proj_size=5), {}, "none"))
     hand = ("zaremba", "naive", "variational", "semeniuta", "rnndrop", "zoneout", "weight_drop")
     for added in ((0.0, 0.0, 0.0), (0.0, 1.0, 0.0)):
         found += [case_by_hand(name, added) for name in (*hand, "state")]
     found += [
-        case_of_policy("a model by hand", Model, dp.zaremba(0.3), 2),
-        case_of_policy("a model by hand, tied words", lambda: Model(tied=True), dp.zaremba(0.3), 2),
+        case_of_policy("hand-written model", Model, dp.zaremba(0.3), 2),
         case_of_policy(
-            "a model by hand, log-probabilities",
+            "hand-written model, tied embedding", lambda: Model(tied=True), dp.zaremba(0.3), 2
+        ),
+        case_of_policy(
+            "hand-written model, log-probabilities",
             lambda: Model(last=nn.LogSoftmax(-1)),
             dp.zaremba(0.3),
             2,
@@ -227,7 +229,7 @@ def cases() -> list[Case]:
     ]
     found.append(
         case_of_policy(
-            "a model, applied: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
+            "model after apply: awd", lambda: model_under("awd"), dp.awd(), 2, tokens=True
         )
     )
     return found

@@ -21,9 +21,9 @@ LAYERS = [
     Layer("torch.nn.GRUCell", "gru", torch_subject.run_cells, ((0,),), by_step=True),
     Layer("torch.nn.RNNCell (tanh)", "rnn_tanh", torch_subject.run_cells, ((0,),), by_step=True),
     Layer("torch.nn.RNNCell (relu)", "rnn_relu", torch_subject.run_cells, ((0,),), by_step=True),
-    Layer("Unrolled (a cell of one's own)", "own_lstm", torch_subject.run_unrolled, ((0,),)),
+    Layer("Unrolled (custom cell)", "own_lstm", torch_subject.run_unrolled, ((0,),)),
     Layer(
-        "Unrolled (a convolutional cell)",
+        "Unrolled (custom convolutional cell)",
         "own_conv_lstm",
         torch_subject.run_unrolled,
         ((0,),),

@@ -13,11 +13,11 @@ from tests.support.audited import find_errors
 from tests.support.keras_audited import cases, model
 
 EVERYWHERE = {
-    "LSTM",
+    "keras.layers.LSTM",
     "LSTM: zaremba",
     "GRU: zoneout",
-    "SimpleRNN, both",
-    "a model of Dropout layers",
+    "keras.layers.SimpleRNN, dropout and recurrent_dropout",
+    "model with Dropout layers",
 }
 """What is audited on every backend: our layers and stock ones, masks and zoneout. The rest takes
 minutes where each module is compiled, and the audit draws the same conclusions from the numbers."""
