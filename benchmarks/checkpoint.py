@@ -103,7 +103,7 @@ def _metadata(raw: bytes) -> dict[str, Any]:
     header = parse_json(raw[8 : 8 + _header_length(raw)])
     metadata = header.get("__metadata__") or {}
     if not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are not texts")
+        raise ValueError("its metadata are not strings")
     return dict(metadata)
 
 
@@ -121,7 +121,7 @@ def _place_of_sum(raw: bytes, digest: str) -> int:
     header = raw[: 8 + _header_length(raw)]
     mark = before + digest.encode() + b'"'
     if header.count(mark) != 1:
-        raise ValueError("its checksum does not stand in one place")
+        raise ValueError("its checksum is not in exactly one place")
     return header.index(mark) + len(before)
 
 

@@ -107,7 +107,8 @@ def training(benchmark: Benchmark) -> Callable[..., None]:
             return
         if same_start and len(set(backend)) < 2:
             raise typer.BadParameter(
-                "compares backends: give --backend twice or more", param_hint="--same-start"
+                "it compares backends, and only one is given. Write --backend twice or more.",
+                param_hint="--same-start",
             )
         recipe = recipes[preset.value]
         try:

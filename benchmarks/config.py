@@ -107,5 +107,7 @@ class RunConfig:
         fine["preset"] = type(self.preset) is str and self.preset in names
         for name, is_fine in fine.items():
             if not is_fine:
-                raise ValueError(f"{name}={getattr(self, name)!r:.60} is not possible")
+                raise ValueError(
+                    f"{name} has an impossible value. Received: {getattr(self, name)!r:.60}"
+                )
         self.placement  # noqa: B018 # refused now, if it is to be refused

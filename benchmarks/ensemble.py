@@ -21,9 +21,9 @@ from .trained import Trained, load
 
 Folder = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="A run's folder, as --out has them.", show_default=False),
+    typer.Argument(metavar="RUN", help="The folder of a run, in --out.", show_default=False),
 ]
-Where = Annotated[Backend, typer.Option(metavar="NAME", help="Where the models are to run.")]
+Where = Annotated[Backend, typer.Option(metavar="NAME", help="The backend that runs the models.")]
 
 
 def loaded(folder: Path, backend: str, task: str, known: Any = None) -> Trained:
@@ -50,14 +50,14 @@ def averaging(
     def ensemble(
         runs: Annotated[
             list[Path],
-            typer.Argument(metavar="RUN...", help="Folders of runs, as --out has them."),
+            typer.Argument(metavar="RUN...", help="The folders of the runs, in --out."),
         ],
         backend: Where = Backend.torch,
         out: Annotated[
             Path | None, typer.Option(help="Write the line of results to this file.")
         ] = None,
     ) -> None:
-        """Average the probabilities of trained models, one more at a time."""
+        """Average the probabilities of trained models: of the first, the first two, and so on."""
         console = new_console()
         first = loaded(runs[0], backend.value, task)
         rest = [loaded(run, backend.value, task, first.task.data) for run in runs[1:]]

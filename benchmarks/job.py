@@ -77,12 +77,16 @@ class Job:
                 data.get("processes", cls.processes),
             )
             if type(job.resume) is not bool:
-                raise ValueError(f"resume={job.resume!r:.60} is not possible")
+                raise ValueError(f"resume has an impossible value. Received: {job.resume!r:.60}")
             if type(job.processes) is not int or job.processes < 1:
-                raise ValueError(f"processes={job.processes!r:.60} is not possible")
+                raise ValueError(
+                    f"processes has an impossible value. Received: {job.processes!r:.60}"
+                )
             minutes = job.checkpoint_minutes
             if type(minutes) not in (int, float) or not 0 <= minutes < math.inf:
-                raise ValueError(f"checkpoint_minutes={minutes!r:.60} is not possible")
+                raise ValueError(
+                    f"checkpoint_minutes has an impossible value. Received: {minutes!r:.60}"
+                )
         except PolicyError:  # says itself what is wrong
             raise
         except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -16,7 +16,7 @@ from .launch import Backend, Launcher, one_by_one
 
 Backends = Annotated[
     list[Backend],
-    typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}; several times to compare."),
+    typer.Option(metavar="NAME", help=f"{', '.join(BACKENDS)}. Repeat to compare several."),
 ]
 
 
@@ -26,8 +26,8 @@ def policies(default: str) -> Any:
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(dp.names())}, or some joined by +, as zaremba+zoneout; several times "
-            f"to compare. [{default}]",
+            help=f"{', '.join(dp.names())}, or names joined by +, such as zaremba+zoneout. Repeat "
+            f"to compare several. [{default}]",
         ),
     ]
 
@@ -42,8 +42,8 @@ def finite(value: float | None) -> float | None:
 Rate = Annotated[
     float | None,
     typer.Option(
-        help="Dropout rate in [0, 1). [the preset's for zaremba and naive, and the catalogue's "
-        "own for the others]"
+        help="Dropout rate, from 0 to below 1. [for zaremba and naive the preset's, for the "
+        "others the catalogue's]"
     ),
 ]
 Seeds = Annotated[
@@ -51,30 +51,34 @@ Seeds = Annotated[
     typer.Option(
         min=0,
         max=2**32 - 1,
-        help="Seed of initial weights and masks; several times for several runs.",
+        help="Seed of the initial weights and masks. Repeat for several runs.",
     ),
 ]
-Epochs = Annotated[int | None, typer.Option(min=1, help="How many epochs. [the preset's]")]
+Epochs = Annotated[int | None, typer.Option(min=1, help="Number of epochs. [the preset's]")]
 Out = Annotated[Path, typer.Option(help="Folder for checkpoints, results and curves.")]
 SameStart = Annotated[
     bool,
     typer.Option(
         "--same-start",
-        help="The same initial weights and masks in every backend; compares the losses of the "
-        "first 200 steps, which run at a quarter of the learning rate.",
+        help="Give every backend the same initial weights and masks, and compare the losses of "
+        "the first 200 steps. These run at a quarter of the learning rate.",
     ),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the checkpoints in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the checkpoints in --out.")]
 CheckpointMinutes = Annotated[
     float,
     typer.Option(
-        min=0.0, callback=finite, help="A checkpoint every so many minutes, and every epoch."
+        min=0.0,
+        callback=finite,
+        help="Write a checkpoint after this many minutes, and after each epoch.",
     ),
 ]
 Minutes = Annotated[
     float | None,
     typer.Option(
-        min=0.0, callback=finite, help="Stop at a checkpoint after so many minutes. [never]"
+        min=0.0,
+        callback=finite,
+        help="Write a checkpoint and stop after this many minutes. [never]",
     ),
 ]
 
@@ -84,15 +88,18 @@ Launched = Annotated[
     typer.Option(
         "--launcher",
         metavar="NAME",
-        help="local: one run after the other. ray: side by side, here or on the cluster that "
-        "RAY_ADDRESS names, whose machines share --out; a run that dies goes on elsewhere.",
+        help="local: one run after the other. ray: several runs at a time, on this machine or on "
+        "the cluster that RAY_ADDRESS names, whose machines share --out. If the process of a run "
+        "dies, another one continues it.",
     ),
 ]
-Cores = Annotated[int, typer.Option(min=1, help="How many cores a run takes, on Ray.")]
+Cores = Annotated[int, typer.Option(min=1, help="Number of cores for each run, with Ray.")]
 Gpus = Annotated[
     float,
     typer.Option(
-        min=0.0, callback=finite, help="How many GPUs a run takes, or which part of one, on Ray."
+        min=0.0,
+        callback=finite,
+        help="Number of GPUs for each run, or a fraction of one, with Ray.",
     ),
 ]
 
@@ -100,8 +107,8 @@ Processes = Annotated[
     int,
     typer.Option(
         min=1,
-        help="How many share the rows of a run's batches, on this machine: processes of torchrun "
-        "in torch, devices in jax.",
+        help="Number of processes that share the rows of a run's batches on this machine: "
+        "torchrun's processes in torch, devices in jax.",
     ),
 ]
 
@@ -117,7 +124,7 @@ def launcher(name: LauncherName, cores: int, gpus: float, processes: int) -> Lau
     if processes > 1:
         # Ray starts a run again when its process dies, and knows nothing of torchrun's others.
         raise typer.BadParameter(
-            f"runs of several processes are not for Ray. Received: --processes {processes} with "
+            f"Ray runs each run in one process. Received: --processes {processes} with "
             f"--launcher ray. Write --launcher local.",
             param_hint="--processes",
         )

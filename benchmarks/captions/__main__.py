@@ -57,12 +57,12 @@ app.command("ensemble")(averaging("captions", average, REPORT.averages))
 @app.command()
 def baselines(
     data: Annotated[Path | None, typer.Option(help=DATA)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the captions drawn.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random captions.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Write the line of results to this file.")
     ] = None,
 ) -> None:
-    """What captions score that are taken from training images which look alike."""
+    """Score captions that are taken from training images which look alike."""
     console = new_console()
     try:
         flickr = load(data)

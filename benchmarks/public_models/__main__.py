@@ -37,15 +37,15 @@ def public_models(
         Framework, typer.Option(metavar="NAME", help="torch or keras.")
     ] = Framework.torch,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="One model; several times. [all]")
+        list[str] | None, typer.Option(metavar="KEY", help="A model. Repeat for several. [all]")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The file of results.")] = RESULTS,
+    out: Annotated[Path, typer.Option(help="The file for the results.")] = RESULTS,
     written: Annotated[Path, typer.Option("--page", help="The page to write.")] = PAGE,
 ) -> None:
     """Put `zaremba` on public models, with an example and without, and count the masks.
 
-    Each model is built in a process of its own, small and with random weights. A model whose
-    package is not installed is skipped, and what the file has of it stays.
+    Each model is built in a process of its own, small and with random weights. A model is skipped
+    if its package is not installed; its earlier result then stays in the file.
 
     Example: `python -m benchmarks.public_models --model openunmix`
     """

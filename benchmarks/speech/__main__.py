@@ -31,7 +31,7 @@ app.command()(
             task="speech",
             help=HELP,
             preset="Recipe: {}.",
-            data="File with frames and states, .npz, or folder with one; AN4 is recognised. "
+            data=".npz file with frames and states, or a folder with one. AN4 is recognised. "
             "[the variable AN4_DIR]",
             read=read,
             summary=summary,

@@ -96,8 +96,8 @@ def load(data: Path | None = None) -> Speech:
         if parts[0].frames.shape[1] != parts[1].frames.shape[1]:
             widths = [part.frames.shape[1] for part in parts]
             raise ValueError(
-                f"train_feat and test_feat must have as many features. Received: {widths[0]} and "
-                f"{widths[1]}"
+                "train_feat and test_feat must have the same number of features. Received: "
+                f"{widths[0]} and {widths[1]}"
             )
         speech = normalised(Speech(*parts))
         for name, part in (("train", speech.train), ("test", speech.test)):

@@ -37,25 +37,25 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 def speed(
     section: Annotated[
         list[Section] | None,
-        typer.Option(metavar="NAME", help=f"{', '.join(SECTIONS)}; several times. [all]"),
+        typer.Option(metavar="NAME", help=f"{', '.join(SECTIONS)}. Repeat for several. [all]"),
     ] = None,
     short: Annotated[
-        bool, typer.Option("--quick", help="A few small layers, in less than three minutes.")
+        bool, typer.Option("--quick", help="Only a few small layers, in less than three minutes.")
     ] = False,
     device: Annotated[
-        Device, typer.Option(metavar="NAME", help="cpu or cuda, for what PyTorch measures.")
+        Device, typer.Option(metavar="NAME", help="The device for PyTorch: cpu or cuda.")
     ] = Device.cpu,
     out: Annotated[Path, typer.Option(help="Folder for results and pictures.")] = Path(
         "runs/speed"
     ),
     resume: Annotated[
-        bool, typer.Option("--resume", help="Leave out what --out has from this commit.")
+        bool, typer.Option("--resume", help="Skip jobs with a result from this commit in --out.")
     ] = False,
 ) -> None:
-    """Time policies beside the stock layers of PyTorch and Keras, and measure their memory.
+    """Compare policies with the stock layers of PyTorch and Keras, in time and memory.
 
-    Each job is a process of its own, one after the other; in it, contestants take turns, and a
-    ratio is the median over the rounds. Nothing else should run on the machine meanwhile.
+    Each job runs in a process of its own, one after the other. In it, the layers take turns, and
+    a ratio is the median over the rounds. Nothing else should run on the machine meanwhile.
 
     Example: `python -m benchmarks.speed --section torch`
     """

@@ -34,8 +34,8 @@ app.callback(invoke_without_command=True)(
             task="translation",
             help=HELP,
             preset="Recipe: {}.",
-            data="File of pairs, a tab between their sentences, or folder with one; Tatoeba is "
-            "recognised. [the variable TATOEBA_DIR]",
+            data="File with a sentence, a tab and its translation on each line, or a folder with "
+            "one. Tatoeba is recognised. [the variable TATOEBA_DIR]",
             read=read,
             summary=REPORT.summary,
             curves=curves,

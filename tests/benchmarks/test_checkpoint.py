@@ -115,7 +115,7 @@ DEEP = "[" * 100_000
         (with_sum(crafted(record="")), "cannot be read as a checkpoint"),
         (headed(DEEP.encode()), "nested too deeply"),
         (headed([1]), "cannot be read as a checkpoint"),
-        (headed({"__metadata__": {"format": 1}}), "not texts"),
+        (headed({"__metadata__": {"format": 1}}), "not strings"),
         (headed({"__metadata__": 3}), "cannot be read as a checkpoint"),
         (headed({}), "not written by this benchmark"),
         ((2**63).to_bytes(8, "little") + b"{}", "shorter than its header says"),
