@@ -78,8 +78,8 @@ def _translation(measure: str, place: int, key: str, digits: int) -> Row:
         paper=(TRANSLATION.paper["none"][place], TRANSLATION.paper["zaremba 0.2"][place]),
         figure=lambda run: float(run[key]),
         data=lambda run: (
-            f"Tatoeba, {run['translation']['pairs']['train']:,} pairs of sentences of at most "
-            f"{recipe.words} words"
+            f"Tatoeba, {run['translation']['pairs']['train']:,} pairs of at most {recipe.words} "
+            "words"
         ),
         paper_data="WMT'14",
         digits=digits,
@@ -108,11 +108,11 @@ ROWS = (
         preset="paper",
         title="Speech",
         heading="speech-an4",
-        measure="accuracy on held-out frames, % ↑",
+        measure="held-out accuracy, % ↑",
         paper=(SPEECH["none"][1], SPEECH["zaremba"][1]),
         figure=lambda run: float(run["epochs"][-1]["held_out_accuracy"]),
         data=lambda run: f"AN4, {run['speech']['train']['utterances']:,} utterances",
-        paper_data="an Icelandic corpus",
+        paper_data="Icelandic speech",
     ),
     _translation("test perplexity ↓", 0, "test_perplexity", 2),
     _translation("BLEU ↑", 1, "bleu", 1),

@@ -22,7 +22,8 @@ the figures without and with dropout, not ours with the paper's.
 
 LEGEND = """\
 ↓: lower is better; ↑: higher is better. A figure with ± is the mean and the standard deviation
-over several seeds. A figure without ± comes from one run. What the table shows:"""
+over several seeds. A figure without ± comes from one run. 2 × 256 units means two layers of 256.
+What the table shows:"""
 
 NO_PAPER = "The paper has no figure for this model."
 NOT_PLANNED = "Not run; the paper has no figure for this model either."
@@ -35,7 +36,7 @@ def overview(runs: Mapping[str, Sequence[Result]]) -> str:
         runs: the trained models of each task.
     """
     notes: dict[str, int] = {}
-    lines = [HEAD, _line(_headings()), f"|---|---|{'---:|' * (len(_headings()) - 3)}---|"]
+    lines = [HEAD, _line(_headings()), f"|---|{'---:|' * (len(_headings()) - 2)}---|"]
     for row in ROWS:
         mine = runs.get(row.task, ())
         here = [run for with_dropout in (False, True) for run in _of_any(mine, row, with_dropout)]
@@ -48,7 +49,7 @@ def overview(runs: Mapping[str, Sequence[Result]]) -> str:
 def _headings() -> list[str]:
     frameworks = ["paper", *BACKENDS]
     pairs = [f"{name}, {how} dropout" for name in frameworks for how in ("no", "with")]
-    return ["experiment", "measure", *pairs, "our data and model"]
+    return ["experiment", *pairs, "our data and model"]
 
 
 def _line(cells: Sequence[str]) -> str:
@@ -62,8 +63,7 @@ def _of_any(runs: Sequence[Result], row: Row, with_dropout: bool) -> Iterator[Re
 
 def _cells(row: Row, runs: Sequence[Result], one: Result, notes: dict[str, int]) -> Iterator[str]:
     recipe = row.recipe
-    yield f"[{row.title}](#{row.heading}-preset-{row.preset})"
-    yield row.measure
+    yield f"[{row.title}](#{row.heading}-preset-{row.preset}): {row.measure}"
     for figure in row.paper:
         yield _mark("–", NO_PAPER, notes) if figure is None else str(figure)
     for backend in BACKENDS.values():
@@ -76,9 +76,8 @@ def _cells(row: Row, runs: Sequence[Result], one: Result, notes: dict[str, int])
                 yield _mark("–", NOT_PLANNED, notes)
             else:
                 yield _mark("–", _not_run(row, runs, backend), notes)
-    layers = "1 layer" if recipe.layers == 1 else f"{recipe.layers} layers"
-    theirs = f"the paper: {row.paper_data}" if row.paper_data else "as in the paper"
-    yield f"{row.data(one)}; {layers} of {recipe.units:,} units ({theirs})"
+    theirs = f"(the paper: {row.paper_data})" if row.paper_data else "(as in the paper)"
+    yield f"{row.data(one)} {theirs}; {recipe.layers} × {recipe.units:,} units"
 
 
 def _mark(text: str, note: str, notes: dict[str, int]) -> str:
@@ -108,13 +107,15 @@ def _overfit(runs: Sequence[Result]) -> str:
 
 def _not_run(row: Row, runs: Sequence[Result], backend: str) -> str:
     """Why a framework has no figure, and which smaller model it has."""
-    text = "Not run in Keras." if backend != "torch" else "Not run in PyTorch."
+    name = "PyTorch" if backend == "torch" else "Keras"
+    text = f"Not run in {name}."
     medium = [run for run in runs if _is_on_cpu(run) and run["config"]["preset"] == "medium"]
     if medium and all(_is_on_cpu(run) for run in runs if run["config"]["backend"] == backend):
         hours = _hours(medium, PTB["medium"].epochs)
-        text += (
-            f" All its runs were on CPUs. There, the medium model would take about {hours:.0f} "
-            "hours (by the speed of the short runs in PyTorch), and the large model longer."
+        text = (
+            f"Not run in {name}: all its runs were on CPUs, where the medium model would take "
+            f"about {hours:.0f} hours (at the speed of the short runs in PyTorch), and the large "
+            "model longer."
         )
     small = replace(row, preset="demo")
     if all(chosen(runs, small, with_dropout, backend) for with_dropout in (False, True)):

@@ -180,7 +180,7 @@ class Run:
         differing = [key for key in mine if its.get(key) != mine[key]]
         if differing:
             shown = "; ".join(f"{k}: {its.get(k)!r} there, {mine[k]!r} here" for k in differing)
-            raise CheckpointError(f"{self.checkpoint} is of another run ({shown}).")
+            raise CheckpointError(f"{self.checkpoint} belongs to another run ({shown}).")
         saved.restore(self.task, self.checkpoint)
         self.progress = saved.progress
 

@@ -130,7 +130,8 @@ def main(folder: Path, until_input_ends: bool = False) -> int:
         stopped_at = f"epoch {run.progress.epoch + 1}, batch {run.progress.batch}"
         print_line(
             console,
-            f"{config.name}: stopped in {stopped_at}; go on with the same command and --resume.",
+            f"{config.name}: stopped in {stopped_at}. To continue, run the same command with "
+            "--resume.",
         )
         return INTERRUPTED
     return 0

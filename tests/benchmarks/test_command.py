@@ -277,7 +277,7 @@ def test_an_own_text_is_trained_on_and_named_in_its_results(tmp_path, texts):
         assert sha256 == hashlib.sha256((texts / f"{part}.txt").read_bytes()).hexdigest()
     (texts / "valid.txt").write_text("a b\n" * 100)
     refused = ptb(tmp_path, "--data", texts, "--epochs", 2, "--rate", 0, "--resume", code=1)
-    assert "is of another run (corpus: " in refused
+    assert "belongs to another run (corpus: " in refused
 
 
 def test_a_common_start_of_one_backend_is_refused(tmp_path):

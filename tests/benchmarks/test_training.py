@@ -76,7 +76,7 @@ def test_checkpoints_are_written_as_often_as_asked(tmp_path, monkeypatch):
 def test_another_runs_checkpoint_is_refused(tmp_path):
     run_in(tmp_path, config(epochs=1)).train(hooks(), 1e9)
     for other in (config(seed=2), config(policy="naive")):
-        with pytest.raises(CheckpointError, match=r"is of another run \((seed|policy): "):
+        with pytest.raises(CheckpointError, match=r"belongs to another run \((seed|policy): "):
             run_in(tmp_path, other).resume()
 
 
