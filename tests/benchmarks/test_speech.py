@@ -237,7 +237,7 @@ TRAIN = tiny_speech().train
         ({"train_feat": TRAIN.frames[:, :0]}, r"train_feat must be numbers.*float32 \[87, 0\]"),
         ({"train_feat": TRAIN.frames.astype(str)}, r"train_feat must be numbers"),
         ({"train_feat": TRAIN.frames.astype(complex)}, r"train_feat must be .*complex128"),
-        ({"train_feat": TRAIN.frames[:, 1:]}, r"as many features\. Received: 4 and 5"),
+        ({"train_feat": TRAIN.frames[:, 1:]}, r"the same number of features\. Received: 4 and 5"),
         ({"train_feat": with_one(TRAIN.frames, (3, 1), np.nan)}, r"too large or not finite"),
         ({"test_feat": tiny_speech().test.frames * np.inf}, r"test_feat is too large or not"),
         ({"train_feat": TRAIN.frames.astype(float) * 1e300}, r"train_feat is too large or not"),
