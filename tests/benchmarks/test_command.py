@@ -155,7 +155,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, processes):
     os.killpg(process.pid, signal.SIGINT)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert re.search(r"stopped in epoch [12], batch \d+; go on .* --resume", printed)
+    assert re.search(r"stopped in epoch [12], batch \d+\. To continue, .* --resume", printed)
     _, record = load(folder / "checkpoint.safetensors")
     assert 0 < record["progress"]["epoch"] * 99 + record["progress"]["batch"] < 198
 
@@ -170,7 +170,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path, processes):
 def test_a_run_stops_at_a_checkpoint_when_its_minutes_are_over(tmp_path):
     arguments = ("--epochs", 200, "--minutes", 0.15)
     printed = ptb(tmp_path, *arguments, code=130)
-    assert re.search(r"stopped in epoch \d+, batch \d+; go on .* --resume", printed)
+    assert re.search(r"stopped in epoch \d+, batch \d+\. To continue, .* --resume", printed)
     folder = tmp_path / "out" / "demo-zaremba-0.5-torch-s1"
     assert (folder / "checkpoint.safetensors").exists()
 
@@ -290,7 +290,7 @@ def test_a_common_start_of_one_backend_is_refused(tmp_path):
         check=False,
     )
     assert done.returncode == 2
-    assert "give --backend twice" in done.stderr
+    assert "it compares backends, and only one is given" in done.stderr
 
 
 def test_an_unreadable_checkpoint_ends_with_one_clear_line(tmp_path):
