@@ -44,6 +44,8 @@
 #define EACH_UNIT for (int64_t j = 0; j < size; j++)
 #define EACH_SAMPLE for (int64_t b = samples.first; b < samples.end; b++)
 #define MASK(site) mask_row(layer, site, t, b)
+/* A unit whose d is 1 keeps its value bit for bit. */
+#define ZONEOUT(d, previous, new) ((d) * (previous) + ((REAL)1 - (d)) * (new))
 
 /* The arrays of one layer in one direction. Arrays with a dimension T are indexed by the step t. G
    is the number of gates; P is the width of h, which is H without a projection. */
@@ -147,7 +149,7 @@ static inline void finish_hidden(
                                                    : (REAL *)layer->hs + previous * all + b * size;
     const REAL *state = MASK(STATE), *update = MASK(HIDDEN_UPDATE);
     if (state) EACH_UNIT h[j] *= state[j];
-    if (update) EACH_UNIT h[j] += update[j] * (previous_h[j] - h[j]);
+    if (update) EACH_UNIT h[j] = ZONEOUT(update[j], previous_h[j], h[j]);
     if (next >= 0) mask_hidden(layer, h, next, b);
 }
 
@@ -221,7 +223,7 @@ static void lstm_step_of(
         if (cell) EACH_UNIT new_c[j] *= cell[j];
         EACH_UNIT tanh_cell[j] = real_tanh(new_c[j]);
         EACH_UNIT h[j] = o[j] * tanh_cell[j];
-        if (update) EACH_UNIT c[j] = new_c[j] + update[j] * (previous_c[j] - new_c[j]);
+        if (update) EACH_UNIT c[j] = ZONEOUT(update[j], previous_c[j], new_c[j]);
         else EACH_UNIT c[j] = new_c[j];
         if (!layer->projection) finish_hidden(layer, t, previous, next, b);
     }

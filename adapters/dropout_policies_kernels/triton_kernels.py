@@ -48,7 +48,8 @@ def _finish_hidden(new_h, previous_h, h, masked_hidden, hidden, state, h_update,
     if state is not None:
         new_h *= _load(state, index, in_range)
     if h_update is not None:
-        new_h += _load(h_update, index, in_range) * (_load(previous_h, index, in_range) - new_h)
+        d = _load(h_update, index, in_range)
+        new_h = d * _load(previous_h, index, in_range) + (1 - d) * new_h
     tl.store(h + index, new_h, mask=in_range)
     if masked_hidden is not None:
         if hidden is not None:
@@ -105,7 +106,8 @@ def lstm_step(
     tanh_c = _tanh(new_c)
     tl.store(tanh_cell + index, tanh_c, mask=in_range)
     if c_update is not None:
-        new_c += _load(c_update, index, in_range) * (old_c - new_c)
+        d = _load(c_update, index, in_range)
+        new_c = d * old_c + (1 - d) * new_c
     tl.store(c + index, new_c, mask=in_range)
     _finish_hidden(
         o * tanh_c, previous_h, h, masked_hidden, hidden, state, h_update, index, in_range

@@ -592,3 +592,17 @@ def test_autocast_changes_no_product_of_an_operator(layer, form, masked):
         for ours, theirs in zip(others, found[0], strict=True):
             assert ours.dtype == torch.float32
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [dpt.LSTM, dpt.GRU, dpt.RNN])
+def test_a_unit_that_zoneout_keeps_has_its_value_bit_for_bit(kind):
+    policy = dp.Policy(hidden_update=dp.Rule(0.5, kind="zoneout"))
+    layer = kind(5, 8, policy=policy)
+    with dp.record(layer) as masks:
+        y, _ = layer(torch.randn(9, 4, 5))
+    (drawn,) = masks[""][0].values()
+    kept = torch.from_numpy(drawn == 1)
+    assert (y[0][kept[0]] == 0).all(), "of the initial state"
+    for t in range(1, 9):
+        assert torch.equal(y[t][kept[t]], y[t - 1][kept[t]])
+        assert not (y[t] == y[t - 1])[~kept[t]].any()
