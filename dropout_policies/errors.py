@@ -15,6 +15,10 @@ class MissingRuleError(PolicyError, KeyError):
     __str__ = Exception.__str__  # a KeyError's own text is the repr of its message
 
 
+class WrongArgumentsError(PolicyError, TypeError):
+    """A function received arguments of another kind. It is a `TypeError` too, as in Python."""
+
+
 class PolicyWarning(UserWarning):
     """Something works, but more slowly than it could, or not as you might expect.
 

@@ -9,7 +9,6 @@ from dropout_policies.adapter import (
     Choice,
     Placement,
     Policy,
-    PolicyError,
     PolicyName,
     Rates,
     check_seed,
@@ -36,17 +35,9 @@ def resolve_policy(
         PolicyError: the policy is unknown, a rate or the seed is out of range, or an argument that
             needs a policy came without one.
     """
-    if policy is not None:
-        if seed is not None:
-            check_seed(seed)
-        return Choice.of(policy, rate)
-    for argument, value in {"rate": rate, **others}.items():
-        if value is not None:
-            raise PolicyError(
-                f"{layer_name}: {argument} goes with a policy. Received: {argument}={value!r}, "
-                f"policy=None; write: policy='zaremba', {argument}={value!r}"
-            )
-    return None
+    if policy is not None and seed is not None:
+        check_seed(seed)  # without a policy, it is the stock layer's own
+    return Choice.of_layer(layer_name, policy, rate, **others)
 
 
 def placement_config(layer: Any) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from .auditing.parts import find_parts
 from .auditing.probe import Probe
 from .custom_cell import Unrolled, check_custom_cell
 from .embedding import Embedding
-from .found_layers import find_embeddings, find_layers, kind_of
+from .found_layers import find_embeddings, find_layers, how_compiled, kind_of
 from .model_wiring.existing_dropout import SwitchedOffDropout, find_dropouts, restore_rate
 from .model_wiring.observation import observe_runs, observe_wiring
 from .model_wiring.structure import read_wiring
@@ -189,9 +189,17 @@ def check_is_free(model: nn.Module, policies: Sequence[Policy]) -> None:
 
 
 def nothing_found(model: nn.Module, policies: Sequence[Policy], skipped: Sequence[Skipped]) -> str:
+    name = getattr(model, "original_name", type(model).__name__)
+    compiled = how_compiled(model)
+    if compiled:
+        done, function = compiled
+        return (
+            f"{name} is {done}, and so not Python any more: {_names(policies)} cannot go inside. "
+            f"Put the policy on the Python model first, and then call {function}."
+        )
     others = "; ".join(f"{s.name} ({s.kind}): {s.why}" for s in skipped)
     return (
-        f"{type(model).__name__} has no recurrent layer that {_names(policies)} can go on"
+        f"{name} has no recurrent layer that {_names(policies)} can go on"
         f" (torch.nn's LSTM, GRU and RNN, and their cells)."
         f"{f' It has {others}.' if others else ''}"
     )

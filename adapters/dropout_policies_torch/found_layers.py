@@ -18,7 +18,7 @@ PARAMETRIZED = (
     "made with"
 )
 
-SCRIPTED = "scripted, and so not Python any more: put the policy on before torch.jit.script"
+COMPILED = "{done}, and so not Python any more: put the policy on before {function}"
 
 OWN_RECURRENCE = (
     "recurrent by its name, and not PyTorch's: a policy cannot go inside. If it is a cell, run it "
@@ -73,9 +73,12 @@ def _looks_recurrent(module: nn.Module) -> str:
     Returns:
         The reason. "" if the module does not look recurrent.
     """
-    if isinstance(module, torch.jit.ScriptModule):
-        name = getattr(module, "original_name", "")
-        return SCRIPTED if hasattr(nn, name) and RECURRENT_NAME.search(name) else ""
+    compiled = how_compiled(module)
+    if compiled:
+        name = getattr(module, "original_name", type(module).__name__)
+        done, function = compiled
+        is_layer = hasattr(nn, name) and RECURRENT_NAME.search(name)
+        return COMPILED.format(done=done, function=function) if is_layer else ""
     has_others = any(is_recurrent(inner) for inner in module.modules())
     own = any(True for _ in module.parameters())
     inner = any(
@@ -83,6 +86,22 @@ def _looks_recurrent(module: nn.Module) -> str:
     )
     is_named = RECURRENT_NAME.search(type(module).__name__) is not None
     return OWN_RECURRENCE if is_named and own and not has_others and not inner else ""
+
+
+def how_compiled(module: nn.Module) -> tuple[str, str] | None:
+    """Return what has made a module that is no Python code any more, in words, or None.
+
+    Returns:
+        What was done to the module, and the function that does it.
+    """
+    if isinstance(module, torch.jit.ScriptModule):
+        is_traced = "Traced" in type(module).__name__
+        return ("traced", "torch.jit.trace") if is_traced else ("scripted", "torch.jit.script")
+    if isinstance(module, torch.fx.GraphModule) and not any(map(is_recurrent, module.modules())):
+        return "a graph of operations", "torch.export"
+    if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.nn.quantized")):
+        return "quantized", "torch.ao.quantization"
+    return None
 
 
 def _reason_to_skip(layer: nn.Module) -> str:

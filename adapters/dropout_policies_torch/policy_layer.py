@@ -377,15 +377,7 @@ def resolve_policy(
     """
     if seed is not None:
         check_seed(seed)
-    if policy is not None:
-        return Choice.of(policy, rate)
-    for argument, value in {"rate": rate, "seed": seed, **others}.items():
-        if value is not None:
-            raise PolicyError(
-                f"{layer_name}: {argument} goes with a policy. Received: {argument}={value!r}, "
-                f"policy=None; write: policy='zaremba', {argument}={value!r}"
-            )
-    return None
+    return Choice.of_layer(layer_name, policy, rate, seed=seed, **others)
 
 
 def policy_repr(layer: PolicyLayer) -> str:

@@ -10,6 +10,7 @@ from ..errors import PolicyError
 from .report import Applied
 from .selection import ApplyRequest
 from .wirings import Wiring
+from .wrong_models import describe_wrong_model
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -71,11 +72,7 @@ def find_adapter(model: Any) -> Adapter:
         owners = _owners(model)
     if not owners:
         entries = installed_adapters(tuple(sys.path))
-        frameworks = ", ".join(sorted(entry.name for entry in entries)) or "none"
-        raise PolicyError(
-            f"A policy goes on a model of one of these frameworks: {frameworks}. "
-            f"Received: model of type {type(model).__module__}.{type(model).__qualname__}"
-        )
+        raise PolicyError(describe_wrong_model(model, sorted(entry.name for entry in entries)))
     adapter: Adapter = max(owners, key=lambda owner: owner.precedence)
     return adapter
 

@@ -9,6 +9,7 @@ from ..argument_checks import check_seed, short_repr
 from ..errors import PolicyError
 from ..policies.catalog import PolicyName
 from ..policies.policy import Policy
+from ..policies.policy_errors import is_mapping_of_rules
 from ..policies.rates import Rates
 from .adapters import find_adapter
 from .existing_dropout import Existing, check_existing
@@ -88,11 +89,12 @@ def apply(
 
 def _choices(policy: Any, rate: Rates | None) -> dict[str, Choice]:
     """A choice for each pattern. The pattern `"*"` is for all layers."""
-    if isinstance(policy, Policy) or not isinstance(policy, Mapping):
+    is_for_all = isinstance(policy, Policy) or not isinstance(policy, Mapping)
+    if is_for_all or is_mapping_of_rules(policy):  # the second is an error
         return {"*": Choice.of(policy, rate)}
     if rate is not None:
         raise PolicyError(
-            f"rate goes with one policy; where policy= is a mapping, each has its own: "
+            f"rate goes with one policy. In a mapping, each policy has its own rates: "
             f"policy={{'encoder.*': dp.zaremba(0.5)}}. Received: rate={short_repr(rate)}"
         )
     if not policy or not all(isinstance(pattern, str) for pattern in policy):
@@ -100,7 +102,10 @@ def _choices(policy: Any, rate: Rates | None) -> dict[str, Choice]:
             f"policy must be a name, a Policy, or a mapping from layers' names or patterns to "
             f"these: policy={{'encoder.*': 'zaremba'}}. Received: policy={short_repr(policy)}"
         )
-    return {pattern: Choice.of(each) for pattern, each in policy.items()}
+    return {
+        pattern: Choice.of(each, argument=f"policy[{pattern!r}]")
+        for pattern, each in policy.items()
+    }
 
 
 def remove(model: Any) -> None:

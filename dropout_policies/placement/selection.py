@@ -10,7 +10,7 @@ from typing import Any
 
 from ..argument_checks import short_repr
 from ..errors import PolicyError
-from ..policies.catalog import PolicyName, resolve
+from ..policies.catalog import PolicyName, resolve_argument
 from ..policies.policy import Policy
 from ..policies.rates import Rates
 from ..policies.sites import CELL_STATE, VERTICAL, Site
@@ -38,15 +38,52 @@ class Choice:
     rated: frozenset[Site] = frozenset()
 
     @staticmethod
-    def of(policy: PolicyName | Policy, rate: Rates | None = None) -> Choice:
+    def of(
+        policy: PolicyName | Policy, rate: Rates | None = None, argument: str = "policy"
+    ) -> Choice:
         """Return the choice for a name and a rate, or for a `Policy`.
+
+        Args:
+            policy: a name, or a `Policy`.
+            rate: rates for a policy given by name, or None.
+            argument: what errors call the policy.
 
         Raises:
             PolicyError: see `resolve`.
         """
-        resolved = resolve(policy, rate)
+        resolved = resolve_argument(argument, policy, rate)
         rated = frozenset(map(Site.of, rate)) if isinstance(rate, Mapping) else frozenset[Site]()
         return Choice(resolved, not isinstance(policy, Policy), rated)
+
+    @staticmethod
+    def of_layer(
+        layer_name: str,
+        policy: PolicyName | Policy | None,
+        rate: Rates | None = None,
+        **others: object,
+    ) -> Choice | None:
+        """Return the choice that the constructor of a layer received, or None.
+
+        Args:
+            layer_name: what an error calls the layer.
+            policy: a name, a `Policy`, or None.
+            rate: rates for a policy given by name, or None.
+            **others: the other arguments that need a policy, such as `seed`.
+
+        Raises:
+            PolicyError: the policy is unknown, a rate is out of range, or an argument that needs a
+                policy is given without one.
+        """
+        if policy is not None:
+            return Choice.of(policy, rate)
+        for argument, value in {"rate": rate, **others}.items():
+            if value is not None:
+                received = f"{argument}={short_repr(value)}"
+                raise PolicyError(
+                    f"{layer_name}: {argument} goes with a policy. Received: {received}, "
+                    f"policy=None; write: policy='zaremba', {received}"
+                )
+        return None
 
     def on(self, sites: frozenset[Site]) -> Policy:
         """The policy in the form that fits a layer with these sites.

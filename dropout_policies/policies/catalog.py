@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Literal
 
 from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .policy import Policy
+from .policy_errors import describe_wrong_policy
+from .rate_errors import similar_rate
 from .rates import LayerRates, Rates, parse_rates
 from .rules import Gates, Lifetime, Rule, drop
+from .sites import Site
 
 PolicyName = (
     Literal[
@@ -116,15 +118,16 @@ def variational(
     Raises:
         PolicyError: a rate is out of range, `embedding` is a list, or `gates` is another word.
     """
+    vertical = parse_rates(vertical, "vertical")
     into = drop(vertical, per="sequence", gates=gates)
     return Policy(
         name="variational",
         citation=GAL,
-        embedding=drop(embedding, per="sequence"),
+        embedding=drop(parse_rates(embedding, "embedding"), per="sequence"),
         input=into,
         between=into,
         output=drop(vertical, per="sequence"),
-        hidden=drop(hidden, per="sequence", gates=gates),
+        hidden=drop(parse_rates(hidden, "hidden"), per="sequence", gates=gates),
     )
 
 
@@ -194,8 +197,8 @@ def zoneout(cell: LayerRates = 0.25, hidden: LayerRates = 0.025) -> Policy:
     return Policy(
         name="zoneout",
         citation=KRUEGER,
-        hidden_update=Rule(parse_rates(hidden), kind="zoneout"),
-        cell_update=Rule(parse_rates(cell), kind="zoneout"),
+        hidden_update=Rule(parse_rates(hidden, "hidden"), kind="zoneout"),
+        cell_update=Rule(parse_rates(cell, "cell"), kind="zoneout"),
     )
 
 
@@ -242,11 +245,11 @@ def awd(
     return Policy(
         name="awd",
         citation=MERITY,
-        embedding=drop(embedding, per="call"),
-        input=drop(input, per="sequence"),
-        between=drop(between, per="sequence"),
-        output=drop(output, per="sequence"),
-        recurrent_weight=drop(weight, per="call"),
+        embedding=drop(parse_rates(embedding, "embedding"), per="call"),
+        input=drop(parse_rates(input, "input"), per="sequence"),
+        between=drop(parse_rates(between, "between"), per="sequence"),
+        output=drop(parse_rates(output, "output"), per="sequence"),
+        recurrent_weight=drop(parse_rates(weight, "weight"), per="call"),
     )
 
 
@@ -285,13 +288,18 @@ def register(policy: Policy) -> Policy:
             has that name.
     """
     if not isinstance(policy, Policy):
-        raise PolicyError(f"register takes a Policy. Received: {short_repr(policy)}")
+        raise PolicyError(
+            f"register takes a Policy. Received: {short_repr(policy)}; write: "
+            f"dp.register(dp.Policy(input=dp.drop(0.5), name='mine'))"
+        )
     if policy.name in ("", "custom"):
-        raise PolicyError(f"Give the policy a name first: dp.Policy(..., name='mine'). {policy!r}")
+        raise PolicyError(
+            f"Give the policy a name first: dp.Policy(..., name='mine'). Received: {policy!r}"
+        )
     if _CATALOG.get(policy.name, policy) != policy:
         raise PolicyError(
-            f"There is a policy {policy.name!r} already: {_CATALOG[policy.name]!r}. Choose another "
-            f"name for {policy!r}."
+            f"There is a policy {policy.name!r} already: {_CATALOG[policy.name]!r}. Received: "
+            f"{policy!r}; choose another name for it."
         )
     return _CATALOG.setdefault(policy.name, policy)
 
@@ -308,24 +316,33 @@ def resolve(policy: PolicyName | Policy, rate: Rates | None = None) -> Policy:
             [0, 1) or is for a site without a rule, or `rate` is given together with a `Policy` or
             with `"none"`.
     """
+    return resolve_argument("policy", policy, rate)
+
+
+def resolve_argument(argument: str, policy: PolicyName | Policy, rate: Rates | None) -> Policy:
+    """The same as `resolve`, for an argument with another name.
+
+    Every policy that a user gives passes through this function.
+
+    Args:
+        argument: what errors call the policy.
+        policy: a name, or a `Policy`.
+        rate: rates that replace the policy's defaults, or None.
+
+    Raises:
+        PolicyError: see `resolve`.
+    """
     if isinstance(policy, Policy):
         if rate is not None:
             raise PolicyError(
-                f"rate goes with a policy's name; this one has its rates already. "
-                f"Received: policy={policy!r}, rate={short_repr(rate)}"
+                f"rate goes with a policy's name, and a Policy has its rates already. Received: "
+                f"{argument}={policy!r}, rate={short_repr(rate)}; write: "
+                f"{_with_its_rate(policy, rate)}"
             )
         return policy
-    if not isinstance(policy, str):
-        raise PolicyError(
-            f"policy must be a name or a Policy. Received: policy={short_repr(policy)}"
-        )
-    if policy not in _CATALOG:
-        near = difflib.get_close_matches(policy.lower(), _CATALOG, n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(map(repr, near))}?" if near else "See dp.names()."
-        raise PolicyError(
-            f"There is no policy {short_repr(policy)}. {hint} The names are: {', '.join(_CATALOG)}."
-        )
-    named = _CATALOG[policy]
+    named = _CATALOG.get(str.__str__(policy)) if isinstance(policy, str) else None
+    if named is None or isinstance(policy, Site):
+        raise PolicyError(describe_wrong_policy(policy, names(), argument))
     if rate is None:
         return named
     if not named:
@@ -333,3 +350,15 @@ def resolve(policy: PolicyName | Policy, rate: Rates | None = None) -> Policy:
             f"Policy {policy!r} has no rate. Received: rate={short_repr(rate)}; leave it out."
         )
     return named.with_rates(rate)
+
+
+def _with_its_rate(policy: Policy, rate: Rates) -> str:
+    """What to write for a `Policy` with another rate."""
+    try:
+        policy.with_rates(rate)
+        text = short_repr(rate)
+    except PolicyError:
+        text = similar_rate(rate) or "0.5"
+    if policy.name in _CATALOG and _CATALOG[policy.name].keys() == policy.keys():
+        return f"policy={policy.name!r}, rate={text}"
+    return f"policy=my_policy.with_rates({text})"

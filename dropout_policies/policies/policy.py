@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Never, Self
 
 from ..argument_checks import as_integer, check_text, short_repr
-from ..errors import MissingRuleError, PolicyError
+from ..errors import MissingRuleError, PolicyError, WrongArgumentsError
 from .rates import Rates, Schedule, parse_rates, rates_text
+from .rule_errors import describe_wrong_rules, rule_text
 from .rules import MaskShape, Rule
 from .sites import MATRICES, Site
 
@@ -30,28 +31,34 @@ class Policy(Mapping[Site, Rule]):
     `a | b` combines two policies that use different sites. Two rules for one site are an error.
 
     Args:
+        *given: nothing; each rule is given by the name of its site.
         name: the name that reports show.
         citation: the publication that the policy comes from, if any.
         **rules: a rule for each site, by the site's name.
 
     Raises:
-        PolicyError: a site is unknown, a value is not a `Rule`, a site does not accept its rule, or
-            the name or citation is not a string.
+        PolicyError: a site is unknown, a value is not a `Rule`, a site does not accept its rule,
+            the name or citation is not a string, or rules are given without a site's name.
     """
 
     __slots__ = ("_citation", "_name", "_rules")
 
-    def __init__(self, *, name: str = "custom", citation: str = "", **rules: Rule) -> None:
+    def __init__(
+        self, *given: Never, name: str = "custom", citation: str = "", **rules: Rule
+    ) -> None:
+        if given:
+            raise WrongArgumentsError(describe_wrong_rules(given))
         self._name = check_text(name, "name")
         self._citation = check_text(citation, "citation")
         checked: dict[Site, Rule] = {}
         for site_name, rule in rules.items():
+            if site_name in ("rate", "rules"):  # nearly the names of sites
+                raise WrongArgumentsError(describe_wrong_rules([rule]))
             site = Site.of(site_name)
             if not isinstance(rule, Rule):
-                number = short_repr(rule) if isinstance(rule, int | float) else 0.5
                 raise PolicyError(
                     f"Site {site_name!r} needs a rule. Received: {site_name}={short_repr(rule)}; "
-                    f"write: {site_name}=dp.drop({number})"
+                    f"write: {site_name}={rule_text(rule)}"
                 )
             rule.check_at(site)
             checked[site] = rule
@@ -118,7 +125,8 @@ class Policy(Mapping[Site, Rule]):
             changed = dict(self._rules)
             for name, value in rate.items():
                 site = Site.of(name)
-                changed[site] = self[site].with_rate(value)
+                rates_here = parse_rates(value, f"rate[{site.value!r}]")
+                changed[site] = self[site].with_rate(rates_here)
         rules = {site.value: rule for site, rule in changed.items()}
         return Policy(name=self.name, citation=self.citation, **rules)
 
@@ -169,7 +177,7 @@ class Policy(Mapping[Site, Rule]):
 
     def __or__(self, other: Policy) -> Policy:
         if not isinstance(other, Policy):
-            return NotImplemented
+            return self._refuse_to_combine(other)
         clash = [site.value for site in self if site in other]
         if clash:
             raise PolicyError(
@@ -179,6 +187,17 @@ class Policy(Mapping[Site, Rule]):
         rules = {site.value: rule for policy in (self, other) for site, rule in policy.items()}
         citations = "; ".join(c for c in (self.citation, other.citation) if c)
         return Policy(name=f"{self.name}|{other.name}", citation=citations, **rules)
+
+    def _refuse_to_combine(self, other: object) -> Any:
+        if isinstance(other, str) or callable(other):
+            name = other if isinstance(other, str) else getattr(other, "__name__", "")
+            raise WrongArgumentsError(
+                f"Only policies can be combined with |. Received: {short_repr(other)}; write: "
+                f"dp.{name if name.isidentifier() else 'zaremba'}()"
+            )
+        return NotImplemented
+
+    __ror__ = _refuse_to_combine
 
     def __repr__(self) -> str:
         rules = ", ".join(f"{site.value}={rule}" for site, rule in self.items())

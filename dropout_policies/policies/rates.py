@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..argument_checks import as_integer, check_integer, short_repr
+from ..argument_checks import as_integer, check_integer, number_text, short_repr
 from ..errors import PolicyError
+from .rate_errors import describe_wrong_rate
 from .sites import Site
 
 MAX_LAYERS = 2**16
@@ -37,18 +38,14 @@ def check_rate(rate: object, where: str = "rate") -> float:
     """
     number = rate[()] if isinstance(rate, np.ndarray) else rate  # unpacks an array without axes
     if isinstance(number, bool) or not isinstance(number, Real | Decimal):
-        raise PolicyError(
-            f"{where} must be a number in [0, 1). Received: {where}={short_repr(rate)}"
-        )
+        raise PolicyError(describe_wrong_rate(rate, where))
+    narrow = isinstance(number, np.float16 | np.float32)
     try:
-        value = float(number)
+        value = float(str(number)) if narrow else float(number)  # 0.3, not 0.30000001192092896
     except Exception:  # too large for a float, or an instance of a broken number class
         value = math.nan
     if not 0.0 <= value < 1.0:
-        raise PolicyError(
-            f"{where} is the probability of dropping and must lie in [0, 1). "
-            f"Received: {where}={short_repr(rate)}"
-        )
+        raise PolicyError(describe_wrong_rate(rate, where))
     return value + 0.0  # not -0.0
 
 
@@ -110,13 +107,14 @@ class Schedule:
 
     def __repr__(self) -> str:
         """The expression that creates it. A long one shows only its first and last points."""
-        pairs = [f"{call}: {rate!r}" for call, rate in self.points]
+        pairs = [f"{call}: {short_repr(rate)}" for call, rate in self.points]
         if len(pairs) > 6:
             pairs = [*pairs[:3], "...", *pairs[-2:]]
         return f"dp.schedule({{{', '.join(pairs)}}})"
 
     def __str__(self) -> str:
-        return f"{self.points[0][1]:g} to {self.points[-1][1]:g} by call {self.points[-1][0]}"
+        (_, first), *_, (call, last) = (self.points[0], *self.points)
+        return f"{number_text(first)} to {number_text(last)} by call {call}"
 
 
 Rate = float | Schedule
@@ -170,11 +168,17 @@ def ramp(start: float, end: float, calls: int, *, levels: int = 100) -> Schedule
     calls = check_integer(calls, "calls", 1, 2**31 - 1)
     levels = min(check_integer(levels, "levels", 1, MAX_LEVELS), calls)
     points = {i * calls // levels: start + (end - start) * i / levels for i in range(levels)}
-    return schedule(points | {calls: end})
+    rounded = {call: round(rate, 15) for call, rate in points.items()}  # 0.3, not 0.3 + 4e-17
+    points |= {call: rate for call, rate in rounded.items() if rate < 1.0}
+    return schedule(points | {0: start, calls: end})
 
 
-def parse_rates(rates: object) -> RuleRates:
+def parse_rates(rates: object, where: str = "rate") -> RuleRates:
     """Check rates as users write them: a number, a `Schedule`, or a sequence with one per layer.
+
+    Args:
+        rates: the rates.
+        where: the name that errors use for them.
 
     Raises:
         PolicyError: they are none of these, or out of range.
@@ -187,14 +191,14 @@ def parse_rates(rates: object) -> RuleRates:
         each = _first_items(rates)
         if not 1 <= len(each) <= MAX_LAYERS or any(isinstance(r, list | tuple) for r in each):
             raise PolicyError(
-                f"rate must be a number, or a list with one number for each layer. "
-                f"Received: rate={short_repr(rates)}"
+                f"{where} must be a number, or a list with one number for each layer, such as "
+                f"[0.2, 0.5]. Received: {where}={short_repr(rates)}"
             )
         return tuple(
-            rate if isinstance(rate, Schedule) else check_rate(rate, f"rate of layer {layer}")
+            rate if isinstance(rate, Schedule) else check_rate(rate, f"{where} of layer {layer}")
             for layer, rate in enumerate(each, 1)
         )
-    return check_rate(rates)
+    return check_rate(rates, where)
 
 
 def _first_items(rates: Any) -> list[object]:
@@ -220,7 +224,7 @@ def rates_text(rates: RuleRates) -> str:
     """Rates as text for reports."""
     if isinstance(rates, tuple):
         return f"[{', '.join(map(rates_text, rates))}]"
-    return str(rates) if isinstance(rates, Schedule) else f"{rates:g}"
+    return str(rates) if isinstance(rates, Schedule) else number_text(rates)
 
 
 def rates_to_json(rates: RuleRates) -> Any:

@@ -276,11 +276,19 @@ def test_zero_is_a_rate_of_every_kind_and_has_no_sign():
         assert str(rate) == "0.0"
 
 
-@pytest.mark.parametrize("rate", [1.0, -1e-300, Fraction(3, 2), Decimal("1"), np.float32(1)])
-def test_a_number_outside_is_shown_as_it_was_received(rate):
+@pytest.mark.parametrize(
+    ("rate", "shown"),
+    [
+        *((rate, repr(rate)) for rate in (1, 1.0, -1e-300, Fraction(3, 2), Decimal("1"))),
+        *((np.float32(1.3), "1.3"), (float(np.float32(1.3)), "1.3"), (np.int64(50), "50")),
+        *((0.1 + 0.2 - 1, "-0.7"), (1.1 + 2.2, "3.3"), (np.float64(1.5), "1.5")),
+        *((np.nextafter(1, 2), "1.0000000000000002"), (1e300, "1e+300"), (math.inf, "inf")),
+    ],
+)
+def test_a_number_outside_is_shown_as_it_was_typed(rate, shown):
     with pytest.raises(dp.PolicyError, match=r"must lie in \[0, 1\). Received: rate=") as caught:
         dp.drop(rate)
-    assert str(caught.value).endswith(f"rate={rate!r}")
+    assert f"Received: rate={shown}; " in str(caught.value)
 
 
 def test_rates_by_layer_may_be_an_array_and_not_bytes():
@@ -505,7 +513,7 @@ def test_a_model_belongs_to_the_adapter_that_owns_it_and_comes_first(monkeypatch
             dp.apply(0.5)
         assert str(caught.value) == (
             "A policy goes on a model of one of these frameworks: json, math, warnings, zoo. "
-            "Received: model of type builtins.float"
+            "Received: model of type builtins.float; pass the model itself"
         )
 
 

@@ -217,7 +217,7 @@ class Reimplemented(nn.LSTM):
             nn.Sequential(Reimplemented(2, 2)),
             r"no recurrent layer.*0 \(.*Reimplemented\): its forw",
         ),
-        ("model", "Received: model of type builtins.str"),
+        ("model", "Received: model='model'; load the model first"),
         (None, "one of these frameworks: keras, torch"),
     ],
 )

@@ -84,9 +84,13 @@ def state_as_arguments(module: nn.Module, state: Any) -> dict[str, Any]:
 
 def _arguments(module: nn.Module) -> Mapping[str, bool]:
     """Return the arguments of `forward` except the first, and whether they have defaults."""
+    try:
+        signature = inspect.signature(module.forward)
+    except ValueError:  # a traced module has none
+        return {}
     parameters = [
         p
-        for p in inspect.signature(module.forward).parameters.values()
+        for p in signature.parameters.values()
         if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
     ]
     return {p.name: p.default is not p.empty for p in parameters[1:]}

@@ -145,7 +145,7 @@ def _update_sources(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[s
             continue
         if isinstance(value, dict) and value is before[key][0]:
             updated[key] = (value, _update_sources(before[key][1], copied))
-        elif _is_source(value) or (isinstance(value, int) and COUNTER_NAME.search(key)):
+        elif _is_source(value) or (isinstance(value, int) and COUNTER_NAME.search(str(key))):
             updated[key] = (value, copied)
     return updated
 
