@@ -4,7 +4,7 @@ Write `from dropout_policies.adapter import ...`, and import no other module of 
 "Write an adapter" shows a complete adapter. The names, in the order in which an adapter needs them:
 
 - the adapter object and errors: `Adapter`, `AuditableAdapter`, `PolicyError`, `PolicyWarning`,
-  `check_seed`;
+  `check_seed`; the text that errors show for values: `short_repr`, `number_text`;
 - policies: `Policy`, `PolicyName`, `Site` and its groups, `Rate`, `Rates`, `Schedule`, `rate_at`,
   `resolve`;
 - kinds of layers: `CellType` and the module `cell_types`;
@@ -24,7 +24,7 @@ Write `from dropout_policies.adapter import ...`, and import no other module of 
 - C code of the adapter's own: `compilation_allowed`, `compiled_library`, `OPENMP`.
 """
 
-from .argument_checks import check_seed
+from .argument_checks import check_seed, number_text, short_repr
 from .auditing.probing.probe import (
     INITIAL_STATE,
     Array,
@@ -162,6 +162,7 @@ __all__ = [
     "no_matrices_error",
     "note_uses",
     "notes_on_wiring",
+    "number_text",
     "place_layers",
     "plan_at_call",
     "plan_embedding",
@@ -171,6 +172,7 @@ __all__ = [
     "rate_at",
     "resolve",
     "row_flags",
+    "short_repr",
     "stack_placement",
     "steps_to_draw",
     "tag",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import importlib
 import io
 import json
 import os
@@ -24,9 +23,40 @@ from . import __version__
 from .auditing.audits import Audit
 from .auditing.measuring import audit as measure
 from .auditing.model_audits import ModelAudit
+from .command_arguments import (
+    build_model,
+    describe_error,
+    find_example,
+    find_policy,
+    is_file,
+    parse_json,
+    parse_rate,
+)
+from .command_options import (
+    Args,
+    AsJson,
+    DryRun,
+    Example,
+    Existing,
+    Expected,
+    Features,
+    Kwargs,
+    Layers,
+    Name,
+    Only,
+    Png,
+    PolicyOption,
+    RateText,
+    Skip,
+    Stacks,
+    Steps,
+    Svg,
+    Target,
+)
 from .configuration import show_config
 from .errors import PolicyError, PolicyWarning
 from .pictures.diagram import Diagram
+from .placement.apply_policy import apply as apply_policy
 from .placement.apply_policy import wiring as see_wiring
 from .placement.wirings import Wiring
 from .policies.catalog import names, resolve
@@ -41,29 +71,6 @@ ASCII = dict(zip("│┊┃┇─╌━┅■□✗−–—×⊙·…’“”"
 
 SLOW = 3.0
 """The number of seconds after which a progress bar appears."""
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _picture(ending: str, help_text: str) -> Any:
-    def check(path: Path | None) -> Path | None:
-        if path is not None and path.suffix != ending:
-            raise typer.BadParameter(f"write a file name that ends with {ending}")
-        return path
-
-    return typer.Option(help=help_text, callback=check)
-
-
-Svg = Annotated[Path | None, _picture(".svg", "Write the picture to this file.")]
-Png = Annotated[Path | None, _picture(".png", "Write it as a PNG; needs Matplotlib.")]
-Args = Annotated[str, typer.Option(help="Positional arguments for it, as a JSON list.")]
-Kwargs = Annotated[str, typer.Option(help="Keyword arguments for it, as a JSON object.")]
-Features = Annotated[int, typer.Option(help="D, to build a Keras layer.", min=1)]
-Example = Annotated[
-    str | None,
-    typer.Option(help="An input of the model, or a function that returns one: module:name."),
-]
-Name = Annotated[str, typer.Argument(help="The name of a policy; `list` shows all.")]
 
 
 def _save(drawn: Diagram | Wiring, *paths: Path | None) -> None:
@@ -93,7 +100,7 @@ Version = Annotated[
 
 @app.callback(invoke_without_command=True)
 def options(context: typer.Context, version: Version = False) -> None:  # noqa: ARG001
-    """List, draw, compare and measure dropout placements for recurrent networks."""
+    """Draw and compare dropout policies for recurrent networks, and measure where layers mask."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit(2)
@@ -101,7 +108,9 @@ def options(context: typer.Context, version: Version = False) -> None:  # noqa: 
 
 @app.command()
 def info(as_json: AsJson = False) -> None:
-    """Show versions, frameworks, the compiler and the cache."""
+    """Show versions, frameworks, the compiler and the cache.
+
+    This is what to send with a bug report."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PolicyWarning)  # what it prints says the same
         if as_json:
@@ -112,7 +121,7 @@ def info(as_json: AsJson = False) -> None:
 
 @app.command("list")
 def list_policies(as_json: AsJson = False) -> None:
-    """List the policies, what they mask, and where they come from."""
+    """List the published policies, what they mask, and where they come from."""
     policies = [resolve(name) for name in names()]
     if as_json:
         _print_json([policy.to_dict() for policy in policies])
@@ -128,14 +137,15 @@ def list_policies(as_json: AsJson = False) -> None:
 @app.command()
 def show(
     policy: Name,
-    layers: Annotated[int, typer.Option(help="L", min=1, max=1000)] = 2,
-    steps: Annotated[int, typer.Option(help="T", min=1)] = 4,
+    rate: RateText = None,
+    layers: Layers = 2,
+    steps: Steps = 4,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a policy on the unrolled network."""
-    found = resolve(policy)
+    """Draw a policy on the unrolled network, and count the masks on a path through it."""
+    found = find_policy(policy, rate)
     drawn = found.diagram(layers, steps, path=(1, steps))
     _save(drawn, svg, png)
     if as_json:
@@ -148,8 +158,8 @@ def show(
 
 @app.command()
 def compare(first: Name, second: Name, as_json: AsJson = False) -> None:
-    """Compare two policies, site by site. Exit with 1 if they differ."""
-    one, other = resolve(first), resolve(second)
+    """Compare two policies, site by site. The exit code is 1 if they differ."""
+    one, other = find_policy(first), find_policy(second)
     rows = {
         site.value: (_text(one, site), _text(other, site))
         for site in Site
@@ -173,29 +183,32 @@ def _text(policy: Policy, site: Site) -> str:
 
 @app.command()
 def audit(
-    target: Annotated[str, typer.Argument(help="What to create: module:name (torch.nn:LSTM).")],
+    target: Target,
     args: Args = "[]",
     kwargs: Kwargs = "{}",
     features: Features = 16,
     example: Example = None,
-    expect: Annotated[str | None, typer.Option(help="The policy that it must have.")] = None,
+    expect: Expected = None,
     svg: Svg = None,
     png: Png = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure where a recurrent layer masks; with --example, every recurrent layer of a model.
 
-    Exit with 1 if one does not have the expected policy."""
-    model = _build_module(target, args, kwargs, features)
-    given = None if example is None else _find_example(example)
+    It prints for each site whether there is a mask, its rate and how long it lasts."""
+    expected = None if expect is None else find_policy(expect)
+    with_rates = expect is not None and is_file(expect)
+    model = build_model(target, args, kwargs, features)
+    given = find_example(example)
     with _progress_bar() as progress:
         found = measure(model, given, progress=progress)
     parts = found.parts if isinstance(found, ModelAudit) else {"": found}
     if isinstance(found, Audit):
-        _save(found.diagram(expect), svg, png)
+        _save(found.diagram(expected, rates=with_rates), svg, png)
     elif svg or png:
         raise PolicyError(
-            "Each part of a model has a diagram of its own: --svg and --png go with one layer."
+            "Each layer of a model has a diagram of its own, so --svg and --png do not go with "
+            "--example. Name one layer instead: audit torch.nn:LSTM --svg audit.svg"
         )
     if as_json:
         _print_json(found.to_dict())
@@ -205,9 +218,10 @@ def audit(
         for line in rest:
             masked = ": drop " in line or ": zoneout " in line
             console.print(line, style="yellow" if masked else "", markup=False)
-    if expect is None:
+    if expected is None:
         return
-    unlike = {name: found for name, part in parts.items() if (found := part.against(expect))}
+    against = {name: part.against(expected, rates=with_rates) for name, part in parts.items()}
+    unlike = {name: differences for name, differences in against.items() if differences}
     for name, differences in unlike.items():
         print(f"{name}{': ' * bool(name)}not {expect}: {'; '.join(differences)}", file=sys.stderr)
     if unlike:
@@ -236,69 +250,59 @@ def _progress_bar() -> Iterator[Callable[[float], None]]:
 
 @app.command()
 def wiring(
-    target: Annotated[str, typer.Argument(help="What creates the model: module:name.")],
+    target: Target,
     args: Args = "[]",
     kwargs: Kwargs = "{}",
     features: Features = 16,
     example: Example = None,
     svg: Svg = None,
 ) -> None:
-    """Show how a model's recurrent layers are connected, and the dropout between them."""
-    model = _build_module(target, args, kwargs, features)
-    seen = see_wiring(model, None if example is None else _find_example(example))
+    """Show how a model's recurrent layers are connected, and the dropout between them.
+
+    Without --example, this reads the model's structure; with it, the model runs once."""
+    model = build_model(target, args, kwargs, features)
+    seen = see_wiring(model, find_example(example))
     _save(seen, svg)
     print(seen)
 
 
-def _find_example(target: str) -> Any:
-    """The example that the user names: an object, or the result of a function."""
-    found = _find_object(target)
-    return found() if callable(found) else found
+@app.command()
+def apply(
+    target: Target,
+    policy: PolicyOption = "zaremba",
+    rate: RateText = None,
+    args: Args = "[]",
+    kwargs: Kwargs = "{}",
+    features: Features = 16,
+    example: Example = None,
+    only: Only = None,
+    skip: Skip = None,
+    existing: Existing = "take over",
+    stacks: Stacks = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Try a policy on a model: create it, put the policy on, and print the report of dp.apply.
 
-
-def _find_object(target: str) -> Any:
-    """The object that the user names as module:name."""
-    module, _, name = target.partition(":")
-    if not module or not name:
-        raise PolicyError(f"Write module:name, as torch.nn:LSTM. Received: {target}")
-    sys.path.insert(0, "")  # a user's own module lies where the command is run
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (Exception, SystemExit) as error:  # whatever a user's code raises
+    If it is unclear how the layers are connected, it exits with 2: add --example or --stacks."""
+    if not dry_run:
         raise PolicyError(
-            f"{target} cannot be imported: {_describe_error(error)}. Write module:name, as "
-            f"torch.nn:LSTM."
-        ) from error
-
-
-def _build_module(target: str, args: str, kwargs: str, features: int) -> Any:
-    given, named = _parse_json("--args", args, list), _parse_json("--kwargs", kwargs, dict)
-    kind = _find_object(target)
-    try:
-        made = kind(*given, **named)
-        if hasattr(made, "built") and not made.built:
-            made.build((None, None, features))
-    except (Exception, SystemExit) as error:  # whatever a user's code raises
-        raise PolicyError(
-            f"{target} cannot be made: {_describe_error(error)}. Write module:name, as "
-            f"torch.nn:LSTM, and what it takes with --args and --kwargs."
-        ) from error
-    return made
-
-
-def _parse_json(option: str, text: str, kind: type) -> Any:
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise PolicyError(f"{option} is no JSON ({error}). Received: {text}") from None
-    if not isinstance(found, kind):
-        what = "list" if kind is list else "object"
-        raise PolicyError(f"{option} takes a JSON {what}. Received: {text}")
-    return found
-
-
-def _describe_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            "The command cannot keep the model that it changes. Write --dry-run to see the report, "
+            "and put dp.apply(model, ...) into your program."
+        )
+    chosen, by_name = find_policy(policy, rate), policy in names()
+    model = build_model(target, args, kwargs, features)
+    print(
+        apply_policy(
+            model,
+            policy if by_name else chosen,
+            parse_rate(rate) if by_name and rate is not None else None,
+            only=only or None,
+            skip=skip or None,
+            example=find_example(example),
+            existing=existing,  # type: ignore[arg-type]
+            stacks=None if stacks is None else parse_json("--stacks", stacks, list),
+        )
+    )
 
 
 def main() -> NoReturn:
@@ -324,7 +328,7 @@ def _print_error(error: Exception) -> int:
     elif hasattr(error, "format_message"):  # Typer's, of a command that is not as it should be
         message = error.format_message()
     else:
-        message = _describe_error(error)
+        message = describe_error(error)
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     return 2
 

@@ -17,6 +17,7 @@ from dropout_policies.adapter import (
     PolicyError,
     Site,
     check_sites,
+    number_text,
     plan_masks,
 )
 
@@ -105,7 +106,9 @@ def native_dropout(layer: Any) -> str:
     found: dict[str, None] = {}
     for cell in keras_cells(layer):
         rates = {"dropout": cell.dropout, "recurrent_dropout": cell.recurrent_dropout}
-        found |= dict.fromkeys(f"{name}={rate:g}" for name, rate in rates.items() if rate)
+        found |= dict.fromkeys(
+            f"{name}={number_text(rate)}" for name, rate in rates.items() if rate
+        )
     return ", ".join(found)
 
 

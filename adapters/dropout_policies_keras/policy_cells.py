@@ -15,6 +15,7 @@ from dropout_policies.adapter import (
     PolicyError,
     PolicyWarning,
     cell_types,
+    short_repr,
 )
 
 Cell = Any
@@ -190,8 +191,9 @@ def restore_cell(cell: Cell, kind: type[Cell], dropout: float, recurrent_dropout
 
 def native_dropout_error(layer: str, policy: str, name: str, rate: Any) -> PolicyError:
     """Make the error for setting a layer's own dropout under a policy."""
+    shown = short_repr(rate)
     return PolicyError(
         f"{layer}: {name} cannot be set under a policy, whose rates are the layer's only dropout. "
-        f"Received: {name}={rate!r}, policy={policy!r}; write: rate={rate!r} where the policy is "
-        f"applied, as in dp.apply(model, 'zaremba', rate={rate!r}), or remove() it first."
+        f"Received: {name}={shown}, policy={policy!r}; write: rate={shown} where the policy is "
+        f"applied, as in dp.apply(model, 'zaremba', rate={shown}), or remove() it first."
     )

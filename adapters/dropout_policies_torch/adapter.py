@@ -27,6 +27,7 @@ from dropout_policies.adapter import (
     check_sites,
     find_stacks,
     notes_on_wiring,
+    number_text,
     place_layers,
     plan_existing_dropout,
 )
@@ -252,7 +253,7 @@ def put_under_policy(module: Any, placement: Placement, seed: int | None) -> Non
 def native_dropout(module: nn.Module) -> str:
     """Return the layer's own dropout as its constructor takes it, or "" if it has none."""
     dropout = getattr(module, "dropout", 0.0)
-    return f"dropout={dropout:g}" if dropout else ""
+    return f"dropout={number_text(dropout)}" if dropout else ""
 
 
 def _touched(item: RecurrentLayer, placement: Placement) -> Touched:

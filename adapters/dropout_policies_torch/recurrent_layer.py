@@ -16,6 +16,7 @@ from dropout_policies.adapter import (
     PolicyError,
     check_sites,
     plan_masks,
+    short_repr,
     stack_placement,
     warn_of_steps,
 )
@@ -48,7 +49,7 @@ class Recurrent(PolicyLayer):
         if self.dropout > 0.0:
             raise PolicyError(
                 f"{name}: its own dropout would come on top of the policy's. Received: "
-                f"dropout={self.dropout}, policy={policy.name!r}; leave dropout out."
+                f"dropout={short_repr(self.dropout)}, policy={policy.name!r}; leave dropout out."
             )
         check_sites(policy, name, CELL_TYPES[self.mode].sites)
         placement = stack_placement(policy, stack, self.num_layers, name)
@@ -59,8 +60,8 @@ class Recurrent(PolicyLayer):
         if name == "dropout" and value and self.placement is not None:
             raise PolicyError(
                 f"{type(self).__name__}: it is under policy {self.placement.policy.name!r}, and "
-                f"its own dropout would come on top. Received: dropout={value!r}; give the policy "
-                f"another rate instead: rate={value!r}, or remove it first."
+                f"its own dropout would come on top. Received: dropout={short_repr(value)}; give "
+                f"the policy another rate instead: rate={short_repr(value)}, or remove it first."
             )
         super().__setattr__(name, value)
 

@@ -115,12 +115,13 @@ class Audit:
         count = f"{masked} of {total}" + f", and {undecided} undecided," * bool(undecided)
         return f"{count} vertical connections masked"
 
-    def against(self, policy: str | Policy) -> list[str]:
+    def against(self, policy: str | Policy, *, rates: bool | None = None) -> list[str]:
         """List everything that differs from a policy or cannot be decided.
 
         Args:
             policy: the name of a policy, to compare the placement at any rates. Or a `Policy`, to
                 check also that its rates are in the measured intervals.
+            rates: whether to check the rates. None: for a `Policy`, and not for a name.
 
         Returns:
             The differences as text; empty if the module masks where the policy does and nowhere
@@ -130,7 +131,8 @@ class Audit:
             PolicyError: there is no such policy.
         """
         wanted = catalog.resolve(policy)
-        found = find_differences(wanted, self.findings, isinstance(policy, Policy))
+        compares = isinstance(policy, Policy) if rates is None else rates
+        found = find_differences(wanted, self.findings, compares)
         texts = list(dict.fromkeys(map(str, found)))
         texts += [f"{f.site.value} of layer {f.layer + 1}: {f.text()}" for f in self.undecided]
         texts += self.notes
@@ -143,6 +145,8 @@ class Audit:
         policy: str | Policy | None = None,
         steps: int = 4,
         path: tuple[int, int] | None = None,
+        *,
+        rates: bool | None = None,
     ) -> Diagram:
         """Draw what was measured on the unrolled network.
 
@@ -152,12 +156,14 @@ class Audit:
             steps: T, from 1 to 26.
             path: `(s, t)`, counted from 1: draw the path from x_s to y_t heavy and count the masks
                 on it. None: no path.
+            rates: whether rates that differ are marked. None: for a `Policy`, and not for a name.
 
         Raises:
             PolicyError: there is no such policy or path, or `steps` is out of range.
         """
         wanted = catalog.resolve(self.nearest if policy is None else policy)
-        found = find_differences(wanted, self.findings, isinstance(policy, Policy))
+        compares = isinstance(policy, Policy) if rates is None else rates
+        found = find_differences(wanted, self.findings, compares)
         marked = {difference.finding for difference in found}
         rows = make_rows(self.findings, self.layers, marked)
         return Diagram(self.name, rows, steps, path, wanted.name)

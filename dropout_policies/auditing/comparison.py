@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..argument_checks import number_text
 from ..policies import catalog
 from ..policies.policy import Policy
 from ..policies.rules import Rule
@@ -76,7 +77,7 @@ def _site_differences(policy: Policy, found: Finding, compare_rates: bool) -> It
     rate = rule.of_layer(max(found.layer, 0))
     low, high = widened_interval(found)
     if compare_rates and isinstance(rate, float) and not low <= rate <= high:
-        yield f"has rate {found.rate:.3g}, not {rate:g}"
+        yield f"has rate {found.rate:.3g}, not {number_text(rate)}"
 
 
 def _rule_differences(rule: Rule, found: Finding) -> Iterator[str]:

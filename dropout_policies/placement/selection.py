@@ -12,7 +12,7 @@ from ..argument_checks import short_repr
 from ..errors import PolicyError
 from ..policies.catalog import PolicyName, resolve_argument
 from ..policies.policy import Policy
-from ..policies.rates import Rates
+from ..policies.rates import Rates, rate_to_write
 from ..policies.sites import CELL_STATE, VERTICAL, Site
 from .connections import RecurrentLayer
 from .existing_dropout import Existing
@@ -78,10 +78,11 @@ class Choice:
             return Choice.of(policy, rate)
         for argument, value in {"rate": rate, **others}.items():
             if value is not None:
-                received = f"{argument}={short_repr(value)}"
+                written = rate_to_write(value) if argument == "rate" else short_repr(value)
                 raise PolicyError(
-                    f"{layer_name}: {argument} goes with a policy. Received: {received}, "
-                    f"policy=None; write: policy='zaremba', {received}"
+                    f"{layer_name}: {argument} goes with a policy. Received: "
+                    f"{argument}={short_repr(value)}, policy=None; write: policy='zaremba', "
+                    f"{argument}={written}"
                 )
         return None
 

@@ -27,6 +27,8 @@ WITHOUT_ADAPTER = ("flax", "equinox", "haiku", "mlx", "mxnet", "paddle", "tensor
 PLAIN: tuple[Any, ...] = (list, tuple, set, frozenset, Mapping, ValuesView, Iterator)
 """Collections and iterators."""
 
+WEIGHTS = "if these are weights, load them into a model, and pass the model"
+
 MODEL_CLASSES = ("Module", "Layer", "Model", "Block")
 """What frameworks call the class that models are derived from."""
 
@@ -52,13 +54,12 @@ def _describe(model: Any, frameworks: Sequence[str]) -> tuple[str, str]:
     if model is None:
         return (
             "model=None",
-            "pass the model itself. If a function creates it, check that it returns it.",
+            "pass the model itself. If a function creates it, that function must return it.",
         )
     if isinstance(model, type):
-        name = f"{model.__module__}.{model.__qualname__}"
         return (
-            f"the class {name}",
-            f"create the model first: model = {model.__name__}(...), and pass model",
+            f"the class {model.__qualname__}",
+            f"create the model first: model = {model.__name__}(...)",
         )
     if origin := COMPILED.get(kind.__name__):
         return (
@@ -79,7 +80,7 @@ def _describe(model: Any, frameworks: Sequence[str]) -> tuple[str, str]:
         return (
             f"model of type {kind.__module__}.{kind.__qualname__} with the keys "
             f"{', '.join(short_repr(key) for key in list(model)[:3])}",
-            "if these are weights, load them into a model, and pass the model",
+            WEIGHTS,
         )
     if isinstance(model, Mapping | Iterable) and _is_collection(model):
         return _describe_collection(model)
@@ -102,7 +103,10 @@ def _is_collection(model: object) -> bool:
 
 
 def _holds_models(values: Iterable[object]) -> bool:
-    return any(callable(value) or _is_collection(value) for value in values)
+    return any(
+        any(map(callable, value)) if isinstance(value, list | tuple) else callable(value)
+        for value in values
+    )
 
 
 def _describe_collection(models: Any) -> tuple[str, str]:
@@ -111,18 +115,20 @@ def _describe_collection(models: Any) -> tuple[str, str]:
     if isinstance(models, Iterator):
         return (
             f"an iterator ({kind})",
-            "pass one model at a time: for model in models: dp.apply(model, ...)",
+            "pass one model at a time: for model in models: ...",
         )
     if not models:
         return f"an empty {kind}", "pass a model"
     values = models.values() if isinstance(models, Mapping) else models
     kinds = ", ".join(list(dict.fromkeys(type(each).__name__ for each in values))[:3])
+    received = f"a {kind} of {len(models)} {'item' if len(models) == 1 else 'items'} ({kinds})"
+    if not _holds_models(values):
+        return received, WEIGHTS
     loop = "models.values()" if isinstance(models, Mapping) else "models"
-    count = f"{len(models)} {'item' if len(models) == 1 else 'items'}"
     return (
-        f"a {kind} of {count} ({kinds})",
-        f"pass one model at a time: for model in {loop}: dp.apply(model, ...). If they are parts "
-        f"of one model, pass that model.",
+        received,
+        f"pass one model at a time: for model in {loop}: ... If they are parts of one model, pass "
+        f"that model.",
     )
 
 

@@ -8,8 +8,7 @@ from ..argument_checks import short_repr
 from ..errors import PolicyError
 from .policy import Policy
 from .policy_errors import describe_wrong_policy
-from .rate_errors import similar_rate
-from .rates import LayerRates, Rates, parse_rates
+from .rates import LayerRates, Rates, parse_rates, rate_to_write
 from .rules import Gates, Lifetime, Rule, drop
 from .sites import Site
 
@@ -354,11 +353,7 @@ def resolve_argument(argument: str, policy: PolicyName | Policy, rate: Rates | N
 
 def _with_its_rate(policy: Policy, rate: Rates) -> str:
     """What to write for a `Policy` with another rate."""
-    try:
-        policy.with_rates(rate)
-        text = short_repr(rate)
-    except PolicyError:
-        text = similar_rate(rate) or "0.5"
+    text = rate_to_write(rate)
     if policy.name in _CATALOG and _CATALOG[policy.name].keys() == policy.keys():
         return f"policy={policy.name!r}, rate={text}"
     return f"policy=my_policy.with_rates({text})"

@@ -282,7 +282,7 @@ class Policy(Mapping[Site, Rule]):
             raise
         except Exception as error:  # any value in `data` may fail in its own way
             raise PolicyError(
-                f"This is no saved policy ({short_repr(error)}). Received: {short_repr(data)}"
+                f"This is not a saved policy ({short_repr(error)}). Received: {short_repr(data)}"
             ) from None
 
     def to_json(self) -> str:
@@ -302,7 +302,7 @@ class Policy(Mapping[Site, Rule]):
         try:
             data = json.loads(text, object_pairs_hook=_object_without_duplicates)
         except (ValueError, TypeError, RecursionError) as error:
-            raise PolicyError(f"This is no JSON ({error}). Received: {short_repr(text)}") from None
+            raise PolicyError(f"This is not JSON ({error}). Received: {short_repr(text)}") from None
         return cls.from_dict(data)
 
 
@@ -311,6 +311,6 @@ def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"the name {short_repr(name)} stands there twice")
+            raise ValueError(f"the name {short_repr(name)} is given twice")
         found[name] = value
     return found

@@ -56,7 +56,7 @@ def is_mapping_of_rules(policy: object) -> bool:
 def _describe_text(text: str, names: Sequence[str]) -> str:
     """The text of the error for a text that is no name."""
     parts = {part.strip(): _known(part, names) for part in re.split(r"[|+,&]", text)}
-    if len(parts) > 1 and any(parts.values()):
+    if len([part for part in parts if part]) > 1 and any(parts.values()):
         if unknown := [part for part, known in parts.items() if known is None and part]:
             return f"In {short_repr(text)}: {_describe_text(unknown[0], names)}"
         calls = [_call(name) for name in parts.values() if name]

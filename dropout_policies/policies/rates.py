@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..argument_checks import as_integer, check_integer, number_text, short_repr
 from ..errors import PolicyError
-from .rate_errors import describe_wrong_rate
+from .rate_errors import describe_wrong_rate, similar_rate
 from .sites import Site
 
 MAX_LAYERS = 2**16
@@ -207,6 +207,16 @@ def _first_items(rates: Any) -> list[object]:
         return list(islice(rates, MAX_LAYERS + 1))
     except Exception:
         return []
+
+
+def rate_to_write(rate: object) -> str:
+    """The text of a rate for the advice of an error: the rate itself, or one that is like it."""
+    try:
+        if not isinstance(rate, Mapping):
+            parse_rates(rate)
+        return short_repr(rate)
+    except PolicyError:
+        return similar_rate(rate) or "0.5"
 
 
 def rate_at(rate: Rate, call: int) -> float:

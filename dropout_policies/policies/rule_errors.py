@@ -7,9 +7,7 @@ from numbers import Real
 from typing import Any
 
 from ..argument_checks import short_repr
-from ..errors import PolicyError
-from .rate_errors import similar_rate
-from .rates import Schedule, parse_rates
+from .rates import Schedule, rate_to_write
 from .rules import Rule
 from .sites import Site
 
@@ -61,8 +59,4 @@ def rule_text(rule: object) -> str:
     """The rule to write for a rate; an example if it is none."""
     if isinstance(rule, Rule):
         return "..."
-    try:
-        parse_rates(rule)
-    except PolicyError:
-        return f"dp.drop({similar_rate(rule) or '0.5'})"
-    return f"dp.drop({short_repr(rule)})"
+    return f"dp.drop({'0.5' if isinstance(rule, Mapping) else rate_to_write(rule)})"

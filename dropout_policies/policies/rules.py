@@ -233,7 +233,7 @@ class Rule:
         missing = [f for f in fields if f not in data] if isinstance(data, Mapping) else [*fields]
         if missing:
             raise PolicyError(
-                f"This is no saved rule: it has no {', '.join(map(repr, missing))}. "
+                f"This is not a saved rule: it has no {', '.join(map(repr, missing))}. "
                 f"Received: {short_repr(data)}"
             )
         rate, *words = (data[field] for field in fields)

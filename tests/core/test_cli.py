@@ -107,6 +107,102 @@ def test_show_draws_and_counts(run, tmp_path):
     assert "ends with .png" in error
 
 
+def test_a_policy_is_a_name_or_several_or_a_file(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    both = dp.zaremba() | dp.zoneout()
+    (tmp_path / "both.json").write_text(both.to_json())
+    forms = ["zaremba+zoneout", "zaremba|zoneout", " zaremba + zoneout", "both.json", "./both.json"]
+    for form in forms:
+        assert json.loads(run("show", form, "--json")[1])["rules"] == both.to_dict()["rules"]
+        assert run("compare", form, forms[0])[0] == 0
+        assert run("compare", form, "zaremba")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("policy", "rate", "expected"),
+    [
+        ("zaremba", "0.3", dp.zaremba(0.3)),
+        ("zaremba", ".3", dp.zaremba(0.3)),
+        ("zaremba", "0", dp.zaremba(0)),
+        ("zaremba", "[0.2, 0.5]", dp.zaremba([0.2, 0.5])),
+        ("zaremba", '{"input": 0.4}', dp.zaremba().with_rates({"input": 0.4})),
+        (
+            "zaremba+zoneout",
+            '{"input": 0.4}',
+            (dp.zaremba() | dp.zoneout()).with_rates({"input": 0.4}),
+        ),
+        ("saved.json", "0.3", dp.naive(0.3)),
+    ],
+)
+def test_show_takes_rates(policy, rate, expected, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved.json").write_text(dp.naive(0.7).to_json())
+    code, text, _ = run("show", policy, "--rate", rate, "--json")
+    assert code == 0
+    assert dp.Policy.from_dict(json.loads(text)) == expected
+
+
+def test_apply_prints_the_report_of_a_dry_run(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wired.py").write_text(WIRED)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "wired", raising=False)
+    model = ["wired:Pair", "--args", "[3]"]
+    code, text, error = run("apply", "--dry-run", *model)
+    assert (code, text) == (2, "")
+    assert "'low' may feed 'high'" in error
+    code, text, _ = run("apply", "--dry-run", *model, "--example", "wired:batch", "--rate", "0.25")
+    assert code == 0
+    assert "low (torch.nn.LSTM): input 0.25 per step\n" in text
+    assert "taken over, back on remove(): drop (torch.nn.Dropout, p=0.2)" in text
+    given = ["--stacks", '[["low"], ["high"]]', "--policy", "zaremba+zoneout", "--existing", "keep"]
+    code, text, _ = run("apply", "--dry-run", *model, *given, "--rate", '{"cell_update": 0.1}')
+    assert code == 0
+    assert text.count("cell_update 0.1 per step") == 2
+    code, text, _ = run("apply", "--dry-run", *model, "--only", "low")
+    assert code == 0
+    assert "high (torch.nn.LSTM): not among only=" in text
+
+
+@pytest.mark.parametrize("rate", ["0.5", "0.25"])
+def test_the_rates_of_a_file_must_fit_and_those_of_names_need_not(rate, run, tmp_path):
+    ours = ["audit", "dropout_policies_torch:LSTM", "--args", "[8, 8]"]
+    ours += ["--kwargs", json.dumps({"policy": "zaremba", "rate": float(rate)})]
+    saved = tmp_path / "policy.json"
+    saved.write_text(dp.zaremba(0.5).to_json())
+    assert run(*ours, "--expect", "zaremba")[0] == 0
+    assert run(*ours, "--expect", str(saved))[0] == (0 if rate == "0.5" else 1)
+
+
+@pytest.mark.parametrize("framework", ["torch", "keras"])
+def test_a_framework_that_is_not_installed_is_named_with_its_extra(framework, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, framework, None)
+    code, _, error = run("wiring", f"{framework}:Model")
+    assert code == 2
+    assert error.endswith(f"Install it: pip install 'dropout-policies[{framework}]'\n")
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("show zaremba+zo", {"zaremba+zoneout"}),
+        ("show wei", {"weight_drop"}),
+        ("compare none rnn", {"rnndrop"}),
+        ("apply --policy zone", {"zoneout"}),
+        ("aud", {"audit"}),
+    ],
+)
+def test_a_shell_completes_commands_and_policies(line, found):
+    words = f"dropout-policies {line}"
+    settings = {"_DROPOUT_POLICIES_COMPLETE": "complete_bash", "COMP_WORDS": words}
+    settings["COMP_CWORD"] = str(len(words.split()) - 1)
+    code = "from dropout_policies.cli import app; app(prog_name='dropout-policies')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **settings}
+    )
+    assert set(done.stdout.split()) == found
+
+
 def test_compare_tells_by_its_exit_code(run):
     code, text, _ = run("compare", "zaremba", "variational")
     assert code == 1
@@ -144,6 +240,9 @@ def leaves():
 def is_interrupted():
     raise KeyboardInterrupt
 
+def no_model():
+    pass
+
 class Unbuilt:
     built = False
     def build(self, shape):
@@ -179,18 +278,41 @@ class Unbuilt:
         (["audit", "torch.nn:LSTM"], "missing 2 required positional arguments"),
         (["audit", "torch.nn:LSTM", "--args", "[0, 3]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--args", "[3, -3]"], "cannot be"),
-        (["audit", "torch.nn:LSTM", "--kwargs", '{"size": 3}'], "cannot be made: TypeError"),
+        (["audit", "torch.nn:LSTM", "--kwargs", '{"size": 3}'], "cannot be created: TypeError"),
         (["audit", "torch.nn:Linear", "--args", "[3, 3]"], "never affects a later output"),
         (["audit", "torch.nn:LSTM", "--args", "{}"], "JSON list"),
         (["audit", "torch.nn:LSTM", "--kwargs", "[]"], "JSON object"),
-        (["audit", "torch.nn:LSTM", "--args", "["], "no JSON"),
-        (["audit", "torch.nn:LSTM", "--args", "[" * 10**5], "no JSON"),
+        (["audit", "torch.nn:LSTM", "--args", "["], "is not JSON"),
+        (["audit", "torch.nn:LSTM", "--args", "[" * 10**5], "is not JSON"),
         (["audit", "torch.nn:LSTM", "--features", "0"], "--features"),
-        (["audit", "own_module:raises"], "cannot be made: LookupError: of the user's own."),
-        (["audit", "own_module:leaves"], "cannot be made: SystemExit"),
+        (["audit", "own_module:raises"], "cannot be created: LookupError: of the user's own."),
+        (["audit", "own_module:leaves"], "cannot be created: SystemExit"),
         (["audit", "own_module:Unbuilt"], "RuntimeError: cannot be built for (None, None, 16)"),
-        (["audit", "own_module:__name__"], "cannot be made: TypeError"),
+        (["audit", "own_module:__name__"], "cannot be created: TypeError"),
         (["audit", "builtins:dict"], "Received: "),
+        (["show", "zaremba", "--rate", "50"], "for 50 percent, write: rate=0.5"),
+        (["show", "zaremba", "--rate", "half"], "Received: 'half'; write: --rate 0.5"),
+        (["show", "zaremba", "--rate", '{"hidden": 0.5}'], "no rule at site 'hidden'"),
+        (["show", "zaremba+zoneout", "--rate", "0.5"], "a rate for each site: --rate '{\"input"),
+        (["show", "zaremba+zonout"], "Did you mean 'zoneout'"),
+        (["compare", "zaremba+locked", "none"], "both set a rule for input"),
+        (["show", "nowhere.json"], "nowhere.json cannot be read: No such file"),
+        (["show", "folder.svg/a.json"], "cannot be read: "),
+        (["show", "broken.json"], "broken.json: This is not JSON"),
+        (["show", "other.json"], "other.json: This is not a saved policy"),
+        (["audit", "torch.nn:LSTM", "--args", "[3, 3]", "--expect", "zarembo"], "Did you mean"),
+        (["apply", "torch.nn:LSTM", "--args", "[3, 3]"], "Write --dry-run to see the report"),
+        (["apply", "--dry-run", "torch.nn:Linear", "--args", "[3, 3]"], "no recurrent layer"),
+        (["apply", "--dry-run", "torch.nn:LSTM", "--args", "[3, 3]", "--only", "x"], "'x'"),
+        (
+            ["apply", "--dry-run", "torch.nn:LSTM", "--args", "[3, 3]", "--stacks", "{}"],
+            "--stacks takes a JSON list",
+        ),
+        (
+            ["apply", "--dry-run", "torch.nn:LSTM", "--args", "[3, 3]", "--existing", "off"],
+            "'take over'",
+        ),
+        (["apply", "--dry-run", "own_module:no_model"], "Received: model=None"),
         (["wiring", "torch.nn:Linear", "--args", "[3, 3]"], "no recurrent layer"),
         (["wiring", "torch.nn:LSTM", "--args", "[3, 3]", "--example", "nowhere:x"], "imported"),
         (
@@ -206,6 +328,8 @@ def test_what_cannot_be_done_exits_with_2_and_one_line(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder.svg").mkdir()
     (tmp_path / "own_module.py").write_text(MODULE)
+    (tmp_path / "broken.json").write_text("{")
+    (tmp_path / "other.json").write_text("{}")
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "own_module", raising=False)
     code, text, error = run(*arguments)
@@ -220,7 +344,7 @@ def test_what_nobody_thought_of_is_one_line_too(run, monkeypatch):
     def defect(*_):
         raise ZeroDivisionError("deep\ninside")
 
-    monkeypatch.setattr(cli, "resolve", defect)
+    monkeypatch.setattr(cli, "find_policy", defect)
     assert run("show", "zaremba") == (2, "", "error: ZeroDivisionError: deep inside\n")
 
 

@@ -43,6 +43,8 @@ CORE_ROOMS = (
     "adapter",
     "configuration",
     "testing",
+    "command_arguments",
+    "command_options",
     "__init__",
     "cli",
     "__main__",

@@ -342,11 +342,11 @@ def test_a_ramp_has_a_number_of_steps_that_can_be_held(name, most):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[" * 200_000, "This is no JSON"),
-        ('{"a": ' * 100_000, "This is no JSON"),
-        ('{"rate": ' + "1" * 5000 + "}", "This is no JSON"),
-        ('{"rules": {}, "rules": {}}', "the name 'rules' stands there twice"),
-        (json.dumps(SAVED).replace('"rate": 0.5', '"rate": 0.5, "rate": 0.1'), "'rate' stands"),
+        ("[" * 200_000, "This is not JSON"),
+        ('{"a": ' * 100_000, "This is not JSON"),
+        ('{"rate": ' + "1" * 5000 + "}", "This is not JSON"),
+        ('{"rules": {}, "rules": {}}', "the name 'rules' is given twice"),
+        (json.dumps(SAVED).replace('"rate": 0.5', '"rate": 0.5, "rate": 0.1'), "'rate' is given"),
         (json.dumps(SAVED).replace("0.5", "NaN"), "must lie in"),
         (json.dumps(SAVED).replace("0.5", "1" * 400), "must lie in"),
         (json.dumps(SAVED).replace("0.5", "-Infinity"), "must lie in"),
@@ -354,17 +354,17 @@ def test_a_ramp_has_a_number_of_steps_that_can_be_held(name, most):
         (json.dumps(SAVED).replace("0.5", "[[0.5]]"), "one number for each layer"),
         (json.dumps(SAVED).replace("0.5", '{"schedule": 3}'), "ascending integers"),
         (json.dumps(SAVED).replace("0.5", '{"points": []}'), "ascending integers"),
-        (json.dumps(SAVED).replace("3", "true"), "no saved policy"),
-        (json.dumps(SAVED).replace("3", "2.0"), "no saved policy"),
+        (json.dumps(SAVED).replace("3", "true"), "not a saved policy"),
+        (json.dumps(SAVED).replace("3", "2.0"), "not a saved policy"),
         (json.dumps(SAVED).replace("3", "0"), "format version 0"),
         (json.dumps(SAVED).replace('"name": ""', '"name": "\\ud800"'), "surrogate"),
-        (json.dumps({**SAVED, "rules": [["input", RULE]]}), "no saved policy"),
-        (json.dumps({**SAVED, "rules": {"name": RULE}}), "no saved policy"),
+        (json.dumps({**SAVED, "rules": [["input", RULE]]}), "not a saved policy"),
+        (json.dumps({**SAVED, "rules": {"name": RULE}}), "not a saved policy"),
         (json.dumps({**SAVED, "rules": {"hiden": RULE}}), "no site 'hiden'"),
-        ("\ud800", "This is no JSON"),
-        (b"\xff\xfe\xfd", "This is no JSON"),
-        (None, "This is no JSON"),
-        (3, "This is no JSON"),
+        ("\ud800", "This is not JSON"),
+        (b"\xff\xfe\xfd", "This is not JSON"),
+        (None, "This is not JSON"),
+        (3, "This is not JSON"),
     ],
     ids=range(23),
 )
@@ -380,7 +380,7 @@ def test_json_may_be_bytes():
 def test_a_saved_rule_that_lacks_a_field_is_refused_with_its_name():
     for field in RULE:
         data = {name: value for name, value in RULE.items() if name != field}
-        with pytest.raises(dp.PolicyError, match=f"This is no saved rule: it has no '{field}'"):
+        with pytest.raises(dp.PolicyError, match=f"This is not a saved rule: it has no '{field}'"):
             dp.Rule.from_dict(data)
     assert dp.Rule.from_dict(RULE) == dp.drop(0.5)
 

@@ -12,7 +12,14 @@ import keras
 import numpy as np
 from keras import ops
 
-from dropout_policies.adapter import INITIAL_STATE, Array, Parameter, PolicyError, no_matrices_error
+from dropout_policies.adapter import (
+    INITIAL_STATE,
+    Array,
+    Parameter,
+    PolicyError,
+    no_matrices_error,
+    number_text,
+)
 
 from ..layers import Recurrent
 from ..model_layers import Layer, layers_of
@@ -225,7 +232,7 @@ def _title(layer: Layer) -> str:
         value = getattr(layer, name, None) if isinstance(layer, keras.layers.RNN) else None
         if isinstance(value, int | float) and value:
             sized = name in ("units", "filters")
-            arguments.append(f"{value}" if sized else f"{name}={value:g}")
+            arguments.append(f"{value}" if sized else f"{name}={number_text(value)}")
     if isinstance(layer, Recurrent) and layer.placement is not None:
         arguments.append(f"policy={layer.placement.policy.name!r}")
     return f"{type(layer).__name__}({', '.join(arguments)})"

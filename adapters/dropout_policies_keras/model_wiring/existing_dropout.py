@@ -8,7 +8,11 @@ from typing import Any
 
 import keras
 
-from dropout_policies.adapter import ExistingDropout, RecurrentLayer
+from dropout_policies.adapter import (
+    ExistingDropout,
+    RecurrentLayer,
+    number_text,
+)
 
 from ..model_layers import Layer, kind_of, layers_of, unique_names
 from .functional_graph import graph_of
@@ -115,7 +119,7 @@ def _rate_text(layer: Layer) -> tuple[str, Any, bool]:
     attribute = rate_attribute(layer)
     if attribute is None:
         return "rate given in its code", layer, False
-    rate = f"{attribute}={float(getattr(layer, attribute)):g}"
+    rate = f"{attribute}={number_text(getattr(layer, attribute))}"
     return rate, layer, attribute in vars(layer)
 
 

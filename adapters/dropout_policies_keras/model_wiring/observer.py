@@ -16,6 +16,7 @@ from dropout_policies.adapter import (
     PolicyError,
     RecurrentLayer,
     models_in_sequence,
+    number_text,
 )
 
 from ..model_layers import Layer, layers_of, takes_training
@@ -253,7 +254,9 @@ class WatchedRun:
                 return function(inputs, *args, **kwargs)
             if self._inside:
                 return inputs
-            call = WatchedCall("dropout", self._in_code(title, f"rate={rate:g}"), [inputs], [])
+            call = WatchedCall(
+                "dropout", self._in_code(title, f"rate={number_text(rate)}"), [inputs], []
+            )
             # Nothing is dropped: the result is the input.
             return self._answer(call, [inputs], lambda: inputs)
 

@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
-from dropout_policies.adapter import Array, Parameter, PolicyError, no_matrices_error
+from dropout_policies.adapter import (
+    Array,
+    Parameter,
+    PolicyError,
+    no_matrices_error,
+    number_text,
+)
 
 from ..model_wiring.model_state import capture_state, restore_state
 from ..recurrent_layer import Recurrent
@@ -306,7 +312,7 @@ def _title(module: nn.Module) -> str:
         arguments = [f"{module.input_size}, {module.hidden_size}"]
         arguments += [f"num_layers={module.num_layers}"] if module.num_layers > 1 else []
         arguments += ["bidirectional=True"] if module.bidirectional else []
-        arguments += [f"dropout={module.dropout:g}"] if module.dropout else []
+        arguments += [f"dropout={number_text(module.dropout)}"] if module.dropout else []
     if isinstance(module, Recurrent) and module.placement is not None:
         arguments.append(f"policy={module.placement.policy.name!r}")
     return f"{prefix}{kind.__qualname__}({', '.join(arguments)})"

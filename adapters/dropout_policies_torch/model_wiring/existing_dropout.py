@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dropout_policies.adapter import ExistingDropout, RecurrentLayer
+from dropout_policies.adapter import (
+    ExistingDropout,
+    RecurrentLayer,
+    number_text,
+)
 
 from ..found_layers import kind_of
 
@@ -45,7 +49,11 @@ def find_dropouts(
             )
         elif (rate := float(getattr(module, attribute))) > 0.0:
             dropouts[module] = ExistingDropout(
-                name, kind_of(module), f"{attribute}={rate:g}", module, _is_plain(module, attribute)
+                name,
+                kind_of(module),
+                f"{attribute}={number_text(rate)}",
+                module,
+                _is_plain(module, attribute),
             )
     return dropouts
 

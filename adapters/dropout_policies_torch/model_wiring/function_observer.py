@@ -25,6 +25,7 @@ from dropout_policies.adapter import (
     ExistingDropout,
     Origin,
     consume,
+    number_text,
     union,
 )
 
@@ -223,7 +224,7 @@ class FunctionObserver(TorchFunctionMode):
             self._set(result, known or NOWHERE)
             return result
         inputs = self.origin(given)
-        dropout = self._in_code(f"torch.nn.functional.{name}", f"p={float(rate):g}")
+        dropout = self._in_code(f"torch.nn.functional.{name}", f"p={number_text(rate)}")
         call = DropoutCall(dropout, inputs, tuple(given.shape), float(rate), is_active)
         self.dropout_calls.append(call)
         origin = inputs | Origin(dropouts=frozenset({call}))

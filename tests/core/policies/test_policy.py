@@ -113,9 +113,9 @@ def test_policies_join_unless_they_clash(a, b):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no JSON"),
-        ("{}", "no saved policy"),
-        ("[1]", "no saved policy"),
+        ("{", "not JSON"),
+        ("{}", "not a saved policy"),
+        ("[1]", "not a saved policy"),
         (json.dumps({"version": 99, "rules": {}}), "format version 99"),
         (
             json.dumps(
@@ -302,7 +302,7 @@ def test_what_is_neither_name_nor_policy_is_refused(policy):
     ],
 )
 def test_json_of_something_else_is_refused(text):
-    with pytest.raises(dp.PolicyError, match="This is no saved policy"):
+    with pytest.raises(dp.PolicyError, match="This is not a saved policy"):
         dp.Policy.from_json(text)
 
 
@@ -384,7 +384,7 @@ def test_the_second_format_can_still_be_read():
     rule = {"kind": "drop", "rate": 0.5, "per": "step", "gates": "tied", "scaled": True}
     old = {"version": 2, "name": "old", "citation": "", "rules": {"input": rule}}
     assert dp.Policy.from_dict(old) == dp.Policy(input=dp.drop(0.5))
-    with pytest.raises(dp.PolicyError, match="no saved rule: it has no 'shape'"):
+    with pytest.raises(dp.PolicyError, match="not a saved rule: it has no 'shape'"):
         dp.Policy.from_dict({**old, "version": 3})
 
 
@@ -417,7 +417,7 @@ def test_the_latest_format_has_every_field():
     data = dp.zaremba().to_dict()
     for field in ("gates", "scaled", "shape"):
         rules = {"input": {k: v for k, v in dp.drop(0.5).to_dict().items() if k != field}}
-        with pytest.raises(dp.PolicyError, match=f"no saved rule: it has no '{field}'"):
+        with pytest.raises(dp.PolicyError, match=f"not a saved rule: it has no '{field}'"):
             dp.Policy.from_dict({**data, "rules": rules})
         read = dp.Policy.from_dict({**data, "version": 1, "rules": rules})
         assert read == dp.Policy(input=dp.drop(0.5))
