@@ -119,7 +119,7 @@ def check_text(value: object, name: str) -> str:
         PolicyError: it is not such text.
     """
     if not isinstance(value, str):
-        raise PolicyError(f"{name} must be a text. Received: {name}={short_repr(value)}")
+        raise PolicyError(f"{name} must be a string. Received: {name}={short_repr(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -47,7 +47,7 @@ def show_config(mode: str = "stdout") -> dict[str, Any] | None:
     if mode == "dicts":
         return _configuration()
     if mode != "stdout":
-        raise PolicyError(f"mode is 'stdout' or 'dicts'. Received: mode={mode!r}")
+        raise PolicyError(f"mode must be 'stdout' or 'dicts'. Received: mode={mode!r}")
     print(_as_text(_configuration()))
     return None
 

@@ -58,8 +58,8 @@ class CallCounter:
             self.variable.assign(np.array([MODES[goes_on], 0, 0, 0, 0], np.int32))
         except TypeError as error:
             raise PolicyError(
-                "On JAX Keras holds a model's variables elsewhere while fit runs. Open the scope "
-                "around fit or train_on_batch, or inside the model's call."
+                "On JAX, Keras keeps a model's variables elsewhere while fit runs. Open the "
+                "scope around fit or train_on_batch, or inside the model's call."
             ) from error
         return before
 

@@ -71,6 +71,8 @@ def check_custom_cell(cell: Cell, policy: Policy, name: str) -> None:
     state_and_output_width(cell)
     kind = type(cell)
     if isinstance(cell, keras.layers.StackedRNNCells):
-        raise PolicyError(f"{name}: the cells of a stack are layers, and no stacks themselves.")
-    inside = f"Inside of {kind.__name__} only it can mask."
+        raise PolicyError(
+            f"{name}: each cell of a stack must be a single cell, and not a stack itself."
+        )
+    inside = f"Only {kind.__name__} itself can mask inside."
     check_sites(policy, name, CUSTOM.sites, inside, untied_allowed=False)

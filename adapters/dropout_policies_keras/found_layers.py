@@ -106,7 +106,7 @@ def _reason_to_skip(layer: Layer) -> str | None:
         return None  # its cells are separate layers
     if hasattr(layer, "state_size"):
         return (
-            "a cell of your own that code calls step by step gets no policy; run it in "
-            "keras.layers.RNN, and that can"
+            "a cell of your own that your code calls step by step cannot have a policy; run it "
+            "in keras.layers.RNN, which can"
         )
     return None

@@ -1,4 +1,4 @@
-"""The types of the arguments of Keras's layers; Keras itself has none to check against."""
+"""Types for the arguments of Keras's layers, because Keras declares none."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 Activation = str | Callable[[Any], Any] | Mapping[str, Any] | None
-"""A name, a function, or a function's config; None applies no activation."""
+"""A name, a function, or a function's config. None: no activation."""
 
 Initializer = str | Callable[..., Any] | Mapping[str, Any] | None
 """A name, an initializer, or its config."""
 
 Regularizer = str | Callable[[Any], Any] | Mapping[str, Any] | None
-"""A name, a regularizer, or its config; None adds no penalty."""
+"""A name, a regularizer, or its config. None: no penalty."""
 
 Constraint = str | Callable[[Any], Any] | Mapping[str, Any] | None
-"""A name, a constraint, or its config; None leaves the weight free."""
+"""A name, a constraint, or its config. None: no constraint."""
 
 
 class LayerArguments(TypedDict, total=False):
-    """What every layer of Keras takes by keyword."""
+    """The keyword arguments of every Keras layer."""
 
     name: str | None
     trainable: bool
@@ -28,31 +28,30 @@ class LayerArguments(TypedDict, total=False):
 
 
 class EmbeddingArguments(LayerArguments, total=False):
-    """What `keras.layers.Embedding` takes by keyword, in addition to those that it lists."""
+    """The keyword arguments that `keras.layers.Embedding` takes but does not list."""
 
     activity_regularizer: Regularizer
 
 
 class RNNArguments(LayerArguments, total=False):
-    """What `keras.layers.RNN` takes by keyword, in addition to those that it lists."""
+    """The keyword arguments that `keras.layers.RNN` takes but does not list."""
 
     activity_regularizer: Regularizer
 
 
 class SimpleRNNArguments(LayerArguments, total=False):
-    """What `keras.layers.SimpleRNN` takes by keyword, in addition to those that it lists."""
+    """The keyword arguments that `keras.layers.SimpleRNN` takes but does not list."""
 
     zero_output_for_mask: bool
 
 
 class GatedArguments(SimpleRNNArguments, total=False):
-    """What `keras.layers.LSTM` and `GRU` take by keyword, in addition to those that they list."""
+    """The keyword arguments that `keras.layers.LSTM` and `GRU` take but do not list."""
 
     implementation: int
 
 
 class CellArguments(LayerArguments, total=False):
-    """What `keras.layers.LSTMCell` and `GRUCell` take by keyword, in addition to those that they
-    list."""
+    """The keyword arguments that `keras.layers.LSTMCell` and `GRUCell` take but do not list."""
 
     implementation: int

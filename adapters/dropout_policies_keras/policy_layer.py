@@ -270,9 +270,9 @@ class PolicyLayer(CountingLayer):
             return draw()
         if tracing.is_traced():
             raise PolicyError(
-                f"{self.name}: masks can be taken out or put in only where nothing is compiled, "
-                f"and this call is. Call the model itself once it is built, as in model(x, "
-                f"training=True), or compile(run_eagerly=True)."
+                f"{self.name}: masks can be recorded or replayed only in calls that are not "
+                "compiled, and this one is. Call the model itself once it is built, as in "
+                "model(x, training=True), or compile(run_eagerly=True)."
             )
         return self.tape.masks(
             plan,

@@ -139,9 +139,9 @@ class RecurrentCell(PolicyLayer):
             )
         if tracing.is_in_loop_of_jax(self.generator.state):
             raise PolicyError(
-                f"{self.name}: it is called inside a loop that Keras runs, in which JAX would give "
-                f"every step the same masks. Write the loop in Python, or RNN(..., unroll=True); "
-                f"or put the policy on the layer: dropout_policies_keras.RNN(cell, policy=...)."
+                f"{self.name}: it is called inside a loop that Keras runs, where JAX would give "
+                "every step the same masks. Write the loop in Python, or RNN(..., unroll=True); "
+                "or put the policy on the layer: dropout_policies_keras.RNN(cell, policy=...)."
             )
 
     def get_config(self) -> dict[str, Any]:

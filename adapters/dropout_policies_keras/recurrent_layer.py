@@ -139,9 +139,9 @@ class Recurrent(PolicyLayer):
         if mine.policy != its.policy:
             if its.masks_output(producer.layers) and mine.masks_input(self.layers):
                 raise PolicyError(
-                    f"{self.name} ({mine.policy!r}) takes in what {producer.name} "
-                    f"({its.policy!r}) puts out, and both would mask the connection. Give both one "
-                    f"policy, or say what is meant: stack=(0, 2) and stack=(1, 2)."
+                    f"{self.name} ({mine.policy!r}) receives the output of {producer.name} "
+                    f"({its.policy!r}), and both would mask the connection. Give both the same "
+                    "policy, or say what you mean: stack=(0, 2) and stack=(1, 2)."
                 )
             return
         if producer is self:
@@ -215,9 +215,9 @@ class Recurrent(PolicyLayer):
                 state.assign(ops.zeros_like(state.value))
         except TypeError as error:
             raise PolicyError(
-                f"{self.name}: on JAX Keras holds a model's variables elsewhere while fit runs. "
-                f"Call model.jax_state_sync() before reset_state() in a batch's callback, or reset "
-                f"at the start of an epoch."
+                f"{self.name}: on JAX, Keras keeps a model's variables elsewhere while fit runs. "
+                "Call model.jax_state_sync() before reset_state() in a batch's callback, or "
+                "reset at the start of an epoch."
             ) from error
 
     def _carried_states(self: Any) -> list[keras.Variable]:

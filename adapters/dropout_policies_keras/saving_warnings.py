@@ -1,5 +1,7 @@
-"""Warnings where a model is saved or cloned and its policy is lost, as its own `get_config` is all
-that a file knows of it."""
+"""Warnings for models that lose their policy when they are saved or cloned.
+
+Keras saves a model or layer of a user's class by its own `get_config`, which knows no policy.
+"""
 
 from __future__ import annotations
 
@@ -18,20 +20,25 @@ def warn_of_lost_policy(what: str, policy: str) -> None:
     """Warn that a layer or model is saved or cloned without its policy.
 
     Args:
-        what: which layer or model.
+        what: the layer or model, as the warning calls it.
         policy: the name of the policy.
     """
     warnings.warn(
         f"{what} is saved or cloned by its own get_config(), which leaves policy {policy!r} out. "
-        f"The weights are kept; call dp.apply() again on the model that is loaded.",
+        f"The weights are kept; call dp.apply() again on the loaded model.",
         PolicyWarning,
         stacklevel=3,
     )
 
 
 def update_saving_warnings(model: Layer) -> None:
-    """Have every layer and model inside warn when it is saved without the policy that is on its
-    layers; those without a policy no longer."""
+    """Make the layers and models that would lose a policy warn when they are saved.
+
+    Layers and models without a policy inside no longer warn.
+
+    Args:
+        model: the model, which is included, as are all layers inside.
+    """
     for layer in layers_of(model):
         layer.__dict__.pop("get_config", None)
         if _saves_by_own_config(layer) and _policies_in(layer):
@@ -39,20 +46,21 @@ def update_saving_warnings(model: Layer) -> None:
 
 
 def _saves_by_own_config(layer: Layer) -> bool:
-    """Whether a layer is of a class that may say itself what a file knows of the layers inside;
-    Keras's own classes save those."""
+    """Whether a layer's class is neither Keras's nor ours, so that its `get_config` decides what is
+    saved of the layers inside."""
     package = type(layer).__module__.partition(".")[0]
     return package not in ("keras", __package__) and not isinstance(layer, PolicyLayer)
 
 
 def _policies_in(layer: Layer) -> list[str]:
+    """Return the names of the policies of a layer and of the layers inside, each once."""
     inner = [x for x in layers_of(layer) if isinstance(x, PolicyLayer) and x.placement is not None]
     return list(dict.fromkeys(x.placement.policy.name for x in inner if x.placement is not None))
 
 
 def _get_config(self: Layer) -> dict[str, Any]:
-    """A layer's own config; with a warning if no policy is in it."""
-    warning = self.__dict__.pop("get_config", None)  # Keras looks at whether a class has its own
+    """Return a layer's own config, and warn if it leaves out the policies of the layers inside."""
+    warning = self.__dict__.pop("get_config", None)  # Keras checks whether a class has its own
     try:
         config: dict[str, Any] = self.get_config()
     finally:
@@ -65,6 +73,7 @@ def _get_config(self: Layer) -> dict[str, Any]:
 
 
 def _holds_placement(config: Any) -> bool:
+    """Whether a config saves a policy anywhere inside."""
     if isinstance(config, Mapping):
         return "placement" in config or any(map(_holds_placement, config.values()))
     return isinstance(config, list | tuple) and any(map(_holds_placement, config))

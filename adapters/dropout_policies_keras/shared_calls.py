@@ -132,9 +132,9 @@ class SharedCalls:
     def _order_error(self) -> PolicyError:
         return PolicyError(
             f"{self.layer}: a scope is opened inside a loop that runs in the graph, and calls of "
-            f"the scope around the loop are in it too. Which of them is the first depends on the "
-            f"turn of the loop. Make a call before the loop, or write the loop in Python, or "
-            f"RNN(..., unroll=True)."
+            "the scope around the loop are in it too. Which of them is the first depends on the "
+            "iteration. Make a call before the loop, or write the loop in Python, or RNN(..., "
+            "unroll=True)."
         )
 
     @property
@@ -173,7 +173,7 @@ class SharedCalls:
         if self.is_left_to_graph or calls > self._calls:
             raise PolicyError(
                 f"{self.layer}: reset(rows) does not reach calls that are compiled by themselves. "
-                f"Open the scope inside of the function that is compiled."
+                "Open the scope inside the function that is compiled."
             )
         if tracing.has_no_value(rows):
             flags, count = ops.cast(rows, "int32"), rows.shape[0]
@@ -213,10 +213,10 @@ class SharedCalls:
             by_step = [slot.site.value for slot, mask in plan.items() if mask.rule.per == "step"]
             if by_step:
                 raise PolicyError(
-                    f"{self.layer}: it is called inside a loop that Keras runs, in which nobody "
-                    f"knows the step that its masks per step belong to (site "
+                    f"{self.layer}: it is called inside a loop that Keras runs, where the number "
+                    "of the step is not known, and its masks change with each step (site "
                     f"{', '.join(by_step)}). Write the loop in Python, or RNN(..., unroll=True), "
-                    f"or hold the masks: per='sequence'."
+                    "or hold the masks: per='sequence'."
                 )
         batch = next((mask.shape[1] for mask in plan.values() if mask.by_sample), None)
         has_rows = self.has_own_rows and batch is not None

@@ -33,9 +33,9 @@ C_DEFINES: dict[torch.dtype, tuple[str, ...]] = {torch.float32: (), torch.float6
 """The dtypes that the functions in C support, with the compiler's arguments for each."""
 
 ONE_THREAD_WARNING = (
-    "dropout_policies runs its compiled functions on one thread, and PyTorch's own functions where "
-    "many threads are worth more: {reason}, through which they would use PyTorch's threads. "
-    "torch.set_num_threads(1) runs without this warning."
+    "dropout_policies runs its compiled functions on one thread, and uses PyTorch's own "
+    "functions where several threads are faster: {reason}, through which they would use "
+    "PyTorch's threads. torch.set_num_threads(1) runs without this warning."
 )
 
 

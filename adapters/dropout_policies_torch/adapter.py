@@ -161,8 +161,8 @@ def batch_first(
         if policy[Site.EMBEDDING].per == "sequence":
             raise PolicyError(
                 f"{item.name} ({item.kind}): some recurrent layers take [T, B] and some [B, T], "
-                f"so which the tokens are is open. Make it a "
-                f"dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and "
+                "so the layout of the tokens is unclear. Make it a "
+                "dropout_policies_torch.Embedding(..., batch_first=...) with the policy, and "
                 f"leave the embedding out here: rate={{'embedding': 0}}."
             )
     return False

@@ -275,9 +275,9 @@ class Unrolled(PolicyLayer, nn.Module):
         """
         if self.at_once:
             raise PolicyError(
-                f"{self.title}: a cell that takes all steps at once does not know of packed input. "
-                f"Received: a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence, "
-                f"and leave out what comes out at padded steps."
+                f"{self.title}: a cell that takes all steps at once cannot take packed input. "
+                "Received: a PackedSequence; pad it with torch.nn.utils.rnn.pad_packed_sequence, "
+                "and ignore the outputs at padded steps."
             )
 
     def _check_size(self, h: Tensor, x: Tensor, is_masked: bool) -> None:
@@ -312,5 +312,5 @@ def check_custom_cell(layer: Unrolled, policy: Policy, name: str) -> None:
     Raises:
         PolicyError: it has one, or untied gates.
     """
-    inside = f"Inside of {type(layer.cell).__name__} only it can mask."
+    inside = f"Only {type(layer.cell).__name__} itself can mask inside."
     check_sites(policy, name, layer.sites, inside, untied_allowed=False)

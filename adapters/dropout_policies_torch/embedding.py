@@ -123,8 +123,8 @@ class Embedding(PolicyLayer, nn.Embedding):
         by_sample = policy[Site.EMBEDDING].per == "sequence"
         if by_sample and input.dim() != 2:
             raise PolicyError(
-                f"Embedding: where each sample has word types of its own dropped, tokens are "
-                f"[T, B] or [B, T]. Received: input of shape {list(input.shape)}; if these are no "
+                "Embedding: each sample drops word types of its own, so tokens must be [T, B] or "
+                f"[B, T]. Received: input of shape {list(input.shape)}; if these are not "
                 f"sequences of words, leave this embedding out: rate={{'embedding': 0}}."
             )
         batch = input.shape[0 if self.batch_first else 1] if by_sample else 1

@@ -14,15 +14,15 @@ from .custom_cell import Unrolled
 from .policy_classes import REIMPLEMENTED, is_recurrent, swapped_class
 
 PARAMETRIZED = (
-    "parametrized, which PyTorch's own layer does not run either: it keeps the weights that it was "
-    "made with"
+    "parametrized: PyTorch's own layer does not use the parametrized weights either, but those "
+    "that it was created with"
 )
 
 COMPILED = "{done}, and so not Python any more: put the policy on before {function}"
 
 OWN_RECURRENCE = (
-    "recurrent by its name, and not PyTorch's: a policy cannot go inside. If it is a cell, run it "
-    "with dropout_policies_torch.Unrolled"
+    "recurrent by its name, but not a layer of PyTorch: a policy cannot go inside. If it is a "
+    "cell, run it with dropout_policies_torch.Unrolled"
 )
 
 RECURRENT_NAME = re.compile("RNN|LSTM|GRU|Recurrent")

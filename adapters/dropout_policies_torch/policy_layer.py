@@ -304,7 +304,7 @@ class PolicyLayer:
         unseeded = "" if sampled or self.seed is None else ", or leave seed out"
         if (in_trace() or in_make_fx()) and not held:
             raise PolicyError(
-                f"{name}: a trace holds the number of a call, and every run of it would be call "
+                f"{name}: a trace fixes the number of a call, and every run of it would be call "
                 f"{number} again. Trace the model in evaluation{unseeded}."
             )
         if self.seed is not None and is_vmapped((*given, *self._own_parameters())):
@@ -322,11 +322,11 @@ class PolicyLayer:
                 f"that calls the layer: call it outside of the backward pass{unseeded}."
             )
         if in_cuda_graph() and not held:
-            draws_on = f"{unseeded}: then masks are PyTorch's generator's, which replays go on with"
+            draws_on = f"{unseeded}: then PyTorch's generator draws new masks in each replay"
             raise PolicyError(
-                f"{name}: a CUDA graph holds the number of a call, and every replay would be call "
-                f"{number} again. Call the layer outside of the graph{draws_on if unseeded else ''}"
-                f"."
+                f"{name}: a CUDA graph fixes the number of a call, and every replay would be call "
+                f"{number} again. Call the layer outside of the "
+                f"graph{draws_on if unseeded else ''}."
             )
         if getattr(self, "_is_replica", False):
             raise PolicyError(

@@ -89,7 +89,7 @@ def _rule_differences(rule: Rule, found: Finding) -> Iterator[str]:
     if found.alike:
         yield "has one mask for all units"
     if found.gates is not None and found.gates != rule.gates:
-        yield f"has {found.gates} masks for its gates, not {rule.gates} ones"
+        yield f"has {found.gates} masks for its gates, not {rule.gates} masks"
     if found.scaled is not None and rule.kind == "drop" and found.scaled != rule.scaled:
         yield "is scaled" if found.scaled else "is not scaled"
     elif found.note:

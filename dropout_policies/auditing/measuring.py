@@ -115,9 +115,9 @@ def _audit_module(adapter: AuditableAdapter, model: Any, progress: Progress) -> 
         raise
     except Exception as error:  # whatever a module raises that cannot be run so
         raise PolicyError(
-            f"{type(model).__name__} cannot be run as the audit runs it, on an input of three axes "
-            f"alone, in training and in evaluation: {type(error).__name__}: {error}. Give the "
-            f"audit the recurrent layer alone, or an input of the model: example=batch."
+            f"{type(model).__name__} cannot be run as the audit runs it, on one input of three "
+            f"axes, in training and in evaluation: {type(error).__name__}: {error}. Give the "
+            "audit the recurrent layer alone, or an input of the model: example=batch."
         ) from error
     progress(1.0)
     return _summarize(name, measurement)

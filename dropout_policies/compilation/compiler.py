@@ -63,7 +63,7 @@ class Compiler:
                 timeout=10,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
-            raise CompilerError(f"{self} does not tell its version ({error})") from None
+            raise CompilerError(f"{self} does not print its version ({error})") from None
         return _first_line(done.stdout)
 
     def build(self, source: Path, flags: tuple[str, ...], folder: Path) -> Path:
@@ -128,7 +128,7 @@ def find_compiler() -> Compiler:
         raise CompilerError(f"CC is not a command ({error}; received: CC={text!r})") from None
     path = shutil.which(program)
     if path is None:
-        raise CompilerError(f"there is no C compiler {program!r}; install one, or name it by CC")
+        raise CompilerError(f"there is no C compiler {program!r}; install one, or name it with CC")
     try:
         return Compiler((os.path.abspath(path), *arguments))
     except OSError as error:  # of a relative path, in a folder that is gone

@@ -30,15 +30,15 @@ OPENMP = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 LLVM's runtimes have them. A file that needs them has a function `use_threads`."""
 
 SLOWER = (
-    "dropout_policies runs without its compiled functions, so that drawing masks, and in PyTorch "
-    "the steps of LSTM and GRU layers, take longer on a CPU: {reason}. (With "
+    "dropout_policies runs without its compiled functions. On a CPU, drawing masks takes longer, "
+    "and so do the steps of LSTM and GRU layers in PyTorch: {reason}. (With "
     "DROPOUT_POLICIES_COMPILE=0 it runs without them too, and without this warning.)"
 )
 
 NOT_KEPT = (
-    "dropout_policies cannot keep its compiled functions, so that each process compiles them "
-    "again, which takes seconds: {reason}. Set DROPOUT_POLICIES_CACHE to a folder that only you "
-    "can write to; if it is empty, nothing is kept and there is no warning."
+    "dropout_policies cannot keep its compiled functions. Each process compiles them again, "
+    "which takes seconds: {reason}. Set DROPOUT_POLICIES_CACHE to a folder that only you can "
+    "write to; if it is empty, nothing is kept and there is no warning."
 )
 
 

@@ -27,13 +27,13 @@ def leaves(value: Any, template: Any, where: str = "", depth: int = 0) -> Iterat
     """
     if depth > MAX_DEPTH:
         raise PolicyError(
-            f"The output has more than {MAX_DEPTH} containers one within another. Return less."
+            f"The output has more than {MAX_DEPTH} levels of containers. Return fewer."
         )
     kind = _kind(template)
     if _kind(value) is not kind or (kind is not None and _keys(value) != _keys(template)):
         raise PolicyError(
-            f"{output_name(where)} differs from call to call in what it is made of, and cannot be "
-            f"averaged. Received: {short_repr(template)}, then {short_repr(value)}"
+            f"{output_name(where)} has another structure in another call, and cannot be averaged. "
+            f"Received: {short_repr(template)}, then {short_repr(value)}"
         )
     if kind is type(None):
         return

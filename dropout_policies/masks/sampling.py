@@ -41,8 +41,8 @@ def policy_layers(model: Any) -> tuple[Adapter, dict[str, PolicyLayer]]:
     layers = adapter.under_policy(model)
     if not layers:
         raise PolicyError(
-            f"{type(model).__name__} has no layer under a policy. Call dp.apply(model, ...) first, "
-            f"or build it of policy layers."
+            f"{type(model).__name__} has no layer under a policy. Call dp.apply(model, ...) "
+            "first, or build it from layers with a policy."
         )
     return adapter, layers
 
@@ -151,8 +151,8 @@ class _RunningMean:
         self.where, self.shape, self.count = where, _shape(leaf), 1
         if "complex" in str(getattr(leaf, "dtype", type(leaf))):
             raise PolicyError(
-                f"{nested.output_name(where)} is complex, and has no spread element by element. "
-                f"Average its real and imaginary part, or its absolute value."
+                f"{nested.output_name(where)} is complex, and a standard deviation is not defined "
+                "for each element. Average its real and imaginary part, or its absolute value."
             )
         with self._arithmetic(leaf):
             self.mean = leaf * 1.0  # integers and booleans are averaged as fractions
@@ -162,7 +162,7 @@ class _RunningMean:
         """Add one more sample."""
         if _shape(leaf) != self.shape:
             raise PolicyError(
-                f"{nested.output_name(self.where)} has another shape at another call, and cannot "
+                f"{nested.output_name(self.where)} has another shape in another call, and cannot "
                 f"be averaged. Received: {self.shape}, then {_shape(leaf)}"
             )
         self.count += 1
@@ -254,8 +254,8 @@ def replay(
     taped = [name for name in masks if layers[name].tape is not None]
     if taped:
         raise PolicyError(
-            f"{taped[0]}: its masks are recorded or put in already. Put masks in first, and record "
-            f"inside: with dp.replay(model, masks), dp.record(model) as again: ..."
+            f"{taped[0]}: its masks are already recorded or replayed. Replay first, and record "
+            "inside: with dp.replay(model, masks), dp.record(model) as again: ..."
         )
     players = {name: Player(name, calls) for name, calls in masks.items()}
     with _with_tapes(adapter, model, layers, players):

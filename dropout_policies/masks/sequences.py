@@ -317,9 +317,9 @@ def warn_of_steps(layer: str, policy: str, sites: Sequence[str]) -> None:
         sites: the sites where the policy keeps masks for longer than a step.
     """
     warnings.warn(
-        f"{layer} is called for one step from a given state, and policy {policy!r} draws new masks "
-        f"in every call that it is to hold ({', '.join(dict.fromkeys(sites))}). If these steps are "
-        f"one sequence, run them inside with dp.sequence(model): ...",
+        f"{layer} is called for one step from a given state, and policy {policy!r} draws masks "
+        f"anew in every call, although they should last ({', '.join(dict.fromkeys(sites))}). If "
+        "these steps are one sequence, run them inside with dp.sequence(model): ...",
         PolicyWarning,
         stacklevel=7,
     )

@@ -140,8 +140,8 @@ class Player:
         """
         if self.position < len(self.calls):
             raise PolicyError(
-                f"{self.name}: masks of {len(self.calls)} call(s) were given, and "
-                f"{self.position} were made."
+                f"{self.name}: masks of {len(self.calls)} call(s) were given, but {self.position} "
+                "call(s) were made."
             )
 
 

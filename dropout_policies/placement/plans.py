@@ -179,9 +179,9 @@ def check_sites(
     untied = [s.value for s in policy if policy.masks(s) and policy[s].gates == "untied"]
     if untied and not untied_allowed:
         raise PolicyError(
-            f"{layer_name} is not seen into, and its gates cannot have masks of their own. "
+            f"{layer_name} cannot be masked inside, so its gates cannot have masks of their own. "
             f"Received: gates='untied' at {', '.join(untied)} in policy {policy.name!r}; write: "
-            f"gates='tied'"
+            "gates='tied'"
         )
     known = supported | {Site.EMBEDDING}
     foreign = [site.value for site in policy if policy.masks(site) and site not in known]

@@ -240,8 +240,8 @@ def _no_match(argument: str, pattern: str, items: Iterable[RecurrentLayer]) -> s
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.4)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
     return (
-        f"{argument} names {pattern!r}, which no recurrent layer or embedding matches. {hint}There "
-        f"are: {', '.join(map(repr, names)) or 'none'}."
+        f"{argument} names {pattern!r}, which matches no recurrent layer or embedding. "
+        f"{hint}There are: {', '.join(map(repr, names)) or 'none'}."
     )
 
 
@@ -273,8 +273,8 @@ def check_rates_are_used(
         if given:
             rates = ", ".join(f"{name!r}: 0" for name in given)
             raise PolicyError(
-                f"The rate for {', '.join(map(repr, given))} of policy {choice.policy.name!r} "
-                f"falls nowhere: the model has no such site. Leave it out, or set it to 0: "
+                f"The rate for {', '.join(map(repr, given))} of policy {choice.policy.name!r} is "
+                "not used: the model has no such site. Leave it out, or set it to 0: "
                 f"rate={{{rates}}}."
             )
         if Site.EMBEDDING in nowhere:

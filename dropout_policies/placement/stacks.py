@@ -124,11 +124,11 @@ def _check_pairs_are_decided(
         )
     listed = dict.fromkeys(f"{a.name!r} into {b.name!r}" for a, b in open_pairs)
     raise PolicyError(
-        f"Some layers may feed one another: the code that joins them cannot be seen from outside, "
+        "Some layers may feed one another: the code that joins them cannot be seen from outside, "
         f"and one connection must not be masked twice. Say how they are joined: stacks={chain!r} "
         f"if each feeds the next in this order, stacks={alone!r} if none feeds another, or name "
-        f"the stacks that there are. Or give apply an input of the model, and it sees for itself: "
-        f"example=batch. Open are: {', '.join(listed)}."
+        "each stack. Or give apply an input of the model, and it sees for itself: example=batch. "
+        f"These pairs are open: {', '.join(listed)}."
     )
 
 
@@ -175,10 +175,10 @@ def _keep_states_whole(
         others = goes.get(item, set()) - {"state"}
         if policies[item].masks(Site.OUTPUT) and others and "state" in goes[item]:
             raise PolicyError(
-                f"The output of {item.name!r} is used as an initial state and also otherwise, and "
-                f"policy {policies[item].name!r} would mask the state too. Take the state from "
-                f"what {item.name!r} returns as its last state, or do not mask its output: "
-                f"rate={{'output': 0}}."
+                f"The output of {item.name!r} is used as an initial state and in another place "
+                f"too, and policy {policies[item].name!r} would mask the state too. Take the "
+                f"state from what {item.name!r} returns as its last state, or do not mask its "
+                f"output: rate={{'output': 0}}."
             )
     return [
         [m._replace(last=m.last and goes.get(m.item) != {"state"}) for m in members]
@@ -226,9 +226,9 @@ def _stacks_from_uses(
         member = Member(use.item, not sources, use not in feeding)
         if members.setdefault(use.item, member) != member or use.item in sources:
             raise PolicyError(
-                f"{use.item.name!r} stands in two places that call for different masks, and has "
-                f"one policy. Say how it is to be masked: stacks=[[{use.item.name!r}]] for each "
-                f"time on its way in and on its way out, or the names of its stack in order."
+                f"{use.item.name!r} is in two places that need different masks, but it has one "
+                f"policy. Say how to mask it: stacks=[[{use.item.name!r}]] for each time on its "
+                "way in and on its way out, or the names of its stack in order."
             )
         feeders[use.item] |= sources
     stacks: list[list[RecurrentLayer]] = []
@@ -249,8 +249,8 @@ def _feeders_first(
         if not ready:
             names = ", ".join(repr(item.name) for item in items if item not in done)
             raise PolicyError(
-                f"{names} feed one another in a circle. Say what is a stack, for instance "
-                f"stacks={[[item.name] for item in items if item not in done]!r}."
+                f"{names} feed one another in a circle. Say which layers form a stack, for "
+                f"instance stacks={[[item.name] for item in items if item not in done]!r}."
             )
         done[ready[0]] = None
     return list(done)
@@ -343,7 +343,7 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
             )
     if not 0 <= first <= total - layers:
         raise PolicyError(
-            f"{layer_name}: {layers} layer(s) from number {short_repr(first)} on do not fit into "
-            f"a stack of {short_repr(total)}. Received: stack={short_repr(stack)}"
+            f"{layer_name}: {layers} layer(s), beginning with number {short_repr(first)}, do not "
+            f"fit into a stack of {short_repr(total)}. Received: stack={short_repr(stack)}"
         )
     return Placement(policy, first, first == 0, first + layers == total, first)

@@ -35,7 +35,7 @@ def notes_on_wiring(
         notes.extend(_notes_on_states(item, places, placements[item]))
     if wiring.observed:
         notes.extend(
-            f"{item.name} did not run on the example; it is taken for a stack of its own"
+            f"{item.name} did not run on the example; it is treated as a stack of its own"
             for item in placements
             if item not in uses
         )
@@ -70,7 +70,7 @@ def _notes_on_states(
     item: RecurrentLayer, places: Sequence[LayerUse], placement: Placement
 ) -> Iterator[str]:
     if all(use.output_goes == {"state"} for use in places):
-        yield f"{item.name}: its output is used as an initial state alone, and no mask falls on it"
+        yield f"{item.name}: its output is used only as an initial state, and no mask falls on it"
     unused = all(not use.output_goes for use in places)
     if unused and placement.masks_output(item.layers) and any(u.state_is_used for u in places):
         yield (
@@ -99,7 +99,7 @@ def _notes_on_separate_layers(
     if not open_pairs:
         return []
     return [
-        f"taken for separate, since their widths differ: {', '.join(open_pairs)}. If one feeds the "
-        f"other, together with something else, its output is masked twice: example=batch shows it, "
-        f"or say so with stacks=."
+        f"taken for separate, since their widths differ: {', '.join(open_pairs)}. If one feeds "
+        "the other, together with something else, its output is masked twice: example=batch "
+        "shows it, or say so with stacks=."
     ]

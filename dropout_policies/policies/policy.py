@@ -276,7 +276,7 @@ class Policy(Mapping[Site, Rule]):
             parsed = {site: Rule.from_dict({**absent, **rule}) for site, rule in rules.items()}
             name, citation = data["name"], data["citation"]
             if not isinstance(name, str) or not isinstance(citation, str):
-                raise TypeError("name and citation must be texts")
+                raise TypeError("name and citation must be strings")
             return cls(name=name, citation=citation, **parsed)
         except PolicyError:
             raise

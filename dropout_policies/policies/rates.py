@@ -77,9 +77,9 @@ class Schedule:
         ascending = known[:1] == [0] and calls == sorted(set(known))
         if not ascending or known[-1] >= 2**31:
             raise PolicyError(
-                f"A schedule says from which call on a rate holds; calls are ascending integers "
-                f"from 0 on, below 2**31: dp.schedule({{0: 0.1, 1000: 0.5}}). "
-                f"Received: {short_repr(given)}"
+                "A schedule says from which call on a rate is used. Calls are ascending integers "
+                f"from 0, below 2**31: dp.schedule({{0: 0.1, 1000: 0.5}}). Received: "
+                f"{short_repr(given)}"
             )
         rates = [check_rate(p[1], f"rate from call {n}") for n, p in zip(known, given, strict=True)]
         object.__setattr__(self, "points", tuple(zip(known, rates, strict=True)))
@@ -97,7 +97,8 @@ class Schedule:
             return [rate for first, rate in self.points if first <= call][-1]
         except Exception:
             raise PolicyError(
-                f"A call's number is an integer from 0 on. Received: call={short_repr(call)}"
+                "The number of a call must be an integer of at least 0. Received: "
+                f"call={short_repr(call)}"
             ) from None
 
     @property

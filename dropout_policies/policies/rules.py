@@ -185,13 +185,13 @@ class Rule:
             lifetimes = ("sequence", "call")
         if self.per not in lifetimes:
             raise PolicyError(
-                f"A mask at site {site.value!r} lives per {' or '.join(lifetimes)}. Received: "
+                f"A mask at site {site.value!r} lasts per {' or '.join(lifetimes)}. Received: "
                 f"per={self.per!r}; write: per={lifetimes[0]!r}"
             )
         if self.gates == "untied" and site not in GATE_INPUTS:
             raise PolicyError(
-                f"Site {site.value!r} is not on its way into the gates, and has one mask for all. "
-                f"Received: gates='untied'; leave it out there."
+                f"Site {site.value!r} does not lead into the gates, and has one mask for all of "
+                "them. Received: gates='untied'; leave it out there."
             )
         if self.shape == "channel" and site in MATRICES:
             raise PolicyError(

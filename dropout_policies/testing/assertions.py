@@ -58,7 +58,7 @@ def assert_recurrent_state_unmasked(model: Any) -> Audit:
     drawn = found.diagram(steps=STEPS, path=(1, STEPS))
     rows = [replace(row, wrong=row.name in layers) for row in drawn.rows]
     drawn = replace(drawn, rows=rows, wanted="a state that is whole")
-    headline = f"{found.name} carries a state that masks fall on"
+    headline = f"{found.name} carries a state that is masked"
     raise PlacementError(headline, lines, found, drawn)
 
 

@@ -386,7 +386,7 @@ def test_info_is_what_show_config_prints(run, capsys):
     ("name", "value", "line", "words"),
     [
         ("CC", "no-such-compiler", "compiler", "there is no C compiler"),
-        ("CC", "false", "compiler", "does not tell its version"),
+        ("CC", "false", "compiler", "does not print its version"),
         ("CC", "'", "compiler", "CC is not a command"),
         ("DROPOUT_POLICIES_COMPILE", "0", "allowed", "no, by DROPOUT_POLICIES_COMPILE=0"),
         (compile_cache.SETTING, "", "cache", "not used, by DROPOUT_POLICIES_CACHE="),
@@ -415,7 +415,7 @@ def test_no_framework_is_imported_to_print_its_version():
 
 def test_a_mode_that_is_none_is_an_error():
     with pytest.raises(
-        dp.PolicyError, match=r"mode is 'stdout' or 'dicts'\. Received: mode='json'"
+        dp.PolicyError, match=r"mode must be 'stdout' or 'dicts'\. Received: mode='json'"
     ):
         dp.show_config("json")
 

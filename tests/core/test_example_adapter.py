@@ -331,7 +331,7 @@ def test_a_layer_that_runs_twice_has_one_policy(tiny):
         assert [member.name for member in applied.touched] == ["once"]
         apart(X)
     assert state_of(apart) == before
-    with pytest.raises(dp.PolicyError, match="'once' stands in two places"):
+    with pytest.raises(dp.PolicyError, match="'once' is in two places"):
         dp.apply(tiny.framework.Model(once=layer, again=layer), "zaremba")
 
 
@@ -547,7 +547,7 @@ def test_an_audit_of_noise_that_it_does_not_know_is_refused(tiny):
             return (h * (own.random(h.shape) >= 0.5) if self.training else h), c
 
     own = np.random.default_rng(0)
-    with pytest.raises(dp.PolicyError, match=r"Other\(6, 8\): its noise cannot be played again"):
+    with pytest.raises(dp.PolicyError, match=r"Other\(6, 8\): its noise cannot be repeated"):
         dp.audit(Other(6, 8))
 
 

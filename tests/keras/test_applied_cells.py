@@ -248,4 +248,6 @@ class WithOwnCell(Stepper):
 def test_a_cell_of_the_users_own_is_left_out_with_the_reason():
     applied = dp.apply(WithOwnCell(), "zaremba", rate=0.5, stacks=[["low", "high"]])
     assert "own" in str(applied)
-    assert "a cell of your own that code calls step by step gets no policy" in str(applied)
+    assert "a cell of your own that your code calls step by step cannot have a policy" in str(
+        applied
+    )

@@ -303,7 +303,7 @@ def test_a_site_that_the_layer_cannot_have_is_refused():
         (simple, "semeniuta", r"low \(keras.layers.SimpleRNN\) has no site 'candidate'"),
         (stacked, "semeniuta", r"low \(keras.layers.RNN\): SimpleRNNCell has no site 'candidate'"),
         (stacked, "weight_drop", r"high .*no site 'recurrent_weight'.*It has: input, between"),
-        (stacked, dp.variational(gates="untied"), "high .*not seen into"),
+        (stacked, dp.variational(gates="untied"), "high .*cannot be masked inside"),
     ):
         model = make()
         before = state_of(model)

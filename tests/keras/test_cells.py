@@ -137,9 +137,9 @@ def test_around_a_cell_of_ones_own_noise_falls_where_it_says():
 @pytest.mark.parametrize("name", ["rnndrop", "weight_drop", "semeniuta", "zoneout"])
 def test_inside_a_cell_of_ones_own_only_it_can_mask(name):
     message = r"RNN of Wide has no site .*It has: input, between, output, hidden, state, hidden_up"
-    with pytest.raises(dp.PolicyError, match=message + r".*Inside of Wide only it can mask"):
+    with pytest.raises(dp.PolicyError, match=message + r".*Only Wide itself can mask inside"):
         RNN(Wide(H), policy=dp.resolve(name))
-    with pytest.raises(dp.PolicyError, match=r"RNN of Wide is not seen into.*gates='tied'"):
+    with pytest.raises(dp.PolicyError, match=r"RNN of Wide cannot be masked inside.*gates='tied'"):
         RNN(Wide(H), policy=dp.variational(gates="untied"))
 
 

@@ -144,7 +144,9 @@ def test_an_output_that_becomes_a_state_stays_whole():
         decoder=layers.GRU(H, return_sequences=True),
         head=layers.Dense(2),
     )
-    with pytest.raises(dp.PolicyError, match="'encoder' is used as an initial state and also"):
+    with pytest.raises(
+        dp.PolicyError, match="'encoder' is used as an initial state and in another"
+    ):
         dp.apply(model, "zaremba", 0.5, example=x())
 
 
@@ -381,7 +383,9 @@ def test_code_that_calls_layers_otherwise_in_training_is_told():
         return self.head(self.b(y) if training else y)
 
     model = Model(call, a=lstm("a"), b=lstm("b"), head=layers.Dense(2))
-    assert "in training the code calls its layers otherwise" in str(dp.wiring(model, example=x()))
+    assert "in training, the code calls its layers in another way" in str(
+        dp.wiring(model, example=x())
+    )
 
 
 def test_wiring_changes_nothing_and_can_be_drawn():

@@ -352,7 +352,7 @@ if BACKEND != "torch":
                 scope.reset(reset)
 
         for _ in range(2):  # also where the functions are compiled already
-            with pytest.raises(dp.PolicyError, match="inside of the function that is compiled"):
+            with pytest.raises(dp.PolicyError, match="inside the function that is compiled"):
                 before()
             with pytest.raises(dp.PolicyError, match="compiled by themselves"):
                 after()
@@ -566,7 +566,7 @@ def test_masks_per_step_in_kerass_loop_are_refused():
     x = inputs()
     model(x)
     model.compile(keras.optimizers.SGD(0.0), "mse")
-    with pytest.raises(dp.PolicyError, match=r"nobody knows the step.*unroll=True"):
+    with pytest.raises(dp.PolicyError, match=r"the number of the step.*unroll=True"):
         model.train_on_batch(x, np.zeros_like(x))
     unrolled = LoopModel("zaremba", unroll=True)
     unrolled(x)

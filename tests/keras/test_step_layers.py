@@ -253,7 +253,7 @@ def test_a_cell_in_an_own_cell_of_an_rnn_holds_its_masks():
 
 
 def test_masks_per_step_in_kerass_loop_are_refused_where_the_step_is_unknown():
-    with pytest.raises(dp.PolicyError, match=r"nobody knows the step.*unroll=True"):
+    with pytest.raises(dp.PolicyError, match=r"the number of the step.*unroll=True"):
         trained(OwnDecoder("naive"))
     if BACKEND == "jax":
         with pytest.raises(dp.PolicyError, match=r"every step the same masks.*unroll=True"):

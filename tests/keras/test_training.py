@@ -127,7 +127,7 @@ def array(tensor):
 
 
 def test_resetting_the_state_within_a_batch_says_what_to_do():
-    """On JAX Keras holds the variables elsewhere while fit runs."""
+    """On JAX, Keras keeps the variables elsewhere while fit runs."""
     start = keras.Input(batch_shape=(4, T, D))
     layer = LSTM(H, stateful=True, policy="zaremba", name="lstm")
     some = keras.Model(start, layer(start))

@@ -88,7 +88,9 @@ def test_a_state_on_its_way_to_another_layer_stays_whole(way):
 
 def test_an_output_that_is_a_state_and_more_is_refused_with_the_ways_out():
     model = encoder_decoder(STATES["the output"], layers.Dense(3))
-    with pytest.raises(dp.PolicyError, match=r"'encoder' is used as an initial state and also"):
+    with pytest.raises(
+        dp.PolicyError, match=r"'encoder' is used as an initial state and in another"
+    ):
         dp.apply(model, "zaremba", 0.5)
     dp.apply(model, "zaremba", {"output": 0.0})
 
@@ -135,7 +137,7 @@ class Around(layers.Layer):
 def test_a_layer_of_ones_own_in_a_graph_is_asked_about():
     start = keras.Input((T, D))
     model = keras.Model(start, lstm("c")(Around(lstm("b"))(lstm("a")(start))))
-    with pytest.raises(dp.PolicyError, match=r"Open are: 'a' into 'b', 'b' into 'c'"):
+    with pytest.raises(dp.PolicyError, match=r"These pairs are open: 'a' into 'b', 'b' into 'c'"):
         dp.apply(model, "zaremba")
     assert ends(dp.apply(model, "zaremba", stacks=[["a", "b", "c"]])) == [["a"], ["c"]]
 
@@ -200,7 +202,7 @@ def test_a_layer_that_is_called_twice_is_masked_in_one_way_or_refused():
         keras.Model(start, a(a(start))),
         keras.Model([start, other], [b(lstm("c")(start)), b(other)]),
     ):
-        with pytest.raises(dp.PolicyError, match="stands in two places"):
+        with pytest.raises(dp.PolicyError, match="is in two places"):
             dp.apply(model, "zaremba")
     shared = keras.Model([start, other], [a(start), a(other)])
     assert [s.masked for s in dp.apply(shared, "zaremba").stacks] == [2]

@@ -340,7 +340,7 @@ def test_weights_between_two_layers_end_a_stack():
 def test_tied_layers_are_masked_in_one_way_or_refused():
     a, b, c = (nn.LSTM(D, D) for _ in range(3))
     for tied in (nn.ModuleList([a, a]), nn.ModuleList([a, b, a]), nn.ModuleList([c, a, a])):
-        with pytest.raises(dp.PolicyError, match="stands in two places"):
+        with pytest.raises(dp.PolicyError, match="is in two places"):
             dp.apply(tied, "zaremba")
         assert all(type(module) is nn.LSTM for module in tied)
     two = nn.ModuleDict({"x": nn.ModuleList([a, c]), "y": nn.ModuleList([b, c])})
@@ -465,7 +465,7 @@ def test_a_layer_whose_weights_a_wrapper_makes_is_left_alone(weight, called):
 def test_what_comes_into_a_row_of_rows_comes_into_its_first_layer():
     row = nn.ModuleList([nn.LSTM(D, 5), nn.LSTM(5, 4)])
     model = Parts(low=nn.LSTM(3, D), rest=nn.ModuleList([row, nn.LSTM(4, 9)]))
-    with pytest.raises(dp.PolicyError, match=r"Open are: 'low' into 'rest\.0\.0'"):
+    with pytest.raises(dp.PolicyError, match=r"These pairs are open: 'low' into 'rest\.0\.0'"):
         dp.apply(model, "zaremba")
 
 
@@ -520,7 +520,10 @@ def test_recurrent_modules_that_no_policy_can_go_on_are_told():
     model = Parts(own=LiGRU(), rnn=CRNN(), scripted=torch.jit.script(nn.LSTM(D, D)))
     applied = dp.apply(model, "zaremba")
     assert [s.name for s in applied.skipped] == ["own", "scripted"]
-    assert "own (tests.torch.test_apply.LiGRU): recurrent by its name, and not PyT" in str(applied)
+    assert (
+        "own (tests.torch.test_apply.LiGRU): recurrent by its name, but not a layer of PyT"
+        in str(applied)
+    )
     assert "scripted, and so not Python any more" in str(applied)
     with pytest.raises(dp.PolicyError, match=r"LiGRU has no recurrent layer.*Unrolled"):
         dp.apply(LiGRU(), "zaremba")

@@ -252,7 +252,7 @@ def test_a_layer_in_two_roles_is_refused_with_the_way_out():
         def forward(self, x):
             return self.rnn(self.rnn(x)[0])[0]
 
-    with pytest.raises(dp.PolicyError, match=r"stands in two places.*stacks=\[\['rnn'\]\]"):
+    with pytest.raises(dp.PolicyError, match=r"is in two places.*stacks=\[\['rnn'\]\]"):
         dp.apply(Deep(), "zaremba", example=X)
     assert "1 stack;" in str(dp.apply(Deep(), "zaremba", example=X, stacks=[["rnn"]]))
 
@@ -277,7 +277,7 @@ def test_a_state_that_is_handed_over_is_never_masked():
         model = States(form).train()
         applied = dp.apply(model, "zaremba", 0.5, example=X)
         assert len(applied.stacks) == 2
-        alone = "encoder: its output is used as an initial state alone, and no mask falls on it"
+        alone = "encoder: its output is used only as an initial state, and no mask falls on it"
         assert (alone in str(applied)) == (form == "output")
         assert "decoder starts from the state of encoder, which stays whole" in str(applied)
         given = []
@@ -424,7 +424,7 @@ def test_what_runs_only_in_training_mode_may_fail_and_is_told():
             return self.rnn(x)[0]
 
     applied = dp.apply(Strict(), "zaremba", example=X)
-    assert "seen in evaluation mode alone" in str(applied)
+    assert "seen in evaluation mode only" in str(applied)
     assert "targets are needed" in str(applied)
 
 
@@ -436,7 +436,7 @@ def test_layers_that_did_not_run_are_told():
     wiring = dp.wiring(Half(None), example=X)
     assert "high (torch.nn.LSTM)\n    did not run on the example" in str(wiring)
     text = str(dp.apply(Half(None), "zaremba", example=X))
-    assert "high did not run on the example; it is taken for a stack of its own" in text
+    assert "high did not run on the example; it is treated as a stack of its own" in text
 
 
 def test_compiled_models_are_seen_as_written():

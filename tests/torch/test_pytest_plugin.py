@@ -56,7 +56,7 @@ def test_placement():
     result.stdout.fnmatch_lines(
         [
             '>*assert_recurrent_state_unmasked(LSTM(8, 8, policy="naive"))',
-            "E*LSTM(8, 8, policy='naive') carries a state that masks fall on:",
+            "E*LSTM(8, 8, policy='naive') carries a state that is masked:",
             "E*hidden of layer 1: drop *",
             "E*✗ layer 1  ■┅┅┅b┅┅┅■┅┅┅c┅┅┅■*",
             "E*✗: unlike a state that is whole",

@@ -270,7 +270,7 @@ def test_what_is_put_in_can_be_recorded_again_and_not_the_other_way_round():
         assert torch.equal(layer(x)[0], y)
     for slot, mask in masks["model"][0].items():
         assert np.array_equal(again["model"][0][slot], mask)
-    with dp.record(layer), pytest.raises(dp.PolicyError, match="recorded or put in already"):
+    with dp.record(layer), pytest.raises(dp.PolicyError, match="already recorded or replayed"):
         dp.replay(layer, masks).__enter__()
 
 
@@ -283,7 +283,7 @@ def test_masks_that_are_put_in_fall_in_evaluation_and_must_all_be_used():
         assert torch.equal(layer(x)[0], y)
     assert layer.calls == 1
     with (
-        pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given, and 1 were made"),
+        pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given, but 1 call"),
         dp.replay(layer, {"model": 2 * masks["model"]}),
     ):
         layer(x)

@@ -105,7 +105,7 @@ def test_keyed_masks_are_refused_in_a_trace(make):
             training=torch.onnx.TrainingMode.TRAINING,
         ),
     ):
-        with pytest.raises(dp.PolicyError, match="a trace holds the number of a call"):
+        with pytest.raises(dp.PolicyError, match="a trace fixes the number of a call"):
             trace()
     assert module.calls == 0
 

@@ -33,8 +33,8 @@ def find_sequence_input(layer: Layer, name: str, rank: int) -> int:
     others = [shape for n, shape in enumerate(shapes) if n != likely[0]]
     if any(None in shape[1:] for shape in others):
         raise PolicyError(
-            f"{name} has {len(shapes)} inputs, and the audit knows what to give for one sequence, "
-            f"and for states. Give it the recurrent layer alone."
+            f"{name} has {len(shapes)} inputs, and the audit can make one sequence and initial "
+            "states, and nothing else. Give it the recurrent layer alone."
         )
     return likely[0]
 

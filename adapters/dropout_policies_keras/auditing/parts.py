@@ -55,8 +55,8 @@ def _part(item: RecurrentLayer, wiring: Wiring) -> ModelPart:
     after = [use for use in wiring.dropouts if item in use.outputs_of and not use.inputs_of]
     part = RecurrentPart(item.layer, list(_layers(before)), list(_layers(after)))
     notes = tuple(
-        f"{use.dropout} is next to {item.name} and cannot be run without the model's code, or has "
-        f"other axes; it was not measured there"
+        f"{use.dropout} is next to {item.name}, but was not measured there: it cannot be run "
+        "without the model's code, or its axes are others"
         for use in (*before, *after)
         if not _can_run(use)
     )

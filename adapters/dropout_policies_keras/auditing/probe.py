@@ -65,8 +65,8 @@ class Probe:
         embeddings = [part for part in layers if isinstance(part, keras.layers.Embedding)]
         if len(embeddings) > 1:
             raise PolicyError(
-                f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
-                f"of tokens. Give it the recurrent layer alone."
+                f"{self.name} has {len(embeddings)} embeddings, and the audit can pass tokens to "
+                "one only. Give it the recurrent layer alone."
             )
         weights = as_matrices(layer.weights, layers)
         self._weights = {f"{w.variable.path}#{number}": w for number, w in enumerate(weights)}
@@ -86,8 +86,8 @@ class Probe:
         self._first_token = int(any(embedding.mask_zero for embedding in embeddings))
         if any(isinstance(part, keras.layers.Masking) for part in layers):
             raise PolicyError(
-                f"{self.name} has a Masking layer, which takes most of what the audit gives for "
-                f"padding. Give it the model without that, or the recurrent layer alone."
+                f"{self.name} has a Masking layer, which would take most of the audit's input for "
+                "padding. Give it the model without that, or the recurrent layer alone."
             )
         rank = 2 if embeddings else 3 + len(self._axes.sizes)
         self._sequence_input = find_sequence_input(layer, self.name, rank)
@@ -182,9 +182,9 @@ class Probe:
             if y.ndim == 3 + len(self._axes.sizes) and y.shape[:2] == (batch, len(x)):
                 return self._axes.first_position(y).swapaxes(0, 1).astype(np.float64)
         raise PolicyError(
-            f"{self.name} gives no output for every step, and the audit reads it there. Received: "
-            f"outputs {', '.join(str(y.shape) for y in outputs)} for {batch} samples of {len(x)} "
-            f"steps. Give it the recurrent layer alone."
+            f"{self.name} does not return an output for every step, which the audit needs. "
+            f"Received: outputs {', '.join(str(y.shape) for y in outputs)} for {batch} samples of "
+            f"{len(x)} steps. Give it the recurrent layer alone."
         )
 
     def noise(self) -> Any:

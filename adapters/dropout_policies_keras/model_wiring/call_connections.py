@@ -85,7 +85,7 @@ class CallConnections:
             names = {self.calls[n].target.name: None for n, _ in self.random - {END}}
             self.notes.append(
                 f"what comes into {', '.join(names)} is random in every call, so what feeds it "
-                f"could not be seen: say so with stacks="
+                "could not be seen: say so with stacks="
             )
         for number in [n for n, call in enumerate(self.calls) if call.role == "dropout"]:
             self.dropout_calls[number] = DropoutCall(self.calls[number].target, Origin())

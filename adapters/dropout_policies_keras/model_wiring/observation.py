@@ -58,16 +58,18 @@ def observe_wiring(model: Layer, found: Sequence[RecurrentLayer], example: Any) 
     try:
         trained = _observe(model, targets, run, training=True, known=seen)
     except PolicyError as error:
-        notes.append(f"seen in evaluation alone: in training {error}")
+        notes.append(f"seen in evaluation only: in training {error}")
     else:
         if trained.items != seen.items:
-            notes.append("in training the code calls its layers otherwise; this is evaluation")
+            notes.append(
+                "in training, the code calls its layers in another way; this shows evaluation"
+            )
         again = {call.dropout for call in trained.dropout_calls}
         calls = [call for call in calls if call.dropout not in again] + trained.dropout_calls
     uses, feedback = as_layer_uses(seen.layer_calls)
     notes += [
         f"what leaves {source.name} comes back into {target.name} at a later step: a mask on the "
-        f"output of the one and a mask on the input of the other both fall on it"
+        f"output of {source.name} and a mask on the input of {target.name} both fall on it"
         for source, target in feedback
     ]
     ran = {call.dropout for call in calls}

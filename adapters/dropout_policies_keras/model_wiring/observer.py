@@ -224,7 +224,7 @@ class WatchedRun:
         calls = self.recording.calls
         recorded = calls[number] if number < len(calls) else None
         if recorded is None or recorded.target is not call.target:
-            raise CodeDiffers("it calls other layers for other values")
+            raise CodeDiffers("which layers it calls depends on values")
         self.inputs[number, "inputs"] = copied(call.inputs)
         self.inputs[number, "state"] = copied(call.state)
         inputs_differ = any_differ(call.inputs, recorded.inputs)

@@ -272,9 +272,9 @@ def find_producers(tensor: Any) -> list[Any]:
             if forward.placement is not None and forward.placement.masks_output(forward.layers):
                 raise PolicyError(
                     f"{layer.name}: a layer inside Bidirectional does not join the one that it "
-                    f"feeds, and both would mask the connection. Say where each stands: "
-                    f"{type(forward).__name__}(..., stack=(0, 2)) inside, and stack=(1, 2) for the "
-                    f"next."
+                    "feeds, and both would mask the connection. Give each its place in a stack: "
+                    f"{type(forward).__name__}(..., stack=(0, 2)) inside, and stack=(1, 2) for "
+                    "the next."
                 )
         elif not getattr(layer, "weights", None) and getattr(layer, "built", True):
             dropout = active_dropout(layer)
@@ -282,8 +282,8 @@ def find_producers(tensor: Any) -> list[Any]:
             queue += layer._inbound_nodes[node].input_tensors
     if producers and dropouts:
         raise PolicyError(
-            f"{dropouts[0]} stands between {producers[0].name} and another layer under a policy, "
-            f"which would mask the same connection a second time. Leave it out."
+            f"{dropouts[0]} is between {producers[0].name} and another layer under a policy, "
+            "which would mask the same connection a second time. Leave it out."
         )
     return list(dict.fromkeys(producers))
 

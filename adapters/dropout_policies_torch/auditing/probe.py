@@ -70,8 +70,8 @@ class Probe:
         embeddings = [m for m in module.modules() if isinstance(m, nn.Embedding)]
         if len(embeddings) > 1:
             raise PolicyError(
-                f"{self.name} has {len(embeddings)} embeddings, and the audit can give it one kind "
-                f"of tokens. Give it the recurrent layer alone."
+                f"{self.name} has {len(embeddings)} embeddings, and the audit can pass tokens to "
+                "one only. Give it the recurrent layer alone."
             )
         self.embedding: Parameter | None = None
         for embedding in embeddings:
@@ -93,8 +93,8 @@ class Probe:
             )
         if any(p.is_inference() for p in module.parameters()):
             raise PolicyError(
-                f"{self.name} was made in inference mode, and its weights cannot be changed. Give "
-                f"it copy.deepcopy(module)."
+                f"{self.name} was created in inference mode, and its weights cannot be changed. "
+                "Give it copy.deepcopy(module)."
             )
         self._time_first, self._call_style = True, CallStyle(self._widths[0])
         self._written: dict[str, WrittenValue] = {}
@@ -202,8 +202,8 @@ class Probe:
                     self._last_softmax = softmaxes.number_of(value)
                 return value.double().reshape(first, second, -1).numpy(force=True)
         raise PolicyError(
-            f"{self.name} gives no output for every step, and the audit reads it there. Received: "
-            f"input {tuple(x.shape)}. Give it the recurrent layer alone."
+            f"{self.name} does not return an output for every step, which the audit needs. "
+            f"Received: input {tuple(x.shape)}. Give it the recurrent layer alone."
         )
 
     def _find_time_axis(self) -> int:

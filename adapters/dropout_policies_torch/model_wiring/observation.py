@@ -50,7 +50,7 @@ def observe_wiring(model: nn.Module, found: Sequence[RecurrentLayer], example: A
     uses, feedback = as_layer_uses(seen.layer_calls)
     notes += [
         f"what leaves {source.name} comes back into {target.name} at a later step: a mask on the "
-        f"output of the one and a mask on the input of the other both fall on it"
+        f"output of {source.name} and a mask on the input of {target.name} both fall on it"
         for source, target in feedback
     ]
     return Wiring(
@@ -83,7 +83,7 @@ def observe_runs(
     try:
         return seen, _observe(model, found, dropouts, run, training=True), []
     except PolicyError as error:
-        return seen, None, [f"seen in evaluation mode alone: in training {error}"]
+        return seen, None, [f"seen in evaluation mode only: in training {error}"]
 
 
 def _observe(

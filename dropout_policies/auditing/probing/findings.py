@@ -37,7 +37,7 @@ UNEQUAL_GATES = "some gates see more of it than others"
 WHOLE_VECTORS = "whole vectors go missing step by step"
 """The note for an input, also after an embedding, that is missing for all units at once."""
 
-UNITS_WITHOUT_INPUT = "of units that may see nothing of what comes in"
+UNITS_WITHOUT_INPUT = "of units that may see nothing of their input"
 """The note for a hidden state that may be missing because its units had no input."""
 
 UNKNOWN_NOISE = {SEVERAL_SCALES, UNEXPLAINED_STATE, UNEQUAL_GATES, WHOLE_VECTORS}

@@ -64,7 +64,7 @@ def analyze_input(findings: SiteFindings, cell: Cell) -> None:
     if chance > CROWDED_CHANCE:
         findings.uncertain_scales.add(key)
     if chance > BLIND_CHANCE:
-        findings.withdraw(key, f"{len(features)} features are too few to tell so high a rate")
+        findings.withdraw(key, f"{len(features)} features are too few to measure so high a rate")
 
 
 def _hide_bits_masked_below(

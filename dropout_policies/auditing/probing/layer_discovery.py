@@ -98,7 +98,9 @@ def assign_layers(
             projection = Block(waiting.pop(0), 0, out_in_shape(matrix)[0] // 4)
             units = projection.columns
         if rows % units or rows // units not in CELL_TYPES:
-            raise NotRecognizedError(f"{matrix.name} is no weight of an LSTM, GRU or simple cell")
+            raise NotRecognizedError(
+                f"{matrix.name} is not a weight of an LSTM, GRU or simple cell"
+            )
         changed = _with_larger_block(matrices_only, recurrent_block)
         affected = [
             not np.array_equal(run(changed, x), y) for x, y in zip(signals, unchanged, strict=True)

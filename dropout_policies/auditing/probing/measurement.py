@@ -69,7 +69,7 @@ def measure_module(probe: Probe, progress: Callable[[float], None]) -> Measureme
     is_unsure = any(f.verdict == "undecided" for f in result.findings)
     if comparison.all_same(IDENTICAL_DRAWS if is_unsure else 0):
         return result._replace(findings=[_without_noise(f) for f in result.findings])
-    note = "training is otherwise than evaluation, and by no mask that the audit knows"
+    note = "training differs from evaluation, and not by a mask that the audit knows"
     doubtful = [replace(f, verdict="undecided", note=f.note or note) for f in result.findings]
     return result._replace(findings=doubtful, evaluation="undecided")
 

@@ -44,9 +44,9 @@ def check_evaluation(probe: Probe) -> None:
         return
     if np.array_equal(first, evaluate()):  # all random state was the same as in the first call
         raise PolicyError(
-            f"{probe.name}: its evaluation is random: two calls gave different outputs, be it for "
-            f"masks that fall there too or for a random initial state, and the audit needs an "
-            f"evaluation to compare training with."
+            f"{probe.name}: its evaluation is random: two calls gave different outputs, because "
+            "masks fall there too, or because the initial state is random. The audit needs an "
+            "evaluation to compare training with."
         )
     raise PolicyError(
         f"{probe.name}: a call in training changes its evaluation, as averages of batch "
@@ -97,6 +97,6 @@ def check_replay(probe: Probe, draw: ReplayedDraw) -> None:
     x = draw.constant_signal()
     if not np.array_equal(draw.run(weights, x), draw.run(weights, x)):
         raise PolicyError(
-            f"{probe.name}: its noise cannot be played again: two calls from one state of every "
-            f"random generator that the audit knows gave different outputs."
+            f"{probe.name}: its noise cannot be repeated: two calls from one state of every "
+            "random generator that the audit knows gave different outputs."
         )

@@ -32,9 +32,9 @@ def no_matrices_error(name: str, has_convolutions: bool) -> PolicyError:
     if not has_convolutions:
         return PolicyError(f"{name} has no weights that are matrices: nothing to audit.")
     return PolicyError(
-        f"{name} has no weights that are matrices, and of convolutions the audit takes Keras's "
-        f"ConvLSTM1D, ConvLSTM2D and ConvLSTM3D alone. Of a model under a policy, "
-        f"dp.record(model) gives the masks themselves."
+        f"{name} has no weights that are matrices, and among convolutions the audit takes only "
+        "Keras's ConvLSTM1D, ConvLSTM2D and ConvLSTM3D. For a model under a policy, "
+        "dp.record(model) gives the masks themselves."
     )
 
 

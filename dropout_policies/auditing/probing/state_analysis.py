@@ -62,7 +62,7 @@ def analyze_hidden(findings: SiteFindings, cell: Cell) -> None:
     key = (Site.HIDDEN, *cell.place)
     unsure = input_weights.verdict == "masked" and explanation.may_keep_old_values
     if unsure and findings.by_site[key].verdict == "masked":
-        note = "of units that keep what was before, and do not see all that comes in"
+        note = "of units that keep their value, and do not see all of their input"
         findings.add_undecided(key, note)
     parts = [(site, *cell.place) for site in (*INNER_SITES, *sites)]
     findings.note_scale(observations.stack(cell, "hidden_ratio"), parts, False, 1.0)

@@ -36,7 +36,7 @@ def test_a_mask_as_the_policy_has_it_is_no_difference():
         ({"shared": True}, "input has one mask for all samples of a batch"),
         ({"per": None, "shared": True}, "input has one mask for all samples of a batch"),
         ({"alike": True}, "input has one mask for all units"),
-        ({"gates": "untied"}, "input has untied masks for its gates, not tied ones"),
+        ({"gates": "untied"}, "input has untied masks for its gates, not tied masks"),
         ({"scaled": False}, "input is not scaled"),
         ({"scaled": False, "note": "odd"}, "input is not scaled"),
         ({"note": "odd"}, "input is otherwise: odd"),
@@ -70,7 +70,7 @@ def test_several_differences_are_all_listed():
     assert differences(dp.zaremba(), found) == [
         "input has a mask per sequence, not per step",
         "input has one mask for all units",
-        "input has untied masks for its gates, not tied ones",
+        "input has untied masks for its gates, not tied masks",
         "input is not scaled",
         "input has the same mask at every call",
     ]
@@ -151,7 +151,7 @@ def test_another_lifetime_is_told_whichever_it_is(given):
 
 def test_masks_for_all_gates_are_told_where_each_is_to_have_its_own():
     policy = dp.Policy(input=dp.drop(0.5, gates="untied"))
-    assert differences(policy, MASKED) == ["input has tied masks for its gates, not untied ones"]
+    assert differences(policy, MASKED) == ["input has tied masks for its gates, not untied masks"]
 
 
 @pytest.mark.parametrize("note", [*sorted(UNKNOWN_NOISE - {SEVERAL_SCALES}), "a", "z"])

@@ -394,5 +394,5 @@ def test_a_version_is_the_compilers_first_line(written):
     written("printf 'odd \\377 cc 1.2\\nmore\\n'")
     assert compiler.find_compiler().version() == "odd \ufffd cc 1.2"
     written("exit 1")
-    with pytest.raises(compiler.CompilerError, match="does not tell its version"):
+    with pytest.raises(compiler.CompilerError, match="does not print its version"):
         compiler.find_compiler().version()

@@ -313,7 +313,7 @@ def test_what_cannot_be_averaged_is_named(model, output, why, samples):
 def test_an_output_that_holds_itself_is_refused(model):
     endless = [1.0]
     endless.append(endless)
-    with pytest.raises(dp.PolicyError, match="more than 100 containers"):
+    with pytest.raises(dp.PolicyError, match="more than 100 levels of containers"):
         dp.average(model, lambda: endless, 2)
 
 
@@ -379,7 +379,7 @@ def test_what_is_put_in_may_be_recorded_again(model):
     np.testing.assert_array_equal(again["a"][0][SLOT], 7.0)
     with (
         dp.record(model),
-        pytest.raises(dp.PolicyError, match=r"^a: its masks are recorded or put in already"),
+        pytest.raises(dp.PolicyError, match=r"^a: its masks are already recorded or replayed"),
         dp.replay(model, {"a": [mask]}),
     ):
         pass
@@ -447,7 +447,7 @@ def test_masks_may_be_lists_and_a_slot_a_tuple(model):
 def test_there_are_as_many_calls_as_masks(model):
     mask = {SLOT: np.ones((4, 2, 3))}
     with (
-        pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given, and 1 were made"),
+        pytest.raises(dp.PolicyError, match=r"masks of 2 call\(s\) were given, but 1 call"),
         dp.replay(model, {"a": [mask, mask]}),
     ):
         model["a"]()

@@ -173,7 +173,7 @@ def test_a_site_that_a_layer_cannot_have_is_refused():
         check_sites(dp.rnndrop() | dp.locked(), "GRU", cell_types.GRU.sites)
     check_sites(dp.rnndrop(0.0), "GRU", cell_types.GRU.sites)
     check_sites(dp.variational(), "GRU", cell_types.GRU.sites)  # embeddings are layers of their own
-    with pytest.raises(dp.PolicyError, match=r"not seen into.*untied"):
+    with pytest.raises(dp.PolicyError, match=r"cannot be masked inside.*untied"):
         check_sites(
             dp.variational(gates="untied"), "Own", cell_types.CUSTOM.sites, untied_allowed=False
         )

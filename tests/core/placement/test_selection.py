@@ -158,7 +158,9 @@ def test_a_rate_that_falls_somewhere_is_fine():
 )
 def test_a_rate_that_falls_nowhere_is_an_error(policy, rate, more):
     site = next(iter(rate))
-    with pytest.raises(dp.PolicyError, match=rf"The rate for '{site}' of policy '{policy}' falls"):
+    with pytest.raises(
+        dp.PolicyError, match=rf"The rate for '{site}' of policy '{policy}' is not used"
+    ):
         used(policy, rate, **more)
 
 

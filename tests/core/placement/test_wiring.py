@@ -163,7 +163,7 @@ def test_notes_say_which_states_stay_whole():
     encoder = LayerUse(A, output_goes=frozenset({"state"}), calls=1)
     decoder = LayerUse(B, (), [encoder], frozenset({"elsewhere"}), calls=1)
     assert notes([encoder, decoder]) == [
-        "a: its output is used as an initial state alone, and no mask falls on it",
+        "a: its output is used only as an initial state, and no mask falls on it",
         "b starts from the state of a, which stays whole",
     ]
     classifier = LayerUse(A, calls=1, state_is_used=True)

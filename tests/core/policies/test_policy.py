@@ -47,9 +47,9 @@ def test_rates_that_are_no_list_of_numbers_are_refused(rate):
     [
         ("input", dp.Rule(0.5, kind="zoneout"), "takes rules of kind 'drop'"),
         ("hidden_update", dp.drop(0.5), "takes rules of kind 'zoneout'"),
-        ("input", dp.drop(0.5, per="call"), "lives per step or sequence"),
-        ("recurrent_weight", dp.drop(0.5), "lives per call"),
-        ("embedding", dp.drop(0.5), "lives per sequence or call"),
+        ("input", dp.drop(0.5, per="call"), "lasts per step or sequence"),
+        ("recurrent_weight", dp.drop(0.5), "lasts per call"),
+        ("embedding", dp.drop(0.5), "lasts per sequence or call"),
         ("output", dp.drop(0.5, gates="untied"), "one mask for all"),
         ("embedding", dp.drop([0.5, 0.1], per="call"), "no layers"),
     ],

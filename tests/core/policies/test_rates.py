@@ -115,7 +115,7 @@ def test_a_rate_of_a_layer_that_is_wrong_is_named_by_its_number():
         dp.drop([0.5, 1.5])
     with pytest.raises(dp.PolicyError, match=r"^start "):
         dp.ramp(1.0, 0.5, 10)
-    with pytest.raises(dp.PolicyError, match="an integer from 0 on"):
+    with pytest.raises(dp.PolicyError, match="integer of at least 0"):
         dp.schedule({0: 0.5}).at(-1)
 
 

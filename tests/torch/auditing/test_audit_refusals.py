@@ -45,7 +45,7 @@ def test_a_module_that_returns_its_last_step_alone_is_refused():
         def forward(self, tokens):
             return super().forward(tokens)[:, -1]
 
-    with pytest.raises(dp.PolicyError, match="no output for every step"):
+    with pytest.raises(dp.PolicyError, match="not return an output for every step"):
         dp.audit(Last())
 
 
