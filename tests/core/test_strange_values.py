@@ -422,6 +422,7 @@ def test_a_diagram_is_saved_under_a_name_that_a_file_can_have(path, tmp_path, mo
 def test_a_name_of_any_letters_can_be_drawn(tmp_path):
     from xml.etree import ElementTree
 
+    pytest.importorskip("matplotlib")
     policy = dp.Policy(name="$a_{ <b>&\x00\x1b\ufffe", input=dp.drop(0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a letter that the font lacks

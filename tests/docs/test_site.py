@@ -24,6 +24,8 @@ REFERENCE = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
+    for package in ("mkdocs", "material", "mkdocs_jupyter", "mkdocstrings"):
+        pytest.importorskip(package)
     folder = tmp_path_factory.mktemp("site")
     subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", folder],

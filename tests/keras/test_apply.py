@@ -128,8 +128,12 @@ def test_a_compiled_and_trained_model_is_retraced(kind):
         cell.dropout = cell.recurrent_dropout = 0.0
     model.compile(optimizer=keras.optimizers.Adam(0.0), loss="mse")
 
+    def loss(of_batch):
+        model.reset_metrics()  # before Keras 3.15 the mean of all batches is returned
+        return float(of_batch(x(), y()))
+
     def losses():
-        return [float(model.train_on_batch(x(), y())) for _ in range(3)]
+        return [loss(model.train_on_batch) for _ in range(3)]
 
     model.fit(x(), y(), verbose=0)
     plain = losses()
@@ -138,7 +142,7 @@ def test_a_compiled_and_trained_model_is_retraced(kind):
     with dp.apply(model, "zaremba", stacks=stacks):
         masked = losses()
         assert len({*masked, plain[0]}) == 4
-        assert float(model.test_on_batch(x(), y())) == pytest.approx(plain[0], rel=1e-6)
+        assert loss(model.test_on_batch) == pytest.approx(plain[0], rel=1e-6)
         model.fit(x(), y(), verbose=0)
     assert losses() == plain
     for (path, value), variable in zip(slots, model.optimizer.variables, strict=True):

@@ -3,6 +3,9 @@
 The limit that users get is tested in `kernels/test_faster_path.py`.
 """
 
-from dropout_policies_kernels import operators
+from importlib.util import find_spec
 
-operators.MAX_LOOP_STEPS = 0
+if find_spec("torch"):  # without it, the tests here are skipped
+    from dropout_policies_kernels import operators
+
+    operators.MAX_LOOP_STEPS = 0

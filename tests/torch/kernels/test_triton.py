@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,10 @@ json.dump(found, sys.stdout)
 """
 
 needs_triton = pytest.mark.skipif(
-    (sys.platform, platform.machine()) != ("linux", "x86_64"), reason="there is no Triton here"
+    (sys.platform, platform.machine()) != ("linux", "x86_64")
+    or not find_spec("torch")
+    or not (TRITON.is_dir() or find_spec("triton")),
+    reason="there is no PyTorch or no Triton here",
 )
 
 
