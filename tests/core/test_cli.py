@@ -276,7 +276,7 @@ class Unbuilt:
         (["audit", ":LSTM"], "Write module:name"),
         (["audit", "torch.nn:LSTN"], "cannot be imported: AttributeError"),
         (["audit", "torch.nn:LSTM"], "missing 2 required positional arguments"),
-        (["audit", "torch.nn:LSTM", "--args", "[0, 3]"], "cannot be"),
+        (["audit", "torch.nn:LSTM", "--args", "[3, 0]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--args", "[3, -3]"], "cannot be"),
         (["audit", "torch.nn:LSTM", "--kwargs", '{"size": 3}'], "cannot be created: TypeError"),
         (["audit", "torch.nn:Linear", "--args", "[3, 3]"], "never affects a later output"),

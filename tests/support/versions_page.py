@@ -1,4 +1,4 @@
-"""`python -m tests.support.versions_page`: the outcome of `make test-versions`, as data and page."""
+"""`python -m tests.support.versions_page`: what `make test-versions` found, as data and page."""
 
 from __future__ import annotations
 
