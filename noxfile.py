@@ -21,8 +21,11 @@ nox.options.envdir = str(ROOT / "build" / "nox")
 nox.options.default_venv_backend = "venv"
 
 EXTRAS = {
-    "": "import dropout_policies as dp; print(dp.zaremba(0.5)); print(dp.show_config())",
-    "cli": "import runpy, sys; sys.argv[1:] = ['list']; runpy.run_module('dropout_policies')",
+    "": "import re, importlib.metadata, dropout_policies as dp\n"
+    "print(dp.zaremba(0.5)); print(dp.show_config())\n"
+    "readme = importlib.metadata.metadata('dropout-policies').get_payload()\n"
+    "assert len(readme) > 5000 and not re.search(r'\\]\\((?!https?://|#)', readme)",
+    "cli": "import subprocess; subprocess.run(['dropout-policies', 'list'], check=True)",
     "pictures": "import dropout_policies as dp; dp.Diagram(dp.zaremba(0.5)).save('zaremba.png')",
     "testing": "import dropout_policies.testing.strategies, dropout_policies_pytest.plugin",
     "torch": "import torch, dropout_policies as dp\n"
