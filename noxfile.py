@@ -26,7 +26,7 @@ EXTRAS = {
     "readme = importlib.metadata.metadata('dropout-policies').get_payload()\n"
     "assert len(readme) > 5000 and not re.search(r'\\]\\((?!https?://|#)', readme)",
     "cli": "import subprocess; subprocess.run(['dropout-policies', 'list'], check=True)",
-    "pictures": "import dropout_policies as dp; dp.Diagram(dp.zaremba(0.5)).save('zaremba.png')",
+    "pictures": "import dropout_policies as dp; dp.zaremba(0.5).diagram().save('zaremba.png')",
     "testing": "import dropout_policies.testing.strategies, dropout_policies_pytest.plugin",
     "torch": "import torch, dropout_policies as dp\n"
     "print(dp.apply(torch.nn.LSTM(4, 4, 2), 'zaremba', rate=0.5))",
