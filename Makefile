@@ -220,7 +220,7 @@ test-versions: $(READY) ## Test the wheel with lowest and newest versions, and w
 constraints: $(READY) ## Check that constraints.txt can be installed on Linux, macOS and Windows
 	$(RUN) -m pip install --quiet --constraint constraints.txt --group dist
 	@mkdir -p build
-	for system in linux macos windows; do for python in 3.11.7 3.12 3.13; do \
+	@for system in linux macos windows; do for python in 3.11.7 3.12 3.13; do \
 		MACOSX_DEPLOYMENT_TARGET=14.0 $(VENV)/bin/uv pip compile --quiet --system-certs \
 		--constraint constraints.txt --group dev --group dist --all-extras --only-binary :all: \
 		--python-platform $$system --python-version $$python pyproject.toml \
