@@ -110,6 +110,15 @@ notebooks: $(READY) ## Execute the notebooks and write their outputs
 docs: $(READY) ## Build the documentation's pages into build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
+# A menu on each page leads to the other versions.
+VERSION ?= dev
+
+.PHONY: docs-version
+docs-version: $(READY) ## Build the documentation of one version onto the branch gh-pages
+	$(RUN) -m pip install --quiet --constraint constraints.txt mike
+	PATH="$(abspath $(VENV))/bin:$$PATH" NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mike deploy \
+		--update-aliases $(PUSH) $(VERSION)
+
 # What JAX compiles for one test is the next one's too, in both workers; and for a test that runs once
 # XLA's optimizations take longer than they save. make test-all has JAX and XLA as users have them.
 QUICK_JAX = XLA_FLAGS=--xla_backend_optimization_level=0 JAX_COMPILATION_CACHE_DIR=$(abspath build/jax) \

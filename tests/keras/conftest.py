@@ -14,11 +14,14 @@ import pytest
 
 FOLDER = Path(__file__).parent
 
-if keras.backend.backend() == "torch":
-    # Operators run however few the steps are; see tests/torch/conftest.py.
-    from dropout_policies_kernels import operators
+if find_spec("keras"):  # without it, the tests here are skipped
+    import keras
 
-    operators.MAX_LOOP_STEPS = 0
+    if keras.backend.backend() == "torch":
+        # Operators run however few the steps are; see tests/torch/conftest.py.
+        from dropout_policies_kernels import operators
+
+        operators.MAX_LOOP_STEPS = 0
 
 
 def count_to_run(cases: int) -> int:
@@ -28,11 +31,7 @@ def count_to_run(cases: int) -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest leaves out what is marked slow
 def pytest_collection_modifyitems(items):
-    if not find_spec("keras"):  # then the tests here are skipped
-        return
-    import keras
-
-    if keras.backend.backend() == "torch":
+    if not find_spec("keras") or keras.backend.backend() == "torch":
         return
     by_test = defaultdict(list)
     for item in items:
