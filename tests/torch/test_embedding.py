@@ -48,7 +48,7 @@ def test_tokens_must_show_which_is_a_sample_where_that_matters():
     words = Embedding(V, F, policy=POLICIES["sequence"], seed=3)
     for tokens in (TOKENS[:, 0], TOKENS[None]):
         with pytest.raises(
-            dp.PolicyError, match=r"tokens are \[T, B\] or \[B, T\].*'embedding': 0"
+            dp.PolicyError, match=r"tokens must be \[T, B\] or \[B, T\].*'embedding': 0"
         ):
             words(tokens)
     shared = Embedding(V, F, policy=POLICIES["call"], seed=3)

@@ -622,7 +622,7 @@ def test_a_model_without_a_policy_runs_as_ever_inside_a_scope():
         with scope(plain):
             assert torch.equal(plain(x)[0], expected)
         with (
-            pytest.raises(dp.PolicyError, match=r"Received: model of type builtins.str"),
+            pytest.raises(dp.PolicyError, match=r"Received: model='a model'"),
             scope("a model"),
         ):
             pass
