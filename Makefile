@@ -210,7 +210,8 @@ dist: $(READY) ## Build dist, check it, and install the wheel into clean environ
 	cd $(UNPACKED) && NO_MKDOCS_2_WARNING=1 PYTHONPATH=.:adapters \
 		$(abspath $(VENV))/bin/mkdocs build --strict --quiet
 	cd $(UNPACKED) && KERAS_BACKEND=torch PYTHONPATH=.:adapters \
-		$(abspath $(RUN)) -m pytest --collect-only --quiet tests | tail -1
+		$(abspath $(RUN)) -m pytest --collect-only --quiet tests > collected.txt || \
+		{ tail -40 collected.txt; exit 1; }
 	$(VENV)/bin/nox --session clean
 
 SESSIONS = lowest_versions newest_versions core_alone
