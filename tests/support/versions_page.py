@@ -42,8 +42,8 @@ column: with the lowest versions that `pyproject.toml` declares, or with the new
 It then runs a quick part of the tests there. The table shows the versions, and how many tests
 passed in each part. `core alone` has neither PyTorch nor Keras; tests that need them are skipped.
 
-- What the declared packages depend on themselves (click, for instance) is as pip chose. A dash means:
-  not installed. The newest typer does not need click.
+- What the declared packages depend on themselves (click, for instance) is as pip chose. A dash
+  means: not installed. The newest typer does not need click.
 - PyTorch is the build that pip finds for Linux, with CUDA libraries; the tests ran on the CPU.
 - On 2026-12-01, pip's configuration on the machine excluded PyTorch 2.15. It was not tested.
 - On Python 3.13 there is no environment with the lowest versions: NumPy 1.26 has no wheel for it.
