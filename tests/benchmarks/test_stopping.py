@@ -193,7 +193,7 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path, backend, processes
     check_unlocked(folder, WORKER)
     _, record = load(path)
     progress = record["progress"]
-    stopped = f"stopped in epoch {progress['epoch'] + 1}, batch {progress['batch']};"
+    stopped = f"stopped in epoch {progress['epoch'] + 1}, batch {progress['batch']}."
     assert stopped in printed, "the last checkpoint is that of the stop"
     resumed = ptb(tmp_path, *arguments, "--resume", "--epochs", progress["epoch"] + 1)
     assert "error" not in resumed

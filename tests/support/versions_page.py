@@ -16,7 +16,7 @@ Line = dict[str, Any]
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "versions"
-LINES = ROOT / "benchmarks" / "results" / "versions.jsonl"
+LINES = ROOT / "tests" / "versions.jsonl"
 PAGE = ROOT / "docs" / "versions.md"
 
 PACKAGES = (
@@ -49,7 +49,7 @@ passed in each part. `core alone` has neither PyTorch nor Keras; tests that need
 - On Python 3.13 there is no environment with the lowest versions: NumPy 1.26 has no wheel for it.
 - `make test` runs every test on the versions in `constraints.txt`, also on TensorFlow and JAX.
 
-The data is in `benchmarks/results/versions.jsonl`.
+The data is in `tests/versions.jsonl`.
 """
 
 

@@ -125,7 +125,7 @@ def test_a_compiler_that_fails_is_one_warning(which, cache, written):
     functions, messages = warned(lambda: library(compiled_bits.SOURCE))
     assert functions is None
     (message,) = messages
-    assert "take longer on a CPU" in message
+    assert "On a CPU, drawing masks takes longer" in message
     assert "DROPOUT_POLICIES_COMPILE=0" in message
     for word in words:
         assert word in message
@@ -278,7 +278,7 @@ def test_what_cannot_be_kept_is_compiled_for_this_process(wrong, cache, written,
     assert right(functions)
     (message,) = messages
     assert WORDS[wrong] in message
-    assert "each process compiles them again" in message
+    assert "Each process compiles them again" in message
     assert "DROPOUT_POLICIES_CACHE" in message
     assert "not kept" in library.status()["keyed.c"]
     assert starts() == 1
