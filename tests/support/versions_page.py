@@ -46,6 +46,9 @@ passed in each part. `core alone` has neither PyTorch nor Keras; tests that need
   means: not installed. The newest typer does not need click.
 - PyTorch is the build that pip finds for Linux, with CUDA libraries; the tests ran on the CPU.
 - On 2026-12-01, pip's configuration on the machine excluded PyTorch 2.15. It was not tested.
+- The column with the lowest versions, of 2026-12-01, was run in an environment used before,
+  with a wheel that lacked one change: the check of `stack=` in `placement/stacks.py`. With that
+  change, in a clean environment, only the core tests ran again, and passed.
 - On Python 3.13 there is no environment with the lowest versions: NumPy 1.26 has no wheel for it.
 - `make test` runs every test on the versions in `constraints.txt`, also on TensorFlow and JAX.
 
