@@ -269,7 +269,7 @@ class SharedCalls:
             what = "rows with numbers or episodes of their own" if self.has_own_rows else "this"
             raise PolicyError(
                 f"{self.layer}: {what} cannot be in a call that is compiled by itself, inside a "
-                f"scope that was opened around it. Open the scope inside of the function that is "
+                f"scope that was opened around it. Open the scope inside the function that is "
                 f"compiled, such as the model's call; or compile(run_eagerly=True). (On JAX a loop "
                 f"that Keras runs is compiled by itself where the model is called outside of fit.)"
             )
@@ -291,19 +291,19 @@ class SharedCalls:
             raise PolicyError(
                 f"{self.layer}: a function that was compiled before the first scope ran inside "
                 f"this one, and drew masks for each call. Compile it again (as tf.function(step)), "
-                f"or open the scope inside of it."
+                f"or open the scope inside it."
             )
         calls = self.counter.calls
         if self._was_compiled and not calls:
             raise PolicyError(
                 f"{self.layer}: jax.jit compiled calls inside the scope, and what they counted was "
-                f"not written back to the layer's variables. Open the scope inside of the function "
+                f"not written back to the layer's variables. Open the scope inside the function "
                 f"that is compiled."
             )
         if calls > self._calls and self.has_own_rows:
             raise PolicyError(
                 f"{self.layer}: calls that were compiled by themselves did not see the numbers and "
-                f"episodes of the rows. Open the scope inside of the function that is compiled, or "
+                f"episodes of the rows. Open the scope inside the function that is compiled, or "
                 f"compile(run_eagerly=True)."
             )
 
